@@ -1,0 +1,2 @@
+//! rtm-bridge
+fn main() {}

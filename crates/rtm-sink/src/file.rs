@@ -1,0 +1,3 @@
+/// Writes one JSON document a line.
+#[derive(Debug)]
+pub struct FileSink;

@@ -1,0 +1,3 @@
+/// Keeps records in memory.
+#[derive(Debug, Default, Clone)]
+pub struct MemorySink;

@@ -1,0 +1,1 @@
+//! One integration binary: the brokers are started once.
