@@ -1,1 +1,5 @@
-//! rtm-sim
+//! A stand-in for the Agora RTM event API, with faults, a ledger and an audit.
+
+mod rate;
+
+pub use rate::RateWindow;
