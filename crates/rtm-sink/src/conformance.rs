@@ -1,1 +1,511 @@
-//! The suite that every sink runs.
+//! The suite that every sink runs: what [`Sink`]'s contract promises, case by case.
+//!
+//! A sink's test implements [`Rig`] and calls [`run`], which returns what the rig could not do. The test compares that
+//! with what it expects, so that no case is left out unnoticed. A failed case panics, and standard error names it.
+//!
+//! [`Faulty`] is the other half: a sink around any sink that fails as told, for tests of whatever publishes.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{Headers, Outcome, PublishErrorKind, Record, RecordId, Sink, Timestamp, Topic};
+
+mod faults;
+
+pub use faults::{Fault, Faulty};
+
+/// How long any one step may take on a slow machine: a publish after an outage, or reading a topic back.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a broker is away. The sink must not confirm anything meanwhile.
+const AWAY: Duration = Duration::from_secs(3);
+
+/// What the suite needs of a sink's test.
+pub trait Rig: Sync {
+    /// The sink to test.
+    type Sink: Sink;
+
+    /// Makes a sink, connected as far as it connects by itself. Called once for each case.
+    fn sink(&self) -> impl Future<Output = Self::Sink> + Send;
+
+    /// A topic that holds nothing, ready for records. `case` is unique in a run, and made of `[a-z_]`.
+    fn topic(&self, case: &str) -> impl Future<Output = Topic> + Send;
+
+    /// Everything stored under a topic at the time of the call, in an order in which that of each key shows.
+    fn stored(&self, topic: &Topic) -> impl Future<Output = Vec<Stored>> + Send;
+
+    /// A record for `topic` that the broker refuses for good, and by itself; `None` if there are none such.
+    fn refused(&self, topic: &Topic) -> Option<Record> {
+        let _ = topic;
+        None
+    }
+
+    /// Takes the broker away, so that nothing can be stored until [`bring_back`](Self::bring_back); `None` if the rig
+    /// cannot.
+    fn take_away(&self) -> impl Future<Output = Option<()>> + Send {
+        async { None }
+    }
+
+    /// Brings the broker back. Returns when it is on its way; it may not answer yet.
+    fn bring_back(&self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+
+    /// What the broker promises beyond the contract.
+    fn carries(&self) -> Carries {
+        Carries::default()
+    }
+}
+
+/// What [`Rig::stored`] found. `None` where the broker does not store such a thing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// What the broker's deduplication works by.
+    pub id: Option<String>,
+    /// The key, empty or not.
+    pub key: Option<Bytes>,
+    /// The timestamp that the record was published with.
+    pub timestamp: Option<Timestamp>,
+    /// The record's headers, without what the sink adds.
+    pub headers: Option<Headers>,
+    /// The document.
+    pub payload: Bytes,
+}
+
+/// What differs between brokers that all keep the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Carries {
+    /// The order per key of first occurrences is kept through failures of the broker too.
+    pub order_after_failure: bool,
+    /// A record published again soon after is not stored again.
+    pub deduplicated: bool,
+}
+
+/// Runs every case, one after the other, and returns the names of those that the rig cannot do.
+///
+/// # Panics
+///
+/// When the sink breaks its contract.
+pub async fn run<R: Rig>(rig: &R) -> Vec<&'static str> {
+    let mut left_out = Vec::new();
+    let mut done = |name: &'static str, ran: Option<()>| {
+        eprintln!(
+            "conformance: {name}: {}",
+            if ran.is_some() { "ok" } else { "LEFT OUT" }
+        );
+        if ran.is_none() {
+            left_out.push(name);
+        }
+    };
+    // Boxed: each case holds batches and sinks, and one future of them all would be large.
+    macro_rules! case {
+        ($name:literal, $case:ident) => {
+            eprintln!("conformance: {}", $name);
+            done($name, Box::pin($case(rig)).await);
+        };
+    }
+    case!("an empty batch", empty_batch);
+    case!("a record's parts", parts);
+    case!("a thousand records in a batch", thousand_in_a_batch);
+    case!("order per key over many batches", order_per_key);
+    case!("calls at the same time", calls_at_the_same_time);
+    case!("the answer is lost", lost_answer);
+    case!("a call is dropped", dropped_call);
+    case!("a record is refused", refused_record);
+    case!("the broker is away", broker_away);
+    left_out
+}
+
+/// Holds: nothing to publish is at once confirmed, and nothing is stored.
+async fn empty_batch<R: Rig>(rig: &R) -> Option<()> {
+    let sink = rig.sink().await;
+    let topic = rig.topic("empty_batch").await;
+    patient(sink.publish(&[]))
+        .await
+        .expect("an empty batch is confirmed");
+    // Something after it, because a rig may not be able to read a topic that never held anything.
+    let record = record(&topic, 0);
+    patient(sink.publish(std::slice::from_ref(&record)))
+        .await
+        .expect("confirmed");
+    assert_eq!(ids(&patient(rig.stored(&topic)).await), ids_of(&[record]));
+    Some(())
+}
+
+/// Holds: what is stored is what was published, hostile text included.
+async fn parts<R: Rig>(rig: &R) -> Option<()> {
+    let sink = rig.sink().await;
+    let topic = rig.topic("parts").await;
+    let mut records: Vec<Record> = (0..5).map(|n| record(&topic, n)).collect();
+    records[0].key = Bytes::new();
+    records[1].key = Bytes::from_static(b"\0\xff\r\n. * >\xe2\x80\xae");
+    records[2].headers = vec![
+        ("rtm-region".into(), "eu-west-1".into()),
+        ("rtm-empty".into(), Bytes::new()),
+    ];
+    records[3].timestamp = Timestamp(1_578_027_418_981);
+    let text = r#""a\u0000b\r\nc\u202e d . * > \ud83d\ude00 é""#;
+    records[4].payload = document(&topic, records[4].id, text);
+    patient(sink.publish(&records)).await.expect("confirmed");
+    // Whatever a sink does to a header that its broker cannot carry, the record arrives.
+    let mut hostile = record(&topic, 5);
+    hostile.headers = vec![(
+        "rtm-user".into(),
+        Bytes::from_static(b"a\r\nX-Injected: 1\0\xff"),
+    )];
+    patient(sink.publish(std::slice::from_ref(&hostile)))
+        .await
+        .expect("confirmed");
+    records.push(hostile);
+
+    let stored = patient(rig.stored(&topic)).await;
+    assert_eq!(stored.len(), records.len());
+    for (n, record) in records.iter().enumerate() {
+        let stored = stored
+            .iter()
+            .find(|stored| stored.payload == record.payload)
+            .unwrap_or_else(|| panic!("payload {n} is not among those stored"));
+        let id = record.id.to_string();
+        assert_eq!(stored.id.as_ref().unwrap_or(&id), &id, "id {n}");
+        assert_eq!(
+            stored.key.as_ref().unwrap_or(&record.key),
+            &record.key,
+            "key {n}"
+        );
+        let timestamp = stored.timestamp.unwrap_or(record.timestamp);
+        assert_eq!(timestamp, record.timestamp, "timestamp {n}");
+        if n != 5 {
+            let headers = stored.headers.as_ref().unwrap_or(&record.headers);
+            assert_eq!(headers, &record.headers, "headers {n}");
+        }
+    }
+    Some(())
+}
+
+/// Holds: a batch as large as a page is stored once, in order per key.
+async fn thousand_in_a_batch<R: Rig>(rig: &R) -> Option<()> {
+    let sink = rig.sink().await;
+    let topic = rig.topic("thousand_in_a_batch").await;
+    let records = records(&topic, 1000);
+    patient(sink.publish(&records)).await.expect("confirmed");
+    let stored = patient(rig.stored(&topic)).await;
+    assert_eq!(stored.len(), records.len(), "each is stored once");
+    assert_in_order(&stored, &records);
+    Some(())
+}
+
+/// Holds: the order of each key is that of the calls, and within a call that of the batch; two topics do not mix.
+async fn order_per_key<R: Rig>(rig: &R) -> Option<()> {
+    let sink = rig.sink().await;
+    let topics = [rig.topic("order_one").await, rig.topic("order_two").await];
+    let mut published: [Vec<Record>; 2] = Default::default();
+    for _ in 0..20 {
+        let mut batch = records(&topics[0], 250);
+        for record in batch.iter_mut().skip(1).step_by(3) {
+            *record = Record {
+                key: record.key.clone(),
+                ..self::record(&topics[1], record.id.position)
+            };
+        }
+        patient(sink.publish(&batch)).await.expect("confirmed");
+        for record in batch {
+            published[usize::from(record.topic == topics[1])].push(record);
+        }
+    }
+    for (topic, published) in topics.iter().zip(&published) {
+        let stored = patient(rig.stored(topic)).await;
+        assert_eq!(stored.len(), published.len());
+        assert_in_order(&stored, published);
+    }
+    Some(())
+}
+
+/// Holds: calls at the same time, of different keys, are each confirmed for themselves.
+async fn calls_at_the_same_time<R: Rig>(rig: &R) -> Option<()> {
+    let sink = rig.sink().await;
+    let topic = rig.topic("calls_at_the_same_time").await;
+    let [a, b, c] = ["a", "b", "c"].map(|key| {
+        let mut batch = records(&topic, 300);
+        batch.iter_mut().for_each(|record| record.key = key.into());
+        batch
+    });
+    let publish = |batch: &[Record]| {
+        let batch = batch.to_vec();
+        let sink = &sink;
+        async move { patient(sink.publish(&batch)).await.expect("confirmed") }
+    };
+    tokio::join!(publish(&a), publish(&b), publish(&c));
+    let stored = patient(rig.stored(&topic)).await;
+    assert_eq!(stored.len(), 900);
+    assert_in_order(&stored, &[a, b, c].concat());
+    Some(())
+}
+
+/// Holds: records that were stored though their call failed are published again, and the copies are recognisable.
+async fn lost_answer<R: Rig>(rig: &R) -> Option<()> {
+    let sink = Faulty::new(rig.sink().await);
+    let topic = rig.topic("lost_answer").await;
+    let records = records(&topic, 100);
+    sink.next(Fault::LoseAnswer);
+    sink.next(Fault::StopAfter(30));
+    assert_eq!(converge(&sink, &records).await, vec![]);
+    let stored = patient(rig.stored(&topic)).await;
+    assert_in_order(&stored, &records);
+    let copies = if rig.carries().deduplicated { 1 } else { 2 };
+    assert_eq!(stored.len(), copies * records.len());
+    let mut payloads: HashMap<String, Bytes> = HashMap::new();
+    for stored in &stored {
+        let first = payloads
+            .entry(id_in(&stored.payload))
+            .or_insert(stored.payload.clone());
+        assert_eq!(*first, stored.payload, "a copy has the bytes of the first");
+    }
+    Some(())
+}
+
+/// Holds: whatever a dropped call left in flight, a later call confirms its own records and no others.
+async fn dropped_call<R: Rig>(rig: &R) -> Option<()> {
+    let sink = rig.sink().await;
+    let topic = rig.topic("dropped_call").await;
+    let mut kept = Vec::new();
+    for round in 0..20 {
+        // From not polled at all to nearly done: the moment matters, and nobody knows the right one.
+        let cut = Duration::from_micros(if round == 0 { 0 } else { 100 << (round / 2) });
+        let dropped = records(&topic, 200);
+        let _ = timeout(cut, sink.publish(&dropped)).await;
+        let mut batch = records(&topic, 200);
+        let refused = rig.refused(&topic);
+        batch.extend(refused.clone());
+        let rejected = converge(&sink, &batch).await;
+        assert_eq!(
+            rejected,
+            refused
+                .map(|record| record.id)
+                .into_iter()
+                .collect::<Vec<_>>()
+        );
+        batch.truncate(200);
+        let stored = ids(&patient(rig.stored(&topic)).await);
+        for record in &batch {
+            assert!(
+                stored.contains(&record.id.to_string()),
+                "confirmed and not stored"
+            );
+        }
+        kept.append(&mut batch);
+    }
+    assert_in_order(&patient(rig.stored(&topic)).await, &kept);
+    Some(())
+}
+
+/// Holds: a record that is refused for good is told apart from its neighbours, which arrive.
+async fn refused_record<R: Rig>(rig: &R) -> Option<()> {
+    let topic = rig.topic("refused_record").await;
+    let refused = [rig.refused(&topic)?, rig.refused(&topic)?];
+    let sink = rig.sink().await;
+    let records = records(&topic, 1000);
+    let mut batch = records.clone();
+    batch.insert(900, refused[1].clone());
+    batch.insert(500, refused[0].clone());
+    assert_eq!(
+        converge(&sink, &batch).await,
+        [refused[0].id, refused[1].id]
+    );
+    let stored = patient(rig.stored(&topic)).await;
+    assert_complete(&stored, &records);
+    assert_eq!(
+        stored
+            .iter()
+            .find(|stored| stored.payload == refused[0].payload),
+        None
+    );
+    // Alone it says so at once, and its kind tells the caller to go on.
+    let error = patient(sink.publish(&refused[..1]))
+        .await
+        .expect_err("refused again");
+    assert_eq!(error.kind, PublishErrorKind::Rejected);
+    assert!(
+        matches!(error.outcomes[..], [Outcome::Rejected(_)]),
+        "{:?}",
+        error.outcomes
+    );
+    Some(())
+}
+
+/// Holds: nothing is confirmed while the broker is away, and once it is back everything can be published.
+async fn broker_away<R: Rig>(rig: &R) -> Option<()> {
+    let sink = rig.sink().await;
+    let topic = rig.topic("broker_away").await;
+    let before = records(&topic, 100);
+    patient(sink.publish(&before)).await.expect("confirmed");
+
+    rig.take_away().await?;
+    let records = records(&topic, 300);
+    // In two batches, the first of which is given up: its late reports meet the second.
+    let (dropped, pending) = records.split_at(100);
+    let start = Instant::now();
+    while start.elapsed() < AWAY {
+        let publish = sink.publish(if start.elapsed() < AWAY / 3 {
+            dropped
+        } else {
+            pending
+        });
+        match timeout(AWAY / 3, publish).await {
+            Ok(Ok(())) => panic!("confirmed while the broker is away"),
+            Ok(Err(error)) => {
+                assert_eq!(error.kind, PublishErrorKind::Unavailable, "{error:?}");
+                assert!(
+                    error
+                        .outcomes
+                        .iter()
+                        .all(|outcome| *outcome == Outcome::Unknown)
+                );
+                sleep(AWAY / 30).await;
+            }
+            Err(_) => (),
+        }
+    }
+    rig.bring_back().await;
+
+    assert_eq!(converge(&sink, &records).await, vec![]);
+    let stored = patient(rig.stored(&topic)).await;
+    let records = [before, records].concat();
+    if rig.carries().order_after_failure {
+        assert_in_order(&stored, &records);
+    } else {
+        assert_complete(&stored, &records);
+    }
+    Some(())
+}
+
+/// A record as the bridge makes them, small, with an id that no other has. Keys repeat: there are seven.
+#[must_use]
+pub fn record(topic: &Topic, n: u64) -> Record {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    static EPOCH: OnceLock<u64> = OnceLock::new();
+    let id = RecordId {
+        // Random: a broker that outlives the run remembers ids.
+        epoch: *EPOCH.get_or_init(|| RandomState::new().hash_one(0)),
+        position: NEXT.fetch_add(1, Ordering::Relaxed),
+        offset: 0,
+    };
+    Record {
+        id,
+        topic: topic.clone(),
+        key: format!("user-{}", n % 7).into(),
+        timestamp: Timestamp(1_700_000_000_000 + i64::try_from(n).unwrap_or(0)),
+        headers: Headers::new(),
+        payload: document(topic, id, "\"plain\""),
+    }
+}
+
+/// So many of them, for one topic.
+#[must_use]
+pub fn records(topic: &Topic, count: u64) -> Vec<Record> {
+    (0..count).map(|n| record(topic, n)).collect()
+}
+
+/// The payload names its id and topic, as the bridge's does.
+fn document(topic: &Topic, id: RecordId, text: &str) -> Bytes {
+    format!(r#"{{"id":"{id}","topic":"{topic}","text":{text}}}"#).into()
+}
+
+/// Publishes until every record is confirmed or rejected, as the bridge does. Returns the rejected ones, in order.
+///
+/// # Panics
+///
+/// When it takes longer than [`PATIENCE`], or when an error's outcomes make no sense.
+pub async fn converge<S: Sink>(sink: &S, records: &[Record]) -> Vec<RecordId> {
+    let mut rejected = Vec::new();
+    let mut left = records.to_vec();
+    let converged = timeout(PATIENCE, async {
+        while let Err(error) = sink.publish(&left).await {
+            assert_eq!(
+                error.outcomes.len(),
+                left.len(),
+                "one outcome for each record"
+            );
+            let confirmed = |outcome: &Outcome| *outcome == Outcome::Confirmed;
+            assert!(
+                !error.outcomes.iter().all(confirmed),
+                "an error, but all is confirmed"
+            );
+            let mut outcomes = error.outcomes.iter();
+            left.retain(|record| match outcomes.next() {
+                Some(Outcome::Confirmed) => false,
+                Some(Outcome::Rejected(_)) => {
+                    rejected.push(record.id);
+                    false
+                }
+                Some(Outcome::Unknown) | None => true,
+            });
+            if left.is_empty() {
+                break;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    });
+    assert!(converged.await.is_ok(), "not published in time");
+    rejected.sort_unstable();
+    rejected
+}
+
+async fn patient<T>(step: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, step).await.expect("in time")
+}
+
+fn ids(stored: &[Stored]) -> Vec<String> {
+    stored.iter().map(|stored| id_in(&stored.payload)).collect()
+}
+
+fn ids_of(records: &[Record]) -> Vec<String> {
+    records.iter().map(|record| record.id.to_string()).collect()
+}
+
+/// The id that a consumer sees.
+fn id_in(payload: &Bytes) -> String {
+    let document: serde_json::Value = serde_json::from_slice(payload).expect("a JSON document");
+    document["id"].as_str().expect("an id").to_owned()
+}
+
+/// Each record is there, with its bytes, once or more often.
+fn assert_complete(stored: &[Stored], records: &[Record]) {
+    let payloads: HashMap<String, &Bytes> = stored
+        .iter()
+        .map(|stored| (id_in(&stored.payload), &stored.payload))
+        .collect();
+    for record in records {
+        let stored = payloads.get(&record.id.to_string());
+        assert_eq!(
+            stored,
+            Some(&&record.payload),
+            "{} is not stored as it was published",
+            record.id
+        );
+    }
+}
+
+/// Each record is there, and the first occurrences of each key are in the order of `records`.
+///
+/// Whatever else is stored (a dropped call's records) does not count.
+fn assert_in_order(stored: &[Stored], records: &[Record]) {
+    assert_complete(stored, records);
+    let mut first: HashMap<String, usize> = HashMap::new();
+    for (n, id) in ids(stored).into_iter().enumerate() {
+        first.entry(id).or_insert(n);
+    }
+    let mut last: HashMap<&Bytes, (usize, RecordId)> = HashMap::new();
+    for record in records {
+        let place = first[&record.id.to_string()];
+        if let Some((before, id)) = last.insert(&record.key, (place, record.id)) {
+            assert!(before < place, "{id} comes before {} in its key", record.id);
+        }
+    }
+}

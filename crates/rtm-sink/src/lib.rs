@@ -18,7 +18,7 @@ pub mod conformance;
 mod file;
 mod memory;
 
-pub use file::FileSink;
+pub use file::{CreateError, FileSink};
 pub use memory::MemorySink;
 
 /// A broker that stores records durably.
@@ -133,7 +133,11 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl PublishError {
     /// An error that leaves the outcome of all `count` records unknown.
-    pub fn unknown(kind: PublishErrorKind, count: usize, source: impl Into<BoxError>) -> PublishError {
+    pub fn unknown(
+        kind: PublishErrorKind,
+        count: usize,
+        source: impl Into<BoxError>,
+    ) -> PublishError {
         PublishError {
             kind,
             outcomes: vec![Outcome::Unknown; count],
