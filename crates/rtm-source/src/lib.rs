@@ -1,1 +1,42 @@
-//! rtm-source
+//! Where the events come from: Agora's RTM (Signaling) event API, whose reads **delete**.
+//!
+//! One [`Source`] and one [`Limiter`] for each App ID, and a [`Schedule`] that says which ring to ask next. A poll is
+//!
+//! ```text
+//! let ring = schedule.next(now);             // Next::Poll(ring)
+//! let slot = limiter.slot().await;           // never more than N requests in any second at the server
+//! schedule.started(&ring, now);
+//! let fetched = source.fetch(&ring, slot).await;             // one GET, never retried, never redirected
+//! schedule.observe(&ring, now, &Outcome::of(&fetched));
+//! ```
+//!
+//! What comes back is a [`Page`]: the body as received, to be made durable *before* anything reads it. [`decode()`] is
+//! for afterwards: it splits a body into events, is pure, and never fails as a whole.
+//!
+//! A [`FetchError`] says what must be assumed about the events that the request was for: nothing was deleted, or up to
+//! [`MAX_PAGE_EVENTS`] may be gone ([`FetchError::possibly_lost`]).
+
+mod auth;
+mod client;
+mod decode;
+mod limiter;
+mod page;
+mod ring;
+mod scan;
+mod schedule;
+
+pub use auth::{Auth, Secret, SecretError};
+pub use client::{BuildError, ConnectError, Source, SourceOptions};
+pub use decode::{Decoded, Event, Reject, decode};
+pub use limiter::{Limiter, LimiterStats, Slot};
+pub use page::{FetchError, FetchErrorKind, Page, RequestIds};
+pub use reqwest::Url;
+pub use ring::{ParseStreamError, Region, RegionError, Ring, Stream};
+pub use scan::count;
+pub use schedule::{Next, Observed, Outcome, Schedule, ScheduleOptions};
+
+/// The most events that one call returns, by the API's documentation.
+pub const MAX_PAGE_EVENTS: usize = 1_000;
+
+/// Any error, as the source of ours.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
