@@ -1,10 +1,43 @@
-//! The rate limit: never more than N requests in any second, by the server's clock.
+//! The rate limit: never more than N requests in any second, by the *server's* clock.
+//!
+//! **Completion-anchored.** There are N slots. A request takes one, and it comes back a second after the response, or
+//! the failure, was *observed*. Why that suffices, whatever the network does:
+//!
+//! 1. Of any N + 1 requests two used the same slot, say A and then B.
+//! 2. The server had counted A before it answered, and it answered before we saw the answer, at a time *t*.
+//! 3. B was sent at *t* + 1 s or later, and so it reached the server at *t* + 1 s or later.
+//! 4. So the server counted A and B a second apart or more, and no half-open second holds N + 1 requests.
+//!
+//! A request that nobody answered may still be on its way, so step 2 does not hold for it: it keeps its slot for
+//! [`GRACE`] on top. Limiters that look at send times cannot give this. A token bucket lets 19 through, and a sliding
+//! window over send times fails as soon as one request is delayed more than the next; the tests show both.
+//!
+//! The price is the round trip: with one of *r* seconds the rate is at most N / (1 + *r*).
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::{Mutex as Turn, Notify};
+use tokio::time::{Instant, sleep_until};
+
+/// How long a slot rests after its request was answered: a second, and a millisecond for a clock of ours that runs
+/// faster than the server's, by up to 1,000 parts per million (NTP steers by at most 500).
+pub(crate) const REST: Duration = Duration::from_millis(1_001);
+
+/// How much longer after a timeout or an abandoned request, which may still be travelling.
+///
+/// After its deadline a request's connection is closed; what can arrive later is what is already under way, or is
+/// retransmitted by the kernel, which the client's TCP user timeout bounds.
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
+
 /// N slots per second for one App ID, over all its rings. Cheap to clone; clones share the slots.
-#[derive(Debug, Clone)]
-pub struct Limiter {}
+#[derive(Clone)]
+pub struct Limiter {
+    shared: Arc<Shared>,
+}
 
 impl Limiter {
     /// `slots` requests per second. No slot is given before `start_after` has passed: a predecessor may just have used
@@ -14,26 +47,75 @@ impl Limiter {
     ///
     /// When `slots` is 0.
     #[must_use]
-    pub fn new(_slots: usize, _start_after: Duration) -> Limiter {
-        unimplemented!()
+    pub fn new(slots: usize, start_after: Duration) -> Limiter {
+        assert!(slots > 0, "a limiter without slots never gives one");
+        let state = State {
+            slots: Slots::new(slots, start_after),
+            waiting: 0,
+            waited: Duration::ZERO,
+            used: 0,
+        };
+        let shared = Shared {
+            origin: Instant::now(),
+            count: slots,
+            state: Mutex::new(state),
+            turn: Turn::new(()),
+            returned: Notify::new(),
+        };
+        Limiter {
+            shared: Arc::new(shared),
+        }
     }
 
     /// Waits for a slot, first come first served. Dropping the future leaves the queue and takes nothing.
     pub async fn slot(&self) -> Slot {
-        std::future::pending().await
+        let shared = &self.shared;
+        let _waiting = Waiting::start(shared);
+        // Tokio's mutex is fair, so it is the queue; whoever has it is the only one that looks for a slot.
+        let _turn = shared.turn.lock().await;
+        loop {
+            let taken = shared.state().slots.take(shared.now());
+            match taken {
+                Ok(()) => {
+                    return Slot {
+                        lease: Lease::new(shared, Duration::ZERO),
+                    };
+                }
+                Err(Some(at)) => tokio::select! {
+                    () = sleep_until(shared.origin + at) => {}
+                    () = shared.returned.notified() => {}
+                },
+                Err(None) => shared.returned.notified().await,
+            }
+        }
     }
 
     /// How it stands now.
     #[must_use]
     pub fn stats(&self) -> LimiterStats {
-        unimplemented!()
+        let now = self.shared.now();
+        let state = self.shared.state();
+        LimiterStats {
+            slots: self.shared.count,
+            in_use: self.shared.count - state.slots.free_at.len(),
+            cooling: state
+                .slots
+                .free_at
+                .iter()
+                .filter(|Reverse(at)| *at > now)
+                .count(),
+            waiting: state.waiting,
+            waited: state.waited,
+            used: state.used,
+        }
     }
 }
 
-/// The right to send one request. Dropped unused, it is free again at once.
-#[derive(Debug)]
-#[must_use = "a slot that is dropped sends nothing"]
-pub struct Slot {}
+impl fmt::Debug for Limiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.stats().fmt(f)
+    }
+}
 
 /// How a limiter stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +124,7 @@ pub struct LimiterStats {
     pub slots: usize,
     /// Taken, and neither given back nor seen to be answered.
     pub in_use: usize,
-    /// Answered less than a second ago, or held after a timeout or at the start.
+    /// Resting: answered less than a second ago, or held after a timeout or at the start.
     pub cooling: usize,
     /// Callers that wait for a slot.
     pub waiting: usize,
@@ -51,3 +133,151 @@ pub struct LimiterStats {
     /// How many slots have been used for a request.
     pub used: u64,
 }
+
+/// The right to send one request. Dropped unused, it is free again at once.
+#[derive(Debug)]
+#[must_use = "a slot that is dropped sends nothing"]
+pub struct Slot {
+    lease: Lease,
+}
+
+impl Slot {
+    /// From here on a request may be under way.
+    pub(crate) fn send(mut self) -> InFlight {
+        self.lease.shared.state().used += 1;
+        self.lease.rest = REST + GRACE;
+        InFlight { lease: self.lease }
+    }
+}
+
+/// A slot whose request may be under way. Dropped without an observation, it counts as timed out.
+#[derive(Debug)]
+#[must_use = "the slot rests from the moment of the observation"]
+pub(crate) struct InFlight {
+    lease: Lease,
+}
+
+impl InFlight {
+    /// The response, or a failure that came from the other side, has been seen.
+    pub(crate) fn observed(mut self) {
+        self.lease.rest = REST;
+    }
+
+    /// We gave up, and the request may still be travelling.
+    pub(crate) fn timed_out(self) {}
+}
+
+/// Gives the slot back when dropped, to be free after `rest`.
+struct Lease {
+    shared: Arc<Shared>,
+    rest: Duration,
+}
+
+impl Lease {
+    fn new(shared: &Arc<Shared>, rest: Duration) -> Lease {
+        Lease {
+            shared: Arc::clone(shared),
+            rest,
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let free_at = self.shared.now() + self.rest;
+        self.shared.state().slots.give_back(free_at);
+        self.shared.returned.notify_one();
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("rest", &self.rest)
+            .finish_non_exhaustive()
+    }
+}
+
+struct Shared {
+    origin: Instant,
+    count: usize,
+    state: Mutex<State>,
+    turn: Turn<()>,
+    returned: Notify,
+}
+
+impl Shared {
+    fn now(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing under this lock panics half-way, so a poisoned one is as good as new.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct State {
+    slots: Slots,
+    waiting: usize,
+    waited: Duration,
+    used: u64,
+}
+
+/// Counts a caller as waiting, until it is dropped: with a slot, or because the caller gave up.
+struct Waiting<'a> {
+    shared: &'a Shared,
+    since: Duration,
+}
+
+impl Waiting<'_> {
+    fn start(shared: &Shared) -> Waiting<'_> {
+        shared.state().waiting += 1;
+        Waiting {
+            shared,
+            since: shared.now(),
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let waited = self.shared.now().saturating_sub(self.since);
+        let mut state = self.shared.state();
+        state.waiting -= 1;
+        state.waited += waited;
+    }
+}
+
+/// The limiter itself, without a clock: times are since any fixed point, and never run backwards.
+pub(crate) struct Slots {
+    /// When each slot that is not out may be taken, the earliest first.
+    free_at: BinaryHeap<Reverse<Duration>>,
+}
+
+impl Slots {
+    pub(crate) fn new(count: usize, start_after: Duration) -> Slots {
+        Slots {
+            free_at: vec![Reverse(start_after); count].into(),
+        }
+    }
+
+    /// Takes a slot, or says when one will be free; `None` if all are out.
+    pub(crate) fn take(&mut self, now: Duration) -> Result<(), Option<Duration>> {
+        match self.free_at.peek() {
+            None => Err(None),
+            Some(Reverse(at)) if *at > now => Err(Some(*at)),
+            Some(_) => {
+                self.free_at.pop();
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn give_back(&mut self, free_at: Duration) {
+        self.free_at.push(Reverse(free_at));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,34 +1,291 @@
 //! Which ring to poll next, and when.
+//!
+//! **Even shares.** With k rings and a budget of F requests a second each ring is polled every k/F seconds, one ring
+//! after the other, so that an event waits k/2F seconds on average. A ring whose last page was full has more waiting:
+//! the others slip to half their share, evenly, and full rings get the rest.
+//!
+//! **Even spacing.** The limiter alone would allow ten requests at once and then nothing for a second, and would keep
+//! that rhythm for ever, since each slot comes back a second after it was used. So the schedule paces: polls start
+//! (1 + r)/N seconds apart, with r the usual round trip, which is exactly the rate at which N slots come back. A full
+//! page is polled again at the next such moment: sooner would only borrow the slot from the poll after it.
+//!
+//! **Failures.** A ring that fails is left alone for a jittered, exponential backoff, and its share goes to the others.
+//! 429 holds every ring, because the budget is the App ID's.
 
+use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
+use crate::limiter::REST;
 use crate::{FetchError, FetchErrorKind, Page, Ring};
+
+/// No answer to [`Schedule::next`] is further away, so that a caller that misses a wake-up recovers.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// How late a poll may start for the next one to come sooner.
+const LATE: Duration = Duration::from_millis(5);
+
+/// More failures in a row than this make no backoff longer.
+const MOST_DOUBLINGS: u32 = 16;
 
 /// Shares an App ID's budget among its rings. Pure: it takes the time, and asks no clock.
 #[derive(Debug)]
-pub struct Schedule {}
+pub struct Schedule {
+    rings: Vec<RingState>,
+    options: ScheduleOptions,
+    jitter: fastrand::Rng,
+    /// No poll starts before.
+    paced_until: Option<Instant>,
+    /// No poll starts before: the far end said 429.
+    held_until: Option<Instant>,
+    /// 429s since the last page.
+    refusals: u32,
+    /// The usual time from start to answer: the limiter's slots are anchored at the answer.
+    round_trip: Duration,
+    /// When an event was last seen, or the schedule was first asked.
+    busy_at: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct RingState {
+    ring: Ring,
+    in_flight: bool,
+    started_at: Option<Instant>,
+    /// Left alone until then.
+    ready_at: Option<Instant>,
+    /// Failures in a row.
+    failures: u32,
+    /// Full pages in a row.
+    full_pages: u32,
+}
 
 impl Schedule {
     /// A schedule for `rings`, which are polled in this order at first. `seed` is for the jitter of backoffs.
     #[must_use]
-    pub fn new(_rings: Vec<Ring>, _options: ScheduleOptions, _seed: u64) -> Schedule {
-        unimplemented!()
+    pub fn new(rings: Vec<Ring>, options: ScheduleOptions, seed: u64) -> Schedule {
+        let rings = rings
+            .into_iter()
+            .map(|ring| RingState {
+                ring,
+                in_flight: false,
+                started_at: None,
+                ready_at: None,
+                failures: 0,
+                full_pages: 0,
+            })
+            .collect();
+        Schedule {
+            rings,
+            options,
+            jitter: fastrand::Rng::with_seed(seed),
+            paced_until: None,
+            held_until: None,
+            refusals: 0,
+            round_trip: Duration::ZERO,
+            busy_at: None,
+        }
     }
 
-    /// What to do now. Changes nothing: ask again after every [`started`](Schedule::started) and
-    /// [`observe`](Schedule::observe), which may bring the moment forward.
-    pub fn next(&mut self, _now: Instant) -> Next {
-        unimplemented!()
+    /// What to do now. Sends nothing and reserves nothing: the same ring is named until it is
+    /// [`started`](Schedule::started). Ask again after every `started` and [`observe`](Schedule::observe), which may
+    /// bring the moment forward.
+    pub fn next(&mut self, now: Instant) -> Next {
+        self.busy_at.get_or_insert(now);
+        let gate = self.paced_until.max(self.held_until);
+        if let Some(gate) = gate.filter(|gate| *gate > now) {
+            return Next::Wait(gate.min(now + LONGEST_WAIT));
+        }
+        if let Some(ring) = self.pick(now) {
+            return Next::Poll(ring.clone());
+        }
+        let idle = self.rings.iter().filter(|state| !state.in_flight);
+        let ready = idle.filter_map(|state| state.ready_at).min();
+        Next::Wait(ready.unwrap_or(now + LONGEST_WAIT).min(now + LONGEST_WAIT))
+    }
+
+    /// The ring to poll, of those that may be polled: the one that has waited longest, where a moment of a full ring
+    /// counts for more.
+    ///
+    /// With h full rings of k, a weight of 1 + k/h makes the others wait for twice their even share, whatever h and k
+    /// are, and spreads their polls among those of the full rings. A plain precedence would starve the others until
+    /// all were overdue at once, and then the full ring while they caught up.
+    fn pick(&self, now: Instant) -> Option<&Ring> {
+        let all = self.rings.len() as u128;
+        let full = self
+            .rings
+            .iter()
+            .filter(|state| state.full_pages > 0)
+            .count()
+            .max(1) as u128;
+        let urgency = |state: &&RingState| {
+            let age = now.saturating_duration_since(state.started_at?).as_nanos();
+            // In h-ths, to stay with integers.
+            Some(
+                age * if state.full_pages > 0 {
+                    full + all
+                } else {
+                    full
+                },
+            )
+        };
+        self.rings
+            .iter()
+            .filter(|state| {
+                !state.in_flight && state.ready_at.is_none_or(|ready_at| ready_at <= now)
+            })
+            // The first of equals, and rings that were never polled before all others.
+            .min_by_key(|state| urgency(state).map(Reverse))
+            .map(|state| &state.ring)
     }
 
     /// Says that a request to `ring` has just been sent. There is at most one in flight per ring.
-    pub fn started(&mut self, _ring: &Ring, _now: Instant) {
-        unimplemented!()
+    pub fn started(&mut self, ring: &Ring, now: Instant) {
+        let interval = self.interval(now);
+        // A start that was a little late, by the timer's granularity, is made up for: else a tenth of the budget of
+        // quick limiters would go that way. No more than that: polls that follow each other closely find their slots
+        // coming back as closely, for ever.
+        let on_time = self.paced_until.unwrap_or(now) + interval;
+        let soonest = now + interval.saturating_sub(LATE).max(interval / 2);
+        self.paced_until = Some(on_time.max(soonest));
+        if let Some(state) = self.state(ring) {
+            state.in_flight = true;
+            state.started_at = Some(now);
+        }
     }
 
     /// Says how the request to `ring` ended. To be called once for every [`started`](Schedule::started).
-    pub fn observe(&mut self, _ring: &Ring, _now: Instant, _outcome: &Outcome) -> Observed {
-        unimplemented!()
+    pub fn observe(&mut self, ring: &Ring, now: Instant, outcome: &Outcome) -> Observed {
+        let Some(state) = self.state(ring) else {
+            return Observed::default();
+        };
+        state.in_flight = false;
+        match *outcome {
+            Outcome::Page { count, full } => self.observe_page(ring, now, count, full),
+            Outcome::NotSent => self.back_off(ring, now, false, None),
+            Outcome::InDoubt { retry_after } => self.back_off(ring, now, false, retry_after),
+            Outcome::Refused {
+                status: 429,
+                retry_after,
+            } => self.hold(now, retry_after),
+            // What is left is for people: credentials, App ID, URL.
+            Outcome::Refused { retry_after, .. } => self.back_off(ring, now, true, retry_after),
+        }
+    }
+
+    /// The usual time from start to answer, by which the pace goes.
+    #[must_use]
+    pub fn round_trip(&self) -> Duration {
+        self.round_trip
+    }
+
+    fn observe_page(&mut self, ring: &Ring, now: Instant, count: usize, full: bool) -> Observed {
+        self.refusals = 0;
+        if count > 0 {
+            self.busy_at = Some(now);
+            // The end of an idle pace comes at once.
+            self.paced_until = self.paced_until.min(Some(now + self.interval(now)));
+        }
+        let Some(state) = self.state(ring) else {
+            return Observed::default();
+        };
+        state.failures = 0;
+        state.ready_at = None;
+        state.full_pages = if full { state.full_pages + 1 } else { 0 };
+        let overflow_suspected = state.full_pages >= 2;
+        let took = state
+            .started_at
+            .map_or(Duration::ZERO, |at| now.duration_since(at));
+        // Averaged over all rings, as the slots are: what one region's distance costs, all share. Capped, so that one
+        // response of half a minute does not slow the pace for the next twenty.
+        let took = took.min(REST);
+        self.round_trip = match self.round_trip {
+            Duration::ZERO => took,
+            usual => (usual * 7 + took) / 8,
+        };
+        Observed {
+            overflow_suspected,
+            ..Observed::default()
+        }
+    }
+
+    fn back_off(
+        &mut self,
+        ring: &Ring,
+        now: Instant,
+        alarm: bool,
+        retry_after: Option<Duration>,
+    ) -> Observed {
+        let failures = self.state(ring).map_or(0, |state| state.failures);
+        let backoff = if alarm {
+            // Not even the first retry is quick: nobody rotates credentials within a second.
+            self.backoff(failures + 2, self.options.alarm_backoff_max, retry_after)
+        } else {
+            self.backoff(failures, self.options.backoff_max, retry_after)
+        };
+        if let Some(state) = self.state(ring) {
+            state.failures = (state.failures + 1).min(MOST_DOUBLINGS);
+            state.ready_at = Some(now + backoff);
+        }
+        Observed {
+            backoff: Some(backoff),
+            alarm,
+            ..Observed::default()
+        }
+    }
+
+    fn hold(&mut self, now: Instant, retry_after: Option<Duration>) -> Observed {
+        let hold = self.backoff(self.refusals, self.options.backoff_max, retry_after);
+        // Less than the limit's own window would be refused again.
+        let hold = hold.max(REST);
+        self.refusals = (self.refusals + 1).min(MOST_DOUBLINGS);
+        self.held_until = self.held_until.max(Some(now + hold));
+        Observed {
+            hold: Some(hold),
+            ..Observed::default()
+        }
+    }
+
+    /// Doubles with each failure, up to `longest`; half of it is jitter, so that many bridges do not come back at once.
+    /// `retry_after` is waited out, and a tenth more at random.
+    fn backoff(
+        &mut self,
+        failures: u32,
+        longest: Duration,
+        retry_after: Option<Duration>,
+    ) -> Duration {
+        let doubled = self
+            .options
+            .backoff_min
+            .saturating_mul(1 << failures.min(MOST_DOUBLINGS))
+            .min(longest);
+        let jittered = doubled.mul_f64(0.5 + self.jitter.f64() / 2.0);
+        let asked = retry_after
+            .unwrap_or_default()
+            .min(self.options.retry_after_max);
+        jittered.max(asked.mul_f64(1.0 + self.jitter.f64() / 10.0))
+    }
+
+    /// The time between two polls: as the slots come back, or slower when idle.
+    fn interval(&self, now: Instant) -> Duration {
+        let slots = u32::try_from(self.options.requests_per_second)
+            .unwrap_or(u32::MAX)
+            .max(1);
+        let full_pace = (REST + self.round_trip) / slots;
+        let quiet = self
+            .busy_at
+            .is_some_and(|at| now.duration_since(at) >= self.options.idle_after);
+        match self.options.idle_interval {
+            Some(idle_interval) if quiet => full_pace.max(idle_interval / self.share()),
+            _ => full_pace,
+        }
+    }
+
+    /// The number of rings that the budget is shared by.
+    fn share(&self) -> u32 {
+        u32::try_from(self.rings.len()).unwrap_or(u32::MAX).max(1)
+    }
+
+    fn state(&mut self, ring: &Ring) -> Option<&mut RingState> {
+        self.rings.iter_mut().find(|state| state.ring == *ring)
     }
 }
 
@@ -136,3 +393,6 @@ impl Default for ScheduleOptions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,524 @@
+//! With a fake clock, and with the real limiter's slots where the two must work together.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::limiter::Slots;
+use crate::{Region, Stream};
+
+const EMPTY: Outcome = Outcome::Page {
+    count: 0,
+    full: false,
+};
+const SOME: Outcome = Outcome::Page {
+    count: 7,
+    full: false,
+};
+const FULL: Outcome = Outcome::Page {
+    count: 1000,
+    full: true,
+};
+const IN_DOUBT: Outcome = Outcome::InDoubt { retry_after: None };
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn rings(count: usize) -> Vec<Ring> {
+    (0..count)
+        .map(|i| Ring {
+            region: Arc::new(
+                Region::new(&format!("r{}", i / 2), "https://127.0.0.1", false).unwrap(),
+            ),
+            stream: Stream::ALL[i % 2],
+        })
+        .collect()
+}
+
+fn schedule(count: usize) -> (Vec<Ring>, Schedule) {
+    let rings = rings(count);
+    (
+        rings.clone(),
+        Schedule::new(rings, ScheduleOptions::default(), 7),
+    )
+}
+
+/// A schedule, the limiter's slots and a far end that answers, all on one fake clock.
+struct World {
+    rings: Vec<Ring>,
+    schedule: Schedule,
+    slots: Slots,
+    origin: Instant,
+    now: Duration,
+    /// Answers on their way: when, and from which ring.
+    answers: Vec<(Duration, Ring)>,
+    /// Polls so far: when, and which ring.
+    polls: Vec<(Duration, Ring)>,
+    observed: Vec<(Ring, Observed)>,
+}
+
+impl World {
+    fn new(count: usize, options: ScheduleOptions) -> World {
+        let rings = rings(count);
+        World {
+            schedule: Schedule::new(rings.clone(), options.clone(), 7),
+            rings,
+            slots: Slots::new(options.requests_per_second, Duration::ZERO),
+            origin: Instant::now(),
+            now: Duration::ZERO,
+            answers: Vec::new(),
+            polls: Vec::new(),
+            observed: Vec::new(),
+        }
+    }
+
+    /// Polls until `until`, each round trip and outcome as `far_end` says, with a timer that is up to a millisecond
+    /// late, as tokio's is. Returns the polls of that time.
+    fn run(
+        &mut self,
+        until: Duration,
+        mut far_end: impl FnMut(&Ring) -> (Duration, Outcome),
+    ) -> Vec<(Duration, Ring)> {
+        let first = self.polls.len();
+        let mut outcomes: HashMap<Ring, Outcome> = HashMap::new();
+        while self.now < until {
+            let due = self.answers.iter().position(|(at, _)| *at <= self.now);
+            if let Some(due) = due {
+                let (_, ring) = self.answers.swap_remove(due);
+                self.slots.give_back(self.now + REST);
+                let outcome = outcomes.remove(&ring).unwrap_or(EMPTY);
+                let observed = self
+                    .schedule
+                    .observe(&ring, self.origin + self.now, &outcome);
+                self.observed.push((ring, observed));
+                continue;
+            }
+            let wake = match self.schedule.next(self.origin + self.now) {
+                Next::Wait(at) => {
+                    assert!(at > self.origin + self.now, "a wait that is over");
+                    assert!(at <= self.origin + self.now + LONGEST_WAIT);
+                    (at - self.origin).max(self.now + Duration::from_micros(1))
+                        + Duration::from_micros(700)
+                }
+                Next::Poll(ring) => match self.slots.take(self.now) {
+                    Ok(()) => {
+                        assert!(
+                            self.answers.iter().all(|(_, other)| *other != ring),
+                            "two in flight"
+                        );
+                        self.schedule.started(&ring, self.origin + self.now);
+                        let (round_trip, outcome) = far_end(&ring);
+                        self.answers.push((self.now + round_trip, ring.clone()));
+                        outcomes.insert(ring.clone(), outcome);
+                        self.polls.push((self.now, ring));
+                        continue;
+                    }
+                    Err(free) => free.unwrap_or(self.now + LONGEST_WAIT),
+                },
+            };
+            let answer = self.answers.iter().map(|(at, _)| *at).min();
+            self.now = answer.map_or(wake, |at| at.min(wake));
+        }
+        for (at, ring) in &self.answers {
+            assert!(*at >= self.now || outcomes.contains_key(ring));
+        }
+        self.polls[first..].to_vec()
+    }
+}
+
+fn gaps(polls: &[(Duration, Ring)], ring: Option<&Ring>) -> Vec<Duration> {
+    let times: Vec<Duration> = polls
+        .iter()
+        .filter(|(_, polled)| ring.is_none_or(|ring| ring == polled))
+        .map(|(at, _)| *at)
+        .collect();
+    times.windows(2).map(|pair| pair[1] - pair[0]).collect()
+}
+
+/// What an event waits for the next poll, on average, if events come evenly.
+fn mean_age(gaps: &[Duration]) -> f64 {
+    let square: f64 = gaps.iter().map(|gap| gap.as_secs_f64().powi(2)).sum();
+    square / 2.0 / gaps.iter().map(Duration::as_secs_f64).sum::<f64>()
+}
+
+/// Each ring gets an even share of all that the limiter gives, evenly spaced: an event waits k/20 s on average, times
+/// one plus the round trip.
+#[test]
+fn rings_share_the_whole_budget_evenly() {
+    for (count, round_trip) in [(1, 3), (2, 3), (2, 80), (4, 30), (10, 150)] {
+        let mut world = World::new(count, ScheduleOptions::default());
+        world.run(Duration::from_secs(5), |_| (ms(round_trip), SOME));
+        let polls = world.run(Duration::from_secs(65), |_| (ms(round_trip), SOME));
+        let cycle = 1.0 + round_trip as f64 / 1000.0;
+        let possible = 600.0 / cycle;
+        assert!(
+            polls.len() as f64 > possible * 0.985,
+            "{count} rings, {round_trip} ms: {} of {possible}",
+            polls.len()
+        );
+        let shortest = gaps(&polls, None).into_iter().min().unwrap();
+        assert!(
+            shortest.as_secs_f64() > cycle / 10.0 * 0.9,
+            "{count} rings, {round_trip} ms: a gap of {shortest:?}"
+        );
+        for ring in &world.rings {
+            let age = mean_age(&gaps(&polls, Some(ring)));
+            let floor = count as f64 / 20.0 * cycle;
+            assert!(
+                age < floor * 1.03,
+                "{count} rings, {round_trip} ms: {age} against {floor}"
+            );
+        }
+    }
+}
+
+/// With round trips that vary, polls stay apart and the budget is still used.
+#[test]
+fn varying_round_trips_leave_the_spacing_even() {
+    let mut random = fastrand::Rng::with_seed(3);
+    let mut world = World::new(2, ScheduleOptions::default());
+    let polls = world.run(Duration::from_secs(120), |_| (ms(random.u64(5..100)), SOME));
+    let possible = 1200.0 / 1.0525;
+    assert!(
+        polls.len() as f64 > possible * 0.97,
+        "{} of {possible}",
+        polls.len()
+    );
+    let shortest = gaps(&polls, None).into_iter().min().unwrap();
+    assert!(shortest > ms(50), "{shortest:?}");
+    for ring in &world.rings {
+        let age = mean_age(&gaps(&polls, Some(ring)));
+        assert!(age < 0.115, "{age}");
+    }
+}
+
+/// After a pause, with all slots free, there is no burst, and no rhythm of bursts for ever.
+#[test]
+fn a_pause_does_not_end_in_a_burst() {
+    let mut world = World::new(2, ScheduleOptions::default());
+    world.run(Duration::from_secs(3), |_| (ms(5), SOME));
+    world.now += Duration::from_secs(4);
+    let polls = world.run(Duration::from_secs(20), |_| (ms(5), SOME));
+    let gaps = gaps(&polls, None);
+    assert!(gaps.iter().all(|gap| *gap >= ms(50)), "{gaps:?}");
+    assert!(
+        gaps[2..].iter().all(|gap| *gap > ms(90) && *gap < ms(110)),
+        "{gaps:?}"
+    );
+}
+
+/// More is waiting in a full ring: it gets what the others can spare, which is half of their share and no more.
+#[test]
+fn a_full_ring_gets_what_the_others_can_spare() {
+    for count in [2, 6, 16] {
+        let mut world = World::new(count, ScheduleOptions::default());
+        let full = world.rings[1].clone();
+        let polls = world.run(Duration::from_secs(60), |ring| {
+            (ms(5), if *ring == full { FULL } else { SOME })
+        });
+        let share = Duration::from_secs_f64(count as f64 / 10.0);
+        let worst = gaps(&polls, Some(&full)).into_iter().max().unwrap();
+        assert!(
+            worst <= ms(320),
+            "{count} rings: the full one waits {worst:?}"
+        );
+        for ring in world.rings.iter().filter(|ring| **ring != full) {
+            let worst = gaps(&polls, Some(ring)).into_iter().max().unwrap();
+            assert!(
+                worst <= share * 9 / 4,
+                "{count} rings: {ring} waits {worst:?}"
+            );
+        }
+        let polled =
+            polls.iter().filter(|(_, ring)| *ring == full).count() as f64 / polls.len() as f64;
+        let fair = (count as f64 + 1.0) / (2.0 * count as f64);
+        assert!(
+            polled > fair * 0.93,
+            "{count} rings: {polled} of the polls against {fair}"
+        );
+    }
+}
+
+/// A full page is polled again at the next moment that the pace allows.
+#[test]
+fn a_full_page_is_polled_again_at_once() {
+    let mut world = World::new(2, ScheduleOptions::default());
+    world.run(Duration::from_secs(2), |_| (ms(5), SOME));
+    let mut turned_full = None;
+    let polls = world.run(Duration::from_secs(3), |ring| {
+        let turned = turned_full.get_or_insert_with(|| ring.clone());
+        (ms(5), if ring == turned { FULL } else { SOME })
+    });
+    assert_eq!(polls[0].1, polls[1].1);
+    assert!(polls[1].0 - polls[0].0 < ms(110));
+}
+
+#[test]
+fn two_full_pages_in_a_row_suggest_an_overflow() {
+    let (rings, mut schedule) = schedule(2);
+    let now = Instant::now();
+    let mut observe = |ring: usize, outcome| {
+        schedule
+            .observe(&rings[ring], now, &outcome)
+            .overflow_suspected
+    };
+    assert!(!observe(0, FULL));
+    assert!(!observe(1, FULL), "of another ring");
+    assert!(observe(0, FULL));
+    assert!(observe(0, FULL));
+    assert!(!observe(0, SOME));
+    assert!(!observe(0, FULL));
+}
+
+#[test]
+fn backoff_doubles_with_jitter_up_to_its_limit_and_ends_with_a_page() {
+    let options = ScheduleOptions::default();
+    for outcome in [IN_DOUBT, Outcome::NotSent] {
+        let (rings, mut schedule) = schedule(1);
+        let now = Instant::now();
+        let mut backoffs = Vec::new();
+        for i in 0..40 {
+            let observed = schedule.observe(&rings[0], now, &outcome);
+            let backoff = observed.backoff.unwrap();
+            let nominal = options
+                .backoff_min
+                .saturating_mul(1 << i.min(10))
+                .min(options.backoff_max);
+            assert!(
+                backoff >= nominal / 2 && backoff <= nominal,
+                "{i}: {backoff:?}"
+            );
+            assert!(!observed.alarm && observed.hold.is_none());
+            backoffs.push(backoff);
+        }
+        backoffs[10..].sort();
+        backoffs.dedup();
+        assert!(backoffs.len() > 30, "jitter: {backoffs:?}");
+        schedule.observe(&rings[0], now, &EMPTY);
+        let first = schedule.observe(&rings[0], now, &outcome).backoff.unwrap();
+        assert!(first <= options.backoff_min);
+    }
+}
+
+#[test]
+fn a_failing_ring_leaves_its_share_to_the_others() {
+    let mut world = World::new(2, ScheduleOptions::default());
+    let dead = world.rings[0].clone();
+    let polls = world.run(Duration::from_secs(30), |ring| {
+        (ms(5), if *ring == dead { IN_DOUBT } else { SOME })
+    });
+    let dead = polls.iter().filter(|(_, ring)| *ring == dead).count();
+    assert!((6..20).contains(&dead), "{dead}");
+    assert!(polls.len() > 290, "{}", polls.len());
+}
+
+/// Credentials, App ID or URL: an alarm, slow retries, and never an end of them.
+#[test]
+fn what_only_people_can_mend_is_retried_slowly_and_alarms() {
+    for status in [400, 401, 403, 404, 413, 415, 302] {
+        let refused = Outcome::Refused {
+            status,
+            retry_after: None,
+        };
+        let mut world = World::new(2, ScheduleOptions::default());
+        let polls = world.run(Duration::from_secs(600), |_| (ms(5), refused));
+        assert!(
+            (40..120).contains(&polls.len()),
+            "{status}: {}",
+            polls.len()
+        );
+        assert!(polls.last().unwrap().0 > Duration::from_secs(570));
+        assert!(
+            gaps(&polls, Some(&world.rings[0]))
+                .iter()
+                .all(|gap| *gap >= ms(500))
+        );
+        assert!(world.observed.iter().all(|(_, observed)| observed.alarm));
+    }
+}
+
+#[test]
+fn a_429_holds_every_ring() {
+    let (rings, mut schedule) = schedule(4);
+    let now = Instant::now();
+    schedule.started(&rings[0], now);
+    let refused = Outcome::Refused {
+        status: 429,
+        retry_after: Some(Duration::from_secs(7)),
+    };
+    let observed = schedule.observe(&rings[0], now, &refused);
+    let hold = observed.hold.unwrap();
+    assert!(
+        hold >= Duration::from_secs(7) && hold < Duration::from_secs(8),
+        "{hold:?}"
+    );
+    assert!(!observed.alarm && observed.backoff.is_none());
+    for i in 0..7 {
+        let at = now + Duration::from_secs(i);
+        assert!(matches!(schedule.next(at), Next::Wait(_)), "{i}");
+    }
+    assert!(matches!(schedule.next(now + hold), Next::Poll(_)));
+
+    // Without being told how long: a second at least, and longer each time.
+    let untold = Outcome::Refused {
+        status: 429,
+        retry_after: None,
+    };
+    let holds: Vec<Duration> = (0..20)
+        .map(|_| schedule.observe(&rings[0], now, &untold).hold.unwrap())
+        .collect();
+    assert!(
+        holds.iter().all(|hold| *hold >= Duration::from_secs(1)),
+        "{holds:?}"
+    );
+    assert!(
+        holds[19] >= ms(2_500) && holds[19] <= Duration::from_secs(5),
+        "{holds:?}"
+    );
+}
+
+#[test]
+fn retry_after_is_waited_out_and_capped() {
+    let (rings, mut schedule) = schedule(1);
+    let now = Instant::now();
+    let asks = [
+        (Duration::ZERO, Duration::ZERO, ms(250)),
+        (
+            Duration::from_secs(20),
+            Duration::from_secs(20),
+            Duration::from_secs(22),
+        ),
+        (
+            Duration::MAX,
+            Duration::from_secs(60),
+            Duration::from_secs(66),
+        ),
+    ];
+    for (asked, least, most) in asks {
+        let outcomes = [
+            Outcome::InDoubt {
+                retry_after: Some(asked),
+            },
+            Outcome::Refused {
+                status: 429,
+                retry_after: Some(asked),
+            },
+        ];
+        for outcome in outcomes {
+            schedule.observe(&rings[0], now, &SOME);
+            let observed = schedule.observe(&rings[0], now, &outcome);
+            let waits = observed.backoff.or(observed.hold).unwrap();
+            assert!(
+                waits >= least && waits <= most.max(REST),
+                "{asked:?}: {waits:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_idle_bridge_slows_down_only_if_asked_and_wakes_at_once() {
+    let mut world = World::new(2, ScheduleOptions::default());
+    assert!(world.run(Duration::from_secs(60), |_| (ms(5), EMPTY)).len() > 580);
+
+    let options = ScheduleOptions {
+        idle_interval: Some(Duration::from_secs(1)),
+        ..ScheduleOptions::default()
+    };
+    let mut world = World::new(2, options);
+    world.run(Duration::from_secs(9), |_| (ms(5), EMPTY));
+    assert!(world.polls.len() > 85, "{}", world.polls.len());
+    world.run(Duration::from_secs(20), |_| (ms(5), EMPTY));
+    let idle = world.run(Duration::from_secs(40), |_| (ms(5), EMPTY));
+    assert!((38..=42).contains(&idle.len()), "{}", idle.len());
+    let busy = world.run(Duration::from_secs(41), |_| (ms(5), SOME));
+    let busy_gaps = gaps(&busy, None);
+    assert!(busy_gaps.iter().all(|gap| *gap < ms(110)), "{busy_gaps:?}");
+}
+
+#[test]
+fn a_caller_that_asks_twice_hears_the_same() {
+    let (rings, mut schedule) = schedule(3);
+    let now = Instant::now();
+    assert_eq!(schedule.next(now), Next::Poll(rings[0].clone()));
+    assert_eq!(schedule.next(now), Next::Poll(rings[0].clone()));
+    schedule.started(&rings[0], now);
+    let Next::Wait(at) = schedule.next(now) else {
+        panic!("paced");
+    };
+    assert_eq!(schedule.next(at), Next::Poll(rings[1].clone()));
+    // Nothing but in flight: asked again within a second.
+    let (rings, mut schedule) = self::schedule(1);
+    schedule.started(&rings[0], now);
+    assert_eq!(schedule.next(now + ms(500)), Next::Wait(now + ms(1_500)));
+    assert_eq!(
+        Schedule::new(Vec::new(), ScheduleOptions::default(), 0).next(now),
+        Next::Wait(now + ms(1_000))
+    );
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    let retry_after = prop::option::of((0..100_000u64).prop_map(ms));
+    prop_oneof![
+        6 => Just(SOME),
+        3 => Just(FULL),
+        3 => Just(EMPTY),
+        1 => Just(Outcome::NotSent),
+        1 => retry_after.clone().prop_map(|retry_after| Outcome::InDoubt { retry_after }),
+        1 => (prop::sample::select(vec![400, 401, 404, 429]), retry_after)
+            .prop_map(|(status, retry_after)| Outcome::Refused { status, retry_after }),
+    ]
+}
+
+proptest! {
+    /// Whatever comes back, no ring has two requests in flight, none is polled while it backs off or all are held, no
+    /// two polls are closer than half the pace, and once the far end is well again every ring is polled.
+    #[test]
+    fn keeps_its_promises(
+        count in 1..7usize,
+        script in prop::collection::vec((0..500u64, outcome()), 1..60),
+    ) {
+        let mut world = World::new(count, ScheduleOptions::default());
+        let mut script = script.into_iter();
+        // Long enough for any script, with every wait that it may ask for.
+        let mut end = Duration::ZERO;
+        while script.len() > 0 {
+            end += Duration::from_secs(10);
+            world.run(end, |_| script.next().map_or((ms(5), SOME), |(round_trip, outcome)| (ms(round_trip), outcome)));
+        }
+        end += Duration::from_secs(67);
+        world.run(end, |_| (ms(5), SOME));
+        let polls = world.run(end + Duration::from_secs(2), |_| (ms(5), SOME));
+        for ring in &world.rings {
+            prop_assert!(polls.iter().any(|(_, polled)| polled == ring), "{} is starved", ring);
+        }
+        prop_assert!(gaps(&world.polls, None).iter().all(|gap| *gap >= REST / 20));
+    }
+
+    /// A ring in backoff, and all rings in a hold, are left alone for exactly as long as was said.
+    #[test]
+    fn leaves_alone_for_as_long_as_it_says(outcomes in prop::collection::vec(outcome(), 1..40)) {
+        let (rings, mut schedule) = schedule(1);
+        let mut now = Instant::now();
+        for outcome in outcomes {
+            loop {
+                match schedule.next(now) {
+                    Next::Poll(_) => break,
+                    Next::Wait(at) => now = at,
+                }
+            }
+            schedule.started(&rings[0], now);
+            let observed = schedule.observe(&rings[0], now, &outcome);
+            if let Some(wait) = observed.backoff.or(observed.hold) {
+                let just_before = now + wait - Duration::from_nanos(1);
+                prop_assert!(matches!(schedule.next(just_before), Next::Wait(_)));
+                let pace = REST / 10;
+                prop_assert!(matches!(schedule.next(now + wait.max(pace)), Next::Poll(_)));
+            }
+        }
+    }
+}
