@@ -1,0 +1,507 @@
+//! Compares what was handed out with what a sink holds, event by event.
+//!
+//! An event's identity is the response that it came in and its place there: the request id, and the byte offset that
+//! ends a record's id. Its bytes must be those of the ledger at that place. What must be there is every event of a
+//! response that was sent whole, and every whole one of a response that was cut; an event that the ring deleted and the
+//! response never carried cannot be anywhere.
+//!
+//! Pure: it holds some 16 bytes for each event handed out, and nothing of what it is shown.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use crate::envelope::read_event;
+use crate::ledger::{Fate, Ledger, LedgerPage, Stream};
+
+/// How many examples of each kind of trouble are kept.
+pub const MAX_EXAMPLES: usize = 10;
+
+/// A record that a sink holds, as its reader found it.
+#[derive(Debug, Clone, Copy)]
+pub struct Observed<'a> {
+    /// Grows in the order in which the sink holds the records of `partition`.
+    pub sink_order: u64,
+    /// Where order is kept: Kafka's partition, 0 for JetStream or a file. For two topics that hold one stream, any
+    /// numbers that tell their partitions apart.
+    pub partition: i32,
+    /// As tagged.
+    pub app_id: &'a str,
+    /// As tagged.
+    pub region: &'a str,
+    /// As tagged: `user` or `channel`.
+    pub stream: &'a str,
+    /// As tagged.
+    pub request_id: &'a str,
+    /// `<epoch>.<position>.<byte offset of the event in its page>`.
+    pub id: &'a str,
+    /// The record's key, to be compared with the one that the event asks for: `user_id` or `group_id`. `None` where
+    /// the sink has no keys, or is configured to use others.
+    pub key: Option<&'a [u8]>,
+    /// The event within the envelope, byte for byte.
+    pub event: &'a [u8],
+    /// It was found among the dead letters: delivered, but in no order with the rest and under no key.
+    pub dead_letter: bool,
+}
+
+/// What an audit found. Counts are of events.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Deleted by reads, whatever became of the responses.
+    pub handed_out: u64,
+    /// Of those handed out, those that were sent for certain and so must be there.
+    pub required: u64,
+    /// Events of the ledger that were found, each once.
+    pub seen_distinct: u64,
+    /// Records of an event that had been found before, under the same id. They are allowed.
+    pub duplicates: u64,
+    /// Events found among the dead letters.
+    pub dead_lettered: u64,
+    /// Of those, events with a clear user and channel, which only a broker has reason to refuse.
+    pub dead_lettered_sound: u64,
+    /// Required and not found.
+    pub missing_count: u64,
+    /// Records of events that were never handed out, or not as far as the response was sent, or without a readable
+    /// identity.
+    pub invented_count: u64,
+    /// Records whose event is not the one handed out at that place, byte for byte.
+    pub altered_count: u64,
+    /// Records with another App ID, region or stream than the response had.
+    pub mistagged_count: u64,
+    /// Records under another key than the event asks for.
+    pub miskeyed_count: u64,
+    /// Records of an event of a page that was found before under another epoch or position: a duplicate that no
+    /// consumer can recognise.
+    pub reidentified_count: u64,
+    /// Events that stand, for the first time, after a later event of the same ring and key.
+    pub out_of_order_count: u64,
+    /// Keys of a ring whose events are in more than one partition, where no order is kept between them.
+    pub split_key_count: u64,
+    /// Events of cut responses that were found.
+    pub cut_whole_delivered: u64,
+    /// Deleted at the source and never sent whole, or sent to a client that went away, and found nowhere: truly lost,
+    /// and nobody's fault here. The bridge's count of possible loss may not be below this plus what a kill cost.
+    pub lost_at_source: u64,
+    /// Of those, events of responses that carried none.
+    pub unsent_events: u64,
+    /// Every page of which something required is missing.
+    pub pages_missing: Vec<PageMissing>,
+    /// Some of each kind of trouble, in words.
+    pub examples: Vec<String>,
+}
+
+/// A page of which something required was not found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageMissing {
+    /// The ring's App ID.
+    pub app_id: String,
+    /// The ring's region.
+    pub region: String,
+    /// The ring's stream.
+    pub stream: Stream,
+    /// Which of the ring's pages.
+    pub serial: u64,
+    /// Whether it is the last of the ring's pages in the ledger.
+    pub last: bool,
+    /// How many events were required.
+    pub required: u64,
+    /// How many of them were not found.
+    pub missing: u64,
+    /// When the response had been handed to the socket, in milliseconds since the Unix epoch.
+    pub finished_at_ms: Option<u64>,
+}
+
+impl Findings {
+    /// Whether every event that was sent is there.
+    #[must_use]
+    pub fn nothing_missing(&self) -> bool {
+        self.missing_count == 0
+    }
+
+    /// Whether, beyond that, everything that is there is right: the events, their tags, keys, ids and order.
+    #[must_use]
+    pub fn clean(&self) -> bool {
+        let wrong = self.wrong();
+        self.nothing_missing() && wrong.iter().all(|(_, count)| *count == 0)
+    }
+
+    fn wrong(&self) -> [(&'static str, u64); 7] {
+        [
+            ("invented", self.invented_count),
+            ("altered", self.altered_count),
+            ("mistagged", self.mistagged_count),
+            ("miskeyed", self.miskeyed_count),
+            ("under a second id", self.reidentified_count),
+            ("out of order", self.out_of_order_count),
+            ("keys in two partitions", self.split_key_count),
+        ]
+    }
+}
+
+impl fmt::Display for Findings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "handed out        {:>10}", self.handed_out)?;
+        writeln!(
+            f,
+            "found             {:>10}  and {} duplicates",
+            self.seen_distinct, self.duplicates
+        )?;
+        if self.dead_lettered > 0 {
+            writeln!(
+                f,
+                "dead letters      {:>10}  of which {} with clear ids",
+                self.dead_lettered, self.dead_lettered_sound
+            )?;
+        }
+        if self.lost_at_source > 0 {
+            writeln!(
+                f,
+                "lost at source    {:>10}  deleted and not sent, {} of them in responses without events",
+                self.lost_at_source, self.unsent_events
+            )?;
+        }
+        for (what, count) in self.wrong().iter().filter(|(_, count)| *count > 0) {
+            writeln!(f, "{what:<17} {count:>10}")?;
+        }
+        for example in &self.examples {
+            writeln!(f, "  {example}")?;
+        }
+        if self.nothing_missing() {
+            write!(f, "nothing missing")
+        } else {
+            write!(
+                f,
+                "MISSING           {:>10}  in {} pages",
+                self.missing_count,
+                self.pages_missing.len()
+            )
+        }
+    }
+}
+
+/// Compares `observed`, all that a sink holds, in any order of partitions, with `ledger`.
+#[must_use]
+pub fn audit<'a>(ledger: &Ledger, observed: impl IntoIterator<Item = Observed<'a>>) -> Findings {
+    let mut audit = Audit::new(ledger);
+    for record in observed {
+        audit.observe(&record);
+    }
+    audit.finish()
+}
+
+/// An audit in progress, for records that cannot be had as one iterator, such as those that are read a batch at a time.
+#[derive(Debug)]
+pub struct Audit<'l> {
+    pages: Vec<Sighting<'l>>,
+    by_request: HashMap<&'l str, usize>,
+    findings: Findings,
+    examples: HashMap<&'static str, usize>,
+}
+
+/// What is known of a page.
+#[derive(Debug)]
+struct Sighting<'l> {
+    page: &'l LedgerPage,
+    /// The epoch and position under which the page was seen first.
+    identity: Option<(u64, u64)>,
+    /// Where each event is in the body: its end is known from its length.
+    starts: Vec<usize>,
+    first_seen: Vec<Place>,
+}
+
+/// Where an event stands first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Nowhere,
+    DeadLetters,
+    /// Partition and order.
+    Sink(i32, u64),
+}
+
+/// A record's id, taken apart.
+#[derive(Debug, Clone, Copy)]
+struct Id {
+    epoch: u64,
+    position: u64,
+    offset: usize,
+}
+
+impl<'l> Audit<'l> {
+    /// Begins an audit of `ledger`, to which nothing may be added meanwhile.
+    #[must_use]
+    pub fn new(ledger: &'l Ledger) -> Audit<'l> {
+        let mut pages: Vec<&LedgerPage> = ledger.pages.iter().collect();
+        pages.sort_by_key(|page| (&*page.app_id, &*page.region, page.stream, page.serial));
+        let by_request = pages
+            .iter()
+            .enumerate()
+            .map(|(index, page)| (&*page.request_id, index))
+            .collect();
+        Audit {
+            pages: pages.into_iter().map(Sighting::new).collect(),
+            by_request,
+            findings: Findings::default(),
+            examples: HashMap::new(),
+        }
+    }
+
+    /// Takes a record into account.
+    pub fn observe(&mut self, record: &Observed<'_>) {
+        let (Some(id), Some(&index)) =
+            (parse_id(record.id), self.by_request.get(record.request_id))
+        else {
+            return self.invented(record, "of no known response");
+        };
+        let seen = &mut self.pages[index];
+        let page = seen.page;
+        let Ok(place) = seen.starts.binary_search(&id.offset) else {
+            return self.invented(record, "at no event's place");
+        };
+        let event = &page.events[place];
+        if !page.may_hold(id.offset + event.len()) {
+            return self.invented(record, "not sent");
+        }
+        let mut wrong = Vec::new();
+        if record.event != event.as_bytes() {
+            self.findings.altered_count += 1;
+            wrong.push("altered");
+        }
+        let tags = (record.app_id, record.region, record.stream);
+        if tags != (&*page.app_id, &*page.region, page.stream.as_str()) {
+            self.findings.mistagged_count += 1;
+            wrong.push("mistagged");
+        }
+        let said = read_event(page.stream, event);
+        if let (Some(key), Some(said), false) = (record.key, &said, record.dead_letter)
+            && key != said.key.as_bytes()
+        {
+            self.findings.miskeyed_count += 1;
+            wrong.push("miskeyed");
+        }
+        if *seen.identity.get_or_insert((id.epoch, id.position)) != (id.epoch, id.position) {
+            self.findings.reidentified_count += 1;
+            wrong.push("under a second id");
+        }
+        let first_seen = &mut seen.first_seen[place];
+        match (*first_seen, record.dead_letter) {
+            (Place::Nowhere, false) => {
+                *first_seen = Place::Sink(record.partition, record.sink_order);
+            }
+            (Place::Nowhere, true) => {
+                *first_seen = Place::DeadLetters;
+                self.findings.dead_lettered += 1;
+                self.findings.dead_lettered_sound += u64::from(said.is_some());
+            }
+            (Place::Sink(partition, order), false) => {
+                self.findings.duplicates += 1;
+                if partition == record.partition && record.sink_order < order {
+                    *first_seen = Place::Sink(partition, record.sink_order);
+                }
+            }
+            _ => self.findings.duplicates += 1,
+        }
+        for what in wrong {
+            self.example(what, || describe(record));
+        }
+    }
+
+    /// A record that has no identity at all, such as a payload that is no envelope: an invented event.
+    pub fn observe_unreadable(&mut self, why: &str) {
+        self.findings.invented_count += 1;
+        self.example("invented", || {
+            format!("a record that cannot be read: {why}")
+        });
+    }
+
+    /// What was found, once all records have been observed.
+    #[must_use]
+    pub fn finish(mut self) -> Findings {
+        self.completeness();
+        self.order();
+        self.findings
+    }
+
+    fn completeness(&mut self) {
+        for index in 0..self.pages.len() {
+            let seen = &self.pages[index];
+            let page = seen.page;
+            let required = page.required();
+            let found = seen
+                .first_seen
+                .iter()
+                .filter(|place| **place != Place::Nowhere)
+                .count() as u64;
+            let (must, rest) = seen.first_seen.split_at(required);
+            let missing: Vec<usize> = (0..must.len())
+                .filter(|place| must[*place] == Place::Nowhere)
+                .collect();
+            let lost = rest
+                .iter()
+                .filter(|place| **place == Place::Nowhere)
+                .count() as u64;
+            let findings = &mut self.findings;
+            findings.handed_out += page.events.len() as u64;
+            findings.required += required as u64;
+            findings.seen_distinct += found;
+            findings.lost_at_source += lost;
+            match page.fate {
+                Fate::Unsent => findings.unsent_events += lost,
+                Fate::Cut { .. } => findings.cut_whole_delivered += found,
+                Fate::Whole => {}
+            }
+            if missing.is_empty() {
+                continue;
+            }
+            findings.missing_count += missing.len() as u64;
+            let ring = (&page.app_id, &page.region, page.stream);
+            let next = self.pages.get(index + 1).map(|next| next.page);
+            findings.pages_missing.push(PageMissing {
+                app_id: page.app_id.to_string(),
+                region: page.region.to_string(),
+                stream: page.stream,
+                serial: page.serial,
+                last: next.is_none_or(|next| (&next.app_id, &next.region, next.stream) != ring),
+                required: required as u64,
+                missing: missing.len() as u64,
+                finished_at_ms: page.finished_at_ms,
+            });
+            self.example("missing", || {
+                let place = missing[0];
+                format!(
+                    "{} of {} in {} {} page {} (request {}), the first at {place}: {:?}",
+                    missing.len(),
+                    page.events.len(),
+                    page.region,
+                    page.stream.as_str(),
+                    page.serial,
+                    page.request_id,
+                    &page.events[place],
+                )
+            });
+        }
+    }
+
+    /// For each ring and key, first places must follow each other as the events did in the ring.
+    fn order(&mut self) {
+        // For each key of the ring at hand, where its latest event stands in each partition. Pages are in the order of
+        // their rings, so that it starts afresh with every ring.
+        let mut latest: HashMap<String, Vec<(i32, u64)>> = HashMap::new();
+        let mut ring = None;
+        let mut examples = Vec::new();
+        for seen in &self.pages {
+            let page = seen.page;
+            let this = (&page.app_id, &page.region, page.stream);
+            if ring.replace(this).is_some_and(|ring| ring != this) {
+                self.findings.split_key_count += split(&latest);
+                latest.clear();
+            }
+            for (event, place) in page.events.iter().zip(&seen.first_seen) {
+                let Place::Sink(partition, order) = *place else {
+                    continue;
+                };
+                let Some(said) = read_event(page.stream, event) else {
+                    continue;
+                };
+                let partitions = latest.entry(said.key).or_default();
+                match partitions.iter_mut().find(|(known, _)| *known == partition) {
+                    None => partitions.push((partition, order)),
+                    Some((_, last)) if *last <= order => *last = order,
+                    Some((_, last)) => {
+                        self.findings.out_of_order_count += 1;
+                        if examples.len() < MAX_EXAMPLES {
+                            examples.push(format!(
+                                "at {order} of partition {partition}, where an earlier one is at {last}: {} {} {event:?}",
+                                page.region,
+                                page.stream.as_str(),
+                            ));
+                        }
+                    }
+                }
+            }
+        }
+        self.findings.split_key_count += split(&latest);
+        for example in examples {
+            self.example("out of order", || example);
+        }
+    }
+
+    fn invented(&mut self, record: &Observed<'_>, why: &str) {
+        self.findings.invented_count += 1;
+        self.example("invented", || format!("{why}: {}", describe(record)));
+    }
+
+    fn example(&mut self, kind: &'static str, text: impl FnOnce() -> String) {
+        let count = self.examples.entry(kind).or_default();
+        *count += 1;
+        if *count <= MAX_EXAMPLES {
+            self.findings.examples.push(format!("{kind}: {}", text()));
+        }
+    }
+}
+
+impl<'l> Sighting<'l> {
+    fn new(page: &'l LedgerPage) -> Sighting<'l> {
+        Sighting {
+            page,
+            identity: None,
+            starts: page.spans().map(|span| span.start).collect(),
+            first_seen: vec![Place::Nowhere; page.events.len()],
+        }
+    }
+}
+
+impl LedgerPage {
+    /// How many events, from the first, a bridge that lived must have.
+    fn required(&self) -> usize {
+        match (self.fate, self.finished_at_ms) {
+            (Fate::Whole, Some(_)) => self.events.len(),
+            (
+                Fate::Cut {
+                    whole_events_sent, ..
+                },
+                Some(_),
+            ) => whole_events_sent,
+            // Under way, or the client went away.
+            (Fate::Whole | Fate::Cut { .. }, None) | (Fate::Unsent, _) => 0,
+        }
+    }
+
+    /// Whether an event that ends at `end` of the body can have arrived.
+    fn may_hold(&self, end: usize) -> bool {
+        match self.fate {
+            Fate::Whole => true,
+            Fate::Cut { bytes_sent, .. } => end <= bytes_sent,
+            Fate::Unsent => false,
+        }
+    }
+}
+
+fn split(latest: &HashMap<String, Vec<(i32, u64)>>) -> u64 {
+    latest
+        .values()
+        .filter(|partitions| partitions.len() > 1)
+        .count() as u64
+}
+
+/// `<epoch, 16 hex digits>.<position>.<byte offset>`.
+fn parse_id(id: &str) -> Option<Id> {
+    let mut parts = id.split('.');
+    let (epoch, position, offset) = (parts.next()?, parts.next()?, parts.next()?);
+    Some(Id {
+        epoch: u64::from_str_radix(epoch, 16).ok()?,
+        position: position.parse().ok()?,
+        offset: offset.parse().ok()?,
+    })
+    .filter(|_| parts.next().is_none())
+}
+
+fn describe(record: &Observed<'_>) -> String {
+    format!(
+        "id {} request {} as {} {} {}: {:?}",
+        record.id,
+        record.request_id,
+        record.app_id,
+        record.region,
+        record.stream,
+        String::from_utf8_lossy(record.event),
+    )
+}
