@@ -1,1 +1,41 @@
-//! tests
+//! The harness of the whole-bridge tests and trials: real brokers, and the real binary as a process.
+//!
+//! [`brokers`] finds or installs a Kafka and a NATS server, [`bridge`] runs `rtm-bridge` and its simulator, and
+//! [`process`] is what both stand on.
+
+pub mod bridge;
+pub mod brokers;
+pub mod process;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+/// Waits until `condition` holds, looking every 10 ms.
+///
+/// ```no_run
+/// # async fn example(topic_len: impl AsyncFn() -> usize) -> anyhow::Result<()> {
+/// # use std::time::Duration;
+/// rtm_tests::wait_for("100 records", Duration::from_secs(10), async || topic_len().await >= 100).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// Names `what` when `deadline` passes first. The condition is looked at once more after that.
+pub async fn wait_for(
+    what: &str,
+    deadline: Duration,
+    mut condition: impl AsyncFnMut() -> bool,
+) -> Result<()> {
+    let end = Instant::now() + deadline;
+    loop {
+        let late = Instant::now() >= end;
+        if condition().await {
+            return Ok(());
+        }
+        ensure!(!late, "waited {deadline:?} for {what}");
+        tokio::time::sleep(process::POLL).await;
+    }
+}

@@ -1,1 +1,3 @@
 //! One integration binary: the brokers are started once.
+
+mod brokers;

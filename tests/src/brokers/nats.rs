@@ -1,0 +1,337 @@
+//! A NATS server with JetStream, and what it has stored.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use async_nats::jetstream;
+use async_nats::jetstream::consumer::{AckPolicy, pull};
+use bytes::Bytes;
+use futures::StreamExt;
+use serde::Deserialize;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+use super::container::{Container, Wanted};
+use super::{Host, Local, free_port, install, say, scratch};
+
+/// A single NATS server with JetStream on file storage, without authentication.
+pub struct Nats {
+    url: String,
+    version: String,
+    host: Host,
+}
+
+/// One message as JetStream stored it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NatsRecord {
+    /// Its place in the stream, from 1.
+    pub sequence: u64,
+    /// The subject it was published to.
+    pub subject: String,
+    /// Its payload.
+    pub payload: Bytes,
+    /// Its headers; those of one name are in order.
+    pub headers: Vec<(String, String)>,
+    /// When the server took it: milliseconds since the Unix epoch.
+    pub time: i64,
+}
+
+impl Nats {
+    /// Starts a server of one's own, to pause, kill and restart. It ends, and its files go, when this is dropped.
+    ///
+    /// # Errors
+    ///
+    /// When none can be started, with what to install.
+    pub async fn start_own() -> Result<Nats> {
+        Nats::start_own_with("").await
+    }
+
+    /// As [`Nats::start_own`], with `configuration` appended to the harness's, such as an `authorization` or a `tls`
+    /// block. Where clients must authenticate, only the methods that stop and start the server work.
+    ///
+    /// # Errors
+    ///
+    /// As [`Nats::start_own`].
+    pub async fn start_own_with(configuration: &str) -> Result<Nats> {
+        let started = Instant::now();
+        let container = async || Nats::in_container(configuration).await;
+        let nats =
+            super::start("NATS", container, async || Nats::local(configuration).await).await?;
+        let seconds = started.elapsed().as_secs_f64();
+        say(&format!(
+            "NATS {} at {} ({}, started in {seconds:.1} s)",
+            nats.version, nats.url, nats.host
+        ));
+        Ok(nats)
+    }
+
+    pub(super) async fn start_shared() -> Result<Nats> {
+        let Some(url) = std::env::var("RTM_TEST_NATS")
+            .ok()
+            .filter(|value| !value.is_empty())
+        else {
+            return Nats::start_own().await;
+        };
+        let mut nats = Nats {
+            url,
+            version: String::new(),
+            host: Host::Elsewhere,
+        };
+        nats.wait_until_ready()
+            .await
+            .with_context(|| format!("NATS at {} from RTM_TEST_NATS", nats.url))?;
+        say(&format!(
+            "NATS {} at {} ({})",
+            nats.version, nats.url, nats.host
+        ));
+        Ok(nats)
+    }
+
+    /// `nats://host:port`, the same after a restart.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The version that the server says it has.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Stops the server in its tracks: it keeps its connections and answers nothing.
+    ///
+    /// # Errors
+    ///
+    /// When it does not run, or is not ours.
+    pub async fn pause(&mut self) -> Result<()> {
+        self.host.pause().await
+    }
+
+    /// Lets a paused server go on.
+    ///
+    /// # Errors
+    ///
+    /// When it does not run, or is not ours.
+    pub async fn resume(&mut self) -> Result<()> {
+        self.host.resume().await
+    }
+
+    /// Kills the server (`kill -9`). Its files stay.
+    ///
+    /// # Errors
+    ///
+    /// When it is not ours.
+    pub async fn kill(&mut self) -> Result<()> {
+        self.host.kill().await
+    }
+
+    /// Starts a killed server again, on the same port and files, and waits until it is ready.
+    ///
+    /// # Errors
+    ///
+    /// When it does not start, with the end of its log.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.host.start_again().await?;
+        self.wait_until_ready().await
+    }
+
+    /// A new connection's JetStream, which belongs to the calling runtime.
+    ///
+    /// # Errors
+    ///
+    /// When the server cannot be reached.
+    pub async fn jetstream(&self) -> Result<jetstream::Context> {
+        Ok(jetstream::new(async_nats::connect(&self.url).await?))
+    }
+
+    /// Creates a stream on file storage that takes `subjects`, and atomic batches.
+    ///
+    /// # Errors
+    ///
+    /// When there is another of that name, or one that takes the same subjects.
+    pub async fn create_jetstream(&self, name: &str, subjects: &[&str]) -> Result<()> {
+        let config = jetstream::stream::Config {
+            name: name.to_owned(),
+            subjects: subjects.iter().map(|&subject| subject.to_owned()).collect(),
+            allow_atomic_publish: true,
+            ..Default::default()
+        };
+        self.jetstream()
+            .await?
+            .create_stream(config)
+            .await
+            .with_context(|| format!("create stream {name}"))?;
+        Ok(())
+    }
+
+    /// Everything that `stream` holds now, in order. Not for streams with work queue retention.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such stream, or the server does not answer.
+    pub async fn read_all(&self, stream: &str) -> Result<Vec<NatsRecord>> {
+        let stream = self
+            .jetstream()
+            .await?
+            .get_stream(stream)
+            .await
+            .with_context(|| format!("stream {stream}"))?;
+        let state = stream.get_info().await?.state;
+        let mut records = Vec::with_capacity(usize::try_from(state.messages)?);
+        if state.messages == 0 {
+            return Ok(records);
+        }
+        let config = pull::Config {
+            ack_policy: AckPolicy::None,
+            memory_storage: true,
+            inactive_threshold: PATIENCE,
+            ..Default::default()
+        };
+        let consumer = stream.create_consumer(config).await?;
+        let mut messages = consumer
+            .stream()
+            .max_messages_per_batch(READ_BATCH)
+            .messages()
+            .await?;
+        loop {
+            let next = timeout(PATIENCE, messages.next()).await;
+            let next = next.with_context(|| {
+                format!("nothing more for {PATIENCE:?}, after {}", records.len())
+            })?;
+            let message = next.context("the server ended the reading")??;
+            let info = message.info().map_err(|error| anyhow::anyhow!(error))?;
+            let (sequence, pending) = (info.stream_sequence, info.pending);
+            if sequence <= state.last_sequence {
+                records.push(record(
+                    &message,
+                    sequence,
+                    info.published.unix_timestamp_nanos(),
+                )?);
+            }
+            // The last message may have been removed meanwhile, so its number alone is no sign of the end.
+            if sequence >= state.last_sequence || pending == 0 {
+                return Ok(records);
+            }
+        }
+    }
+
+    async fn local(configuration: &str) -> Result<Nats> {
+        let server = spawn_blocking(install::nats_server).await??;
+        let dir = scratch("nats")?;
+        let port = free_port()?;
+        let file = dir.path().join("server.conf");
+        let data = dir.path().join("data");
+        fs::write(
+            &file,
+            server_configuration(
+                "127.0.0.1",
+                port,
+                &data.display().to_string(),
+                configuration,
+            ),
+        )?;
+        let command = vec![
+            server.display().to_string(),
+            "--config".to_owned(),
+            file.display().to_string(),
+        ];
+        Nats::ready(port, Host::Local(Local::start(command, dir)?)).await
+    }
+
+    async fn in_container(configuration: &str) -> Result<Nats> {
+        const INSIDE: &str = "/etc/nats/rtm-tests.conf";
+        let port = free_port()?;
+        // Never removed by us: the container reads it again when it restarts.
+        let file = scratch("nats")?.keep().join("server.conf");
+        fs::write(
+            &file,
+            server_configuration("0.0.0.0", port, "/data", configuration),
+        )?;
+        let wanted = Wanted {
+            image: "nats",
+            tag: install::NATS_VERSION.to_owned(),
+            port,
+            env: Vec::new(),
+            arguments: vec!["--config".to_owned(), INSIDE.to_owned()],
+            file: Some((file, INSIDE)),
+        };
+        let container = Box::pin(Container::start(wanted)).await?;
+        Nats::ready(port, Host::Container(Box::new(container))).await
+    }
+
+    async fn ready(port: u16, host: Host) -> Result<Nats> {
+        let mut nats = Nats {
+            url: format!("nats://127.0.0.1:{port}"),
+            version: String::new(),
+            host,
+        };
+        nats.wait_until_ready().await?;
+        Ok(nats)
+    }
+
+    async fn wait_until_ready(&mut self) -> Result<()> {
+        let url = self.url.clone();
+        let mut version = None;
+        self.host
+            .ready(async || {
+                version = greeting(&url).await.ok();
+                version.is_some()
+            })
+            .await?;
+        self.version = version.unwrap_or_default();
+        Ok(())
+    }
+}
+
+/// The version in the server's greeting, which it sends once JetStream is up and before any authentication.
+async fn greeting(url: &str) -> Result<String> {
+    #[derive(Deserialize)]
+    struct Info {
+        version: String,
+        #[serde(default)]
+        jetstream: bool,
+    }
+    let address: async_nats::ServerAddr = url.parse()?;
+    let mut line = String::new();
+    timeout(Duration::from_secs(2), async {
+        let stream = TcpStream::connect((address.host(), address.port())).await?;
+        BufReader::new(stream).read_line(&mut line).await
+    })
+    .await??;
+    let info: Info =
+        serde_json::from_str(line.strip_prefix("INFO ").context("not a NATS server")?)?;
+    ensure!(info.jetstream, "the server has no JetStream");
+    Ok(info.version)
+}
+
+fn server_configuration(listen: &str, port: u16, data: &str, more: &str) -> String {
+    format!("listen: \"{listen}:{port}\"\njetstream {{ store_dir: \"{data}\" }}\n{more}\n")
+}
+
+fn record(message: &jetstream::Message, sequence: u64, nanoseconds: i128) -> Result<NatsRecord> {
+    let headers = message.headers.iter().flat_map(async_nats::HeaderMap::iter);
+    let headers = headers
+        .flat_map(|(name, values)| {
+            values
+                .iter()
+                .map(move |value| (name.to_string(), value.as_str().to_owned()))
+        })
+        .collect();
+    Ok(NatsRecord {
+        sequence,
+        subject: message.subject.to_string(),
+        payload: message.payload.clone(),
+        headers,
+        time: i64::try_from(nanoseconds.div_euclid(1_000_000))?,
+    })
+}
+
+/// Large enough that a million messages take seconds; well below what the client buffers.
+const READ_BATCH: usize = 5_000;
+
+/// How long the server may take to answer a question of the harness.
+const PATIENCE: Duration = Duration::from_secs(20);
