@@ -1,18 +1,39 @@
 //! From a response body to events.
 
 use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::scan::{End, Part, scan, text};
+
+/// The end of the year 9999: later times do not fit the formats that consumers read.
+const MAX_MS: i64 = 253_402_300_799_999;
 
 /// Splits a response body into its events.
 ///
 /// Pure, and never fails as a whole: what is odd about one event is that event's [`Reject`], and of a body that was cut
 /// the whole events come out. Nothing recurses, so depth costs no stack.
 ///
-/// What is tolerated, by *What else is known* in the API's notes: `group_id` may be named `channel_id` and `ms` `ts`
-/// (the current name wins where both stand), ids may be numbers (kept as written), `events` may be `null` or missing.
-/// Of duplicate keys the last counts, as for those who will parse [`Event::raw`] later.
+/// What is tolerated, since Agora's editions and real callers differ: `group_id` may be named `channel_id` and `ms`
+/// `ts` (the current name wins where both stand), ids may be numbers (kept as written), `events` may be `null` or
+/// missing. Of duplicate keys the last counts, as for those who will parse [`Event::raw`] later.
 #[must_use]
-pub fn decode(_body: &[u8]) -> Decoded<'_> {
-    unimplemented!()
+pub fn decode(body: &[u8]) -> Decoded<'_> {
+    let (mut request_id, mut result, mut events) = (None, None, Vec::new());
+    let end = scan(body, |part, at| match part {
+        Part::Event(raw) => events.push(event(raw, u32::try_from(at).unwrap_or(u32::MAX))),
+        Part::RequestId(raw) => request_id = text(raw),
+        Part::Result(raw) => result = text(raw),
+    });
+    Decoded {
+        request_id,
+        result,
+        events,
+        complete: end == End::Complete,
+    }
 }
 
 /// A response body, split.
@@ -35,13 +56,14 @@ pub struct Event<'a> {
     pub raw: &'a str,
     /// Where `raw` begins in the body, in bytes: what identifies the event in its page.
     pub offset: u32,
-    /// The field `type`, such as `Login` or `Join`; unknown ones pass; empty when missing or not a string.
+    /// The field `type`, such as `Login` or `Join`; unknown ones pass; empty when missing or neither a string nor a
+    /// number.
     pub kind: Cow<'a, str>,
     /// Whose event it is. A number is kept as written. Hostile text.
     pub user_id: Cow<'a, str>,
     /// The channel (`group_id`), for channel events. Hostile text.
     pub channel_id: Option<Cow<'a, str>>,
-    /// When it happened, in milliseconds since the Unix epoch, if that is between 1970 and the end of 9999.
+    /// When it happened, in milliseconds since the Unix epoch, if that is an integer between 1970 and the end of 9999.
     pub ms: Option<i64>,
 }
 
@@ -69,3 +91,119 @@ impl Reject<'_> {
         "odd_channel_id",
     ];
 }
+
+fn event(raw: &[u8], offset: u32) -> Result<Event<'_>, Reject<'_>> {
+    let reject = |reason: &'static str, message: String| Reject {
+        raw,
+        offset,
+        reason,
+        message,
+    };
+    if raw.first() != Some(&b'{') {
+        return Err(reject("not_an_object", "an event is an object".to_owned()));
+    }
+    let json =
+        std::str::from_utf8(raw).map_err(|error| reject("invalid_utf8", error.to_string()))?;
+    let fields: Fields<'_> =
+        serde_json::from_str(json).map_err(|error| reject("invalid_json", error.to_string()))?;
+    let Some(user_id) = fields.user_id else {
+        return Err(reject("no_user_id", "user_id is missing".to_owned()));
+    };
+    let Some(user_id) = id(user_id) else {
+        return Err(reject(
+            "odd_user_id",
+            "user_id is neither a string nor a number".to_owned(),
+        ));
+    };
+    let channel_id = match fields.group_id.or(fields.channel_id).map(id) {
+        Some(None) => {
+            let message = "group_id is neither a string nor a number".to_owned();
+            return Err(reject("odd_channel_id", message));
+        }
+        known => known.flatten(),
+    };
+    Ok(Event {
+        raw: json,
+        offset,
+        kind: fields.kind.and_then(id).unwrap_or_default(),
+        user_id,
+        channel_id,
+        ms: fields.ms.or(fields.ts).and_then(millis),
+    })
+}
+
+fn id(raw: &RawValue) -> Option<Cow<'_, str>> {
+    text(raw.get().as_bytes())
+}
+
+/// The event stands, whatever its time says: only whoever needs a time has to do without.
+fn millis(raw: &RawValue) -> Option<i64> {
+    let ms = id(raw)?.parse().ok()?;
+    (0..=MAX_MS).contains(&ms).then_some(ms)
+}
+
+/// The fields that matter here, each as raw text; the last of duplicates, and `None` for `null`.
+///
+/// Written by hand because a derived one refuses duplicates, and would parse what is only to be passed on: a number
+/// such as `1e400` is nobody's business here.
+#[derive(Default)]
+struct Fields<'a> {
+    user_id: Option<&'a RawValue>,
+    group_id: Option<&'a RawValue>,
+    channel_id: Option<&'a RawValue>,
+    kind: Option<&'a RawValue>,
+    ms: Option<&'a RawValue>,
+    ts: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum Field {
+    UserId,
+    GroupId,
+    ChannelId,
+    Type,
+    Ms,
+    Ts,
+    #[serde(other)]
+    Other,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Fields<'a>, D::Error> {
+        struct FieldsVisitor;
+
+        impl<'de> Visitor<'de> for FieldsVisitor {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an event")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+                let mut fields = Fields::default();
+                while let Some(field) = map.next_key()? {
+                    let slot = match field {
+                        Field::UserId => &mut fields.user_id,
+                        Field::GroupId => &mut fields.group_id,
+                        Field::ChannelId => &mut fields.channel_id,
+                        Field::Type => &mut fields.kind,
+                        Field::Ms => &mut fields.ms,
+                        Field::Ts => &mut fields.ts,
+                        Field::Other => {
+                            map.next_value::<serde::de::IgnoredAny>()?;
+                            continue;
+                        }
+                    };
+                    *slot = map.next_value()?;
+                }
+                Ok(fields)
+            }
+        }
+
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests;

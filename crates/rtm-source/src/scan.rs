@@ -1,7 +1,368 @@
-//! The structure of a response body, found without understanding what is in it.
+//! The structure of a response body, found without understanding, or even validating, what is in it.
+//!
+//! A JSON parser gives up at the first odd byte, and with it a thousand events that Agora has already deleted. The
+//! scanner only follows strings and brackets: where an event ends is known although its text may be neither JSON nor
+//! UTF-8, and of a cut body every whole event is found. It holds a depth and no stack, so nesting costs nothing.
+
+use std::borrow::Cow;
 
 /// How many whole events are in `body`, odd ones included. Never fails; a cut body has those before the cut.
 #[must_use]
-pub fn count(_body: &[u8]) -> usize {
-    unimplemented!()
+pub fn count(body: &[u8]) -> usize {
+    outline(body).count
+}
+
+/// What can be said of a body without looking at its events.
+#[derive(Debug)]
+pub(crate) struct Outline<'a> {
+    pub(crate) end: End,
+    pub(crate) count: usize,
+    pub(crate) request_id: Option<Cow<'a, str>>,
+    pub(crate) result: Option<Cow<'a, str>>,
+}
+
+pub(crate) fn outline(body: &[u8]) -> Outline<'_> {
+    let (mut count, mut request_id, mut result) = (0, None, None);
+    let end = scan(body, |part, _| match part {
+        Part::Event(_) => count += 1,
+        Part::RequestId(raw) => request_id = text(raw),
+        Part::Result(raw) => result = text(raw),
+    });
+    Outline {
+        end,
+        count,
+        request_id,
+        result,
+    }
+}
+
+/// What a body is made of; each is the raw text of a JSON value.
+pub(crate) enum Part<'a> {
+    /// An element of `events`.
+    Event(&'a [u8]),
+    /// The value of `request_id`.
+    RequestId(&'a [u8]),
+    /// The value of `result`.
+    Result(&'a [u8]),
+}
+
+/// How a body ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The top-level object closes. What follows it is not looked at: it cannot be events.
+    Complete,
+    /// The body ends first.
+    Cut,
+    /// It is not an object of the expected shape.
+    Malformed,
+}
+
+/// Calls `visit` with every part and its offset, in the order of the body.
+///
+/// Keys may come in any order and more than once: the events of two arrays `events` are all visited, since they are
+/// all gone from the ring.
+pub(crate) fn scan<'a>(body: &'a [u8], visit: impl FnMut(Part<'a>, usize)) -> End {
+    const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+    let mut scanner = Scanner {
+        body,
+        at: if body.starts_with(BYTE_ORDER_MARK) {
+            BYTE_ORDER_MARK.len()
+        } else {
+            0
+        },
+        visit,
+    };
+    match scanner.object() {
+        Ok(()) => End::Complete,
+        Err(end) => end,
+    }
+}
+
+struct Scanner<'a, V> {
+    body: &'a [u8],
+    at: usize,
+    visit: V,
+}
+
+impl<'a, V: FnMut(Part<'a>, usize)> Scanner<'a, V> {
+    /// The top-level object.
+    fn object(&mut self) -> Result<(), End> {
+        self.expect(b'{')?;
+        if self.peek()? == b'}' {
+            return Ok(());
+        }
+        loop {
+            if self.peek()? != b'"' {
+                return Err(End::Malformed);
+            }
+            let (_, key) = self.value()?;
+            self.expect(b':')?;
+            self.member(key)?;
+            match self.peek()? {
+                b',' => self.at += 1,
+                b'}' => return Ok(()),
+                _ => return Err(End::Malformed),
+            }
+        }
+    }
+
+    fn member(&mut self, key: &[u8]) -> Result<(), End> {
+        let key = text(key);
+        if key.as_deref() == Some("events") && self.peek()? == b'[' {
+            return self.events();
+        }
+        let (at, value) = self.value()?;
+        match key.as_deref() {
+            // A missing or null `events` is how an empty ring may look; anything else is an API we do not know.
+            Some("events") if value != b"null" => return Err(End::Malformed),
+            Some("request_id") => (self.visit)(Part::RequestId(value), at),
+            Some("result") => (self.visit)(Part::Result(value), at),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn events(&mut self) -> Result<(), End> {
+        self.expect(b'[')?;
+        if self.peek()? == b']' {
+            self.at += 1;
+            return Ok(());
+        }
+        loop {
+            let (at, event) = self.value()?;
+            (self.visit)(Part::Event(event), at);
+            match self.peek()? {
+                b',' => self.at += 1,
+                b']' => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                _ => return Err(End::Malformed),
+            }
+        }
+    }
+
+    /// Passes over one value of any kind.
+    fn value(&mut self) -> Result<(usize, &'a [u8]), End> {
+        let first = self.peek()?;
+        let start = self.at;
+        match first {
+            b'"' => self.string()?,
+            b'{' | b'[' => self.nested()?,
+            _ => self.scalar()?,
+        }
+        Ok((start, &self.body[start..self.at]))
+    }
+
+    /// Passes over a string; `at` is at its opening quote.
+    fn string(&mut self) -> Result<(), End> {
+        self.at += 1;
+        loop {
+            match self.body.get(self.at) {
+                None => return Err(End::Cut),
+                Some(b'"') => break,
+                Some(b'\\') => self.at += 2,
+                Some(_) => self.at += 1,
+            }
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    /// Passes over an object or an array; `at` is at its opening bracket. A bracket that is closed by the wrong kind
+    /// ends there all the same, so that the damage stays in one event.
+    fn nested(&mut self) -> Result<(), End> {
+        let mut depth = 0usize;
+        loop {
+            match self.body.get(self.at) {
+                None => return Err(End::Cut),
+                Some(b'"') => {
+                    self.string()?;
+                    continue;
+                }
+                Some(b'{' | b'[') => depth += 1,
+                Some(b'}' | b']') => depth -= 1,
+                Some(_) => {}
+            }
+            self.at += 1;
+            if depth == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Passes over a number, `true`, `false`, `null` or any other word. At the end of the body it may go on, so it is
+    /// not whole.
+    fn scalar(&mut self) -> Result<(), End> {
+        let rest = &self.body[self.at..];
+        let ends =
+            |byte: &u8| matches!(byte, b',' | b']' | b'}' | b':') || byte.is_ascii_whitespace();
+        match rest.iter().position(ends) {
+            None => Err(End::Cut),
+            Some(0) => Err(End::Malformed),
+            Some(length) => {
+                self.at += length;
+                Ok(())
+            }
+        }
+    }
+
+    fn expect(&mut self, byte: u8) -> Result<(), End> {
+        if self.peek()? != byte {
+            return Err(End::Malformed);
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    /// The next byte that is not white space.
+    fn peek(&mut self) -> Result<u8, End> {
+        while let Some(byte) = self.body.get(self.at) {
+            if !byte.is_ascii_whitespace() {
+                return Ok(*byte);
+            }
+            self.at += 1;
+        }
+        Err(End::Cut)
+    }
+}
+
+/// The text of a raw JSON string, or of a number as it is written; `None` for anything else.
+pub(crate) fn text(raw: &[u8]) -> Option<Cow<'_, str>> {
+    let whole = std::str::from_utf8(raw).ok()?;
+    match raw {
+        [b'"', inside @ .., b'"'] => {
+            if inside.iter().all(|byte| *byte != b'\\' && *byte >= b' ') {
+                return Some(Cow::Borrowed(&whole[1..whole.len() - 1]));
+            }
+            serde_json::from_str(whole).ok().map(Cow::Owned)
+        }
+        [b'-' | b'0'..=b'9', ..]
+            if raw
+                .iter()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E')) =>
+        {
+            Some(Cow::Borrowed(whole))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn end(body: &str) -> (End, usize) {
+        let outline = outline(body.as_bytes());
+        (outline.end, outline.count)
+    }
+
+    #[test]
+    fn whole_bodies() {
+        for (body, count) in [
+            (
+                r#"{"result":"success","request_id":"1","events":[{},{}]}"#,
+                2,
+            ),
+            (
+                r#"{"events":[{"a":"]}\"\\"},[[{}]] , 1,"x",null],"result":"success"}"#,
+                5,
+            ),
+            (r#"{"events":[]}"#, 0),
+            (r#"{"events":null}"#, 0),
+            (r#"{"result":"success"}"#, 0),
+            ("{}", 0),
+            (" {\n\"events\" : [ 1 , 2 ]\t}\r\n", 2),
+            ("\u{feff}{\"events\":[1]}", 1),
+            (r#"{"\u0065vents":[1]}"#, 1),
+            (
+                r#"{"events":[1],"more":{"events":[1,2]},"events":[2,3]}"#,
+                3,
+            ),
+            (r#"{"events":[1]} and what follows"#, 1),
+            // The wrong closing bracket ends the event, not the page.
+            (r#"{"events":[{"a":[}],{}]}"#, 2),
+        ] {
+            assert_eq!(end(body), (End::Complete, count), "{body}");
+        }
+    }
+
+    #[test]
+    fn cut_bodies() {
+        for (body, count) in [
+            ("", 0),
+            (" ", 0),
+            ("{", 0),
+            (r#"{"eve"#, 0),
+            (r#"{"events"#, 0),
+            (r#"{"events":"#, 0),
+            (r#"{"events":["#, 0),
+            (r#"{"events":[{}"#, 1),
+            (r#"{"events":[{},"#, 1),
+            (r#"{"events":[{},{"a":"}"#, 1),
+            (r#"{"events":[{},{"a":"\"#, 1),
+            // It may have been 12.
+            (r#"{"events":[1"#, 0),
+            (r#"{"events":[1,"#, 1),
+            (r#"{"events":[{}]"#, 1),
+            (r#"{"events":[{}],"request_id":"1"#, 1),
+        ] {
+            assert_eq!(end(body), (End::Cut, count), "{body}");
+        }
+    }
+
+    #[test]
+    fn other_things() {
+        for (body, count) in [
+            ("<html></html>", 0),
+            ("[]", 0),
+            ("null", 0),
+            ("\0", 0),
+            (r#"{"events":{}}"#, 0),
+            (r#"{"events":"none"}"#, 0),
+            (r#"{"events":[1 2]}"#, 1),
+            (r#"{"events":[1,]}"#, 1),
+            ("{events:[1]}", 0),
+            (r#"{"events" [1]}"#, 0),
+            (r#"{"events":[1],}"#, 1),
+        ] {
+            assert_eq!(end(body), (End::Malformed, count), "{body}");
+        }
+    }
+
+    #[test]
+    fn ids_are_strings_or_numbers_as_written() {
+        for (raw, expected) in [
+            (r#""a""#, Some("a")),
+            (r#""""#, Some("")),
+            (r#""\u0061\n\"""#, Some("a\n\"")),
+            (r#""héllo""#, Some("héllo")),
+            ("12345678901234567890123", Some("12345678901234567890123")),
+            ("-1.50e+3", Some("-1.50e+3")),
+            ("\"a\nb\"", None),
+            (r#""\ud800""#, None),
+            ("true", None),
+            ("1x", None),
+            ("{}", None),
+            ("", None),
+            ("\"", None),
+        ] {
+            assert_eq!(text(raw.as_bytes()).as_deref(), expected, "{raw}");
+        }
+        assert_eq!(text(b"\"\xff\""), None);
+    }
+
+    #[test]
+    fn what_identifies_the_response_is_found_on_either_side() {
+        for body in [
+            r#"{"request_id":"r","result":"failed","events":[]}"#,
+            r#"{"events":[],"result":"failed","request_id":"r"}"#,
+            r#"{"request_id":"old","events":[],"result":"failed","request_id":"r"}"#,
+        ] {
+            let outline = outline(body.as_bytes());
+            assert_eq!(outline.request_id.as_deref(), Some("r"));
+            assert_eq!(outline.result.as_deref(), Some("failed"));
+        }
+    }
 }
