@@ -1,1 +1,168 @@
-//! rtm-sink-nats
+//! A [`Sink`] over NATS JetStream: every record's acknowledgement is awaited.
+//!
+//! # What it promises
+//!
+//! - **Confirmed** means that the JetStream stream named in [`NatsOptions::stream`] acknowledged the record, as new or
+//!   as a duplicate. Any other answer, from whomever, confirms nothing. What an acknowledgement is worth is the
+//!   server's affair: by default it syncs its files every two minutes, and a power failure takes what came since. Set
+//!   `sync_interval: always` there.
+//! - **Duplicates.** `Nats-Msg-Id` is [`Record::id`]. JetStream drops a second copy within its duplicate window.
+//! - **Order** is that of the calls and of their records, through lost answers, lost connections and restarts, as long
+//!   as retries come within the duplicate window. What breaks it is the refusal of *single* records (a full disk, a
+//!   new leader, too many waiting): those behind them may be stored already, and are before them then. The first
+//!   refusal stops the sending, so that only records in flight are concerned; [`NatsStats::out_of_order`] counts them.
+//! - **Cancellation.** Records of a dropped call may still be stored. Late acknowledgements of theirs meet nothing.
+//!
+//! Keys and timestamps are not stored: subjects route, and JetStream has its own time.
+//!
+//! # What each failure means
+//!
+//! | kind | when |
+//! |---|---|
+//! | `Rejected` | larger than the server's `max_payload` or the JetStream stream's `max_msg_size` (`too_large`), no subject to publish to (`bad_subject`), a header that cannot be sent (`bad_header`) |
+//! | `Misconfigured` | credentials or TLS refused, publishing or the inbox denied, JetStream off, the JetStream stream missing, sealed, without acknowledgements, or not bound to the subject |
+//! | `Unavailable` | all else: no connection, no answer, no leader, no resources, and a *full* JetStream stream that discards what is new: its readers, its age limit or an operator make room |
+//!
+//! # Headers
+//!
+//! A record's own headers are percent-encoded: printable ASCII stays, save `%` and a space at either end; every other
+//! byte is `%HH`. So no header can end another, and percent-decoding gives back the bytes. NATS keeps no order of them.
+
+use std::sync::Arc;
+
+use async_nats::rustls;
+use rtm_sink::{PublishError, Record, Sink};
+use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::task::JoinHandle;
+
+mod check;
+mod connection;
+mod failure;
+mod headers;
+mod inbox;
+mod jetstream;
+mod options;
+mod publish;
+mod reply;
+mod stats;
+mod subject;
+
+pub use check::{CheckError, NatsCheck};
+pub use connection::LinkError;
+pub use failure::PublishFailure;
+pub use options::{
+    ConnectError, CredentialsError, MAX_IN_FLIGHT, NatsAuth, NatsOptions, NatsTls, Secret,
+    StreamSpec,
+};
+pub use reply::Refusal;
+pub use stats::NatsStats;
+pub use subject::{MAX_TOKEN_BYTES, escape_token, widen};
+
+use connection::{Link, Shared};
+
+/// Publishes records to one JetStream stream. It connects, and connects again, by itself.
+///
+/// Dropping it ends the connection in the background; [`close`](Self::close) waits for that.
+#[derive(Debug)]
+pub struct NatsSink {
+    shared: Arc<Shared>,
+    /// One permit for each record in flight: the window is the sink's, not the call's, because the server bounds what
+    /// waits for a JetStream stream.
+    window: Semaphore,
+    closing: watch::Sender<bool>,
+    keeper: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Sink for NatsSink {
+    /// Waits up to [`NatsOptions::ack_timeout`] for a connection, and then, each time that nothing is acknowledged, as
+    /// long again. The error's source is a [`PublishFailure`].
+    async fn publish(&self, records: &[Record]) -> Result<(), PublishError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let connection = match self.shared.connection().await {
+            Ok(connection) => connection,
+            Err(error) => {
+                return Err(self.unsent(PublishFailure::NotConnected(error), records.len()));
+            }
+        };
+        let inbox = match connection
+            .inboxes
+            .lend(&connection.client, records.len())
+            .await
+        {
+            Ok(inbox) => inbox,
+            Err(_) => {
+                return Err(self.unsent(PublishFailure::Disconnected { said: None }, records.len()));
+            }
+        };
+        publish::Call::new(&self.shared, &connection, &self.window, inbox, records)
+            .run()
+            .await
+    }
+}
+
+impl NatsSink {
+    /// Checks the options and starts to connect. Must be called within a tokio runtime.
+    ///
+    /// A server that is away is no error: the sink goes on trying, and `publish` is `Unavailable` until it is there.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`], for what is wrong whatever the server says: URLs, names, ranges, unreadable files.
+    pub async fn connect(options: NatsOptions) -> Result<NatsSink, ConnectError> {
+        let servers = options.validate().await?;
+        // Without it async-nats panics at its first TLS connection. An error is that there is one already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let window = Semaphore::new(options.in_flight);
+        let shared = Arc::new(Shared {
+            options,
+            servers,
+            link: watch::Sender::new(Link::Down(None)),
+            counters: stats::Counters::default(),
+        });
+        let (closing, closed) = watch::channel(false);
+        let keeper = tokio::spawn(connection::keep(Arc::clone(&shared), closed));
+        Ok(NatsSink {
+            shared,
+            window,
+            closing,
+            keeper: Mutex::new(Some(keeper)),
+        })
+    }
+
+    /// Whether the server is reachable, has the JetStream stream, and whether that stores `subjects`, which may hold
+    /// wildcards. Waits up to [`NatsOptions::ack_timeout`] for the connection. Nothing is published; nothing is created
+    /// unless [`NatsOptions::create_stream`] says so.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckError`], the first thing that would keep records out.
+    pub async fn check(&self, subjects: &[&str]) -> Result<NatsCheck, CheckError> {
+        check::check(&self.shared, subjects).await
+    }
+
+    /// How it is doing.
+    #[must_use]
+    pub fn stats(&self) -> NatsStats {
+        let connected = match &*self.shared.link.borrow() {
+            Link::Up(connection) => !connection.alarms.borrow().ended,
+            Link::Down(_) | Link::Closed => false,
+        };
+        self.shared.counters.stats(connected)
+    }
+
+    /// Ends the connection. Calls in progress fail, with unknown outcomes; later ones are `Unavailable`.
+    pub async fn close(&self) {
+        self.closing.send_replace(true);
+        if let Some(keeper) = self.keeper.lock().await.take() {
+            // It only fails by a panic, which its own thread has reported.
+            let _ = keeper.await;
+        }
+    }
+
+    fn unsent(&self, failure: PublishFailure, count: usize) -> PublishError {
+        self.shared.counters.count(0, 0, 0, true);
+        PublishError::unknown(failure.kind(), count, failure)
+    }
+}

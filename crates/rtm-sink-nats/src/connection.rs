@@ -1,0 +1,398 @@
+//! The connection, which one task keeps up.
+//!
+//! **A client lives for one connection.** Left to itself, async-nats connects again and then sends what was queued
+//! meanwhile, though nobody waits for its acknowledgement any more, and though records before it were lost: stored, it
+//! would come before them. Nor does it ever forget a request that was not answered (nats.rs#1617). So its own attempts
+//! to connect again are made to fail, it ends with everything that it held, and [`keep`] makes another.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::{
+    AuthError, Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, ServerError,
+};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::inbox::Inboxes;
+use crate::jetstream;
+use crate::options::{Credentials, CredentialsError, NatsOptions};
+use crate::stats::Counters;
+
+/// Commands that the client queues. Small, because what is queued is beyond recall; large enough to fill a packet.
+const CLIENT_CAPACITY: usize = 256;
+
+/// A dead peer is noticed after two to three of these.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// First and longest wait between two attempts to connect.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(4));
+
+/// A connection that ends sooner counts as a failed attempt: some servers accept, and close at once.
+const SETTLED: Duration = Duration::from_secs(5);
+
+/// How often the client's state is looked at, in case the event that says so was dropped from its full queue.
+const STATE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Denied subjects remembered; the same few repeat.
+const MAX_DENIED: usize = 64;
+
+/// What calls and the keeper share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) options: NatsOptions,
+    pub(crate) servers: Vec<ServerAddr>,
+    pub(crate) link: watch::Sender<Link>,
+    pub(crate) counters: Counters,
+}
+
+/// Whether there is a connection.
+#[derive(Debug, Clone)]
+pub(crate) enum Link {
+    /// Not yet, or not any more; and what the last attempt said.
+    Down(Option<Arc<LinkError>>),
+    Up(Arc<Connection>),
+    /// The sink was closed.
+    Closed,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// No server accepted us.
+    #[error("connect to nats")]
+    Connect(#[source] async_nats::ConnectError),
+    /// The credentials could not be read.
+    #[error("read the credentials for nats")]
+    Credentials(#[source] CredentialsError),
+    /// The server, or the network, ended the connection.
+    #[error("the connection to nats ended{}", said.as_ref().map(|said| format!(": {said}")).unwrap_or_default())]
+    Ended {
+        /// The server's last words, if it had any.
+        said: Option<String>,
+    },
+}
+
+impl LinkError {
+    /// Whether waiting will not help.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            LinkError::Connect(error) => matches!(
+                error.kind(),
+                ConnectErrorKind::Authentication
+                    | ConnectErrorKind::AuthorizationViolation
+                    | ConnectErrorKind::Tls
+            ),
+            LinkError::Credentials(_) => true,
+            LinkError::Ended { .. } => false,
+        }
+    }
+}
+
+/// One connection, from when it is up until it is not.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) client: Client,
+    pub(crate) inboxes: Inboxes,
+    pub(crate) alarms: watch::Sender<Alarms>,
+}
+
+/// What the server said without being asked.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Alarms {
+    /// The connection is over.
+    pub(crate) ended: bool,
+    /// We may not subscribe to where acknowledgements come in.
+    pub(crate) inbox_denied: Option<String>,
+    /// Subjects that we may not publish to; `None` if the server did not name one.
+    pub(crate) denied: Vec<Denied>,
+    /// How many denials there were; a call compares it with what it was when it began.
+    pub(crate) denials: u64,
+    /// The last error that the server told.
+    pub(crate) said: Option<String>,
+}
+
+/// The server denied a publish. There is no other answer to that publish.
+#[derive(Debug, Clone)]
+pub(crate) struct Denied {
+    /// Counts up from 1.
+    pub(crate) number: u64,
+    pub(crate) subject: Option<String>,
+    pub(crate) said: String,
+}
+
+/// Connects, waits for the end, connects again, until `closing` says so or its sender is gone.
+pub(crate) async fn keep(shared: Arc<Shared>, mut closing: watch::Receiver<bool>) {
+    let mut backoff = BACKOFF.0;
+    let close = async {
+        // An error is the sender's end.
+        let _ = closing.wait_for(|closing| *closing).await;
+    };
+    let work = async {
+        loop {
+            let error = match open(&shared).await {
+                Ok(connection) => {
+                    let start = Instant::now();
+                    shared.link.send_replace(Link::Up(Arc::clone(&connection)));
+                    let error = tokio::select! {
+                        error = ended(&connection) => error,
+                        never = verify(&connection, &shared.options) => match never {},
+                    };
+                    if start.elapsed() >= SETTLED {
+                        backoff = BACKOFF.0;
+                    }
+                    error
+                }
+                Err(error) => error,
+            };
+            report(&shared, error);
+            // A quarter either way, so that many bridges do not come back in step.
+            sleep(backoff.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+            backoff = (backoff * 2).min(BACKOFF.1);
+        }
+    };
+    tokio::select! {
+        () = close => (),
+        () = work => (),
+    }
+    shared.link.send_replace(Link::Closed);
+}
+
+/// Tells calls and the log. The log hears of an outage once, and not of each attempt.
+fn report(shared: &Shared, error: LinkError) {
+    let known = matches!(&*shared.link.borrow(), Link::Down(Some(_)));
+    let cause = std::error::Error::source(&error).map(ToString::to_string);
+    if known {
+        tracing::debug!(%error, cause, "nats is still away");
+    } else {
+        tracing::warn!(%error, cause, "nats is away; connecting again");
+    }
+    shared.link.send_replace(Link::Down(Some(Arc::new(error))));
+}
+
+/// One attempt at every server.
+async fn open(shared: &Shared) -> Result<Arc<Connection>, LinkError> {
+    let credentials = Credentials::read(&shared.options.auth)
+        .await
+        .map_err(LinkError::Credentials)?;
+    let alarms = watch::Sender::new(Alarms::default());
+    let connected = Arc::new(AtomicBool::new(false));
+    let client = connect_options(&shared.options, credentials, &alarms, &connected)
+        .max_reconnects(shared.servers.len())
+        .connect(shared.servers.as_slice())
+        .await
+        .map_err(LinkError::Connect)?;
+    connected.store(true, Ordering::Release);
+
+    let info = client.server_info();
+    shared.counters.connected();
+    tracing::info!(
+        server = info.server_name,
+        version = info.version,
+        host = info.host,
+        "connected to nats"
+    );
+    jetstream::create_if_missing(&client, &shared.options).await;
+    let inboxes = Inboxes::new(2 * shared.options.in_flight);
+    Ok(Arc::new(Connection {
+        client,
+        inboxes,
+        alarms,
+    }))
+}
+
+fn connect_options(
+    options: &NatsOptions,
+    credentials: Credentials,
+    alarms: &watch::Sender<Alarms>,
+    connected: &Arc<AtomicBool>,
+) -> ConnectOptions {
+    let credentials = Arc::new(credentials);
+    let connected = Arc::clone(connected);
+    let authenticate = move |nonce: Vec<u8>| {
+        // This is what ends the client: it asks again for credentials only when it connects again.
+        let answer = if connected.load(Ordering::Acquire) {
+            Err(AuthError::new("a client lives for one connection"))
+        } else {
+            credentials.answer(&nonce).map_err(AuthError::new)
+        };
+        std::future::ready(answer)
+    };
+    let alarms = alarms.clone();
+    let mut connect = ConnectOptions::with_auth_callback(authenticate)
+        .event_callback(move |event| {
+            alarms.send_modify(|alarms| alarms.note(event));
+            std::future::ready(())
+        })
+        .name(&options.name)
+        .custom_inbox_prefix(&options.inbox_prefix)
+        .client_capacity(CLIENT_CAPACITY)
+        // Acknowledgements beyond this are dropped, and those of dropped calls lie there too.
+        .subscription_capacity(2 * options.in_flight + CLIENT_CAPACITY)
+        .ping_interval(PING_INTERVAL)
+        .ignore_discovered_servers()
+        .require_tls(options.tls.required);
+    if let Some(path) = &options.tls.ca_file {
+        connect = connect.add_root_certificates(path.clone());
+    }
+    if let (Some(cert), Some(key)) = (&options.tls.cert_file, &options.tls.key_file) {
+        connect = connect.add_client_certificate(cert.clone(), key.clone());
+    }
+    connect
+}
+
+/// Waits until the connection is over.
+async fn ended(connection: &Connection) -> LinkError {
+    let mut alarms = connection.alarms.subscribe();
+    loop {
+        let waited = timeout(STATE_INTERVAL, alarms.wait_for(|alarms| alarms.ended)).await;
+        if waited.is_ok() || connection.client.connection_state() != State::Connected {
+            connection.end();
+            let said = connection.alarms.borrow().said.clone();
+            return LinkError::Ended { said };
+        }
+    }
+}
+
+/// Looks at the JetStream stream beside the publishing, which need not wait for it: a user who may only publish gets
+/// no answer.
+async fn verify(connection: &Connection, options: &NatsOptions) -> Infallible {
+    jetstream::verify(&connection.client, options).await;
+    std::future::pending().await
+}
+
+impl Connection {
+    /// Whoever holds the connection lets go of it, and the keeper makes another.
+    pub(crate) fn end(&self) {
+        self.alarms
+            .send_if_modified(|alarms| !std::mem::replace(&mut alarms.ended, true));
+    }
+}
+
+impl Alarms {
+    fn note(&mut self, event: Event) {
+        match event {
+            Event::Disconnected | Event::Closed => self.ended = true,
+            Event::ServerError(error) => self.note_error(&error),
+            Event::LameDuckMode => tracing::info!("the nats server is about to stop"),
+            // Ours to size, so it should not happen; the acknowledgements are missed, and time out.
+            Event::SlowConsumer(_) => tracing::warn!("acknowledgements from nats were dropped"),
+            Event::Connected | Event::Draining | Event::ClientError(_) => (),
+        }
+    }
+
+    /// The server's errors have no codes (`nats-server`, `server/client.go`: `permissionsViolation`).
+    fn note_error(&mut self, error: &ServerError) {
+        let said = match error {
+            ServerError::Other(said) => said.clone(),
+            error => error.to_string(),
+        };
+        let lower = said.to_ascii_lowercase();
+        if let Some(what) = lower.strip_prefix("permissions violation for ") {
+            if what.starts_with("subscription") {
+                self.inbox_denied = Some(said.clone());
+            } else {
+                self.denials += 1;
+                let subject = said["permissions violation for ".len()..]
+                    .strip_prefix("Publish to \"")
+                    .and_then(|rest| rest.split('"').next())
+                    .map(str::to_owned);
+                self.denied.retain(|denied| denied.subject != subject);
+                if self.denied.len() == MAX_DENIED {
+                    self.denied.remove(0);
+                }
+                self.denied.push(Denied {
+                    number: self.denials,
+                    subject,
+                    said: said.clone(),
+                });
+            }
+        }
+        self.said = Some(said);
+    }
+}
+
+impl Shared {
+    /// The connection, which may take a while.
+    ///
+    /// # Errors
+    ///
+    /// `None` after a wait of [`NatsOptions::ack_timeout`], or at once what refused us.
+    pub(crate) async fn connection(&self) -> Result<Arc<Connection>, Option<Arc<LinkError>>> {
+        let mut link = self.link.subscribe();
+        let decided = |link: &Link| match link {
+            Link::Up(connection) => !connection.alarms.borrow().ended,
+            Link::Down(error) => error.as_ref().is_some_and(|error| error.is_refusal()),
+            Link::Closed => true,
+        };
+        let _ = timeout(self.options.ack_timeout, link.wait_for(decided)).await;
+        let link = self.link.borrow().clone();
+        match link {
+            Link::Up(connection) if !connection.alarms.borrow().ended => Ok(connection),
+            Link::Down(error) => Err(error),
+            Link::Up(_) | Link::Closed => Err(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noted(said: &[&str]) -> Alarms {
+        let mut alarms = Alarms::default();
+        for said in said {
+            alarms.note(Event::ServerError(ServerError::Other((*said).to_owned())));
+        }
+        alarms
+    }
+
+    /// Holds: the server's words, as nats-server 2.15 writes them, are understood.
+    #[test]
+    fn denials_are_told_apart() {
+        let alarms = noted(&[
+            "Permissions Violation for Publish to \"rtm.A.b\"",
+            "Permissions Violation for Publish with Reply of \"_INBOX.x.1\"",
+            "Permissions Violation for Publish to \"rtm.A.b\"",
+        ]);
+        let denied: Vec<_> = alarms
+            .denied
+            .iter()
+            .map(|denied| (denied.number, denied.subject.as_deref()))
+            .collect();
+        assert_eq!(denied, [(2, None), (3, Some("rtm.A.b"))]);
+        assert!(alarms.inbox_denied.is_none() && !alarms.ended);
+
+        let alarms = noted(&["Permissions Violation for Subscription to \"_INBOX.x.*\""]);
+        assert!(alarms.inbox_denied.is_some() && alarms.denied.is_empty());
+        let alarms = noted(&["Maximum Payload Violation"]);
+        assert_eq!(alarms.said.as_deref(), Some("Maximum Payload Violation"));
+        assert!(alarms.denied.is_empty());
+    }
+
+    /// Holds: a flood of denials, each of another subject, stays bounded.
+    #[test]
+    fn denials_are_bounded() {
+        let mut alarms = Alarms::default();
+        for n in 0..1000 {
+            let said = format!("Permissions Violation for Publish to \"rtm.{n}\"");
+            alarms.note(Event::ServerError(ServerError::Other(said)));
+        }
+        assert_eq!(alarms.denied.len(), MAX_DENIED);
+        assert_eq!(alarms.denied.last().unwrap().number, 1000);
+    }
+
+    /// Holds: what waiting cannot mend is told at once.
+    #[test]
+    fn refusals_are_told_apart() {
+        let connect = |kind| LinkError::Connect(async_nats::ConnectError::new(kind));
+        assert!(connect(ConnectErrorKind::AuthorizationViolation).is_refusal());
+        assert!(connect(ConnectErrorKind::Tls).is_refusal());
+        assert!(!connect(ConnectErrorKind::Io).is_refusal());
+        assert!(!connect(ConnectErrorKind::Dns).is_refusal());
+        assert!(!LinkError::Ended { said: None }.is_refusal());
+    }
+}

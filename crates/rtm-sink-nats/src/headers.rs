@@ -1,0 +1,174 @@
+//! Headers: what JetStream reads, and the record's own, escaped.
+
+use std::fmt::Write;
+
+use async_nats::HeaderMap;
+use async_nats::header::{HeaderName, HeaderValue, NATS_EXPECTED_STREAM, NATS_MESSAGE_ID};
+use rtm_sink::{Headers, Record};
+
+use crate::subject::push_hex;
+
+/// Headers with this prefix are instructions to the server (purge, expire, expect), never a record's own.
+const RESERVED: &str = "nats-";
+
+/// Makes the headers of records. Holds what all have in common.
+#[derive(Debug)]
+pub(crate) struct HeaderWriter {
+    jetstream: HeaderValue,
+    scratch: String,
+}
+
+impl HeaderWriter {
+    /// `jetstream` was checked when the options were: it holds neither white space nor control characters.
+    pub(crate) fn new(jetstream: &str) -> HeaderWriter {
+        HeaderWriter {
+            jetstream: jetstream.parse().unwrap_or_default(),
+            scratch: String::with_capacity(64),
+        }
+    }
+
+    /// `Nats-Msg-Id`, by which the server recognises a record published twice; `Nats-Expected-Stream`, without which a
+    /// subject that is bound elsewhere would be stored elsewhere and acknowledged; and the record's own.
+    ///
+    /// # Errors
+    ///
+    /// The name of a header that cannot be sent.
+    pub(crate) fn headers_of(&mut self, record: &Record) -> Result<HeaderMap, String> {
+        let mut headers = HeaderMap::new();
+        self.scratch.clear();
+        // Writing to a string cannot fail.
+        let _ = write!(self.scratch, "{}", record.id);
+        headers.insert(NATS_MESSAGE_ID, self.value());
+        headers.insert(NATS_EXPECTED_STREAM, self.jetstream.clone());
+        self.append(&mut headers, &record.headers)?;
+        Ok(headers)
+    }
+
+    fn append(&mut self, headers: &mut HeaderMap, own: &Headers) -> Result<(), String> {
+        for (name, value) in own {
+            let reserved = name.as_bytes().get(..RESERVED.len());
+            let reserved =
+                reserved.is_some_and(|start| start.eq_ignore_ascii_case(RESERVED.as_bytes()));
+            let parsed: HeaderName = match name.parse() {
+                Ok(parsed) if !reserved && !name.is_empty() => parsed,
+                _ => return Err(name.escape_debug().to_string()),
+            };
+            self.scratch.clear();
+            escape_value(&mut self.scratch, value);
+            headers.append(parsed, self.value());
+        }
+        Ok(())
+    }
+
+    /// The scratch text, which is escaped: `from_str` cannot fail on it, where `From<&str>` would panic if it could.
+    fn value(&self) -> HeaderValue {
+        self.scratch.parse().unwrap_or_default()
+    }
+}
+
+/// Percent-encodes what could end a header, fake another or deceive a reader.
+///
+/// Printable ASCII stays, save `%` and a space at either end (which clients trim); every other byte becomes `%HH`.
+/// Percent-decoding gives back the bytes.
+fn escape_value(escaped: &mut String, value: &[u8]) {
+    for (index, byte) in value.iter().enumerate() {
+        let at_the_end = index == 0 || index + 1 == value.len();
+        match byte {
+            b' ' if at_the_end => escaped.push_str("%20"),
+            b' '..=b'~' if *byte != b'%' => escaped.push(char::from(*byte)),
+            _ => {
+                escaped.push('%');
+                push_hex(escaped, *byte);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+    use rtm_sink::{RecordId, Timestamp, Topic};
+
+    use super::*;
+
+    fn record(headers: Headers) -> Record {
+        Record {
+            id: RecordId {
+                epoch: 0xab,
+                position: 7,
+                offset: 42,
+            },
+            topic: Topic::from("rtm.a"),
+            key: Bytes::new(),
+            timestamp: Timestamp(0),
+            headers,
+            payload: Bytes::from_static(b"{}"),
+        }
+    }
+
+    fn escaped(value: &[u8]) -> String {
+        let mut text = String::new();
+        escape_value(&mut text, value);
+        text
+    }
+
+    /// Holds: the id and the expectation are on every record.
+    #[test]
+    fn every_record_names_its_id_and_its_jetstream() {
+        let headers = HeaderWriter::new("RTM")
+            .headers_of(&record(Vec::new()))
+            .unwrap();
+        assert_eq!(
+            headers.get(NATS_MESSAGE_ID).unwrap().as_str(),
+            "00000000000000ab.7.42"
+        );
+        assert_eq!(headers.get(NATS_EXPECTED_STREAM).unwrap().as_str(), "RTM");
+        assert_eq!(headers.len(), 2);
+    }
+
+    /// Holds: a name that is an instruction to the server, or no name at all, is refused.
+    #[test]
+    fn names_that_mean_something_to_the_server_are_refused() {
+        let mut writer = HeaderWriter::new("RTM");
+        for name in ["Nats-Rollup", "nats-ttl", "a:b", "a b", "a\r\nX", ""] {
+            let own = vec![(name.to_owned().into(), Bytes::from_static(b"all"))];
+            assert!(writer.headers_of(&record(own)).is_err(), "{name:?}");
+        }
+        let own = vec![("rtm-region".into(), Bytes::from_static(b"eu-west-1"))];
+        let headers = writer.headers_of(&record(own)).unwrap();
+        assert_eq!(headers.get("rtm-region").unwrap().as_str(), "eu-west-1");
+    }
+
+    #[test]
+    fn values_have_the_documented_form() {
+        assert_eq!(escaped(b"a b ~"), "a b ~");
+        assert_eq!(escaped(b" a "), "%20a%20");
+        assert_eq!(escaped(b"50%\r\nX: 1\0\xff"), "50%25%0D%0AX: 1%00%FF");
+        assert_eq!(escaped("é\u{202e}".as_bytes()), "%C3%A9%E2%80%AE");
+        assert_eq!(escaped(b""), "");
+    }
+
+    proptest! {
+        /// Holds: any bytes make a value that the library takes (it panics on CR and LF) and that decodes to them.
+        #[test]
+        fn any_bytes_make_a_value(value in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let own = vec![("rtm-x".into(), Bytes::from(value.clone()))];
+            let headers = HeaderWriter::new("RTM").headers_of(&record(own)).unwrap();
+            let text = headers.get("rtm-x").unwrap().as_str();
+            prop_assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
+            prop_assert_eq!(text, text.trim());
+            let mut decoded = Vec::new();
+            let mut rest = text.bytes();
+            while let Some(byte) = rest.next() {
+                decoded.push(if byte == b'%' {
+                    let digits = [rest.next().unwrap(), rest.next().unwrap()];
+                    u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()
+                } else {
+                    byte
+                });
+            }
+            prop_assert_eq!(decoded, value);
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Questions to JetStream's own interface: is the JetStream stream there, does it store these subjects, make it.
+
+use std::time::Duration;
+
+use async_nats::Client;
+use async_nats::jetstream::context::{CreateStreamError, RequestErrorKind};
+use async_nats::jetstream::response::Response;
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Info};
+use async_nats::jetstream::{Context, ErrorCode, context::ContextBuilder};
+
+use crate::failure::PublishFailure;
+use crate::options::{NatsOptions, StreamSpec};
+use crate::subject::covers;
+
+/// A question is a detour of a call that failed, or of a start: it must not take long.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What [`find`] found.
+#[derive(Debug)]
+pub(crate) enum Found {
+    Here(Box<Config>),
+    Missing,
+    /// JetStream is off, for the server or for the account.
+    Off,
+    /// No answer, or none that says anything. We may not be allowed to ask.
+    Silent(String),
+}
+
+/// Looks for the JetStream stream.
+pub(crate) async fn find(client: &Client, name: &str) -> Found {
+    let answer: Result<Response<Info>, _> = context(client)
+        .request(format!("STREAM.INFO.{name}"), &())
+        .await;
+    match answer {
+        Ok(Response::Ok(info)) => Found::Here(Box::new(info.config)),
+        Ok(Response::Err { error }) => match error.error_code() {
+            ErrorCode::STREAM_NOT_FOUND => Found::Missing,
+            ErrorCode::JETSTREAM_NOT_ENABLED
+            | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT
+            | ErrorCode::NO_ACCOUNT => Found::Off,
+            _ => Found::Silent(error.to_string()),
+        },
+        // Nobody serves JetStream's interface. In a cluster that may pass; a server alone knows what it is.
+        Err(error)
+            if error.kind() == RequestErrorKind::NoResponders
+                && !client.server_info().jetstream =>
+        {
+            Found::Off
+        }
+        Err(error) => Found::Silent(error.to_string()),
+    }
+}
+
+/// Makes the JetStream stream where the options say so and it is missing, before anything is published.
+pub(crate) async fn create_if_missing(client: &Client, options: &NatsOptions) {
+    let Some(spec) = &options.create_stream else {
+        return;
+    };
+    if let Found::Missing = find(client, &options.stream).await {
+        match create(client, &options.stream, spec).await {
+            Ok(()) => tracing::info!(jetstream = options.stream, "created the jetstream"),
+            Err(error) => {
+                tracing::error!(jetstream = options.stream, %error, "cannot create the jetstream");
+            }
+        }
+    }
+}
+
+/// Tells the log what will keep every record out. Calls find it out by themselves.
+pub(crate) async fn verify(client: &Client, options: &NatsOptions) {
+    let jetstream = &options.stream;
+    match find(client, jetstream).await {
+        Found::Here(config) if config.no_ack => {
+            tracing::error!(
+                jetstream,
+                "the jetstream acknowledges nothing (no_ack): nothing can be confirmed"
+            );
+        }
+        Found::Here(config) => {
+            tracing::info!(
+                jetstream,
+                subjects = ?config.subjects,
+                duplicate_window_seconds = config.duplicate_window.as_secs(),
+                "the jetstream is there"
+            );
+        }
+        Found::Missing => tracing::error!(jetstream, "the jetstream does not exist"),
+        Found::Off => tracing::error!("jetstream is not enabled"),
+        Found::Silent(said) => tracing::warn!(jetstream, said, "cannot ask about the jetstream"),
+    }
+}
+
+/// Finds out why records for `subject` got no acknowledgement, and mends it where that is a missing JetStream stream
+/// that may be created.
+///
+/// `fallback` is what to believe when the JetStream stream looks right: then it is not running just now.
+pub(crate) async fn diagnose(
+    client: &Client,
+    options: &NatsOptions,
+    subject: Option<&str>,
+    fallback: PublishFailure,
+) -> PublishFailure {
+    let name = &options.stream;
+    match find(client, name).await {
+        Found::Here(config) if config.no_ack => PublishFailure::Unacknowledged(name.clone()),
+        Found::Here(config) => match subject.filter(|subject| !is_stored(&config, subject)) {
+            Some(subject) => PublishFailure::Unbound {
+                jetstream: name.clone(),
+                subject: subject.to_owned(),
+            },
+            None => fallback,
+        },
+        Found::Off => PublishFailure::Off,
+        Found::Silent(_) => fallback,
+        Found::Missing => match &options.create_stream {
+            None => PublishFailure::Missing {
+                jetstream: name.clone(),
+                source: None,
+            },
+            Some(spec) => match create(client, name, spec).await {
+                // Published again, the records find it.
+                Ok(()) => fallback,
+                Err(source) => PublishFailure::Missing {
+                    jetstream: name.clone(),
+                    source: Some(source),
+                },
+            },
+        },
+    }
+}
+
+/// Whether one of the JetStream stream's filters stores every subject that `subject` stands for.
+pub(crate) fn is_stored(config: &Config, subject: &str) -> bool {
+    config.subjects.iter().any(|filter| covers(filter, subject))
+}
+
+async fn create(client: &Client, name: &str, spec: &StreamSpec) -> Result<(), CreateStreamError> {
+    let config = Config {
+        name: name.to_owned(),
+        subjects: spec.subjects.clone(),
+        max_bytes: spec
+            .max_bytes
+            .map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
+        max_age: spec.max_age.unwrap_or_default(),
+        num_replicas: spec.replicas,
+        duplicate_window: spec.duplicate_window,
+        // The other policy would refuse what is new, and hold the bridge up for what nobody read.
+        discard: DiscardPolicy::Old,
+        ..Config::default()
+    };
+    context(client).create_stream(config).await.map(|_| ())
+}
+
+fn context(client: &Client) -> Context {
+    ContextBuilder::new()
+        .timeout(QUESTION_TIMEOUT)
+        .build(client.clone())
+}

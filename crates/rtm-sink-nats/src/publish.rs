@@ -1,0 +1,414 @@
+//! One call of `publish`: records go out in order within a window, and each acknowledgement settles one.
+//!
+//! Atomic batches will be a second way to settle a run of records, beside [`Call::send_some`]: plain publishes too, of
+//! which only the last has a reply subject. What stands around it (the connection, the inbox, the outcomes) is the same.
+
+use std::time::Duration;
+
+use async_nats::client::traits::Publisher;
+use async_nats::message::OutboundMessage;
+use async_nats::{Message, PublishErrorKind as SendErrorKind, Subject};
+use rtm_sink::{Outcome, PublishError, Reason, Record, Topic};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::time::{Instant, sleep_until};
+
+use crate::connection::{Alarms, Connection, Denied, Shared};
+use crate::failure::PublishFailure;
+use crate::headers::HeaderWriter;
+use crate::inbox::Lent;
+use crate::jetstream;
+use crate::reply::{Reply, Verdict};
+use crate::subject;
+
+/// Records sent between two looks at what came back: a failure stops the sending no later.
+const BURST: usize = 64;
+
+/// A call, from its first record to its last answer.
+pub(crate) struct Call<'a> {
+    shared: &'a Shared,
+    connection: &'a Connection,
+    window: &'a Semaphore,
+    alarms: watch::Receiver<Alarms>,
+    /// Denials before this call are none of its own.
+    denials_before: u64,
+    inbox: Lent<'a>,
+    records: &'a [Record],
+    headers: HeaderWriter,
+    /// The last record's subject: the next one mostly has the same.
+    subject: Option<(Topic, Subject)>,
+    settled: Vec<Slot>,
+    sent: usize,
+    in_flight: usize,
+    permits: Option<SemaphorePermit<'a>>,
+    failure: Option<Failure>,
+    duplicates: u64,
+    /// When an answer last came, or the first record went out after a pause.
+    progress: Instant,
+}
+
+/// What is known of one record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Slot {
+    Unsent,
+    InFlight,
+    Confirmed,
+    Rejected(Reason),
+    /// Answered with an error, or not going to be answered.
+    Failed,
+}
+
+/// The first thing that went wrong, as far as it is known while records are in flight.
+enum Failure {
+    Known(PublishFailure),
+    /// No responders, or a timeout: JetStream has to be asked why. Holds the record's index.
+    Unclear(PublishFailure, Option<usize>),
+}
+
+impl<'a> Call<'a> {
+    pub(crate) fn new(
+        shared: &'a Shared,
+        connection: &'a Connection,
+        window: &'a Semaphore,
+        inbox: Lent<'a>,
+        records: &'a [Record],
+    ) -> Call<'a> {
+        let mut alarms = connection.alarms.subscribe();
+        let denials_before = alarms.borrow_and_update().denials;
+        Call {
+            shared,
+            connection,
+            window,
+            alarms,
+            denials_before,
+            inbox,
+            records,
+            headers: HeaderWriter::new(&shared.options.stream),
+            subject: None,
+            settled: vec![Slot::Unsent; records.len()],
+            sent: 0,
+            in_flight: 0,
+            permits: None,
+            failure: None,
+            duplicates: 0,
+            progress: Instant::now(),
+        }
+    }
+
+    /// Publishes, and tells how it went.
+    pub(crate) async fn run(mut self) -> Result<(), PublishError> {
+        self.note_alarms();
+        while self.may_send() || self.in_flight > 0 {
+            // Looked at each time, because the branches below come to it only when there is nothing else to do.
+            if self.alarms.has_changed().unwrap_or(false) {
+                self.note_alarms();
+                continue;
+            }
+            let deadline = self.progress + self.shared.options.ack_timeout;
+            let mut alarms = self.alarms.clone();
+            tokio::select! {
+                biased;
+                () = self.step() => (),
+                // An error would be the sender's end, and it lives in the connection.
+                _ = alarms.changed() => self.note_alarms(),
+                () = sleep_until(deadline) => self.give_up(),
+            }
+        }
+        let failure = match self.failure.take() {
+            Some(Failure::Unclear(failure, index)) => {
+                let subject = index.map(|index| self.records[index].topic.as_str());
+                let options = &self.shared.options;
+                Some(jetstream::diagnose(&self.connection.client, options, subject, failure).await)
+            }
+            Some(Failure::Known(failure)) => Some(failure),
+            None => None,
+        };
+        self.finish(failure)
+    }
+
+    fn may_send(&self) -> bool {
+        self.failure.is_none() && self.sent < self.records.len()
+    }
+
+    /// Sends what there is room for, or else waits for an answer; then takes all answers that are here.
+    ///
+    /// May be dropped at any `await`: what it has done is in `self`.
+    async fn step(&mut self) {
+        let room = if self.may_send() {
+            self.take_room().await
+        } else {
+            0
+        };
+        if room > 0 {
+            self.send_some(room).await;
+        } else {
+            match self.inbox.next().await {
+                Some(answer) => self.settle(&answer),
+                None => return self.lose_connection(),
+            }
+        }
+        while let Some(answer) = self.inbox.try_next() {
+            self.settle(&answer);
+        }
+    }
+
+    /// How many records may be sent now. Waits only while nothing of this call is in flight: then no answer of its own
+    /// would make room.
+    async fn take_room(&mut self) -> usize {
+        let want = BURST.min(self.records.len() - self.sent);
+        let spare = self.held() - self.in_flight;
+        if spare > 0 {
+            return spare.min(want);
+        }
+        let free = want.min(self.window.available_permits());
+        let permits = match self
+            .window
+            .try_acquire_many(u32::try_from(free).unwrap_or(0))
+        {
+            Ok(permits) if permits.num_permits() > 0 => permits,
+            _ if self.in_flight > 0 => return 0,
+            // It is never closed, so that this cannot fail.
+            _ => match self.window.acquire().await {
+                Ok(permits) => permits,
+                Err(_) => return 0,
+            },
+        };
+        let taken = permits.num_permits();
+        match &mut self.permits {
+            Some(held) => held.merge(permits),
+            None => self.permits = Some(permits),
+        }
+        taken
+    }
+
+    fn held(&self) -> usize {
+        self.permits
+            .as_ref()
+            .map_or(0, SemaphorePermit::num_permits)
+    }
+
+    async fn send_some(&mut self, room: usize) {
+        if self.in_flight == 0 {
+            self.progress = Instant::now();
+        }
+        for _ in 0..room {
+            let index = self.sent;
+            let message = match self.message(index) {
+                Ok(message) => message,
+                Err(reason) => {
+                    self.settle_as(index, Slot::Rejected(reason));
+                    self.sent += 1;
+                    continue;
+                }
+            };
+            match self.connection.client.publish_message(message).await {
+                Ok(()) => {
+                    self.settled[index] = Slot::InFlight;
+                    self.in_flight += 1;
+                }
+                Err(error) => match error.kind() {
+                    SendErrorKind::MaxPayloadExceeded => {
+                        self.settle_as(index, rejected("too_large", error.to_string()));
+                    }
+                    SendErrorKind::InvalidSubject => {
+                        self.settle_as(index, rejected("bad_subject", error.to_string()));
+                    }
+                    SendErrorKind::Send => return self.lose_connection(),
+                },
+            }
+            self.sent += 1;
+        }
+    }
+
+    fn message(&mut self, index: usize) -> Result<OutboundMessage, Reason> {
+        let record = &self.records[index];
+        let subject = match &self.subject {
+            Some((topic, subject)) if *topic == record.topic => subject.clone(),
+            _ => {
+                if let Some(fault) = subject::fault(record.topic.as_str()) {
+                    return Err(reason("bad_subject", fault.to_owned()));
+                }
+                let subject = Subject::from(record.topic.as_str());
+                self.subject = Some((record.topic.clone(), subject.clone()));
+                subject
+            }
+        };
+        let bad_header = |name| reason("bad_header", format!("the header `{name}` cannot be sent"));
+        Ok(OutboundMessage {
+            subject,
+            reply: Some(self.inbox.reply_to(index)),
+            payload: record.payload.clone(),
+            headers: Some(self.headers.headers_of(record).map_err(bad_header)?),
+        })
+    }
+
+    /// Takes one answer. A late one, a second one and what is none at all change nothing.
+    fn settle(&mut self, answer: &Message) {
+        let Some(index) = self.inbox.index_of(answer) else {
+            return;
+        };
+        if self.settled.get(index) != Some(&Slot::InFlight) {
+            return;
+        }
+        match Reply::parse(answer, &self.shared.options.stream) {
+            Reply::Stored { duplicate } => {
+                self.duplicates += u64::from(duplicate);
+                self.settle_as(index, Slot::Confirmed);
+            }
+            Reply::Refused(refusal) => match refusal.verdict() {
+                Verdict::Reject(reason) => self.settle_as(index, Slot::Rejected(reason)),
+                Verdict::Fail(_) => {
+                    self.settle_as(index, Slot::Failed);
+                    self.fail(Failure::Known(PublishFailure::Refused(refusal)));
+                }
+            },
+            Reply::NoResponders => {
+                self.settle_as(index, Slot::Failed);
+                self.fail(Failure::Unclear(PublishFailure::NotServing, Some(index)));
+            }
+            Reply::Foreign => {
+                tracing::debug!(subject = %self.records[index].topic, "an answer that is not ours");
+            }
+        }
+    }
+
+    fn settle_as(&mut self, index: usize, slot: Slot) {
+        if self.settled[index] == Slot::InFlight {
+            self.in_flight -= 1;
+            // One record's room goes back to all calls; what this one still needs it takes again.
+            drop(self.permits.as_mut().and_then(|permits| permits.split(1)));
+            self.progress = Instant::now();
+        }
+        self.settled[index] = slot;
+    }
+
+    /// The first failure stays, unless a worse one follows: misconfigured is what a person must hear of.
+    fn fail(&mut self, failure: Failure) {
+        use rtm_sink::PublishErrorKind::Misconfigured;
+        let replace = match (&self.failure, &failure) {
+            (None, _) => true,
+            (Some(Failure::Known(known)), Failure::Known(new)) => {
+                known.kind() != Misconfigured && new.kind() == Misconfigured
+            }
+            (Some(Failure::Unclear(..)), Failure::Known(new)) => new.kind() == Misconfigured,
+            (Some(_), Failure::Unclear(..)) => false,
+        };
+        if replace {
+            self.failure = Some(failure);
+        }
+    }
+
+    /// Nothing in flight will be answered any more.
+    fn abandon(&mut self) {
+        for index in 0..self.sent.min(self.settled.len()) {
+            if self.settled[index] == Slot::InFlight {
+                self.settle_as(index, Slot::Failed);
+            }
+        }
+    }
+
+    fn lose_connection(&mut self) {
+        self.connection.end();
+        let said = self.alarms.borrow().said.clone();
+        self.fail(Failure::Known(PublishFailure::Disconnected { said }));
+        self.abandon();
+    }
+
+    fn give_up(&mut self) {
+        let waited: Duration = self.shared.options.ack_timeout;
+        let first = self.settled.iter().position(|slot| *slot == Slot::InFlight);
+        // Of a flood of denials some are lost, so that not every record's own is known.
+        let alarms = self.alarms.borrow().clone();
+        let denied = alarms.denied.last();
+        let denied = denied.filter(|denied| denied.number > self.denials_before);
+        self.fail(match denied {
+            Some(denied) => Failure::Known(PublishFailure::Denied(denied.said.clone())),
+            None => Failure::Unclear(PublishFailure::Timeout(waited), first),
+        });
+        self.abandon();
+    }
+
+    /// What the server said by itself: the end, or denials, which are the only answer to what they deny.
+    fn note_alarms(&mut self) {
+        let alarms = self.alarms.borrow_and_update().clone();
+        if alarms.ended {
+            return self.lose_connection();
+        }
+        if let Some(said) = alarms.inbox_denied {
+            // It may be mended by the time of the next connection, and on this one it stays.
+            self.connection.end();
+            self.fail(Failure::Known(PublishFailure::Denied(said)));
+            return self.abandon();
+        }
+        let before = self.denials_before;
+        for denied in alarms.denied.iter().filter(|denied| denied.number > before) {
+            self.deny(denied);
+        }
+    }
+
+    fn deny(&mut self, denied: &Denied) {
+        let subject = denied.subject.as_deref();
+        let mut hit = false;
+        for index in 0..self.sent {
+            let named = subject.is_none_or(|subject| subject == self.records[index].topic.as_str());
+            if named && self.settled[index] == Slot::InFlight {
+                self.settle_as(index, Slot::Failed);
+                hit = true;
+            }
+        }
+        if hit {
+            self.fail(Failure::Known(PublishFailure::Denied(denied.said.clone())));
+        }
+    }
+
+    fn finish(self, failure: Option<PublishFailure>) -> Result<(), PublishError> {
+        let confirmed = self
+            .settled
+            .iter()
+            .filter(|slot| **slot == Slot::Confirmed)
+            .count();
+        let first_failed = self
+            .settled
+            .iter()
+            .position(|slot| matches!(slot, Slot::Failed | Slot::Unsent));
+        let out_of_order = first_failed.map_or(0, |first| {
+            self.settled[first..]
+                .iter()
+                .filter(|slot| **slot == Slot::Confirmed)
+                .count()
+        });
+        let counters = &self.shared.counters;
+        counters.count(
+            confirmed as u64,
+            self.duplicates,
+            out_of_order as u64,
+            failure.is_some(),
+        );
+        if confirmed == self.records.len() {
+            return Ok(());
+        }
+        let rejected = self.settled.iter().find_map(|slot| match slot {
+            Slot::Rejected(reason) => Some(PublishFailure::Rejected(reason.clone())),
+            _ => None,
+        });
+        // Without a failure every record was settled, and not all were confirmed.
+        let failure = failure.or(rejected).unwrap_or(PublishFailure::NotServing);
+        let outcome = |slot| match slot {
+            Slot::Confirmed => Outcome::Confirmed,
+            Slot::Rejected(reason) => Outcome::Rejected(reason),
+            Slot::Unsent | Slot::InFlight | Slot::Failed => Outcome::Unknown,
+        };
+        Err(PublishError {
+            kind: failure.kind(),
+            outcomes: self.settled.into_iter().map(outcome).collect(),
+            source: failure.into(),
+        })
+    }
+}
+
+fn reason(code: &'static str, message: String) -> Reason {
+    Reason { code, message }
+}
+
+fn rejected(code: &'static str, message: String) -> Slot {
+    Slot::Rejected(reason(code, message))
+}
