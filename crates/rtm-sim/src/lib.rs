@@ -14,11 +14,12 @@
 //! would hide itself.
 
 mod agora;
-pub mod audit;
+mod audit;
 mod config;
 mod control;
 mod endpoint;
 mod envelope;
+mod findings;
 mod generate;
 mod http;
 mod ledger;
@@ -28,12 +29,13 @@ mod ring;
 mod simulator;
 
 pub use agora::{REQUESTS_PER_SECOND, UnknownRing};
-pub use audit::{Findings, Observed, audit};
+pub use audit::{Audit, MAX_EXAMPLES, Observed, audit};
 pub use config::{
     Faults, InvalidSetting, Load, MAX_DELAY_MS, MAX_EVENTS_PER_SECOND, MAX_NAMES, Pattern, SimApp,
     SimAuth, SimConfig,
 };
 pub use envelope::{Envelope, EnvelopeError, parse_envelope};
+pub use findings::{Findings, PageMissing};
 pub use ledger::{
     AppStats, Fate, Ledger, LedgerPage, ReadLedgerError, RingStats, SimStats, Stream,
 };
