@@ -2,7 +2,7 @@
 //!
 //! **Even shares.** With k rings and a budget of F requests a second each ring is polled every k/F seconds, one ring
 //! after the other, so that an event waits k/2F seconds on average. A ring whose last page was full has more waiting:
-//! the others slip to half their share, evenly, and full rings get the rest.
+//! the others slip, to twice their interval at most, and full rings get what that leaves, half of the budget or more.
 //!
 //! **Even spacing.** The limiter alone would allow ten requests at once and then nothing for a second, and would keep
 //! that rhythm for ever, since each slot comes back a second after it was used. So the schedule paces: polls start
@@ -105,8 +105,8 @@ impl Schedule {
     /// The ring to poll, of those that may be polled: the one that has waited longest, where a moment of a full ring
     /// counts for more.
     ///
-    /// With h full rings of k, a weight of 1 + k/h makes the others wait for twice their even share, whatever h and k
-    /// are, and spreads their polls among those of the full rings. A plain precedence would starve the others until
+    /// With h full rings of k, a weight of 1 + k/h lets the others wait for up to twice their even interval, whatever h
+    /// and k are, and spreads their polls among those of the full rings. A plain precedence would starve the others until
     /// all were overdue at once, and then the full ring while they caught up.
     fn pick(&self, now: Instant) -> Option<&Ring> {
         let all = self.rings.len() as u128;
