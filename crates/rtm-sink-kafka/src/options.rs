@@ -1,0 +1,369 @@
+use std::collections::BTreeMap;
+use std::fmt;
+
+use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaConfRes;
+
+/// How to reach Kafka, and how to publish to it.
+///
+/// `Debug` prints the names of options and never their values.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KafkaOptions {
+    /// `host:port` of the brokers to begin with; the others are learned from them.
+    pub brokers: Vec<String>,
+    /// What the brokers' logs and quotas know this client by.
+    pub client_id: String,
+    /// Any option of librdkafka by its name, over the defaults of this crate. They may hold secrets.
+    ///
+    /// Options that would break what [`KafkaSink`](crate::KafkaSink) promises are refused.
+    pub options: BTreeMap<String, String>,
+    /// Creates topics before the first record for them. `None` leaves that to the brokers, or to the operator.
+    pub create_topics: Option<TopicSpec>,
+}
+
+/// What a created topic is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TopicSpec {
+    /// Number of partitions.
+    pub partitions: i32,
+    /// Number of replicas of each; -1 is the cluster's default.
+    pub replication: i32,
+}
+
+impl KafkaOptions {
+    /// The defaults: no options, client id `rtm-bridge`, no topics created.
+    #[must_use]
+    pub fn new(brokers: Vec<String>) -> KafkaOptions {
+        KafkaOptions {
+            brokers,
+            client_id: "rtm-bridge".to_owned(),
+            options: BTreeMap::new(),
+            create_topics: None,
+        }
+    }
+}
+
+impl fmt::Debug for KafkaOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaOptions")
+            .field("brokers", &self.brokers)
+            .field("client_id", &self.client_id)
+            .field("options", &self.options.keys())
+            .field("create_topics", &self.create_topics)
+            .finish()
+    }
+}
+
+/// Why a [`KafkaSink`](crate::KafkaSink) cannot be made. No message holds an option's value.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The list of brokers is empty.
+    #[error("no brokers are given")]
+    NoBrokers,
+    /// The option is one that this crate sets, because something depends on it.
+    #[error("the option `{name}` cannot be changed: {reason}")]
+    Refused {
+        /// The option.
+        name: String,
+        /// What depends on it.
+        reason: &'static str,
+    },
+    /// librdkafka does not have such an option, or was built without it.
+    #[error("librdkafka has no option `{name}`")]
+    Unknown {
+        /// The option.
+        name: String,
+    },
+    /// librdkafka does not take the value.
+    #[error("librdkafka does not accept the value of the option `{name}`")]
+    Invalid {
+        /// The option.
+        name: String,
+    },
+    /// librdkafka cannot start with these options.
+    #[error("start the producer")]
+    Start(#[source] KafkaError),
+}
+
+/// What this crate sets; an operator's options come over it.
+const DEFAULTS: &[(&str, &str)] = &[
+    // Half the CPU of zstd, for about a quarter more bytes.
+    ("compression.codec", "lz4"),
+    // Milliseconds that a record waits for company.
+    ("linger.ms", "5"),
+    // Bounds what librdkafka holds, its default being 1 GiB; publish waits for room. Some seconds of full speed.
+    ("queue.buffering.max.kbytes", "32768"),
+    // Java's clients choose the same partition for a key.
+    ("partitioner", "murmur2_random"),
+    // The default of 10 s is how long a broker that is back would go unnoticed.
+    ("reconnect.backoff.max.ms", "1000"),
+    ("socket.keepalive.enable", "true"),
+    ("statistics.interval.ms", "5000"),
+];
+
+/// What order and durability depend on: the option, its value, what an operator may set instead, and why.
+const PROMISED: &[(&str, &str, &[&str], &str)] = &[
+    (
+        "enable.idempotence",
+        "true",
+        &["true"],
+        "without it a retry can store a record twice and out of order",
+    ),
+    (
+        "acks",
+        "all",
+        &["all", "-1"],
+        "a record counts as published once every replica in sync has it",
+    ),
+    (
+        "message.timeout.ms",
+        "0",
+        &["0"],
+        "a record that times out may have been stored, and later ones would go before it",
+    ),
+    (
+        "enable.gapless.guarantee",
+        "true",
+        &["true"],
+        "without it later records go on when a broker refuses one, and its neighbours lose their place",
+    ),
+    (
+        "delivery.report.only.error",
+        "false",
+        &["false"],
+        "records are confirmed by their delivery reports",
+    ),
+    (
+        "queuing.strategy",
+        "fifo",
+        &["fifo"],
+        "the order of a key is that of publishing",
+    ),
+];
+
+/// Partitioners that put a key always in the same partition.
+const PARTITIONERS: &[&str] = &[
+    "consistent",
+    "consistent_random",
+    "fnv1a",
+    "fnv1a_random",
+    "murmur2",
+    "murmur2_random",
+];
+
+/// Options that nobody may set.
+const FORBIDDEN: &[(&str, &str)] = &[
+    (
+        "bootstrap.servers",
+        "the brokers have a setting of their own",
+    ),
+    ("client.id", "the client id has a setting of its own"),
+    ("transactional.id", "this sink begins no transactions"),
+];
+
+/// librdkafka's second names for options named above.
+const ALIASES: &[(&str, &str)] = &[
+    ("compression.type", "compression.codec"),
+    ("delivery.timeout.ms", "message.timeout.ms"),
+    ("metadata.broker.list", "bootstrap.servers"),
+    ("queue.buffering.max.ms", "linger.ms"),
+    ("request.required.acks", "acks"),
+];
+
+/// All of it, as librdkafka takes it.
+pub(crate) fn client_config(options: &KafkaOptions) -> Result<ClientConfig, ConnectError> {
+    if options.brokers.is_empty() {
+        return Err(ConnectError::NoBrokers);
+    }
+    let mut config = ClientConfig::new();
+    for (name, value) in DEFAULTS {
+        config.set(*name, *value);
+    }
+    for (name, value) in &options.options {
+        // One name for each: librdkafka would take both, and rdkafka sets them in any order.
+        let alias = ALIASES.iter().find(|(alias, _)| alias == name);
+        let canonical = alias.map_or(name.as_str(), |(_, canonical)| canonical);
+        // Checked here, because the error for a NUL holds the whole text.
+        if name.contains('\0') || value.contains('\0') {
+            return Err(ConnectError::Invalid {
+                name: name.replace('\0', ""),
+            });
+        }
+        if let Some(reason) = refusal(canonical, value) {
+            return Err(ConnectError::Refused {
+                name: name.clone(),
+                reason,
+            });
+        }
+        config.set(canonical, value);
+    }
+    for (name, value, ..) in PROMISED {
+        config.set(*name, *value);
+    }
+    config.set("bootstrap.servers", options.brokers.join(","));
+    config.set("client.id", &options.client_id);
+    config.create_native_config().map_err(without_value)?;
+    Ok(config)
+}
+
+fn refusal(name: &str, value: &str) -> Option<&'static str> {
+    if name == "partitioner" && !PARTITIONERS.contains(&value) {
+        return Some("a key must always go to the same partition, or it has no order");
+    }
+    let forbidden = FORBIDDEN.iter().find(|(forbidden, _)| *forbidden == name);
+    let broken = PROMISED
+        .iter()
+        .find(|(promised, _, allowed, _)| *promised == name && !allowed.contains(&value));
+    forbidden
+        .map(|(_, reason)| *reason)
+        .or(broken.map(|(.., reason)| *reason))
+}
+
+/// rdkafka's error would print the value, and so does librdkafka's text inside it.
+fn without_value(error: KafkaError) -> ConnectError {
+    match error {
+        KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, _, name, _) => {
+            ConnectError::Unknown { name }
+        }
+        KafkaError::ClientConfig(_, _, name, _) => ConnectError::Invalid { name },
+        error => ConnectError::Start(error),
+    }
+}
+
+/// Keeps secrets out of what librdkafka says.
+#[derive(Clone, Default)]
+pub(crate) struct Secrets(Vec<String>);
+
+impl Secrets {
+    /// The values of options whose names sound secret. Very short ones would blank out half of every line.
+    pub(crate) fn of(options: KafkaOptions) -> Secrets {
+        const SOUNDS_SECRET: [&str; 5] =
+            ["password", "secret", "token", ".pem", "oauthbearer.config"];
+        let secret = |name: &str| SOUNDS_SECRET.iter().any(|part| name.contains(part));
+        let secrets = options
+            .options
+            .into_iter()
+            .filter(|(name, value)| secret(name) && value.len() >= 4);
+        Secrets(secrets.map(|(_, value)| value).collect())
+    }
+
+    /// `text` without secrets and without control characters.
+    pub(crate) fn clean(&self, text: &str) -> String {
+        let hidden = self
+            .0
+            .iter()
+            .fold(text.to_owned(), |text, secret| text.replace(secret, "***"));
+        hidden.replace(|c: char| c.is_control(), " ")
+    }
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secrets")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use super::*;
+
+    fn with(name: &str, value: &str) -> KafkaOptions {
+        let mut options = KafkaOptions::new(vec!["localhost:9092".into()]);
+        options.options.insert(name.into(), value.into());
+        options
+    }
+
+    #[test]
+    fn the_defaults_are_accepted_and_may_be_changed() {
+        let config = client_config(&KafkaOptions::new(vec!["a:1".into(), "b:2".into()])).unwrap();
+        assert_eq!(config.get("bootstrap.servers"), Some("a:1,b:2"));
+        assert_eq!(config.get("compression.codec"), Some("lz4"));
+        assert_eq!(config.get("message.timeout.ms"), Some("0"));
+        let config = client_config(&with("compression.type", "zstd")).unwrap();
+        assert_eq!(config.get("compression.codec"), Some("zstd"));
+        assert_eq!(config.get("compression.type"), None);
+    }
+
+    /// Holds: nothing that order or durability depends on can be turned off, under either name.
+    #[test]
+    fn promises_cannot_be_turned_off() {
+        let refused = [
+            ("enable.idempotence", "false"),
+            ("acks", "1"),
+            ("request.required.acks", "0"),
+            ("message.timeout.ms", "300000"),
+            ("delivery.timeout.ms", "1000"),
+            ("enable.gapless.guarantee", "false"),
+            ("delivery.report.only.error", "true"),
+            ("queuing.strategy", "lifo"),
+            ("partitioner", "random"),
+            ("transactional.id", "x"),
+            ("bootstrap.servers", "x:1"),
+            ("metadata.broker.list", "x:1"),
+        ];
+        for (name, value) in refused {
+            let error = client_config(&with(name, value)).unwrap_err();
+            assert!(
+                matches!(error, ConnectError::Refused { .. }),
+                "{name}: {error}"
+            );
+        }
+        for (name, value) in [
+            ("acks", "-1"),
+            ("enable.idempotence", "true"),
+            ("partitioner", "fnv1a"),
+        ] {
+            client_config(&with(name, value)).unwrap();
+        }
+    }
+
+    /// Holds: what goes wrong with an option is told by its name, and never shows a value.
+    #[test]
+    fn errors_name_the_option_and_hide_the_value() {
+        let cases = [
+            (
+                "no.such.option",
+                "hunter2",
+                "librdkafka has no option `no.such.option`",
+            ),
+            (
+                "sasl.password",
+                "hunter2\0",
+                "librdkafka does not accept the value of the option `sasl.password`",
+            ),
+            (
+                "security.protocol",
+                "hunter2",
+                "librdkafka does not accept the value of the option `security.protocol`",
+            ),
+        ];
+        for (name, value, expected) in cases {
+            let options = with(name, value);
+            let error = client_config(&options).unwrap_err();
+            assert_eq!(error.to_string(), expected);
+            assert!(error.source().is_none());
+            let debug = format!("{options:?} {error:?}");
+            assert!(!debug.contains("hunter2"), "{debug}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_cut_out_of_text() {
+        let mut options = with("sasl.password", "hunter2");
+        options
+            .options
+            .insert("ssl.key.pem".into(), "-----BEGIN\nabc".into());
+        options
+            .options
+            .insert("sasl.username".into(), "user".into());
+        let secrets = Secrets::of(options);
+        assert_eq!(
+            secrets.clean("user hunter2\r\nhunter2 -----BEGIN\nabc"),
+            "user ***  *** ***"
+        );
+        assert_eq!(format!("{secrets:?}"), "Secrets");
+    }
+}

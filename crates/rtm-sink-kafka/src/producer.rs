@@ -1,0 +1,279 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, PurgeConfig, ThreadedProducer};
+use rdkafka::{ClientContext, error::KafkaResult};
+use rtm_sink::Record;
+use tokio::sync::oneshot;
+use tracing::{debug, error, info, warn};
+
+use crate::options::Secrets;
+use crate::reports::Reports;
+
+/// One librdkafka producer, from its making until it fails or the sink closes.
+///
+/// Making one needs no broker. Dropping one takes up to a second and blocks, so it is done on a thread of its own,
+/// wherever the last reference goes.
+pub(crate) struct Live {
+    /// `None` only while it is dropped.
+    producer: Option<ThreadedProducer<Context>>,
+    gone: Option<oneshot::Sender<()>>,
+}
+
+impl Live {
+    /// The receiver is told when the producer is gone.
+    pub(crate) fn start(
+        config: &ClientConfig,
+        context: Context,
+    ) -> KafkaResult<(Live, oneshot::Receiver<()>)> {
+        let (tx, rx) = oneshot::channel();
+        let live = Live {
+            producer: Some(config.create_with_context(context)?),
+            gone: Some(tx),
+        };
+        Ok((live, rx))
+    }
+
+    pub(crate) fn producer(&self) -> &ThreadedProducer<Context> {
+        self.producer.as_ref().expect("taken by drop only")
+    }
+
+    /// Hands a copy of the record to librdkafka.
+    pub(crate) fn send(&self, record: &Record, opaque: usize) -> Result<(), RDKafkaErrorCode> {
+        let mut message =
+            BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic.as_str(), opaque);
+        message = message.payload(&record.payload);
+        // No key at all, so that it may go anywhere: an empty one would send all of them to one partition.
+        if !record.key.is_empty() {
+            message = message.key(&record.key);
+        }
+        // 0 would mean now, and less is refused by brokers.
+        if record.timestamp.0 > 0 {
+            message = message.timestamp(record.timestamp.0);
+        }
+        if !record.headers.is_empty() {
+            let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
+            for (key, value) in &record.headers {
+                headers = headers.insert(Header {
+                    key,
+                    value: Some(value.as_ref()),
+                });
+            }
+            message = message.headers(headers);
+        }
+        self.producer()
+            .send(message)
+            .map_err(|(error, _)| match error {
+                KafkaError::MessageProduction(code) => code,
+                // The only other one: a NUL in the topic's name.
+                _ => RDKafkaErrorCode::InvalidTopic,
+            })
+    }
+
+    /// Why this producer is of no more use.
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        let mut failure = self.context().failure.get()?.clone();
+        // `Fatal` only says that there is something to ask for.
+        if let Some((code, _)) = self.producer().client().fatal_error() {
+            failure.code = code;
+        }
+        Some(failure)
+    }
+
+    /// Declares the producer failed, for what `send` said.
+    pub(crate) fn fail(&self, code: RDKafkaErrorCode) {
+        self.context().fail(code, &code.to_string());
+    }
+
+    /// Ends what is queued and, if `inflight`, what was sent and has no answer. Blocks for milliseconds.
+    pub(crate) fn purge(&self, inflight: bool) {
+        let flags = PurgeConfig::default().queue();
+        self.producer()
+            .purge(if inflight { flags.inflight() } else { flags });
+    }
+
+    /// Records that librdkafka holds.
+    pub(crate) fn queued(&self) -> usize {
+        usize::try_from(self.producer().in_flight_count()).unwrap_or(0)
+    }
+
+    fn context(&self) -> &Context {
+        self.producer().client().context()
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        let (producer, gone) = (self.producer.take(), self.gone.take());
+        let drop = move || {
+            drop(producer);
+            if let Some(gone) = gone {
+                let _ = gone.send(());
+            }
+        };
+        // If there are no threads to be had, the closure is dropped here, which blocks and is right all the same.
+        let _ = thread::Builder::new().name("kafka-drop".into()).spawn(drop);
+    }
+}
+
+/// Why a producer is of no more use.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{reason}")]
+pub(crate) struct Failure {
+    pub(crate) code: RDKafkaErrorCode,
+    pub(crate) reason: String,
+}
+
+/// What librdkafka's callbacks work on. They run on the producer's polling thread and never block.
+#[derive(Debug)]
+pub(crate) struct Context {
+    reports: Arc<Reports>,
+    health: Arc<Health>,
+    secrets: Secrets,
+    failure: OnceLock<Failure>,
+    /// This producer has confirmed something.
+    confirmed: AtomicBool,
+}
+
+impl Context {
+    pub(crate) fn new(reports: Arc<Reports>, health: Arc<Health>, secrets: Secrets) -> Context {
+        Context {
+            reports,
+            health,
+            secrets,
+            failure: OnceLock::new(),
+            confirmed: AtomicBool::new(false),
+        }
+    }
+
+    fn fail(&self, code: RDKafkaErrorCode, reason: &str) {
+        let reason = self.secrets.clean(reason);
+        if self.failure.set(Failure { code, reason }).is_ok() {
+            self.reports.wake();
+        }
+    }
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
+        let failure = match result {
+            Ok(_) => {
+                self.confirmed.store(true, Ordering::Relaxed);
+                self.health.confirmed();
+                None
+            }
+            Err((error, _)) => Some(
+                error
+                    .rdkafka_error_code()
+                    .unwrap_or(RDKafkaErrorCode::Unknown),
+            ),
+        };
+        self.reports.report(opaque, failure);
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        let line = self.secrets.clean(line);
+        match level {
+            // A connection that fails is an error to librdkafka, and it goes on trying.
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                error!(target: "librdkafka", facility, "{line}");
+            }
+            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
+                warn!(target: "librdkafka", facility, "{line}");
+            }
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+                info!(target: "librdkafka", facility, "{line}");
+            }
+            RDKafkaLogLevel::Debug => debug!(target: "librdkafka", facility, "{line}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let code = error
+            .rdkafka_error_code()
+            .unwrap_or(RDKafkaErrorCode::Unknown);
+        let reason = self.secrets.clean(reason);
+        debug!(?code, "{reason}");
+        match code {
+            RDKafkaErrorCode::Fatal
+            | RDKafkaErrorCode::Authentication
+            | RDKafkaErrorCode::SaslAuthenticationFailed
+            | RDKafkaErrorCode::UnsupportedSASLMechanism => self.fail(code, &reason),
+            // Before the first confirmation it is a certificate; later it is a broker that restarts amid a handshake.
+            RDKafkaErrorCode::SSL if !self.confirmed.load(Ordering::Relaxed) => {
+                self.fail(code, &reason);
+            }
+            RDKafkaErrorCode::AllBrokersDown => self.health.flag(|known| known.unreachable = true),
+            _ => (),
+        }
+        self.health.lock().last_error = Some(reason);
+    }
+
+    /// Not `stats`: the document is cut when there are many partitions (librdkafka#5379), and it is no matter.
+    fn stats_raw(&self, statistics: &[u8]) {
+        let Ok(statistics) = serde_json::from_slice::<serde_json::Value>(statistics) else {
+            return;
+        };
+        let brokers = statistics["brokers"].as_object().into_iter().flatten();
+        let mut health = self.health.lock();
+        health.round_trip = None;
+        for (_, broker) in brokers.filter(|(_, broker)| broker["state"] == "UP") {
+            health.unreachable = false;
+            if let Some(micros) = broker["rtt"]["p99"].as_u64().filter(|micros| *micros > 0) {
+                health.round_trip = health.round_trip.max(Some(Duration::from_micros(micros)));
+            }
+        }
+    }
+}
+
+/// What the callbacks have learned, for [`KafkaStats`](crate::KafkaStats). It outlives producers.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    known: Mutex<Known>,
+    /// Something in `known` ends with the next confirmation: spares the lock on every one of them.
+    flagged: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    /// No broker can be reached.
+    pub(crate) unreachable: bool,
+    /// The last call ended as misconfigured.
+    pub(crate) misconfigured: bool,
+    pub(crate) last_error: Option<String>,
+    pub(crate) round_trip: Option<Duration>,
+    /// Producers made after a failure.
+    pub(crate) rebuilds: u64,
+    /// Groups that were refused and then published in parts.
+    pub(crate) splits: u64,
+}
+
+impl Health {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes something bad that the next confirmation disproves.
+    pub(crate) fn flag(&self, note: impl FnOnce(&mut Known)) {
+        note(&mut self.lock());
+        self.flagged.store(true, Ordering::Release);
+    }
+
+    fn confirmed(&self) {
+        if self.flagged.load(Ordering::Relaxed) && self.flagged.swap(false, Ordering::Acquire) {
+            let mut known = self.lock();
+            known.unreachable = false;
+            known.misconfigured = false;
+        }
+    }
+}

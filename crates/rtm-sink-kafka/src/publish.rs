@@ -1,0 +1,328 @@
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::error::RDKafkaErrorCode;
+use rtm_sink::{BoxError, Outcome, PublishError, PublishErrorKind, Reason, Record, Topic};
+use tokio::task::{spawn_blocking, yield_now};
+use tokio::time::timeout;
+
+use crate::producer::Live;
+use crate::reports::{Attempt, MAX_RECORDS, Slot};
+use crate::sink::KafkaSink;
+use crate::topics::CheckError;
+use crate::verdict::{Verdict, verdict};
+
+/// librdkafka frees room a little after it reports on a record, so a waiting sender looks again after this long.
+const ROOM: Duration = Duration::from_millis(20);
+
+/// How often a failed producer's queue is emptied: batches that were in flight come back to it.
+const PURGE: Duration = Duration::from_millis(10);
+
+/// How long requests in flight may take to answer after their producer has failed. Then they are given up, and may turn
+/// out to have been stored.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// How long librdkafka may take to report on what was purged. It takes milliseconds.
+const REPORT: Duration = Duration::from_secs(10);
+
+/// A refused group is published in so many parts, and each of these in so many: this is few rebuilds, and few records
+/// one by one.
+const PARTS: usize = 8;
+
+/// So many producers in a row may fail before anything is confirmed, until the call ends for its caller's backoff.
+const FRUITLESS: u32 = 5;
+
+/// Records handed to librdkafka before other tasks get their turn; it takes about a microsecond for each.
+const TURN: usize = 256;
+
+/// Some records of a call, by their indices, in order. They are settled before any later group is sent.
+struct Group {
+    indices: Vec<usize>,
+    /// It is one record, which was refused together with others and is now judged by itself.
+    judged: bool,
+}
+
+pub(crate) async fn publish(sink: &KafkaSink, records: &[Record]) -> Result<(), PublishError> {
+    if records.is_empty() {
+        return Ok(());
+    }
+    let _call = sink.reports.call();
+    let mut outcomes = vec![Outcome::Unknown; records.len()];
+    let Stop { kind, source } = match settle_all(sink, records, &mut outcomes).await {
+        Ok(None) => return Ok(()),
+        Ok(Some(code)) => Stop::new(PublishErrorKind::Rejected, code),
+        Err(stop) => stop,
+    };
+    if kind == PublishErrorKind::Misconfigured {
+        sink.health.flag(|known| known.misconfigured = true);
+        // It may be that somebody deleted a topic.
+        sink.created
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
+    Err(PublishError {
+        kind,
+        outcomes,
+        source,
+    })
+}
+
+/// Publishes group by group until every record is confirmed or rejected, and returns why the last one was rejected.
+async fn settle_all(
+    sink: &KafkaSink,
+    records: &[Record],
+    outcomes: &mut [Outcome],
+) -> Result<Option<RDKafkaErrorCode>, Stop> {
+    create_topics(sink, records).await?;
+    let all: Vec<usize> = (0..records.len()).collect();
+    let mut groups = split(&all, MAX_RECORDS, false);
+    let mut rejected = None;
+    let mut fruitless = 0;
+    while let Some(group) = groups.pop() {
+        let live = sink.live().await?;
+        let slots = attempt(sink, &live, records, &group).await;
+        let left = sort(&group, &slots, outcomes);
+        rejected = left.rejected.or(rejected);
+        if let Some((kind, code)) = left.ends {
+            return Err(Stop::new(kind, code));
+        }
+        if left.indices.is_empty() {
+            continue;
+        }
+        if let Some((label, code)) = left.refused {
+            fruitless = 0;
+            if group.judged {
+                outcomes[left.indices[0]] = reject(label, code);
+                rejected = Some(code);
+            } else {
+                sink.health.lock().splits += 1;
+                groups.extend(split(
+                    &left.indices,
+                    left.indices.len().div_ceil(PARTS),
+                    true,
+                ));
+            }
+            continue;
+        }
+        let failure = live.failure();
+        if let Some(failure) = &failure
+            && let Verdict::Ends(kind) = verdict(failure.code)
+        {
+            return Err(Stop::new(kind, failure.clone()));
+        }
+        fruitless = if left.indices.len() < group.indices.len() {
+            0
+        } else {
+            fruitless + 1
+        };
+        if fruitless == FRUITLESS {
+            let cause =
+                failure.map_or_else(|| "records fail and do not say why".into(), BoxError::from);
+            return Err(Stop::new(PublishErrorKind::Unavailable, cause));
+        }
+        groups.push(Group {
+            indices: left.indices,
+            judged: group.judged,
+        });
+    }
+    Ok(rejected)
+}
+
+/// Groups of `size`, the first of them last, so that it is popped first.
+fn split(indices: &[usize], size: usize, refused: bool) -> Vec<Group> {
+    let group = |indices: &[usize]| Group {
+        indices: indices.to_vec(),
+        judged: refused && indices.len() == 1,
+    };
+    indices.chunks(size).rev().map(group).collect()
+}
+
+/// What an attempt leaves to do.
+#[derive(Default)]
+struct Left {
+    /// Neither confirmed nor rejected, in order.
+    indices: Vec<usize>,
+    /// Somebody among them is refused, with this label, for this reason.
+    refused: Option<(&'static str, RDKafkaErrorCode)>,
+    /// One was rejected, for this reason.
+    rejected: Option<RDKafkaErrorCode>,
+    /// The call ends.
+    ends: Option<(PublishErrorKind, RDKafkaErrorCode)>,
+}
+
+/// Writes down the outcomes that are certain, and finds what the others mean.
+fn sort(group: &Group, slots: &[Slot], outcomes: &mut [Outcome]) -> Left {
+    let mut left = Left::default();
+    for (&index, &slot) in group.indices.iter().zip(slots) {
+        let (code, alone) = match slot {
+            Slot::Confirmed => {
+                outcomes[index] = Outcome::Confirmed;
+                continue;
+            }
+            Slot::Pending | Slot::NotSent => {
+                left.indices.push(index);
+                continue;
+            }
+            Slot::NotTaken(code) => (code, true),
+            Slot::Failed(code) => (code, false),
+        };
+        match verdict(code) {
+            // librdkafka's own limit on size: there is no batch yet, so nobody else can be meant.
+            Verdict::Refused(label) if alone => {
+                outcomes[index] = reject(label, code);
+                left.rejected = Some(code);
+                continue;
+            }
+            Verdict::Refused(label) => left.refused = Some((label, code)),
+            Verdict::Again => (),
+            Verdict::Ends(kind) => {
+                // What nobody can repair but the operator is worth more than what passes.
+                if left
+                    .ends
+                    .is_none_or(|(before, _)| before == PublishErrorKind::Unavailable)
+                {
+                    left.ends = Some((kind, code));
+                }
+            }
+        }
+        left.indices.push(index);
+    }
+    left
+}
+
+fn reject(label: &'static str, code: RDKafkaErrorCode) -> Outcome {
+    Outcome::Rejected(Reason {
+        code: label,
+        message: code.to_string(),
+    })
+}
+
+/// Sends the group's records once, and waits until librdkafka has reported on each.
+async fn attempt(
+    sink: &KafkaSink,
+    live: &Arc<Live>,
+    records: &[Record],
+    group: &Group,
+) -> Vec<Slot> {
+    // librdkafka puts records of all calls into one batch, and a broker refuses the batch.
+    let (_shared, _alone);
+    if group.judged {
+        _alone = sink.batches.write().await;
+    } else {
+        _shared = sink.batches.read().await;
+    }
+    let attempt = sink.reports.attempt(group.indices.len());
+    send(sink, live, records, group, &attempt).await;
+    while !attempt.is_settled() {
+        if live.failure().is_some() {
+            drain(live, &attempt).await;
+            break;
+        }
+        attempt.changed().await;
+    }
+    attempt.into_slots()
+}
+
+/// Hands the records to librdkafka in order, and stops at the first that it does not take and that is not to blame itself.
+async fn send(
+    sink: &KafkaSink,
+    live: &Live,
+    records: &[Record],
+    group: &Group,
+    attempt: &Attempt<'_>,
+) {
+    for (place, &index) in group.indices.iter().enumerate() {
+        if place % TURN == TURN - 1 {
+            yield_now().await;
+        }
+        let mut sent = live.send(&records[index], attempt.opaque(place));
+        while sent == Err(RDKafkaErrorCode::QueueFull) && live.failure().is_none() {
+            // Either will do: a report, or the time.
+            let _ = timeout(ROOM, sink.reports.next()).await;
+            sent = live.send(&records[index], attempt.opaque(place));
+        }
+        let Err(code) = sent else { continue };
+        if code == RDKafkaErrorCode::Fatal {
+            live.fail(code);
+        }
+        attempt.settle(place, Slot::NotTaken(code));
+        if !matches!(verdict(code), Verdict::Refused(_)) {
+            for rest in place + 1..group.indices.len() {
+                attempt.settle(rest, Slot::NotSent);
+            }
+            return;
+        }
+    }
+}
+
+/// Ends what a failed producer still holds.
+async fn drain(live: &Arc<Live>, attempt: &Attempt<'_>) {
+    let start = Instant::now();
+    while !attempt.is_settled() && start.elapsed() < DRAIN + REPORT {
+        let inflight = start.elapsed() >= DRAIN;
+        let purged = Arc::clone(live);
+        // It cannot fail, save with the runtime.
+        let _ = spawn_blocking(move || purged.purge(inflight)).await;
+        let _ = timeout(PURGE, attempt.changed()).await;
+    }
+}
+
+/// Creates the topics that this sink has not met before, if that is its task.
+async fn create_topics(sink: &KafkaSink, records: &[Record]) -> Result<(), Stop> {
+    if sink.create_topics.is_none() {
+        return Ok(());
+    }
+    let missing: Vec<Topic> = {
+        let created = sink.created.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut missing = Vec::new();
+        for record in records {
+            // Most records have the topic of the one before, so that this is cheap.
+            if missing.last() != Some(&record.topic) && !created.contains(&record.topic) {
+                missing.push(record.topic.clone());
+            }
+        }
+        missing
+    };
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let mut names: Vec<&str> = missing.iter().map(Topic::as_str).collect();
+    names.sort_unstable();
+    names.dedup();
+    sink.ensure_topics(&names).await?;
+    sink.created
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .extend(missing);
+    Ok(())
+}
+
+/// Why a call ends before every record is settled.
+struct Stop {
+    kind: PublishErrorKind,
+    source: BoxError,
+}
+
+impl Stop {
+    fn new(kind: PublishErrorKind, source: impl Into<BoxError>) -> Stop {
+        Stop {
+            kind,
+            source: source.into(),
+        }
+    }
+}
+
+impl From<CheckError> for Stop {
+    fn from(error: CheckError) -> Stop {
+        let kind = match &error {
+            CheckError::Closed | CheckError::Unreachable { .. } => PublishErrorKind::Unavailable,
+            CheckError::Start(_) => PublishErrorKind::Misconfigured,
+            CheckError::Create { source, .. } => match verdict(*source) {
+                Verdict::Ends(kind) => kind,
+                Verdict::Refused(_) | Verdict::Again => PublishErrorKind::Misconfigured,
+            },
+        };
+        Stop::new(kind, error)
+    }
+}

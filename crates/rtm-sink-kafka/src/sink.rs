@@ -1,0 +1,246 @@
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rtm_sink::{PublishError, Record, Sink, Topic};
+use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::{RwLock, oneshot};
+use tokio::task::spawn_blocking;
+use tracing::{info, warn};
+
+use crate::options::{ConnectError, KafkaOptions, Secrets, TopicSpec, client_config};
+use crate::producer::{Context, Health, Live};
+use crate::reports::Reports;
+use crate::topics::{self, CheckError, Reached};
+
+/// A call that has waited this long without any confirmation means that the sink is not [`up`](KafkaStats::up).
+const STALLED: Duration = Duration::from_secs(10);
+
+/// Publishes to Kafka.
+///
+/// Made without a broker: librdkafka connects by itself, and again whenever it must. Dropping it ends its threads in the
+/// background; [`close`](Self::close) waits for that.
+pub struct KafkaSink {
+    config: ClientConfig,
+    secrets: Secrets,
+    pub(crate) create_topics: Option<TopicSpec>,
+    pub(crate) reports: Arc<Reports>,
+    pub(crate) health: Arc<Health>,
+    state: Mutex<State>,
+    /// Held by whoever makes a producer.
+    making: tokio::sync::Mutex<()>,
+    /// Held for writing by an attempt that must have librdkafka's batches for itself, and for reading by the others.
+    pub(crate) batches: RwLock<()>,
+    /// Topics that exist for sure, where they are ours to create.
+    pub(crate) created: Mutex<HashSet<Topic>>,
+}
+
+#[derive(Default)]
+struct State {
+    current: Option<Arc<Live>>,
+    /// Told when a producer's threads have ended; those that have are forgotten.
+    ending: Vec<oneshot::Receiver<()>>,
+    closed: bool,
+}
+
+/// How a [`KafkaSink`] is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KafkaStats {
+    /// Nothing is known to keep records from being confirmed. False while a call has waited for 10 s without any
+    /// confirmation, while one waits and no broker can be reached, and after one ended as misconfigured.
+    pub up: bool,
+    /// Since when a call waits and nothing was confirmed; `None` if no call is in progress.
+    pub waiting_since: Option<Instant>,
+    /// When a record was last confirmed.
+    pub last_confirmation: Option<Instant>,
+    /// Records confirmed since the sink was made.
+    pub confirmed: u64,
+    /// Records that librdkafka holds.
+    pub queued: usize,
+    /// 99th percentile of the slowest broker's round trips lately, refreshed every 5 s.
+    pub round_trip: Option<Duration>,
+    /// Producers made after one failed.
+    pub rebuilds: u64,
+    /// Groups that a broker refused and that were published again in parts.
+    pub splits: u64,
+    /// The last error that librdkafka told, without secrets. It may be long over.
+    pub last_error: Option<String>,
+}
+
+impl KafkaSink {
+    /// Starts a producer. It takes milliseconds and needs no broker.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`] when the options cannot work, whatever the brokers.
+    pub fn new(options: KafkaOptions) -> Result<KafkaSink, ConnectError> {
+        let sink = KafkaSink {
+            config: client_config(&options)?,
+            create_topics: options.create_topics,
+            secrets: Secrets::of(options),
+            reports: Arc::default(),
+            health: Arc::default(),
+            state: Mutex::default(),
+            making: tokio::sync::Mutex::default(),
+            batches: RwLock::default(),
+            created: Mutex::default(),
+        };
+        let started = Live::start(&sink.config, sink.context()).map_err(ConnectError::Start)?;
+        sink.replace(started);
+        Ok(sink)
+    }
+
+    /// How it is doing, at once and without asking a broker.
+    #[must_use]
+    pub fn stats(&self) -> KafkaStats {
+        let progress = self.reports.progress();
+        let queued = self.lock().current.as_ref().map_or(0, |live| live.queued());
+        let known = self.health.lock();
+        let waiting = progress.waiting_since;
+        let stalled = waiting.is_some_and(|since| since.elapsed() >= STALLED);
+        KafkaStats {
+            up: !(stalled || known.misconfigured || known.unreachable && waiting.is_some()),
+            waiting_since: waiting,
+            last_confirmation: progress.last_confirmation,
+            confirmed: progress.confirmed,
+            queued,
+            round_trip: known.round_trip,
+            rebuilds: known.rebuilds,
+            splits: known.splits,
+            last_error: known.last_error.clone(),
+        }
+    }
+
+    /// Reaches the brokers and looks for topics, creating none. Nothing is published.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckError::Unreachable`] when no broker answers in 10 s; that includes refused credentials.
+    pub async fn check(&self, topics: &[&str]) -> Result<Reached, CheckError> {
+        let live = self.live().await?;
+        let topics: Vec<String> = topics.iter().map(|&name| name.to_owned()).collect();
+        let asked = Arc::clone(&live);
+        let reached = spawn_blocking(move || topics::reach(&asked, &topics)).await;
+        reached
+            .unwrap_or(Err(KafkaError::Canceled))
+            .map_err(|source| CheckError::Unreachable {
+                said: live.failure().map(|failure| failure.reason).or(self
+                    .health
+                    .lock()
+                    .last_error
+                    .clone()),
+                source,
+            })
+    }
+
+    /// Creates those of the topics that do not exist, if [`KafkaOptions::create_topics`] says how. Publishing does the
+    /// same before the first record for a topic, so this only makes trouble known early.
+    ///
+    /// # Errors
+    ///
+    /// When the brokers cannot be asked in 10 s, or refuse.
+    pub async fn ensure_topics(&self, topics: &[&str]) -> Result<(), CheckError> {
+        let (Some(spec), false) = (self.create_topics, topics.is_empty()) else {
+            return Ok(());
+        };
+        let config = topics::admin_config(&self.config);
+        let context = self.context();
+        let names = topics.iter().map(|&name| name.to_owned()).collect();
+        topics::create(config, context, names, spec).await
+    }
+
+    /// Ends the producer, with what it holds, and returns when its threads are gone: in about a second. Calls in progress
+    /// end as unavailable, and so do later ones.
+    pub async fn close(&self) {
+        let (current, ending) = {
+            let mut state = self.lock();
+            state.closed = true;
+            (state.current.take(), std::mem::take(&mut state.ending))
+        };
+        if let Some(live) = current {
+            live.fail(RDKafkaErrorCode::DestroyBroker);
+        }
+        for gone in ending {
+            // An error means that it was gone before.
+            let _ = gone.await;
+        }
+    }
+
+    /// A producer that has not failed: the current one, or else a new one.
+    pub(crate) async fn live(&self) -> Result<Arc<Live>, CheckError> {
+        if let Some(live) = self.usable()? {
+            return Ok(live);
+        }
+        let _making = self.making.lock().await;
+        if let Some(live) = self.usable()? {
+            return Ok(live);
+        }
+        let (config, context) = (self.config.clone(), self.context());
+        // Reads certificates and starts threads.
+        let started = spawn_blocking(move || Live::start(&config, context)).await;
+        let started = started
+            .unwrap_or(Err(KafkaError::Canceled))
+            .map_err(CheckError::Start)?;
+        self.health.lock().rebuilds += 1;
+        info!("made a new producer, as the last one had failed");
+        Ok(self.replace(started))
+    }
+
+    fn usable(&self) -> Result<Option<Arc<Live>>, CheckError> {
+        let state = self.lock();
+        if state.closed {
+            return Err(CheckError::Closed);
+        }
+        Ok(state
+            .current
+            .clone()
+            .filter(|live| live.failure().is_none()))
+    }
+
+    fn replace(&self, (live, gone): (Live, oneshot::Receiver<()>)) -> Arc<Live> {
+        let live = Arc::new(live);
+        let mut state = self.lock();
+        state
+            .ending
+            .retain_mut(|gone| gone.try_recv() == Err(TryRecvError::Empty));
+        state.ending.push(gone);
+        if !state.closed {
+            state.current = Some(Arc::clone(&live));
+        }
+        live
+    }
+
+    fn context(&self) -> Context {
+        Context::new(
+            Arc::clone(&self.reports),
+            Arc::clone(&self.health),
+            self.secrets.clone(),
+        )
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sink for KafkaSink {
+    async fn publish(&self, records: &[Record]) -> Result<(), PublishError> {
+        let result = crate::publish::publish(self, records).await;
+        if let Err(error) = &result {
+            warn!(kind = %error.kind, cause = %error.source, "not everything was published");
+        }
+        result
+    }
+}
+
+impl fmt::Debug for KafkaSink {
+    /// The configuration is left out: it holds secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaSink")
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}

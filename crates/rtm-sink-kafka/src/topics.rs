@@ -1,0 +1,121 @@
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::Producer;
+use tokio::task::spawn_blocking;
+
+use crate::options::TopicSpec;
+use crate::producer::{Context, Live};
+
+/// How long the brokers may take to answer about topics.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What [`KafkaSink::check`](crate::KafkaSink::check) found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reached {
+    /// Brokers of the cluster.
+    pub brokers: usize,
+    /// The topics asked for, in the order given.
+    pub topics: Vec<TopicReached>,
+}
+
+/// One topic, as this client sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicReached {
+    /// Its name.
+    pub name: String,
+    /// How many partitions it has; `None` if it does not exist, or is not shown to us.
+    pub partitions: Option<usize>,
+}
+
+/// Why the cluster or its topics could not be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// No broker answered in 10 s.
+    #[error("reach the brokers{}", said.as_ref().map(|said| format!(" (librdkafka says: {said})")).unwrap_or_default())]
+    Unreachable {
+        /// The last thing that librdkafka said, without secrets: it knows more than the error.
+        said: Option<String>,
+        /// The error.
+        source: KafkaError,
+    },
+    /// A topic could not be created.
+    #[error("create the topic `{name}`")]
+    Create {
+        /// The topic.
+        name: String,
+        /// What the brokers said.
+        source: RDKafkaErrorCode,
+    },
+    /// No producer could be made.
+    #[error("start the producer")]
+    Start(#[source] KafkaError),
+    /// The sink was closed.
+    #[error("the sink is closed")]
+    Closed,
+}
+
+/// Asks for the list of all topics, because asking for one by its name may create it. Blocks.
+pub(crate) fn reach(live: &Live, topics: &[String]) -> Result<Reached, KafkaError> {
+    let metadata = live.producer().client().fetch_metadata(None, TIMEOUT)?;
+    let reached = |name: &String| {
+        let topic = metadata.topics().iter().find(|topic| topic.name() == name);
+        TopicReached {
+            name: name.clone(),
+            partitions: topic
+                .map(|topic| topic.partitions().len())
+                .filter(|count| *count > 0),
+        }
+    };
+    Ok(Reached {
+        brokers: metadata.brokers().len(),
+        topics: topics.iter().map(reached).collect(),
+    })
+}
+
+/// Creates the topics that do not exist, with a client of its own.
+pub(crate) async fn create(
+    config: ClientConfig,
+    context: Context,
+    names: Vec<String>,
+    spec: TopicSpec,
+) -> Result<(), CheckError> {
+    let admin =
+        spawn_blocking(move || AdminClient::from_config_and_context(&config, context)).await;
+    let admin = admin
+        .unwrap_or(Err(KafkaError::Canceled))
+        .map_err(CheckError::Start)?;
+    let topics: Vec<NewTopic<'_>> = names
+        .iter()
+        .map(|name| {
+            NewTopic::new(
+                name,
+                spec.partitions,
+                TopicReplication::Fixed(spec.replication),
+            )
+        })
+        .collect();
+    let options = AdminOptions::new()
+        .operation_timeout(Some(TIMEOUT))
+        .request_timeout(Some(TIMEOUT));
+    let results = admin.create_topics(&topics, &options).await;
+    // It joins its thread.
+    spawn_blocking(move || drop(admin));
+    for result in results.map_err(|source| CheckError::Unreachable { said: None, source })? {
+        match result {
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => (),
+            Err((name, source)) => return Err(CheckError::Create { name, source }),
+        }
+    }
+    Ok(())
+}
+
+/// A client's configuration for [`create`]: statistics would gather, as nobody reads them there.
+pub(crate) fn admin_config(config: &ClientConfig) -> ClientConfig {
+    let mut config = config.clone();
+    config.remove("statistics.interval.ms");
+    config
+}

@@ -1,0 +1,62 @@
+use rdkafka::error::RDKafkaErrorCode as Code;
+use rtm_sink::PublishErrorKind;
+
+/// What a failure of one record means for it and for its call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Somebody in its batch is refused; if it was alone, it is the one. The code is fit for a metric label.
+    Refused(&'static str),
+    /// It was in the way of something else. It is published again at once, without a word to the caller.
+    Again,
+    /// The call ends with this kind, and the record's outcome unknown.
+    Ends(PublishErrorKind),
+}
+
+/// Sorts librdkafka's codes. Whatever is not known ends the call as unavailable: it is tried again, after a backoff.
+pub(crate) fn verdict(code: Code) -> Verdict {
+    match code {
+        Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize => {
+            Verdict::Refused("too_large")
+        }
+        Code::InvalidTimestamp => Verdict::Refused("timestamp"),
+        Code::InvalidMessage | Code::InvalidRecord => Verdict::Refused("invalid"),
+        Code::PolicyViolation => Verdict::Refused("policy"),
+
+        // What the failure of a neighbour, or of the producer, does to the others.
+        Code::PurgeQueue
+        | Code::PurgeInflight
+        | Code::InvalidDifferentRecord
+        | Code::Fatal
+        | Code::GaplessGuarantee
+        | Code::OutOfOrderSequenceNumber
+        | Code::DuplicateSequenceNumber
+        | Code::UnknownProducerId
+        | Code::InvalidProducerEpoch
+        | Code::InvalidProducerIdMapping => Verdict::Again,
+
+        Code::UnknownTopic
+        | Code::UnknownTopicOrPartition
+        | Code::UnknownTopicId
+        | Code::UnknownPartition
+        | Code::InvalidTopic
+        | Code::TopicAuthorizationFailed
+        | Code::ClusterAuthorizationFailed
+        | Code::TransactionalIdAuthorizationFailed
+        | Code::Authentication
+        | Code::SaslAuthenticationFailed
+        | Code::UnsupportedSASLMechanism
+        | Code::IllegalSASLState
+        | Code::SecurityDisabled
+        | Code::SSL
+        | Code::UnsupportedFeature
+        | Code::UnsupportedVersion
+        | Code::UnsupportedForMessageFormat
+        | Code::UnsupportedCompressionType
+        | Code::InvalidRequiredAcks
+        | Code::InvalidReplicationFactor
+        | Code::InvalidPartitions
+        | Code::InvalidConfig => Verdict::Ends(PublishErrorKind::Misconfigured),
+
+        _ => Verdict::Ends(PublishErrorKind::Unavailable),
+    }
+}
