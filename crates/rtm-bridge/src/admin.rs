@@ -1,0 +1,97 @@
+//! The admin endpoint: `/metrics`, `/healthz` and `/readyz`. Read-only, on loopback by default.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use axum::extract::State as Extract;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::state::{NotReady, State};
+
+/// The bridge's state, once it runs.
+pub type Slot = Arc<OnceLock<Arc<State>>>;
+
+/// An admin endpoint that could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} (admin.listen)")]
+pub struct ListenError {
+    address: SocketAddr,
+    source: std::io::Error,
+}
+
+/// Opens the endpoint and serves it until `stop`; gives the address, whose port may have been chosen by the system.
+///
+/// # Errors
+///
+/// [`ListenError`] when the address is taken or is not this machine's.
+pub async fn serve(
+    address: SocketAddr,
+    state: Slot,
+    stop: CancellationToken,
+) -> Result<SocketAddr, ListenError> {
+    let error = |source| ListenError { address, source };
+    let listener = TcpListener::bind(address).await.map_err(error)?;
+    let bound = listener.local_addr().map_err(error)?;
+    if !bound.ip().is_loopback() {
+        warn!(admin = %bound, "the admin endpoint is not on loopback; it has no authentication, so shield it");
+    }
+    info!(admin = %bound, "admin endpoint is listening");
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .with_state(state);
+    tokio::spawn(async move {
+        let served = axum::serve(listener, router)
+            .with_graceful_shutdown(stop.cancelled_owned())
+            .await;
+        if let Err(error) = served {
+            warn!(error = crate::chain(&error), "the admin endpoint has ended");
+        }
+    });
+    Ok(bound)
+}
+
+async fn metrics(Extract(state): Extract<Slot>) -> Response {
+    let Some(state) = state.get() else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response();
+    };
+    (
+        [(
+            header::CONTENT_TYPE,
+            "text/plain; version=0.0.4; charset=utf-8",
+        )],
+        state.render_metrics(),
+    )
+        .into_response()
+}
+
+#[derive(serde::Serialize)]
+struct Ready {
+    ready: bool,
+    reasons: Vec<NotReady>,
+}
+
+async fn readyz(Extract(state): Extract<Slot>) -> Response {
+    let reasons = match state.get() {
+        Some(state) => state.not_ready(),
+        None => vec![NotReady {
+            app: String::new(),
+            sink: None,
+            reason: "starting".to_owned(),
+        }],
+    };
+    let ready = reasons.is_empty();
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(Ready { ready, reasons })).into_response()
+}

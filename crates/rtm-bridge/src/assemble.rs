@@ -1,0 +1,659 @@
+//! From a configuration to the parts that the bridge is made of.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rtm_journal::{Journal, Lane, LaneName, Reader, ReaderName};
+use rtm_sink::FileSink;
+use rtm_sink_kafka::{KafkaOptions, KafkaSink, TopicSpec};
+use rtm_sink_nats::{NatsAuth, NatsOptions, NatsSink, NatsTls, StreamSpec, widen};
+use rtm_source::{
+    Auth, Limiter, Region, RegionError, Ring, Schedule, ScheduleOptions, Secret, Source,
+    SourceOptions,
+};
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
+
+use crate::bridge::{MAX_PAGE_BYTES, Pipeline};
+use crate::config::{
+    AppConfig, AuthConfig, Config, InlineSecret, KafkaConfig, KeyBy, NatsAuthConfig, NatsConfig,
+    RegionConfig, SinkConfig, Template,
+};
+use crate::metrics::{ClientState, Metrics, QueueState};
+use crate::record::{Router, Routes};
+
+/// A predecessor may just have used the budget: how long no request is sent after taking the journal's lock.
+const START_AFTER: Duration = Duration::from_secs(1);
+
+/// As [`START_AFTER`], when the predecessor died: its last request may still be under way.
+const START_AFTER_UNCLEAN: Duration = Duration::from_millis(1250);
+
+/// How many events a request can cost: a full page.
+const PAGE: u64 = rtm_source::MAX_PAGE_EVENTS as u64;
+
+/// Partitions of a created topic: the cluster's default.
+const DEFAULT_PARTITIONS: i32 = -1;
+
+/// The parts of a bridge.
+pub struct Assembled {
+    /// The journal, open and locked.
+    pub journal: Journal,
+    /// One for each App ID.
+    pub pipelines: Vec<Pipeline>,
+    /// One for each sink.
+    pub clients: Vec<Client>,
+    /// Lanes of App IDs that left the configuration with entries pending, by App ID.
+    pub orphans: Vec<(String, Lane)>,
+}
+
+/// Why a bridge could not be made, or not be closed.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The journal.
+    #[error("cannot open the journal in {dir}")]
+    Journal {
+        /// Its directory.
+        dir: String,
+        /// What is wrong.
+        source: rtm_journal::OpenError,
+    },
+    /// A lane of the journal.
+    #[error("cannot open the journal's lane for app {app}")]
+    Lane {
+        /// The app.
+        app: String,
+        /// What is wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A source.
+    #[error("cannot make the source of app {app}")]
+    Source {
+        /// The app.
+        app: String,
+        /// What is wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A sink.
+    #[error("cannot make the sink {sink}")]
+    Sink {
+        /// Its name.
+        sink: String,
+        /// What is wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The journal could not be closed; the next start recovers it.
+    #[error("cannot close the journal cleanly")]
+    Close(#[source] rtm_journal::CloseError),
+}
+
+/// Opens the journal, makes sources and sinks, and counts what an unclean stop may have cost.
+///
+/// # Errors
+///
+/// [`RunError`]; nothing has been asked of Agora then.
+pub async fn assemble(config: &Config, metrics: &Arc<Metrics>) -> Result<Assembled, RunError> {
+    let journal = open(config, metrics)?;
+    let mut clients = Vec::new();
+    for (name, sink) in &config.sinks {
+        clients.push(client(name, sink, config).await?);
+    }
+    let mut pipelines = Vec::new();
+    for app in &config.apps {
+        pipelines.push(pipeline(app, &journal, metrics)?);
+    }
+    let mut orphans = Vec::new();
+    for name in journal.lanes() {
+        if config.apps.iter().any(|app| app.app_id == name.as_str()) {
+            continue;
+        }
+        let lane = lane(&journal, name.as_str(), name.as_str())?;
+        warn!(
+            app_id = name.as_str(),
+            "the journal holds entries of an App ID that left the configuration; they are still published"
+        );
+        orphans.push((name.as_str().to_owned(), lane));
+    }
+    Ok(Assembled {
+        journal,
+        pipelines,
+        clients,
+        orphans,
+    })
+}
+
+fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<Journal, RunError> {
+    let observer = Arc::clone(metrics);
+    let options = rtm_journal::Options {
+        max_bytes: config.journal.max_bytes,
+        min_free_bytes: config.journal.min_free_bytes,
+        lanes_expected: config.apps.len(),
+        on_sync: Some(Arc::new(move |took| observer.journal_committed(took))),
+        ..rtm_journal::Options::default()
+    };
+    let dir = &config.journal.dir;
+    let journal = Journal::open(dir, options).map_err(|source| RunError::Journal {
+        dir: dir.display().to_string(),
+        source,
+    })?;
+    info!(dir = %dir.display(), clean = !journal.unclean(), "the journal is open");
+    Ok(journal)
+}
+
+fn lane(journal: &Journal, app: &str, app_id: &str) -> Result<Lane, RunError> {
+    let error = |source: Box<dyn std::error::Error + Send + Sync>| RunError::Lane {
+        app: app.to_owned(),
+        source,
+    };
+    let name = LaneName::try_from(app_id).map_err(|source| error(source.into()))?;
+    journal.lane(&name).map_err(|source| error(source.into()))
+}
+
+/// A sink's cursor in a lane.
+///
+/// # Errors
+///
+/// [`RunError::Lane`].
+pub fn reader(lane: &Lane, sink: &str) -> Result<Reader, RunError> {
+    let error = |source: Box<dyn std::error::Error + Send + Sync>| RunError::Lane {
+        app: lane.name().to_string(),
+        source,
+    };
+    let name = ReaderName::try_from(sink).map_err(|source| error(source.into()))?;
+    lane.reader(&name).map_err(|source| error(source.into()))
+}
+
+fn pipeline(
+    app: &AppConfig,
+    journal: &Journal,
+    metrics: &Arc<Metrics>,
+) -> Result<Pipeline, RunError> {
+    let error = |source: Box<dyn std::error::Error + Send + Sync>| RunError::Source {
+        app: app.name.clone(),
+        source,
+    };
+    let lane = lane(journal, &app.name, &app.app_id)?;
+    count_crash(app, &lane, metrics);
+    let source = source(app).map_err(error)?;
+    let start_after = if journal.unclean() {
+        START_AFTER_UNCLEAN
+    } else {
+        START_AFTER
+    };
+    let requests_per_second = app.requests_per_second as usize;
+    let schedule = Schedule::new(
+        source.rings().to_vec(),
+        ScheduleOptions {
+            requests_per_second,
+            ..ScheduleOptions::default()
+        },
+        journal.epoch().0,
+    );
+    Ok(Pipeline {
+        app: app.name.clone(),
+        app_id: app.app_id.clone(),
+        limiter: Limiter::new(requests_per_second, start_after),
+        source,
+        schedule: std::sync::Mutex::new(schedule),
+        lane,
+        metrics: Arc::clone(metrics),
+    })
+}
+
+/// What a lane's mark says while its rings are polled.
+#[derive(Debug, Serialize, Deserialize)]
+struct PollingMark {
+    app: String,
+    /// Region and stream of each ring.
+    rings: Vec<(String, String)>,
+}
+
+/// The most rings that a mark names, so that it stays small; the others count under the first ring.
+const MARKED_RINGS: usize = 32;
+
+/// The mark of a lane whose rings are being polled.
+#[must_use]
+pub fn polling_mark(app: &str, rings: &[Ring]) -> Bytes {
+    let name = |ring: &Ring| {
+        (
+            ring.region.name().to_owned(),
+            ring.stream.as_str().to_owned(),
+        )
+    };
+    let mark = PollingMark {
+        app: app.to_owned(),
+        rings: rings.iter().take(MARKED_RINGS).map(name).collect(),
+    };
+    Bytes::from(serde_json::to_vec(&mark).unwrap_or_default())
+}
+
+/// A mark that is still there says that the last process died while it polled: each ring may have had one request in
+/// flight, whose page nobody stored.
+fn count_crash(app: &AppConfig, lane: &Lane, metrics: &Metrics) {
+    let Some(mark) = lane.mark() else { return };
+    let rings = serde_json::from_slice::<PollingMark>(&mark)
+        .map(|mark| mark.rings)
+        .unwrap_or_default();
+    for (region, stream) in &rings {
+        metrics
+            .ring(&app.name, region, stream)
+            .in_doubt("crash", PAGE);
+    }
+    warn!(
+        app = app.name,
+        possibly_lost = PAGE * rings.len() as u64,
+        "the last process died while it polled: requests that were in flight may have cost events"
+    );
+}
+
+/// The region that a configuration names.
+///
+/// # Errors
+///
+/// [`RegionError`] for an unknown name or an unacceptable base URL.
+pub fn region(region: &RegionConfig) -> Result<Region, RegionError> {
+    match &region.base_url {
+        None => Region::builtin(&region.name),
+        Some(base_url) => Region::new(&region.name, base_url, region.allow_insecure_http),
+    }
+}
+
+/// The source of an app.
+///
+/// # Errors
+///
+/// When a region, the credentials, the proxy or the certificates cannot be used.
+pub fn source(app: &AppConfig) -> Result<Source, Box<dyn std::error::Error + Send + Sync>> {
+    let regions = app
+        .regions
+        .iter()
+        .map(region)
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut options = SourceOptions::new(&app.app_id, auth(app), regions);
+    options.user_path.clone_from(&app.user_events_path);
+    options.channel_path.clone_from(&app.channel_events_path);
+    options.deadline = app.request_deadline;
+    options.connect_timeout = app.connect_timeout;
+    options.proxy.clone_from(&app.proxy);
+    options.extra_ca_file.clone_from(&app.ca_file);
+    options.max_page_bytes = MAX_PAGE_BYTES;
+    Ok(Source::new(options)?)
+}
+
+fn auth(app: &AppConfig) -> Auth {
+    match &app.auth {
+        AuthConfig::Basic(basic) => Auth::Basic {
+            key: basic.key.clone(),
+            secret: secret(&basic.secret, &basic.secret_file, &basic.secret_env),
+        },
+        AuthConfig::Token(token) => Auth::Token {
+            uid: token.uid.clone(),
+            token: secret(&token.token, &token.token_file, &token.token_env),
+        },
+        AuthConfig::AgoraToken(token) => Auth::AgoraToken {
+            token: secret(&token.token, &token.token_file, &token.token_env),
+        },
+    }
+}
+
+/// Validation has seen that exactly one is given.
+fn secret(
+    inline: &Option<InlineSecret>,
+    file: &Option<PathBuf>,
+    variable: &Option<String>,
+) -> Secret {
+    match (inline, file, variable) {
+        (_, Some(file), _) => {
+            warn_if_world_readable(file);
+            Secret::File(file.clone())
+        }
+        (_, _, Some(variable)) => {
+            Secret::Inline(std::env::var(variable).unwrap_or_default().into())
+        }
+        (Some(inline), _, _) => {
+            warn!(
+                "a secret stands in the configuration itself; a file or an environment variable keeps it out of backups"
+            );
+            Secret::Inline(inline.0.clone())
+        }
+        (None, None, None) => Secret::Inline(SecretString::default()),
+    }
+}
+
+fn warn_if_world_readable(file: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    if std::fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0) {
+        warn!(file = %file.display(), "the secret file can be read by everyone on this machine");
+    }
+}
+
+/// One sink with its name and its routes. Cheap to clone.
+#[derive(Clone)]
+pub enum Client {
+    /// Kafka.
+    Kafka(String, Routes, Arc<KafkaSink>),
+    /// NATS JetStream.
+    Nats(String, Routes, Arc<NatsSink>),
+    /// A file, or standard output.
+    File(String, Routes, Arc<FileSink>),
+}
+
+impl Client {
+    /// The sink's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Client::Kafka(name, ..) | Client::Nats(name, ..) | Client::File(name, ..) => name,
+        }
+    }
+
+    /// A router for one lane.
+    #[must_use]
+    pub fn router(&self) -> Router {
+        match self {
+            Client::Kafka(_, routes, _)
+            | Client::Nats(_, routes, _)
+            | Client::File(_, routes, _) => Router::new(routes.clone()),
+        }
+    }
+
+    /// What the client says of itself.
+    #[must_use]
+    pub fn state(&self) -> ClientState {
+        match self {
+            Client::Kafka(_, _, sink) => {
+                let stats = sink.stats();
+                let queue = QueueState {
+                    records: stats.queued as u64,
+                    round_trip: stats.round_trip.unwrap_or_default(),
+                };
+                ClientState {
+                    up: stats.up,
+                    rebuilds: stats.rebuilds,
+                    queue: Some(queue),
+                    ..ClientState::default()
+                }
+            }
+            Client::Nats(_, _, sink) => {
+                let stats = sink.stats();
+                ClientState {
+                    up: stats.up,
+                    reconnects: stats.reconnects,
+                    out_of_order: Some(stats.out_of_order),
+                    ..ClientState::default()
+                }
+            }
+            Client::File(..) => ClientState {
+                up: true,
+                ..ClientState::default()
+            },
+        }
+    }
+
+    /// Ends the client. What it had not confirmed is published again after the next start.
+    pub async fn close(self) {
+        match self {
+            Client::Kafka(_, _, sink) => sink.close().await,
+            Client::Nats(_, _, sink) => sink.close().await,
+            Client::File(..) => {}
+        }
+    }
+}
+
+async fn client(name: &str, sink: &SinkConfig, config: &Config) -> Result<Client, RunError> {
+    let error = |source: Box<dyn std::error::Error + Send + Sync>| RunError::Sink {
+        sink: name.to_owned(),
+        source,
+    };
+    Ok(match sink {
+        SinkConfig::Kafka(kafka) => {
+            let sink = KafkaSink::new(kafka_options(kafka).map_err(error)?)
+                .map_err(|source| error(source.into()))?;
+            if kafka.create {
+                let topics = kafka_topics(kafka, config);
+                let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+                if let Err(problem) = sink.ensure_topics(&topics).await {
+                    // Not a reason to refuse the start: records wait in the journal until the topics are there.
+                    warn!(
+                        sink = name,
+                        error = crate::chain(&problem),
+                        "cannot create the topics now; trying again with the first records"
+                    );
+                }
+            }
+            Client::Kafka(
+                name.to_owned(),
+                kafka_routes(kafka).map_err(|text| error(text.into()))?,
+                Arc::new(sink),
+            )
+        }
+        SinkConfig::Nats(nats) => {
+            let sink = NatsSink::connect(nats_options(nats))
+                .await
+                .map_err(|source| error(source.into()))?;
+            Client::Nats(
+                name.to_owned(),
+                nats_routes(nats).map_err(|text| error(text.into()))?,
+                Arc::new(sink),
+            )
+        }
+        SinkConfig::Stdout => {
+            let sink = FileSink::stdout().map_err(|source| error(source.into()))?;
+            Client::File(
+                name.to_owned(),
+                line_routes().map_err(|text| error(text.into()))?,
+                Arc::new(sink),
+            )
+        }
+        SinkConfig::File(file) => {
+            let sink = FileSink::create(&file.path).map_err(|source| error(source.into()))?;
+            Client::File(
+                name.to_owned(),
+                line_routes().map_err(|text| error(text.into()))?,
+                Arc::new(sink),
+            )
+        }
+    })
+}
+
+fn kafka_routes(kafka: &KafkaConfig) -> Result<Routes, String> {
+    Ok(Routes {
+        topic: Template::parse(&kafka.topic, crate::config::STATIC)?,
+        dead_letters: Template::parse(&kafka.dead_letter_topic, crate::config::STATIC)?,
+        key: kafka.key,
+        headers: kafka.headers,
+    })
+}
+
+fn nats_routes(nats: &NatsConfig) -> Result<Routes, String> {
+    Ok(Routes {
+        topic: Template::parse(&nats.subject, crate::config::ALL)?,
+        dead_letters: Template::parse(&nats.dead_letter_subject, crate::config::STATIC)?,
+        key: KeyBy::Auto,
+        headers: nats.headers,
+    })
+}
+
+/// A file has no topics; its lines say where they come from.
+fn line_routes() -> Result<Routes, String> {
+    let topic = Template::parse("{stream}_events", crate::config::STATIC)?;
+    Ok(Routes {
+        dead_letters: Template::parse("dead_letters", crate::config::STATIC)?,
+        topic,
+        key: KeyBy::Auto,
+        headers: false,
+    })
+}
+
+/// The options of a Kafka sink, secrets read.
+///
+/// # Errors
+///
+/// When a file or a variable that holds an option cannot be read.
+pub fn kafka_options(
+    kafka: &KafkaConfig,
+) -> Result<KafkaOptions, Box<dyn std::error::Error + Send + Sync>> {
+    let mut options: BTreeMap<String, String> = kafka
+        .options
+        .iter()
+        .map(|(name, value)| (name.clone(), value.0.clone()))
+        .collect();
+    for (name, file) in &kafka.option_files {
+        warn_if_world_readable(file);
+        let value = std::fs::read_to_string(file)
+            .map_err(|error| format!("{name}: cannot read {}: {error}", file.display()))?;
+        options.insert(
+            name.clone(),
+            value.trim_end_matches(['\r', '\n']).to_owned(),
+        );
+    }
+    for (name, variable) in &kafka.option_env {
+        let value = std::env::var(variable)
+            .map_err(|_| format!("{name}: the environment variable {variable} is not set"))?;
+        options.insert(name.clone(), value);
+    }
+    let create_topics = kafka.create.then(|| TopicSpec {
+        partitions: kafka.partitions.unwrap_or(DEFAULT_PARTITIONS),
+        replication: kafka.replication_factor.unwrap_or(-1),
+    });
+    Ok(KafkaOptions {
+        options,
+        create_topics,
+        ..KafkaOptions::new(kafka.brokers.clone())
+    })
+}
+
+/// Every topic that a Kafka sink can publish to.
+#[must_use]
+pub fn kafka_topics(kafka: &KafkaConfig, config: &Config) -> Vec<String> {
+    names(&[&kafka.topic, &kafka.dead_letter_topic], config)
+}
+
+/// Every name that templates can lead to, parts of events replaced by `x`.
+fn names(templates: &[&String], config: &Config) -> Vec<String> {
+    use crate::config::Variable;
+    let mut names = Vec::new();
+    for template in templates
+        .iter()
+        .filter_map(|text| Template::parse(text, crate::config::ALL).ok())
+    {
+        for app in &config.apps {
+            for region in &app.regions {
+                for stream in ["user", "channel"] {
+                    names.push(template.render(|variable, text| {
+                        text.push_str(match variable {
+                            Variable::App => &app.name,
+                            Variable::AppId => &app.app_id,
+                            Variable::Region => &region.name,
+                            Variable::Stream => stream,
+                            Variable::Type | Variable::UserId | Variable::ChannelId => "x",
+                        });
+                    }));
+                }
+            }
+        }
+    }
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Every subject that a NATS sink can publish to, parts of events replaced by `x`.
+#[must_use]
+pub fn nats_subjects(nats: &NatsConfig, config: &Config) -> Vec<String> {
+    names(&[&nats.subject, &nats.dead_letter_subject], config)
+}
+
+/// The options of a NATS sink. Secrets are read by the sink, for each connection.
+#[must_use]
+pub fn nats_options(nats: &NatsConfig) -> NatsOptions {
+    let file = |path: &PathBuf| {
+        warn_if_world_readable(path);
+        rtm_sink_nats::Secret::File(path.clone())
+    };
+    let auth = match &nats.auth {
+        None => NatsAuth::None,
+        Some(NatsAuthConfig::CredentialsFile(path)) => NatsAuth::CredentialsFile(path.clone()),
+        Some(NatsAuthConfig::NkeyFile(path)) => NatsAuth::NkeySeed(file(path)),
+        Some(NatsAuthConfig::TokenFile(path)) => NatsAuth::Token(file(path)),
+        Some(NatsAuthConfig::Jwt(jwt)) => NatsAuth::Jwt {
+            jwt: file(&jwt.jwt_file),
+            seed: file(&jwt.seed_file),
+        },
+        Some(NatsAuthConfig::Password(password)) => NatsAuth::UserPassword {
+            user: password.user.clone(),
+            password: match secret(
+                &password.password,
+                &password.password_file,
+                &password.password_env,
+            ) {
+                Secret::Inline(secret) => rtm_sink_nats::Secret::Text(secret),
+                Secret::File(file) => rtm_sink_nats::Secret::File(file),
+            },
+        },
+    };
+    let create_stream = nats.create.as_ref().map(|create| StreamSpec {
+        subjects: if create.subjects.is_empty() {
+            covering(nats)
+        } else {
+            create.subjects.clone()
+        },
+        max_bytes: create.max_bytes,
+        max_age: create.max_age,
+        replicas: create.replicas,
+        duplicate_window: create.duplicate_window,
+    });
+    NatsOptions {
+        auth,
+        tls: NatsTls {
+            required: nats.tls.required,
+            ca_file: nats.tls.ca_file.clone(),
+            cert_file: nats.tls.cert_file.clone(),
+            key_file: nats.tls.key_file.clone(),
+        },
+        in_flight: nats.in_flight,
+        ack_timeout: nats.ack_timeout,
+        create_stream,
+        ..NatsOptions::new(nats.servers.clone(), nats.stream.clone())
+    }
+}
+
+/// Subjects of a stream that covers the templates: each variable a wildcard of one token. One that another covers is
+/// left out, for a stream's subjects may not overlap.
+fn covering(nats: &NatsConfig) -> Vec<String> {
+    let mut subjects: Vec<String> = Vec::new();
+    for text in [&nats.subject, &nats.dead_letter_subject] {
+        let Ok(template) = Template::parse(text, crate::config::ALL) else {
+            continue;
+        };
+        let subject = widen(&template.with_all("*")).into_owned();
+        if !subjects.iter().any(|other| covers(other, &subject)) {
+            subjects.retain(|other| !covers(&subject, other));
+            subjects.push(subject);
+        }
+    }
+    subjects
+}
+
+fn covers(filter: &str, subject: &str) -> bool {
+    filter.split('.').count() == subject.split('.').count()
+        && filter
+            .split('.')
+            .zip(subject.split('.'))
+            .all(|(filter, token)| filter == "*" || filter == token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::covers;
+
+    #[test]
+    fn a_wildcard_covers_one_token() {
+        assert!(covers("rtm.*.*", "rtm.*.dead_letters"));
+        assert!(!covers("rtm.*.*.*", "rtm.*.dead_letters"));
+        assert!(!covers("rtm.*.dead_letters", "rtm.*.*"));
+    }
+}

@@ -1,0 +1,186 @@
+//! `rtm-bridge check`.
+
+use std::process::ExitCode;
+
+use rtm_sink_kafka::KafkaSink;
+use rtm_sink_nats::NatsSink;
+
+use super::{ConfigArgs, refuse, runtime};
+use crate::assemble;
+use crate::config::{AppConfig, Config, KafkaConfig, NatsConfig, SinkConfig};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Also open a connection to every region's host and reach the brokers, topics and streams; reads no event
+    #[arg(long)]
+    connect: bool,
+}
+
+pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let config = match Config::load(&args.config.config) {
+        Ok(config) => config,
+        Err(error) => return Ok(refuse(&error)),
+    };
+    let rings: usize = config.apps.iter().map(|app| 2 * app.regions.len()).sum();
+    println!(
+        "{}: valid; {} App ID(s), {rings} rings, sinks: {}",
+        args.config.config.display(),
+        config.apps.len(),
+        config.sinks.keys().cloned().collect::<Vec<_>>().join(", ")
+    );
+    let mut report = Report::default();
+    for app in &config.apps {
+        report.line(
+            &format!("app {}", app.name),
+            assemble::source(app).map(|_| "credentials and regions can be used".to_owned()),
+        );
+    }
+    for (name, sink) in &config.sinks {
+        if let SinkConfig::Kafka(kafka) = sink {
+            let made =
+                assemble::kafka_options(kafka).and_then(|options| Ok(KafkaSink::new(options)?));
+            report.line(
+                &format!("sink {name}"),
+                made.map(|_| "options are accepted".to_owned()),
+            );
+        }
+    }
+    if args.connect {
+        runtime()?.block_on(connect(&config, &mut report));
+    }
+    if report.failures > 0 {
+        eprintln!("rtm-bridge: {} check(s) failed", report.failures);
+        // What the configuration says is wrong counts as its fault; what is only out of reach now does not.
+        return Ok(if args.connect {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::from(super::USAGE)
+        });
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Lines of `what: ok, …` or `what: FAILED, …`.
+#[derive(Default)]
+struct Report {
+    failures: usize,
+}
+
+impl Report {
+    fn line<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+        &mut self,
+        what: &str,
+        result: Result<String, E>,
+    ) {
+        match result {
+            Ok(detail) => println!("  {what}: ok, {detail}"),
+            Err(error) => {
+                self.failures += 1;
+                println!("  {what}: FAILED, {}", crate::chain(error.into().as_ref()));
+            }
+        }
+    }
+}
+
+async fn connect(config: &Config, report: &mut Report) {
+    for app in &config.apps {
+        connect_app(app, report).await;
+    }
+    for (name, sink) in &config.sinks {
+        match sink {
+            SinkConfig::Kafka(kafka) => connect_kafka(name, kafka, config, report).await,
+            SinkConfig::Nats(nats) => connect_nats(name, nats, config, report).await,
+            SinkConfig::Stdout | SinkConfig::File(_) => {}
+        }
+    }
+}
+
+async fn connect_app(app: &AppConfig, report: &mut Report) {
+    let Ok(source) = assemble::source(app) else {
+        return;
+    };
+    for region in &app.regions {
+        let Ok(region) = assemble::region(region) else {
+            continue;
+        };
+        let what = format!(
+            "app {}: region {} ({})",
+            app.name,
+            region.name(),
+            region.base_url().host_str().unwrap_or_default()
+        );
+        report.line(
+            &what,
+            source
+                .connect(&region)
+                .await
+                .map(|()| "reached; no event was read".to_owned()),
+        );
+    }
+}
+
+async fn connect_kafka(name: &str, kafka: &KafkaConfig, config: &Config, report: &mut Report) {
+    let Ok(options) = assemble::kafka_options(kafka) else {
+        return;
+    };
+    let Ok(sink) = KafkaSink::new(options) else {
+        return;
+    };
+    let topics = assemble::kafka_topics(kafka, config);
+    let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+    match sink.check(&topics).await {
+        Err(error) => report.line::<Box<dyn std::error::Error + Send + Sync>>(
+            &format!("sink {name}"),
+            Err(error.into()),
+        ),
+        Ok(reached) => {
+            report.line::<String>(
+                &format!("sink {name}"),
+                Ok(format!("{} broker(s)", reached.brokers)),
+            );
+            for topic in reached.topics {
+                let state = match topic.partitions {
+                    Some(partitions) => Ok(format!("{partitions} partition(s)")),
+                    None if kafka.create => Ok("missing; `run` creates it".to_owned()),
+                    None => Ok(
+                        "missing; the broker's auto-creation decides, or set `create = true`"
+                            .to_owned(),
+                    ),
+                };
+                report.line::<String>(&format!("sink {name}: topic {}", topic.name), state);
+            }
+        }
+    }
+    sink.close().await;
+}
+
+async fn connect_nats(name: &str, nats: &NatsConfig, config: &Config, report: &mut Report) {
+    let what = format!("sink {name}");
+    let subjects = assemble::nats_subjects(nats, config);
+    let subjects: Vec<&str> = subjects.iter().map(String::as_str).collect();
+    // Looking must not create: the stream is made by `run`.
+    let options = rtm_sink_nats::NatsOptions {
+        create_stream: None,
+        ..assemble::nats_options(nats)
+    };
+    match NatsSink::connect(options).await {
+        Err(error) => {
+            report.line::<Box<dyn std::error::Error + Send + Sync>>(&what, Err(error.into()))
+        }
+        Ok(sink) => {
+            let checked = sink.check(&subjects).await;
+            report.line(
+                &what,
+                checked.map(|found| {
+                    format!(
+                        "{} {}, stream {} stores every subject",
+                        found.server, found.version, nats.stream
+                    )
+                }),
+            );
+            sink.close().await;
+        }
+    }
+}

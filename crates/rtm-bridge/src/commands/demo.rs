@@ -1,0 +1,540 @@
+//! `rtm-bridge demo`: simulator, bridge and a sink in one process, and then the proof.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rdkafka::config::ClientConfig;
+use rtm_sim::{Audit, Findings, Ledger, Load, SimApp, SimAuth, SimConfig, Simulator};
+use tokio_util::sync::CancellationToken;
+
+use super::{runtime, stop_on_signals, telemetry};
+use crate::config::{Config, LogConfig};
+use crate::read_back::{self, Stored};
+use crate::state::State;
+use crate::{admin, bridge};
+
+/// The regions of the demo.
+const REGIONS: [&str; 2] = ["eu-west-1", "us-east-1"];
+
+/// The App ID's name.
+const APP: &str = "demo";
+
+/// The stream and the topics that a demo with real brokers uses.
+const JETSTREAM: &str = "RTM_DEMO";
+const TOPICS: [(&str, bool); 3] = [
+    ("rtm-demo.user_events", false),
+    ("rtm-demo.channel_events", false),
+    ("rtm-demo.dead_letters", true),
+];
+
+/// How long everything may take to arrive once no more events are made.
+const QUIET_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How often the view is renewed: on a terminal, and as plain lines.
+const VIEW_INTERVAL: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
+
+/// Made-up events flow from a simulation of Agora's API through the bridge. At the end, what the simulation handed out
+/// is compared, event by event, with what is read back from each sink.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  rtm-bridge demo --for 30s\n  rtm-bridge demo --kafka 127.0.0.1:9092 --nats nats://127.0.0.1:4222"
+)]
+pub(super) struct DemoArgs {
+    /// Stop after this long, such as 30s [default: until Ctrl-C]
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    time: Option<Duration>,
+    /// Publish to this Kafka broker (topics rtm-demo.*)
+    #[arg(long, value_name = "HOST:PORT")]
+    kafka: Option<String>,
+    /// Publish to this NATS server (JetStream stream RTM_DEMO)
+    #[arg(long, value_name = "URL")]
+    nats: Option<String>,
+    /// Events a second
+    #[arg(long, value_name = "EVENTS", default_value_t = 500.0)]
+    rate: f64,
+    /// The share of odd events, 0 to 1: hostile ids, missing fields, things that are no events
+    #[arg(long, value_name = "SHARE", default_value_t = 0.001)]
+    odd: f64,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    text.parse::<jiff::SignedDuration>()
+        .ok()
+        .and_then(|signed| Duration::try_from(signed).ok())
+        .ok_or_else(|| "expected a duration with a unit, such as 30s or 2m".to_owned())
+}
+
+pub(super) fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
+    telemetry::start(&LogConfig::default(), "warn").map_err(anyhow::Error::msg)?;
+    runtime()?.block_on(Demo::run(args))
+}
+
+struct Demo {
+    app_id: String,
+    kafka: Option<String>,
+    nats: Option<String>,
+    file: PathBuf,
+    sinks: Vec<&'static str>,
+}
+
+impl Demo {
+    async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
+        let stop = stop_on_signals()?;
+        let dir = tempfile::Builder::new()
+            .prefix("rtm-bridge-demo-")
+            .tempdir()
+            .context("cannot make a temporary directory")?;
+        // Random, so that records that an earlier demo left in a broker are told from this one's.
+        let seed = fastrand::u64(..);
+        let mut demo = Demo {
+            app_id: format!("{seed:016x}{seed:016x}"),
+            file: dir.path().join("events.jsonl"),
+            sinks: Vec::new(),
+            kafka: args.kafka,
+            nats: args.nats,
+        };
+        let simulator = demo.simulator(seed, args.rate, args.odd).await?;
+        let config = demo.config(dir.path(), &simulator)?;
+        println!(
+            "A simulation of Agora's API makes {} events a second in {} regions.",
+            args.rate,
+            REGIONS.len()
+        );
+        println!(
+            "The bridge polls it, stores every response and publishes to: {}.",
+            demo.sinks.join(", ")
+        );
+
+        let slot = admin::Slot::default();
+        let served = CancellationToken::new();
+        let admin = demo.admin(&slot, &served).await?;
+        println!(
+            "Metrics: http://{admin}/metrics   Readiness: http://{admin}/readyz   Journal: {}\n",
+            dir.path().join("journal").display()
+        );
+
+        let bridge_stop = CancellationToken::new();
+        let running = {
+            let (config, stop, slot) = (config.clone(), bridge_stop.clone(), Arc::clone(&slot));
+            tokio::spawn(async move {
+                let started = move |state| {
+                    let _ = slot.set(state);
+                };
+                bridge::run(&config, started, stop).await
+            })
+        };
+        demo.watch(&slot, &simulator, args.time, &stop, &running)
+            .await;
+        println!("\nNo more events are made; waiting until every sink has what there is.");
+        simulator.stop_generating();
+        let quiet = demo.quiet(&slot, &simulator, &running).await;
+        bridge_stop.cancel();
+        running.await.context("the bridge ended unexpectedly")??;
+        served.cancel();
+        let ledger = simulator.ledger();
+        let stats = simulator.stats();
+        simulator.shutdown().await;
+        if !quiet {
+            println!("Not everything was published within {QUIET_DEADLINE:?}.");
+        }
+        let clean = demo.summary(&ledger).await?;
+        for app in &stats.apps {
+            println!(
+                "Requests: {}, most in any second {} (10 are allowed), refused {}.",
+                app.requests, app.max_in_second, app.refused_429
+            );
+        }
+        let overwritten: u64 = stats.rings.iter().map(|ring| ring.overwritten).sum();
+        if overwritten > 0 {
+            println!(
+                "{overwritten} events were overwritten at the simulated Agora before the request limit let anyone read them."
+            );
+        }
+        Ok(if clean && quiet {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    }
+
+    async fn simulator(&self, seed: u64, rate: f64, odd: f64) -> anyhow::Result<Simulator> {
+        let config = SimConfig {
+            seed,
+            apps: vec![SimApp {
+                app_id: self.app_id.clone(),
+                auth: SimAuth::Basic {
+                    key: "demo".into(),
+                    secret: "demo".into(),
+                },
+            }],
+            regions: REGIONS.map(str::to_owned).to_vec(),
+            load: Load {
+                events_per_second: rate,
+                odd,
+                ..Load::default()
+            },
+            ..SimConfig::default()
+        };
+        Simulator::start(config)
+            .await
+            .context("cannot start the simulator")
+    }
+
+    /// The demo's configuration, as a user would write it.
+    fn config(&mut self, dir: &Path, simulator: &Simulator) -> anyhow::Result<Config> {
+        let regions: Vec<String> = REGIONS
+            .iter()
+            .map(|region| {
+                format!(
+                    "{{ name = \"{region}\", base_url = \"{}\" }}",
+                    simulator.base_url(region)
+                )
+            })
+            .collect();
+        let mut toml = format!(
+            "[journal]\ndir = {:?}\nmax_bytes = \"1GiB\"\n\n[[apps]]\nname = \"{APP}\"\napp_id = \"{}\"\n\
+             auth = {{ basic = {{ key = \"demo\", secret_file = {:?} }} }}\nregions = [{}]\n\n",
+            dir.join("journal").display().to_string(),
+            self.app_id,
+            secret_file(dir)?.display().to_string(),
+            regions.join(", ")
+        );
+        if let Some(broker) = &self.kafka {
+            self.sinks.push("kafka");
+            let _ = writeln!(
+                toml,
+                "[sinks.kafka]\nbrokers = [{broker:?}]\ntopic = \"rtm-demo.{{stream}}_events\"\n\
+                 dead_letter_topic = \"rtm-demo.dead_letters\"\ncreate = true\n"
+            );
+        }
+        if let Some(url) = &self.nats {
+            self.sinks.push("nats");
+            let _ = writeln!(
+                toml,
+                "[sinks.nats]\nservers = [{url:?}]\nstream = \"{JETSTREAM}\"\nsubject = \"rtm_demo.{{region}}.{{stream}}_events\"\n\
+                 dead_letter_subject = \"rtm_demo.dead_letters\"\ncreate = {{ max_age = \"1h\" }}\n"
+            );
+        }
+        if self.sinks.is_empty() {
+            self.sinks.push("file");
+            let _ = writeln!(
+                toml,
+                "[sinks.file]\npath = {:?}",
+                self.file.display().to_string()
+            );
+        }
+        Ok(Config::parse(&toml)?)
+    }
+
+    /// The usual port if it is free, else any.
+    async fn admin(
+        &self,
+        slot: &admin::Slot,
+        served: &CancellationToken,
+    ) -> anyhow::Result<SocketAddr> {
+        let usual = SocketAddr::from(([127, 0, 0, 1], 9464));
+        match admin::serve(usual, Arc::clone(slot), served.clone()).await {
+            Ok(address) => Ok(address),
+            Err(_) => Ok(admin::serve(
+                SocketAddr::from(([127, 0, 0, 1], 0)),
+                Arc::clone(slot),
+                served.clone(),
+            )
+            .await?),
+        }
+    }
+
+    /// The live view, until the time is over, a signal comes or the bridge ends.
+    async fn watch<T>(
+        &self,
+        slot: &admin::Slot,
+        simulator: &Simulator,
+        time: Option<Duration>,
+        stop: &CancellationToken,
+        running: &tokio::task::JoinHandle<T>,
+    ) {
+        let terminal = std::io::stdout().is_terminal();
+        let view = ProgressBar::with_draw_target(
+            None,
+            if terminal {
+                ProgressDrawTarget::stdout()
+            } else {
+                ProgressDrawTarget::hidden()
+            },
+        );
+        if let Ok(style) = ProgressStyle::with_template("{msg}") {
+            view.set_style(style);
+        }
+        let interval = if terminal {
+            VIEW_INTERVAL.0
+        } else {
+            VIEW_INTERVAL.1
+        };
+        let started = Instant::now();
+        let mut seen = Seen::default();
+        let mut shown = false;
+        let mut ticks = tokio::time::interval(interval);
+        while !running.is_finished() && time.is_none_or(|time| started.elapsed() < time) {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                _ = ticks.tick() => {}
+            }
+            let Some(state) = slot.get() else { continue };
+            if !shown && self.confirmed(state) > 0 {
+                shown = true;
+                self.show_records().await;
+            }
+            let text = self.view(state, simulator, started.elapsed(), &mut seen);
+            if terminal {
+                view.set_message(text);
+                view.tick();
+            } else if started.elapsed() >= interval {
+                println!("{}", text.replace('\n', "  |"));
+            }
+        }
+        view.finish();
+    }
+
+    fn confirmed(&self, state: &State) -> u64 {
+        self.sinks
+            .iter()
+            .map(|sink| state.metrics.sink(APP, sink).confirmed.get())
+            .sum()
+    }
+
+    fn view(
+        &self,
+        state: &State,
+        simulator: &Simulator,
+        elapsed: Duration,
+        seen: &mut Seen,
+    ) -> String {
+        let stats = simulator.stats();
+        let rings = || {
+            REGIONS
+                .iter()
+                .flat_map(|region| ["user", "channel"].map(|stream| (*region, stream)))
+        };
+        let fetched: u64 = rings()
+            .map(|(region, stream)| state.metrics.ring(APP, region, stream).events_fetched.get())
+            .sum();
+        let requests: u64 = stats.apps.iter().map(|app| app.requests).sum();
+        let journal = state.journal.stats();
+        let mut text = format!(
+            "{:>4} s  fetched {fetched:>8}, {:>6.0}/s   requests {requests:>6}, {:>4.1}/s of 10   journal {:>5.1} MiB",
+            elapsed.as_secs(),
+            seen.fetched.rate(fetched),
+            seen.requests.rate(requests),
+            journal.bytes as f64 / f64::from(1 << 20),
+        );
+        for sink in &self.sinks {
+            let metrics = state.metrics.sink(APP, sink);
+            let age = &metrics.event_age;
+            let ages = seen.ages.entry(sink).or_default();
+            let (sum, count) = (age.get_sample_sum(), age.get_sample_count());
+            let mean = (count > ages.1).then(|| 1000.0 * (sum - ages.0) / (count - ages.1) as f64);
+            *ages = (sum, count);
+            let pending: u64 = journal
+                .lanes
+                .iter()
+                .flat_map(|lane| &lane.readers)
+                .filter(|reader| reader.name.as_str() == *sink)
+                .map(|reader| reader.pending_entries)
+                .sum();
+            let mean = mean.map_or_else(|| "   –".to_owned(), |mean| format!("{mean:>4.0} ms"));
+            let up = if state.is_up(sink) { "" } else { "  DOWN" };
+            let _ = write!(
+                text,
+                "\n        {sink:<6} confirmed {:>8}   mean age {mean}   pages waiting {pending:>4}{up}",
+                metrics.confirmed.get()
+            );
+        }
+        text
+    }
+
+    /// Waits until nothing waits anywhere.
+    async fn quiet<T>(
+        &self,
+        slot: &admin::Slot,
+        simulator: &Simulator,
+        running: &tokio::task::JoinHandle<T>,
+    ) -> bool {
+        let deadline = Instant::now() + QUIET_DEADLINE;
+        while Instant::now() < deadline && !running.is_finished() {
+            let waiting: u64 = simulator
+                .stats()
+                .rings
+                .iter()
+                .map(|ring| ring.waiting)
+                .sum();
+            let fetching = simulator
+                .ledger()
+                .pages
+                .iter()
+                .any(|page| page.finished_at_ms.is_none());
+            let pending = slot.get().is_none_or(|state| {
+                state
+                    .journal
+                    .stats()
+                    .lanes
+                    .iter()
+                    .flat_map(|lane| &lane.readers)
+                    .any(|reader| reader.pending_entries > 0)
+            });
+            if waiting == 0 && !fetching && !pending {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        false
+    }
+
+    /// The first records of each sink, as they are stored.
+    async fn show_records(&self) {
+        let mut records: Vec<String> = Vec::new();
+        let shown = self
+            .read(|_, stored| {
+                if records.len() < 2 && !stored.dead_letter {
+                    records.push(String::from_utf8_lossy(stored.payload).into_owned());
+                }
+            })
+            .await;
+        if shown.is_ok() {
+            println!("Two of the records:");
+            for record in records {
+                println!("  {record}");
+            }
+            println!();
+        }
+    }
+
+    /// Compares what was handed out with what each sink holds. True when nothing is missing and nothing is wrong.
+    async fn summary(&self, ledger: &Ledger) -> anyhow::Result<bool> {
+        let mut audits: BTreeMap<&'static str, Audit<'_>> = self
+            .sinks
+            .iter()
+            .map(|sink| (*sink, Audit::new(ledger)))
+            .collect();
+        self.read(|sink, stored| {
+            if let Some(audit) = audits.get_mut(sink) {
+                read_back::observe(audit, &self.app_id, stored);
+            }
+        })
+        .await?;
+        let findings: Vec<(&str, Findings)> = audits
+            .into_iter()
+            .map(|(sink, audit)| (sink, audit.finish()))
+            .collect();
+        let mut clean = true;
+        for (sink, findings) in &findings {
+            println!(
+                "\nRead back from {sink} and compared with what was handed out, event by event:"
+            );
+            println!("{findings}");
+            clean &= findings.clean();
+        }
+        println!(
+            "{}",
+            if clean {
+                "\nnothing missing"
+            } else {
+                "\nSOMETHING IS MISSING OR WRONG"
+            }
+        );
+        Ok(clean)
+    }
+
+    /// Reads every sink back.
+    async fn read(&self, mut each: impl FnMut(&'static str, &Stored<'_>)) -> anyhow::Result<()> {
+        for sink in &self.sinks {
+            match *sink {
+                "kafka" => {
+                    let mut client = ClientConfig::new();
+                    client.set(
+                        "bootstrap.servers",
+                        self.kafka.as_deref().unwrap_or_default(),
+                    );
+                    for (index, (topic, dead_letter)) in TOPICS.iter().enumerate() {
+                        // Partitions of two topics that hold one stream must not be taken for one another.
+                        let offset = i32::try_from(index).unwrap_or_default() * 10_000;
+                        tokio::task::block_in_place(|| {
+                            read_back::kafka(&client, topic, *dead_letter, |stored| {
+                                let partition = stored.partition + offset;
+                                each(
+                                    sink,
+                                    &Stored {
+                                        partition,
+                                        ..*stored
+                                    },
+                                );
+                            })
+                        })?;
+                    }
+                }
+                "nats" => {
+                    let client =
+                        async_nats::connect(self.nats.as_deref().unwrap_or_default()).await?;
+                    read_back::nats(
+                        &client,
+                        JETSTREAM,
+                        |subject| subject.ends_with(".dead_letters"),
+                        |stored| each(sink, stored),
+                    )
+                    .await?;
+                }
+                _ => read_back::file(&self.file, |stored| each(sink, stored))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the view showed last, to make rates of totals.
+#[derive(Default)]
+struct Seen {
+    fetched: Rate,
+    requests: Rate,
+    ages: BTreeMap<&'static str, (f64, u64)>,
+}
+
+/// The growth of a total, smoothed.
+#[derive(Default)]
+struct Rate {
+    last: Option<(Instant, u64)>,
+    per_second: f64,
+}
+
+impl Rate {
+    fn rate(&mut self, total: u64) -> f64 {
+        let now = Instant::now();
+        if let Some((then, before)) = self.last {
+            let seconds = (now - then).as_secs_f64().max(0.001);
+            let rate = total.saturating_sub(before) as f64 / seconds;
+            let weight = (-seconds / 2.0).exp();
+            self.per_second = weight * self.per_second + (1.0 - weight) * rate;
+        }
+        self.last = Some((now, total));
+        self.per_second
+    }
+}
+
+fn secret_file(dir: &Path) -> std::io::Result<PathBuf> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = dir.join("secret");
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)?
+        .write_all(b"demo\n")?;
+    Ok(path)
+}

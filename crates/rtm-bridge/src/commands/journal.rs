@@ -1,0 +1,127 @@
+//! `rtm-bridge journal stat`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use bytesize::ByteSize;
+use rtm_journal::{Inspection, Journal, LaneInspection, ReaderInspection};
+
+use super::{ConfigArgs, refuse};
+use crate::config::Config;
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum JournalCommand {
+    /// Size, lanes, cursors and what waits; reads only, also while the bridge runs
+    Stat(StatArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct StatArgs {
+    /// The journal's directory; without it, the configuration says
+    #[arg(long, value_name = "DIRECTORY")]
+    dir: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn journal(command: JournalCommand) -> anyhow::Result<ExitCode> {
+    let JournalCommand::Stat(args) = command;
+    let dir = match args.dir {
+        Some(dir) => dir,
+        None => match Config::load(&args.config.config) {
+            Ok(config) => config.journal.dir,
+            Err(error) => return Ok(refuse(&error)),
+        },
+    };
+    let inspection = Journal::inspect(&dir)?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&json(&inspection))?);
+    } else {
+        print(&dir, &inspection);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// For people.
+fn print(dir: &Path, found: &Inspection) {
+    let holder = match (found.in_use, found.in_use_by) {
+        (true, Some(process)) => format!("in use by process {process}"),
+        (true, None) => "in use".to_owned(),
+        (false, _) if found.clean => "closed cleanly".to_owned(),
+        (false, _) => "not closed: the last process died; the next start recovers it".to_owned(),
+    };
+    println!("{}: {holder}", dir.display());
+    println!(
+        "  size      {} in {} segment(s)",
+        ByteSize(found.bytes),
+        found.segments.len()
+    );
+    let entries: u64 = found.segments.iter().map(|segment| segment.entries).sum();
+    println!(
+        "  entries   {entries}, written by {} process(es)",
+        found.epochs.len()
+    );
+    if found.torn_bytes > 0 {
+        println!(
+            "  torn      {} at the end, which opening cuts off",
+            ByteSize(found.torn_bytes)
+        );
+    }
+    if found.damaged > 0 {
+        println!("  DAMAGED   {} place(s) cannot be read", found.damaged);
+    }
+    for lane in &found.lanes {
+        println!(
+            "  lane {}: {} entries pending, {}",
+            lane.name,
+            lane.entries,
+            ByteSize(lane.bytes)
+        );
+        for reader in &lane.readers {
+            let age = reader
+                .pending
+                .oldest_age
+                .map_or_else(String::new, |age| format!(", oldest {} s", age.as_secs()));
+            println!(
+                "    {:<12} committed through {}, pending {} entries, {}{age}",
+                reader.name,
+                reader.committed.0,
+                reader.pending.entries,
+                ByteSize(reader.pending.bytes)
+            );
+        }
+    }
+}
+
+/// For programs.
+fn json(found: &Inspection) -> serde_json::Value {
+    let reader = |reader: &ReaderInspection| {
+        serde_json::json!({
+            "name": reader.name,
+            "committed": reader.committed.0,
+            "pending_entries": reader.pending.entries,
+            "pending_bytes": reader.pending.bytes,
+            "oldest_pending_age_seconds": reader.pending.oldest_age.map(|age| age.as_secs_f64()),
+        })
+    };
+    let lane = |lane: &LaneInspection| {
+        serde_json::json!({
+            "name": lane.name,
+            "pending_entries": lane.entries,
+            "pending_bytes": lane.bytes,
+            "readers": lane.readers.iter().map(reader).collect::<Vec<_>>(),
+        })
+    };
+    serde_json::json!({
+        "in_use": found.in_use,
+        "clean": found.clean,
+        "bytes": found.bytes,
+        "segments": found.segments.len(),
+        "torn_bytes": found.torn_bytes,
+        "damaged": found.damaged,
+        "lanes": found.lanes.iter().map(lane).collect::<Vec<_>>(),
+    })
+}

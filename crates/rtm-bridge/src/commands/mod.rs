@@ -1,0 +1,122 @@
+//! What the command line can do, and the exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
+
+mod check;
+mod demo;
+mod journal;
+mod run;
+mod simulate;
+mod telemetry;
+
+/// Wrong usage or configuration: trying again without changing something cannot help.
+const USAGE: u8 = 2;
+
+const VERSION: &str = version();
+
+/// The version with the commit, as `--version` prints it.
+const fn version() -> &'static str {
+    match option_env!("RTM_BRIDGE_VERSION") {
+        Some(version) => version,
+        None => env!("CARGO_PKG_VERSION"),
+    }
+}
+
+/// Polls the Agora RTM event API and publishes every event to Kafka and NATS JetStream.
+///
+/// Reading an event deletes it at Agora. The bridge therefore makes every response durable in its own journal before
+/// anything else happens to it, and publishes from there, at least once and in order per key.
+#[derive(Debug, Parser)]
+#[command(name = "rtm-bridge", version = VERSION, after_help = "Start with: rtm-bridge demo")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the bridge until SIGTERM or SIGINT
+    Run(run::RunArgs),
+    /// Validate a configuration; with --connect also reach Agora's hosts and the brokers, without reading events
+    Check(check::CheckArgs),
+    /// Watch events flow: simulator, bridge and a sink in one process, nothing to install
+    Demo(demo::DemoArgs),
+    /// Run the stand-in for Agora's API alone, with load and faults
+    Simulate(simulate::SimulateArgs),
+    /// Look into a journal
+    #[command(subcommand)]
+    Journal(journal::JournalCommand),
+}
+
+/// Where the configuration is.
+#[derive(Debug, clap::Args)]
+struct ConfigArgs {
+    /// The configuration file
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        env = "RTM_BRIDGE_CONFIG",
+        default_value = "rtm-bridge.toml"
+    )]
+    config: PathBuf,
+}
+
+/// Runs what the command line asks for.
+#[must_use]
+pub fn main(cli: Cli) -> ExitCode {
+    let done = match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Check(args) => check::check(&args),
+        Command::Demo(args) => demo::demo(args),
+        Command::Simulate(args) => simulate::simulate(args),
+        Command::Journal(command) => journal::journal(command),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("rtm-bridge: {}", crate::chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Says what is wrong with a configuration.
+fn refuse(error: &dyn std::fmt::Display) -> ExitCode {
+    for line in error.to_string().lines() {
+        eprintln!("rtm-bridge: {line}");
+    }
+    ExitCode::from(USAGE)
+}
+
+/// A runtime with all of tokio's drivers.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+}
+
+/// A token that SIGTERM and SIGINT cancel.
+///
+/// # Errors
+///
+/// When the handlers cannot be installed.
+fn stop_on_signals() -> std::io::Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let cancel = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        cancel.cancel();
+    });
+    Ok(stop)
+}

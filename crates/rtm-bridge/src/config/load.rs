@@ -1,0 +1,474 @@
+//! From files and the environment to a [`Config`], or to problems that say what to do.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use figment::error::{Actual, Kind};
+use figment::providers::{Format, Toml};
+use figment::value::{Dict, Map, Value};
+use figment::{Figment, Metadata, Profile, Provider};
+use serde::Deserialize;
+
+use super::sinks::{FileConfig, KafkaConfig, NatsConfig, SinkConfig, StdoutConfig};
+use super::{AdminConfig, AppConfig, Config, JournalConfig, LogConfig, units, validate};
+
+/// The prefix of variables that lie over the file. The double underscore keeps clear of the variables that
+/// Kubernetes injects for a service that happens to be called `rtm-bridge`.
+const PREFIX: &str = "RTM_BRIDGE__";
+
+/// Leaf keys whose environment value is text even if it looks like a number or a list: `007` is not 7.
+const TEXT_KEYS: &[&str] = &[
+    "app_id", "dir", "key", "level", "name", "path", "secret", "token", "topic", "uid",
+];
+
+/// Keys that may stand in or below `auth`.
+const AUTH_KEYS: &[&str] = &[
+    "auth",
+    "basic",
+    "token",
+    "agora_token",
+    "key",
+    "uid",
+    "secret",
+    "secret_file",
+    "secret_env",
+    "token_file",
+    "token_env",
+    "user",
+    "password",
+    "password_file",
+    "password_env",
+    "jwt",
+    "jwt_file",
+    "seed_file",
+    "nkey_file",
+    "credentials_file",
+];
+
+/// A configuration that cannot be used, and every reason.
+#[derive(Debug)]
+pub struct ConfigError {
+    /// What is wrong, in the order found.
+    pub problems: Vec<Problem>,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The file, or the environment.
+    pub origin: String,
+    /// The key, such as `apps.0.regions.1`; empty for the whole file.
+    pub key: String,
+    /// What is wrong with it and what was expected.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.origin)?;
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.problems.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            problem.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+pub(super) fn load(file: &Path) -> Result<Config, ConfigError> {
+    // figment takes a missing file for an empty one, and a directory for an error without a name.
+    if let Err(error) = std::fs::File::open(file)
+        .and_then(|mut open| std::io::copy(&mut open, &mut std::io::sink()))
+    {
+        return Err(ConfigError {
+            problems: vec![Problem {
+                origin: file.display().to_string(),
+                key: String::new(),
+                message: format!(
+                    "cannot read the configuration: {error}; name another file with --config, or start with `rtm-bridge demo`"
+                ),
+            }],
+        });
+    }
+    let figment =
+        Figment::from(Toml::file_exact(file)).merge(Environment::new(std::env::vars_os()));
+    extract(&figment, &file.display().to_string())
+}
+
+pub(super) fn parse(toml: &str) -> Result<Config, ConfigError> {
+    extract(&Figment::from(Toml::string(toml)), "the configuration")
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    #[serde(default)]
+    admin: AdminConfig,
+    #[serde(default)]
+    log: LogConfig,
+    #[serde(default)]
+    journal: JournalConfig,
+    #[serde(default = "ten_seconds", deserialize_with = "units::duration")]
+    shutdown_deadline: Duration,
+    apps: Vec<AppConfig>,
+    sinks: BTreeMap<String, Value>,
+}
+
+fn ten_seconds() -> Duration {
+    Duration::from_secs(10)
+}
+
+fn extract(figment: &Figment, origin: &str) -> Result<Config, ConfigError> {
+    let raw: Raw = figment
+        .extract()
+        .map_err(|error| problems(error, origin, &[]))?;
+    let mut sinks = BTreeMap::new();
+    let mut found = Vec::new();
+    for (name, table) in &raw.sinks {
+        match sink(figment, name, table) {
+            Ok(sink) => {
+                sinks.insert(name.clone(), sink);
+            }
+            Err(SinkProblem::Figment(error)) => {
+                found.extend(problems(*error, origin, &["sinks", name]).problems)
+            }
+            Err(SinkProblem::Type(message)) => found.push(Problem {
+                origin: origin.to_owned(),
+                key: format!("sinks.{name}.type"),
+                message,
+            }),
+        }
+    }
+    let config = Config {
+        admin: raw.admin,
+        log: raw.log,
+        journal: raw.journal,
+        shutdown_deadline: raw.shutdown_deadline,
+        apps: raw.apps,
+        sinks,
+    };
+    for (key, message) in validate::problems(&config) {
+        found.push(Problem {
+            origin: origin.to_owned(),
+            key,
+            message,
+        });
+    }
+    if found.is_empty() {
+        Ok(config)
+    } else {
+        Err(ConfigError { problems: found })
+    }
+}
+
+enum SinkProblem {
+    Figment(Box<figment::Error>),
+    Type(String),
+}
+
+/// One sink, by its `type`, which defaults to its name.
+fn sink(figment: &Figment, name: &str, table: &Value) -> Result<SinkConfig, SinkProblem> {
+    if !validate::is_name(name) {
+        return Err(SinkProblem::Type(format!(
+            "a sink's name is {}",
+            validate::NAME
+        )));
+    }
+    let kind = table
+        .find_ref("type")
+        .and_then(|kind| kind.as_str())
+        .unwrap_or(name);
+    let path = format!("sinks.{name}");
+    let boxed = |error: figment::Error| SinkProblem::Figment(Box::new(error));
+    match kind {
+        "kafka" => Ok(SinkConfig::Kafka(Box::new(
+            figment.extract_inner::<KafkaConfig>(&path).map_err(boxed)?,
+        ))),
+        "nats" => Ok(SinkConfig::Nats(Box::new(
+            figment.extract_inner::<NatsConfig>(&path).map_err(boxed)?,
+        ))),
+        "file" => Ok(SinkConfig::File(
+            figment.extract_inner::<FileConfig>(&path).map_err(boxed)?,
+        )),
+        "stdout" => {
+            figment
+                .extract_inner::<StdoutConfig>(&path)
+                .map_err(boxed)?;
+            Ok(SinkConfig::Stdout)
+        }
+        other => Err(SinkProblem::Type(format!(
+            "unknown type `{other}`, expected one of `kafka`, `nats`, `stdout`, `file` (a sink with another name needs `type`)"
+        ))),
+    }
+}
+
+/// What figment found, with the file and the whole key, and without values where they may be secret.
+fn problems(error: figment::Error, origin: &str, prefix: &[&str]) -> ConfigError {
+    let problems = error
+        .into_iter()
+        .map(|error| {
+            let mut path: Vec<&str> = error.path.iter().map(String::as_str).collect();
+            if !path.starts_with(prefix) {
+                path.splice(0..0, prefix.iter().copied());
+            }
+            let origin = match &error.metadata {
+                Some(metadata) if metadata.name.contains("environment") => {
+                    metadata.name.to_string()
+                }
+                _ => origin.to_owned(),
+            };
+            // What follows `auth` may be a secret in the wrong place.
+            if let Some(auth) = path.iter().position(|part| *part == "auth") {
+                let known = |part: &&str| AUTH_KEYS.contains(part);
+                let kept = path[auth..].iter().take_while(|part| known(part)).count();
+                path.truncate(auth + kept);
+            }
+            let message = describe(&error.kind, is_sensitive(&path));
+            Problem {
+                origin,
+                key: path.join("."),
+                message,
+            }
+        })
+        .collect();
+    ConfigError { problems }
+}
+
+/// Whether a value at this key may be a secret, or hold one.
+fn is_sensitive(path: &[&str]) -> bool {
+    path.iter()
+        .any(|part| ["auth", "basic", "token", "secret", "password", "options"].contains(part))
+}
+
+fn describe(kind: &Kind, sensitive: bool) -> String {
+    match kind {
+        Kind::InvalidType(actual, expected) | Kind::InvalidValue(actual, expected) if sensitive => {
+            format!("expected {expected}, found {}", type_of(actual))
+        }
+        Kind::InvalidType(actual, expected) => format!("expected {expected}, found {actual}"),
+        Kind::InvalidValue(actual, expected) => format!("{actual} is not {expected}"),
+        Kind::UnknownField(field, known) => {
+            format!("unknown key `{field}`, expected one of {}", list(known))
+        }
+        Kind::UnknownVariant(variant, known) => {
+            let variant = if sensitive {
+                "this".to_owned()
+            } else {
+                format!("`{variant}`")
+            };
+            format!("{variant} is not one of {}", list(known))
+        }
+        Kind::MissingField(field) => format!("the key `{field}` is missing"),
+        Kind::DuplicateField(field) => format!("the key `{field}` stands twice"),
+        Kind::Message(_) if sensitive => {
+            "is not of the form expected; see the reference configuration".to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
+fn type_of(actual: &Actual) -> &'static str {
+    match actual {
+        Actual::Str(_) => "text",
+        Actual::Bool(_) => "a boolean",
+        Actual::Unsigned(_) | Actual::Signed(_) | Actual::Float(_) => "a number",
+        Actual::Map => "a table",
+        Actual::Seq => "a list",
+        _ => "something else",
+    }
+}
+
+fn list(known: &[&str]) -> String {
+    let quoted: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
+    quoted.join(", ")
+}
+
+/// Variables such as `RTM_BRIDGE__JOURNAL__DIR=/data`. Lists and tables in TOML's inline form.
+struct Environment {
+    variables: Vec<(String, String)>,
+}
+
+impl Environment {
+    fn new(
+        variables: impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
+    ) -> Environment {
+        let variables = variables
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter_map(|(name, value)| {
+                Some((name.strip_prefix(PREFIX)?.to_ascii_lowercase(), value))
+            })
+            .collect();
+        Environment { variables }
+    }
+}
+
+impl Provider for Environment {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(format!("the environment ({PREFIX}…)"))
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        let mut dict = Dict::new();
+        for (name, value) in &self.variables {
+            let path: Vec<&str> = name.split("__").collect();
+            let leaf = path.last().copied().unwrap_or_default();
+            let value = if TEXT_KEYS.contains(&leaf) {
+                Value::from(value.as_str())
+            } else {
+                value
+                    .parse()
+                    .unwrap_or_else(|_| Value::from(value.as_str()))
+            };
+            insert(&mut dict, &path, value);
+        }
+        Ok(Map::from([(Profile::Default, dict)]))
+    }
+}
+
+fn insert(dict: &mut Dict, path: &[&str], value: Value) {
+    let [first, rest @ ..] = path else { return };
+    if rest.is_empty() {
+        dict.insert((*first).to_owned(), value);
+        return;
+    }
+    let entry = dict
+        .entry((*first).to_owned())
+        .or_insert_with(|| Value::from(Dict::new()));
+    if let Value::Dict(_, inner) = entry {
+        insert(inner, rest, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    const MINIMAL: &str = r#"
+[journal]
+dir = "journal"
+
+[[apps]]
+name = "main"
+app_id = "876922cbca0098dff4323566daa89675"
+auth = { basic = { key = "k", secret = "canary-secret" } }
+regions = ["eu-west-1"]
+
+[sinks.stdout]
+"#;
+
+    #[test]
+    fn the_smallest_configuration_is_enough() {
+        let config = parse(MINIMAL).unwrap();
+        assert_eq!(config.apps[0].requests_per_second, 10);
+        assert!(matches!(config.sinks["stdout"], SinkConfig::Stdout));
+    }
+
+    #[test]
+    fn a_secret_never_appears_in_an_error_or_in_debug() {
+        let config = parse(MINIMAL).unwrap();
+        assert!(!format!("{config:?}").contains("canary-secret"));
+        for broken in [
+            r#"auth = "canary-secret""#,
+            r#"auth = { basic = "canary-secret" }"#,
+            r#"auth = { canary-secret = 1 }"#,
+            r#"auth = { basic = { key = "k", secret = ["canary-secret"] } }"#,
+        ] {
+            let toml = MINIMAL.replace(
+                r#"auth = { basic = { key = "k", secret = "canary-secret" } }"#,
+                broken,
+            );
+            let error = parse(&toml).unwrap_err();
+            assert!(
+                !error.to_string().contains("canary-secret"),
+                "{broken}: {error}"
+            );
+            assert!(error.to_string().contains("auth"), "{broken}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_environment_lies_over_the_file_and_text_stays_text() {
+        figment::Jail::expect_with(|jail| {
+            jail.create_file("rtm-bridge.toml", MINIMAL)?;
+            jail.set_env("RTM_BRIDGE__JOURNAL__MAX_BYTES", "1GiB");
+            jail.set_env("RTM_BRIDGE__JOURNAL__DIR", "007");
+            jail.set_env(
+                "RTM_BRIDGE__SINKS__KAFKA__BROKERS",
+                "[\"a:9092\", \"b:9092\"]",
+            );
+            // What Kubernetes injects for a service of the same name is not ours.
+            jail.set_env("RTM_BRIDGE_SERVICE_HOST", "10.0.0.1");
+            let config = load(Path::new("rtm-bridge.toml")).unwrap();
+            assert_eq!(config.journal.max_bytes, 1 << 30);
+            assert_eq!(config.journal.dir, PathBuf::from("007"));
+            let SinkConfig::Kafka(kafka) = &config.sinks["kafka"] else {
+                panic!("not kafka")
+            };
+            assert_eq!(kafka.brokers, ["a:9092", "b:9092"]);
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn an_unknown_variable_of_ours_is_refused_with_its_origin() {
+        figment::Jail::expect_with(|jail| {
+            jail.create_file("rtm-bridge.toml", MINIMAL)?;
+            jail.set_env("RTM_BRIDGE__JOURNAL__MAX_BITES", "1GiB");
+            let error = load(Path::new("rtm-bridge.toml")).unwrap_err().to_string();
+            assert!(
+                error.contains("max_bites") && error.contains("environment"),
+                "{error}"
+            );
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn every_problem_names_the_key_and_what_was_expected() {
+        for (from, to, says) in [
+            ("name = \"main\"", "nam = \"main\"", "unknown key `nam`"),
+            ("name = \"main\"", "name = \"a b\"", "apps.0.name"),
+            ("\"eu-west-1\"", "\"eu-west-9\"", "eu-west-1"),
+            (
+                "dir = \"journal\"",
+                "max_bytes = \"lots\"",
+                "journal.max_bytes",
+            ),
+            ("[sinks.stdout]", "[sinks.other]", "sinks.other.type"),
+            (
+                "[sinks.stdout]",
+                "[sinks.kafka]\nbrokers = [\"b:9092\"]\ntopic = \"{regoin}\"",
+                "unknown variable `{regoin}`",
+            ),
+            (
+                "[sinks.stdout]",
+                "[sinks.kafka]\nbrokers = []",
+                "sinks.kafka.brokers",
+            ),
+            (
+                "regions = [\"eu-west-1\"]",
+                "regions = [{ name = \"x\", base_url = \"http://example.com\" }]",
+                "apps.0.regions.0",
+            ),
+        ] {
+            let error = parse(&MINIMAL.replace(from, to)).unwrap_err().to_string();
+            assert!(error.contains(says), "{to}: {error}");
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! The configuration: TOML, environment over file, unknown keys refused, every problem with its file and key.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+mod load;
+mod sinks;
+mod template;
+mod units;
+mod validate;
+
+pub use load::{ConfigError, Problem};
+pub use sinks::{
+    CreateStream, FileConfig, KafkaConfig, KeyBy, NatsAuthConfig, NatsConfig, SinkConfig, TlsConfig,
+};
+pub use template::{ALL, STATIC, Template, Variable};
+pub use validate::is_name;
+
+/// The whole configuration, valid.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The admin endpoint.
+    pub admin: AdminConfig,
+    /// Logging.
+    pub log: LogConfig,
+    /// The journal.
+    pub journal: JournalConfig,
+    /// How long the sinks may go on publishing after SIGTERM before what is left waits in the journal.
+    pub shutdown_deadline: Duration,
+    /// The App IDs to poll.
+    pub apps: Vec<AppConfig>,
+    /// Where to publish, by sink name.
+    pub sinks: BTreeMap<String, SinkConfig>,
+}
+
+impl Config {
+    /// Reads `file`, lays the environment over it (`RTM_BRIDGE__SECTION__KEY`) and validates the whole.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] with every problem found, each with its file and key.
+    pub fn load(file: &Path) -> Result<Config, ConfigError> {
+        load::load(file)
+    }
+
+    /// As [`Config::load`], from text; for tests and the demo.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::load`].
+    pub fn parse(toml: &str) -> Result<Config, ConfigError> {
+        load::parse(toml)
+    }
+}
+
+/// `[admin]`: `/metrics`, `/healthz` and `/readyz`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminConfig {
+    /// Address to listen on. Default `127.0.0.1:9464`; port 0 takes a free one, which is logged.
+    pub listen: SocketAddr,
+}
+
+impl Default for AdminConfig {
+    fn default() -> AdminConfig {
+        AdminConfig {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9464)),
+        }
+    }
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// What to log: a level, or directives such as `info,rtm_source=debug`. Default `info`.
+    pub level: Option<String>,
+    /// How. Default `text`.
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people. Coloured on a terminal.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[journal]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JournalConfig {
+    /// Its directory. Default `/var/lib/rtm-bridge`.
+    pub dir: PathBuf,
+    /// Bound on its size. Default `4GiB`: about 500 million events at ten to one.
+    #[serde(deserialize_with = "units::size")]
+    pub max_bytes: u64,
+    /// Free disk space to leave alone. Default `256MiB`.
+    #[serde(deserialize_with = "units::size")]
+    pub min_free_bytes: u64,
+}
+
+impl Default for JournalConfig {
+    fn default() -> JournalConfig {
+        JournalConfig {
+            dir: PathBuf::from("/var/lib/rtm-bridge"),
+            max_bytes: 4 << 30,
+            min_free_bytes: 256 << 20,
+        }
+    }
+}
+
+/// One `[[apps]]`: an App ID, its regions and its credentials.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AppConfig {
+    /// The label in metrics, tags, topics and subjects.
+    pub name: String,
+    /// The App ID at Agora.
+    #[serde(deserialize_with = "units::text")]
+    pub app_id: String,
+    /// The credentials.
+    pub auth: AuthConfig,
+    /// Requests a second that this bridge may use of the App ID's. Default 10, which is all that Agora allows.
+    #[serde(default = "ten")]
+    pub requests_per_second: u32,
+    /// Region names of the built-in table, or `{ name, base_url }`.
+    pub regions: Vec<RegionConfig>,
+    /// Path of the user events below the project. Default `rtm/vendor/user_events`.
+    #[serde(default = "user_events_path")]
+    pub user_events_path: String,
+    /// Path of the channel events below the project. Default `rtm/vendor/channel_events`.
+    #[serde(default = "channel_events_path")]
+    pub channel_events_path: String,
+    /// What ends a request that has no answer. Default `30s`; nothing else does.
+    #[serde(default = "thirty_seconds", deserialize_with = "units::duration")]
+    pub request_deadline: Duration,
+    /// How long opening a connection may take. Default `10s`.
+    #[serde(default = "ten_seconds", deserialize_with = "units::duration")]
+    pub connect_timeout: Duration,
+    /// A proxy for Agora, such as `http://proxy:3128`. Default: the system's (`HTTPS_PROXY`), or none.
+    #[serde(default)]
+    pub proxy: Option<String>,
+    /// A PEM file with further certificate authorities for Agora. Default: none.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+}
+
+fn ten() -> u32 {
+    10
+}
+
+fn user_events_path() -> String {
+    "rtm/vendor/user_events".to_owned()
+}
+
+fn channel_events_path() -> String {
+    "rtm/vendor/channel_events".to_owned()
+}
+
+fn thirty_seconds() -> Duration {
+    Duration::from_secs(30)
+}
+
+fn ten_seconds() -> Duration {
+    Duration::from_secs(10)
+}
+
+/// `auth`: one of three.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum AuthConfig {
+    /// `Authorization: Basic`.
+    Basic(BasicConfig),
+    /// A version 006 token: `x-agora-token` and `x-agora-uid`.
+    Token(TokenConfig),
+    /// A version 007 token: `Authorization: agora token=…`.
+    AgoraToken(AgoraTokenConfig),
+}
+
+/// Basic credentials. Exactly one of `secret`, `secret_file`, `secret_env`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BasicConfig {
+    /// The API key.
+    #[serde(deserialize_with = "units::text")]
+    pub key: String,
+    /// The API secret, inline: warned about.
+    #[serde(default)]
+    pub secret: Option<InlineSecret>,
+    /// A file that holds it; read again when it changes.
+    #[serde(default)]
+    pub secret_file: Option<PathBuf>,
+    /// An environment variable that holds it.
+    #[serde(default)]
+    pub secret_env: Option<String>,
+}
+
+/// A version 006 token and the uid it was made for. Exactly one of `token`, `token_file`, `token_env`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenConfig {
+    /// The uid that the token was made for.
+    #[serde(deserialize_with = "units::text")]
+    pub uid: String,
+    /// The token, inline: warned about.
+    #[serde(default)]
+    pub token: Option<InlineSecret>,
+    /// A file that holds it; read again when it changes.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+    /// An environment variable that holds it.
+    #[serde(default)]
+    pub token_env: Option<String>,
+}
+
+/// A version 007 token. Exactly one of `token`, `token_file`, `token_env`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgoraTokenConfig {
+    /// The token, inline: warned about.
+    #[serde(default)]
+    pub token: Option<InlineSecret>,
+    /// A file that holds it; read again when it changes.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+    /// An environment variable that holds it.
+    #[serde(default)]
+    pub token_env: Option<String>,
+}
+
+/// A secret that stands in the file itself. Never printed.
+#[derive(Debug, Clone)]
+pub struct InlineSecret(pub secrecy::SecretString);
+
+impl<'de> Deserialize<'de> for InlineSecret {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<InlineSecret, D::Error> {
+        units::text(deserializer).map(|text| InlineSecret(text.into()))
+    }
+}
+
+/// A region: a name of the built-in table, or a name and a base URL.
+#[derive(Debug, Clone)]
+pub struct RegionConfig {
+    /// The tag. A name, and no promise that the host reads that region's store alone.
+    pub name: String,
+    /// The base URL; may have a path. None: the table's.
+    pub base_url: Option<String>,
+    /// Accept `http://` to a host that is not loopback. Shown in a metric.
+    pub allow_insecure_http: bool,
+}
+
+impl<'de> Deserialize<'de> for RegionConfig {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<RegionConfig, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            name: String,
+            base_url: String,
+            #[serde(default)]
+            allow_insecure_http: bool,
+        }
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = RegionConfig;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a region's name, or { name = \"…\", base_url = \"https://…\" }")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<RegionConfig, E> {
+                Ok(RegionConfig {
+                    name: name.to_owned(),
+                    base_url: None,
+                    allow_insecure_http: false,
+                })
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(
+                self,
+                map: A,
+            ) -> Result<RegionConfig, A::Error> {
+                let table = Table::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
+                Ok(RegionConfig {
+                    name: table.name,
+                    base_url: Some(table.base_url),
+                    allow_insecure_http: table.allow_insecure_http,
+                })
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}

@@ -1,0 +1,304 @@
+//! `[sinks.<name>]`: where to publish.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::{InlineSecret, units};
+
+/// One sink, by its `type`; a sink named `kafka`, `nats`, `stdout` or `file` needs none.
+#[derive(Debug, Clone)]
+pub enum SinkConfig {
+    /// Kafka.
+    Kafka(Box<KafkaConfig>),
+    /// NATS JetStream.
+    Nats(Box<NatsConfig>),
+    /// One JSON document a line on standard output.
+    Stdout,
+    /// One JSON document a line in a file.
+    File(FileConfig),
+}
+
+/// What a Kafka record is keyed by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyBy {
+    /// The user for user events, the channel for channel events.
+    #[default]
+    Auto,
+    /// The user.
+    UserId,
+    /// The channel; the user for user events, which have none.
+    ChannelId,
+    /// Nothing: no order.
+    None,
+}
+
+/// A sink of type `kafka`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KafkaConfig {
+    /// Only to tell the type where the sink has another name.
+    #[serde(default, rename = "type")]
+    pub kind: Option<String>,
+    /// Bootstrap brokers, `host:port`.
+    pub brokers: Vec<String>,
+    /// Topic template; variables `{app} {app_id} {region} {stream}`. Default `rtm.{stream}_events`.
+    #[serde(default = "kafka_topic")]
+    pub topic: String,
+    /// Topic template of dead letters. Default `rtm.dead_letters`.
+    #[serde(default = "kafka_dead_letters")]
+    pub dead_letter_topic: String,
+    /// What records are keyed by. Default `auto`: the user for user events, the channel for channel events.
+    #[serde(default)]
+    pub key: KeyBy,
+    /// Whether the tags also go into headers. Default false: one header doubles what librdkafka spends on a record.
+    #[serde(default)]
+    pub headers: bool,
+    /// Whether to create missing topics at start. Default false: the broker's auto-creation decides.
+    #[serde(default)]
+    pub create: bool,
+    /// Partitions of a created topic. Default: the broker's default.
+    #[serde(default)]
+    pub partitions: Option<i32>,
+    /// Replication factor of a created topic. Default: the broker's default.
+    #[serde(default)]
+    pub replication_factor: Option<i32>,
+    /// Any option of librdkafka by its name, such as `"security.protocol" = "SASL_SSL"`.
+    #[serde(default)]
+    pub options: BTreeMap<String, OptionValue>,
+    /// As `options`, each value read from a file: `"sasl.password" = "/run/secrets/kafka"`.
+    #[serde(default)]
+    pub option_files: BTreeMap<String, PathBuf>,
+    /// As `options`, each value read from an environment variable.
+    #[serde(default)]
+    pub option_env: BTreeMap<String, String>,
+}
+
+fn kafka_topic() -> String {
+    "rtm.{stream}_events".to_owned()
+}
+
+fn kafka_dead_letters() -> String {
+    "rtm.dead_letters".to_owned()
+}
+
+/// An option of librdkafka: text, a number or a boolean. Never printed, for it may be a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct OptionValue(pub String);
+
+impl std::fmt::Debug for OptionValue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[REDACTED]")
+    }
+}
+
+impl<'de> Deserialize<'de> for OptionValue {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<OptionValue, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = OptionValue;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("text, a number or a boolean")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<OptionValue, E> {
+                Ok(OptionValue(text.to_owned()))
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<OptionValue, E> {
+                Ok(OptionValue(number.to_string()))
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<OptionValue, E> {
+                Ok(OptionValue(number.to_string()))
+            }
+
+            fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<OptionValue, E> {
+                Ok(OptionValue(number.to_string()))
+            }
+
+            fn visit_bool<E: serde::de::Error>(self, truth: bool) -> Result<OptionValue, E> {
+                Ok(OptionValue(truth.to_string()))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// A sink of type `nats`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NatsConfig {
+    /// Only to tell the type where the sink has another name.
+    #[serde(default, rename = "type")]
+    pub kind: Option<String>,
+    /// Server URLs.
+    pub servers: Vec<String>,
+    /// The JetStream stream that stores the subjects.
+    pub stream: String,
+    /// Subject template; variables `{app} {app_id} {region} {stream} {type} {user_id} {channel_id}`, escaped.
+    /// Default `rtm.{app}.{region}.{stream}_events`.
+    #[serde(default = "nats_subject")]
+    pub subject: String,
+    /// Subject template of dead letters; variables `{app} {app_id} {region} {stream}`. Default `rtm.{app}.dead_letters`.
+    #[serde(default = "nats_dead_letters")]
+    pub dead_letter_subject: String,
+    /// Whether the tags also go into headers. Default false; `Nats-Msg-Id` and `Nats-Expected-Stream` always do.
+    #[serde(default)]
+    pub headers: bool,
+    /// Credentials. Default: none.
+    #[serde(default)]
+    pub auth: Option<NatsAuthConfig>,
+    /// TLS. Default: as the URL's scheme says.
+    #[serde(default)]
+    pub tls: TlsConfig,
+    /// How long an acknowledgement may take before the record is published again. Default `5s`.
+    #[serde(default = "five_seconds", deserialize_with = "units::duration")]
+    pub ack_timeout: Duration,
+    /// Records in flight at most. Default 4000.
+    #[serde(default = "four_thousand")]
+    pub in_flight: usize,
+    /// Creates the stream at start when it is missing. Default: it must exist.
+    #[serde(default)]
+    pub create: Option<CreateStream>,
+}
+
+fn nats_subject() -> String {
+    "rtm.{app}.{region}.{stream}_events".to_owned()
+}
+
+fn nats_dead_letters() -> String {
+    "rtm.{app}.dead_letters".to_owned()
+}
+
+fn five_seconds() -> Duration {
+    Duration::from_secs(5)
+}
+
+fn four_thousand() -> usize {
+    4000
+}
+
+/// `auth` of a NATS sink: one of five.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum NatsAuthConfig {
+    /// A `.creds` file.
+    CredentialsFile(PathBuf),
+    /// A file with an NKey seed.
+    NkeyFile(PathBuf),
+    /// A JWT and its seed, each in a file.
+    Jwt(JwtConfig),
+    /// A user and a password.
+    Password(PasswordConfig),
+    /// A token in a file.
+    TokenFile(PathBuf),
+}
+
+/// A JWT and its NKey seed.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JwtConfig {
+    /// The file with the JWT.
+    pub jwt_file: PathBuf,
+    /// The file with the seed.
+    pub seed_file: PathBuf,
+}
+
+/// A user and a password. Exactly one of `password`, `password_file`, `password_env`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PasswordConfig {
+    /// The user.
+    #[serde(deserialize_with = "units::text")]
+    pub user: String,
+    /// The password, inline: warned about.
+    #[serde(default)]
+    pub password: Option<InlineSecret>,
+    /// A file that holds it.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// An environment variable that holds it.
+    #[serde(default)]
+    pub password_env: Option<String>,
+}
+
+/// `tls` of a NATS sink.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsConfig {
+    /// Refuse a server without TLS. Default false; `tls://` in a URL says the same.
+    pub required: bool,
+    /// A PEM file with further certificate authorities.
+    pub ca_file: Option<PathBuf>,
+    /// The client's certificate chain, PEM.
+    pub cert_file: Option<PathBuf>,
+    /// The client's key, PEM.
+    pub key_file: Option<PathBuf>,
+}
+
+/// `create` of a NATS sink: the stream to create when it is missing.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateStream {
+    /// Its subjects. Default: those that the subject templates cover.
+    #[serde(default)]
+    pub subjects: Vec<String>,
+    /// Bound on its size. Default: none.
+    #[serde(default, deserialize_with = "optional_size")]
+    pub max_bytes: Option<u64>,
+    /// Bound on a message's age. Default: none.
+    #[serde(default, deserialize_with = "optional_duration")]
+    pub max_age: Option<Duration>,
+    /// Replicas. Default 1.
+    #[serde(default = "one")]
+    pub replicas: usize,
+    /// How long the server remembers record ids. Default `2m`, the server's own.
+    #[serde(default = "two_minutes", deserialize_with = "units::duration")]
+    pub duplicate_window: Duration,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn two_minutes() -> Duration {
+    Duration::from_secs(120)
+}
+
+fn optional_size<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u64>, D::Error> {
+    units::size(deserializer).map(Some)
+}
+
+fn optional_duration<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
+    units::duration(deserializer).map(Some)
+}
+
+/// A sink of type `file`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileConfig {
+    /// Only to tell the type where the sink has another name.
+    #[serde(default, rename = "type")]
+    pub kind: Option<String>,
+    /// The file to append to.
+    pub path: PathBuf,
+}
+
+/// A sink of type `stdout`, which has no keys.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StdoutConfig {
+    /// Only to tell the type where the sink has another name.
+    #[serde(default, rename = "type")]
+    #[allow(dead_code, reason = "read by the loader from the raw table")]
+    pub(super) kind: Option<String>,
+}

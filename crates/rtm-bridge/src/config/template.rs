@@ -1,0 +1,169 @@
+//! Templates of topics and subjects: literal text with `{variables}`.
+
+use std::fmt::Write;
+
+/// A parsed template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template {
+    parts: Vec<Part>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Literal(String),
+    Variable(Variable),
+}
+
+/// What a template may name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Variable {
+    /// The `name` of the app.
+    App,
+    /// Its App ID.
+    AppId,
+    /// The name of the region that the event was read from.
+    Region,
+    /// `user` or `channel`.
+    Stream,
+    /// The event's type, escaped.
+    Type,
+    /// The event's user, escaped.
+    UserId,
+    /// The event's channel, escaped; the marker of the empty token for user events.
+    ChannelId,
+}
+
+/// The variables whose values come from configuration alone.
+pub const STATIC: &[Variable] = &[
+    Variable::App,
+    Variable::AppId,
+    Variable::Region,
+    Variable::Stream,
+];
+
+/// All variables.
+pub const ALL: &[Variable] = &[
+    Variable::App,
+    Variable::AppId,
+    Variable::Region,
+    Variable::Stream,
+    Variable::Type,
+    Variable::UserId,
+    Variable::ChannelId,
+];
+
+impl Variable {
+    fn name(self) -> &'static str {
+        match self {
+            Variable::App => "app",
+            Variable::AppId => "app_id",
+            Variable::Region => "region",
+            Variable::Stream => "stream",
+            Variable::Type => "type",
+            Variable::UserId => "user_id",
+            Variable::ChannelId => "channel_id",
+        }
+    }
+}
+
+impl Template {
+    /// Parses `text`, in which only the variables in `allowed` may stand.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that names the unknown variable and lists the known ones, or the brace that has no partner.
+    pub fn parse(text: &str, allowed: &[Variable]) -> Result<Template, String> {
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while let Some(open) = rest.find(['{', '}']) {
+            if rest[open..].starts_with('}') {
+                return Err(format!("`{text}` has a `}}` without its `{{`"));
+            }
+            let Some(length) = rest[open..].find('}') else {
+                return Err(format!("`{text}` has a `{{` without its `}}`"));
+            };
+            if open > 0 {
+                parts.push(Part::Literal(rest[..open].to_owned()));
+            }
+            let name = &rest[open + 1..open + length];
+            let variable = allowed
+                .iter()
+                .find(|variable| variable.name() == name)
+                .ok_or_else(|| {
+                    let known: Vec<String> = allowed
+                        .iter()
+                        .map(|known| format!("{{{}}}", known.name()))
+                        .collect();
+                    format!(
+                        "unknown variable `{{{name}}}` in `{text}`; known here: {}",
+                        known.join(" ")
+                    )
+                })?;
+            parts.push(Part::Variable(*variable));
+            rest = &rest[open + length + 1..];
+        }
+        if !rest.is_empty() {
+            parts.push(Part::Literal(rest.to_owned()));
+        }
+        if parts.is_empty() {
+            return Err("is empty".to_owned());
+        }
+        Ok(Template { parts })
+    }
+
+    /// Whether every variable is in `variables`.
+    #[must_use]
+    pub fn uses_only(&self, variables: &[Variable]) -> bool {
+        self.parts.iter().all(|part| {
+            matches!(part, Part::Literal(_))
+                || variables.iter().any(|v| *part == Part::Variable(*v))
+        })
+    }
+
+    /// The template with each variable replaced by what `value` writes for it.
+    pub fn render(&self, mut value: impl FnMut(Variable, &mut String)) -> String {
+        let mut rendered = String::with_capacity(64);
+        for part in &self.parts {
+            match part {
+                Part::Literal(text) => rendered.push_str(text),
+                Part::Variable(variable) => value(*variable, &mut rendered),
+            }
+        }
+        rendered
+    }
+
+    /// The template with every variable replaced by `value`, for validation and for subjects to subscribe to.
+    #[must_use]
+    pub fn with_all(&self, value: &str) -> String {
+        self.render(|_, rendered| {
+            let _ = rendered.write_str(value);
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_replaced() {
+        let template = Template::parse("rtm.{app}.{stream}_events", STATIC).unwrap();
+        let name = template.render(|variable, text| text.push_str(variable.name()));
+        assert_eq!(name, "rtm.app.stream_events");
+        assert_eq!(template.with_all("*"), "rtm.*.*_events");
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, says) in [
+            ("rtm.{regoin}", "unknown variable `{regoin}`"),
+            ("rtm.{user_id}", "unknown variable `{user_id}`"),
+            ("rtm.{app", "without its `}`"),
+            ("rtm.app}", "without its `{`"),
+            ("", "is empty"),
+        ] {
+            let error = Template::parse(text, STATIC).unwrap_err();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+    }
+}

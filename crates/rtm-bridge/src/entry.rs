@@ -1,0 +1,104 @@
+//! A journal entry: what was known when a page was fetched, and the page's body as it came.
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 1 | version of this layout: 1 |
+//! | 4 | length of the tags, little endian |
+//! | … | the tags: [`Tags`] as JSON |
+//! | … | the body, byte for byte |
+//!
+//! Tags are stored with the page because the configuration may have changed by the time it is published.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use rtm_source::Page;
+use serde::{Deserialize, Serialize};
+
+const VERSION: u8 = 1;
+
+/// Upper bound on what [`encode`] adds to a body: names of 64 bytes and request ids of 256, escaped.
+pub const OVERHEAD: usize = 8 << 10;
+
+/// What the bridge knew of a page that the page does not say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tags<'a> {
+    /// The app's name.
+    pub app: Cow<'a, str>,
+    /// The App ID.
+    pub app_id: Cow<'a, str>,
+    /// The region that was polled.
+    pub region: Cow<'a, str>,
+    /// `user` or `channel`.
+    pub stream: Cow<'a, str>,
+    /// When the response was complete, in milliseconds since the Unix epoch.
+    pub fetched_at: i64,
+    /// The HTTP status.
+    pub status: u16,
+    /// The response's request id, of its body or else of its headers: Agora's support asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<Cow<'a, str>>,
+    /// Whether the response was whole.
+    pub complete: bool,
+}
+
+/// The entry for a page.
+#[must_use]
+pub fn encode(app: &str, app_id: &str, page: &Page) -> Vec<u8> {
+    let tags = Tags {
+        app: app.into(),
+        app_id: app_id.into(),
+        region: page.ring.region.name().into(),
+        stream: page.ring.stream.as_str().into(),
+        fetched_at: page.fetched_at.as_millisecond(),
+        status: page.status,
+        request_id: page
+            .request_id
+            .as_deref()
+            .map(|id| Cow::Borrowed(truncate(id, 256))),
+        complete: page.complete,
+    };
+    let json = serde_json::to_vec(&tags).unwrap_or_default();
+    let mut entry = Vec::with_capacity(5 + json.len() + page.body.len());
+    entry.push(VERSION);
+    entry.extend_from_slice(&u32::try_from(json.len()).unwrap_or(u32::MAX).to_le_bytes());
+    entry.extend_from_slice(&json);
+    entry.extend_from_slice(&page.body);
+    entry
+}
+
+/// `text` up to `bytes`, cut between characters.
+fn truncate(text: &str, bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes)]
+}
+
+/// The tags and the body of an entry; the body shares the entry's memory.
+///
+/// # Errors
+///
+/// [`EntryError`] when the entry is of a layout that this version does not know.
+pub fn decode(entry: &Bytes) -> Result<(Tags<'_>, Bytes), EntryError> {
+    let (&version, rest) = entry.split_first().ok_or(EntryError::Short)?;
+    if version != VERSION {
+        return Err(EntryError::Version(version));
+    }
+    let (length, rest) = rest.split_first_chunk::<4>().ok_or(EntryError::Short)?;
+    let length = u32::from_le_bytes(*length) as usize;
+    let json = rest.get(..length).ok_or(EntryError::Short)?;
+    let tags = serde_json::from_slice(json)?;
+    Ok((tags, entry.slice(5 + length..)))
+}
+
+/// An entry that cannot be read. The journal's checksum held, so another version wrote it.
+#[derive(Debug, thiserror::Error)]
+pub enum EntryError {
+    /// It ends too soon.
+    #[error("the entry is too short")]
+    Short,
+    /// Its layout is of another version.
+    #[error("the entry has layout {0}, and this version reads {VERSION}")]
+    Version(u8),
+    /// Its tags are not what was expected.
+    #[error("the entry's tags cannot be read")]
+    Tags(#[from] serde_json::Error),
+}

@@ -1,0 +1,63 @@
+//! The bridge from Agora's RTM event API to Kafka and NATS JetStream.
+//!
+//! Read [`bridge`] first: the data path is there, top to bottom.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`bridge`] | run, poll, publish, deliver |
+//! | [`config`] | TOML and environment to valid types |
+//! | [`assemble`] | configuration to the parts of a bridge |
+//! | [`entry`] | what a journal entry holds |
+//! | [`record`] | journal entry to records: decode, tag, route |
+//! | [`metrics`] | every metric |
+//! | [`state`] | what is going on now: readiness, gauges |
+//! | [`admin`] | `/metrics`, `/healthz`, `/readyz` |
+//! | [`read_back`] | what sinks hold, for the demo and the trials |
+//! | [`commands`] | what the command line can do |
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub mod admin;
+pub mod assemble;
+pub mod bridge;
+pub mod commands;
+pub mod config;
+pub mod entry;
+pub mod metrics;
+pub mod read_back;
+pub mod record;
+pub mod state;
+
+/// The commit that this was built from, or `unknown`.
+pub const COMMIT: &str = match option_env!("RTM_BRIDGE_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+
+/// An error and all of its sources, on one line, control characters escaped.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let part = error.to_string();
+        // Some libraries print their source themselves.
+        if !text.ends_with(&part) {
+            text.push_str(": ");
+            text.push_str(&part);
+        }
+        source = error.source();
+    }
+    if text.contains(char::is_control) {
+        text = text
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
+    }
+    text
+}
+
+/// A lock whose holder's panic is not ours: every holder leaves the value whole.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

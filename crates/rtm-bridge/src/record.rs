@@ -1,0 +1,483 @@
+//! From a journal entry to records: decode, tag, route.
+//!
+//! The payload is an envelope: tags and normalised fields on top, always of the same types, and the event inside,
+//! verbatim. It is spliced around the raw event, so nothing that nobody knows yet is lost, and no tree is built.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use jiff::Timestamp as Time;
+use rtm_journal::Entry;
+use rtm_sink::{Headers, Reason, Record, RecordId, Timestamp, Topic};
+use rtm_sink_nats::escape_token;
+use rtm_source::Event;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::config::{KeyBy, STATIC, Template, Variable};
+use crate::entry::{self, EntryError, Tags};
+
+/// Bound on what a dead letter repeats of a payload that the broker has refused twice.
+const TRUNCATED_BYTES: usize = 64 << 10;
+
+/// How one sink wants its records.
+#[derive(Debug, Clone)]
+pub struct Routes {
+    /// Topics or subjects of events.
+    pub topic: Template,
+    /// Topics or subjects of dead letters.
+    pub dead_letters: Template,
+    /// What records are keyed by.
+    pub key: KeyBy,
+    /// Whether the tags also go into headers.
+    pub headers: bool,
+}
+
+/// Makes records for one sink. Remembers the names of topics, so that they are formatted once.
+#[derive(Debug)]
+pub struct Router {
+    routes: Routes,
+    topics: HashMap<(String, String, String), (Topic, Topic)>,
+}
+
+/// What one journal entry becomes.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// Its events and its rejects, in the page's order.
+    pub records: Vec<Record>,
+    /// The `ms` of each record's event, for its age; none for dead letters and for events that give no time.
+    pub times: Vec<Option<i64>>,
+    /// Why each record is a dead letter; none for events.
+    pub rejects: Vec<Option<&'static str>>,
+}
+
+impl Router {
+    /// A router for one sink.
+    #[must_use]
+    pub fn new(routes: Routes) -> Router {
+        Router {
+            routes,
+            topics: HashMap::new(),
+        }
+    }
+
+    /// The records of a journal entry, in the page's order: one for each event, one dead letter for each reject.
+    ///
+    /// # Errors
+    ///
+    /// [`EntryError`] for an entry of another version. One odd event is a dead letter, and never an error.
+    pub fn page(&mut self, journaled: &Entry) -> Result<Page, EntryError> {
+        let (tags, body) = entry::decode(&journaled.bytes)?;
+        let decoded = rtm_source::decode(&body);
+        let (topic, dead_letters) = self.topics(&tags);
+        let dynamic = (!self.routes.topic.uses_only(STATIC)).then_some(&self.routes.topic);
+        let shared = Shared::new(&tags, journaled.position.0);
+        let mut page = Page {
+            records: Vec::with_capacity(decoded.events.len()),
+            times: Vec::with_capacity(decoded.events.len()),
+            rejects: Vec::with_capacity(decoded.events.len()),
+        };
+        for item in &decoded.events {
+            let id = |offset| RecordId {
+                epoch: journaled.epoch.0,
+                position: journaled.position.0,
+                offset,
+            };
+            match item {
+                Ok(event) => {
+                    let topic = match dynamic {
+                        None => topic.clone(),
+                        Some(template) => Topic::from(subject(template, &tags, event)),
+                    };
+                    page.times.push(event.ms);
+                    page.rejects.push(None);
+                    page.records.push(self.event(
+                        event,
+                        id(event.offset),
+                        topic,
+                        &tags,
+                        &shared,
+                        &body,
+                    ));
+                }
+                Err(reject) => {
+                    page.times.push(None);
+                    page.rejects.push(Some(reject.reason));
+                    let why = Reason {
+                        code: reject.reason,
+                        message: reject.message.to_string(),
+                    };
+                    let topic = dead_letters.clone();
+                    page.records.push(dead_letter(
+                        id(reject.offset),
+                        topic,
+                        &tags,
+                        &shared,
+                        &why,
+                        reject.raw,
+                        false,
+                    ));
+                }
+            }
+        }
+        Ok(page)
+    }
+
+    /// The dead letter for a record that the broker refused: its payload, the reason, and the same id.
+    ///
+    /// `again` says that the broker has refused the dead letter too: the payload is cut.
+    ///
+    /// # Errors
+    ///
+    /// As [`Router::page`].
+    pub fn refused(
+        &mut self,
+        journaled: &Entry,
+        record: &Record,
+        why: &Reason,
+        again: bool,
+    ) -> Result<Record, EntryError> {
+        let (tags, _) = entry::decode(&journaled.bytes)?;
+        let (_, dead_letters) = self.topics(&tags);
+        let shared = Shared::new(&tags, journaled.position.0);
+        Ok(dead_letter(
+            record.id,
+            dead_letters,
+            &tags,
+            &shared,
+            why,
+            &record.payload,
+            again,
+        ))
+    }
+
+    /// The dead letter for a whole entry that this version cannot read, and its reason.
+    pub fn unreadable(&mut self, journaled: &Entry, error: &EntryError) -> (Record, &'static str) {
+        let why = Reason {
+            code: "unreadable",
+            message: crate::chain(error),
+        };
+        let nobody = Cow::Borrowed("unknown");
+        let tags = Tags {
+            app: nobody.clone(),
+            app_id: nobody.clone(),
+            region: nobody.clone(),
+            stream: nobody,
+            fetched_at: jiff::Timestamp::try_from(journaled.appended_at)
+                .map_or(0, |time| time.as_millisecond()),
+            status: 0,
+            request_id: None,
+            complete: false,
+        };
+        let shared = Shared::new(&tags, journaled.position.0);
+        let id = RecordId {
+            epoch: journaled.epoch.0,
+            position: journaled.position.0,
+            offset: 0,
+        };
+        let (_, topic) = self.topics(&tags);
+        (
+            dead_letter(id, topic, &tags, &shared, &why, &journaled.bytes, false),
+            why.code,
+        )
+    }
+
+    /// The topics of events and of dead letters; of events only where the template names no part of the event.
+    fn topics(&mut self, tags: &Tags<'_>) -> (Topic, Topic) {
+        let known = (
+            tags.app.to_string(),
+            tags.region.to_string(),
+            tags.stream.to_string(),
+        );
+        let routes = &self.routes;
+        self.topics
+            .entry(known)
+            .or_insert_with(|| {
+                let render = |template: &Template| {
+                    Topic::from(template.render(|variable, text| static_part(variable, tags, text)))
+                };
+                (render(&routes.topic), render(&routes.dead_letters))
+            })
+            .clone()
+    }
+
+    fn event(
+        &self,
+        event: &Event<'_>,
+        id: RecordId,
+        topic: Topic,
+        tags: &Tags<'_>,
+        shared: &Shared,
+        body: &Bytes,
+    ) -> Record {
+        let user = self.routes.key == KeyBy::UserId
+            || (self.routes.key == KeyBy::Auto && tags.stream == "user");
+        let key = match (&event.channel_id, self.routes.key) {
+            (_, KeyBy::None) => None,
+            (Some(channel), _) if !user => Some(channel),
+            _ => Some(&event.user_id),
+        };
+        let event_key = event_key(tags, event);
+        let headers = if self.routes.headers {
+            shared.headers(id, Some(&event_key))
+        } else {
+            Headers::new()
+        };
+        Record {
+            id,
+            topic,
+            key: key.map(|text| share(body, text)).unwrap_or_default(),
+            timestamp: Timestamp(record_time(event.ms, tags.fetched_at)),
+            headers,
+            payload: envelope(event, id, &event_key, shared),
+        }
+    }
+}
+
+/// The tags of a page, formatted once for all of its events.
+struct Shared {
+    /// `,"app":"…","app_id":"…","region":"…","stream":"…"`
+    source: String,
+    /// `,"fetched_at":"…","request_id":"…"`
+    fetch: String,
+    fetched_at: Bytes,
+    app: Bytes,
+    region: Bytes,
+    stream: Bytes,
+    position: u64,
+    fetched_ms: i64,
+}
+
+impl Shared {
+    fn new(tags: &Tags<'_>, position: u64) -> Shared {
+        let fetched_at = format_time(tags.fetched_at).unwrap_or_default();
+        let source = format!(
+            r#","app":{},"app_id":{},"region":{},"stream":{}"#,
+            quoted(&tags.app),
+            quoted(&tags.app_id),
+            quoted(&tags.region),
+            quoted(&tags.stream)
+        );
+        let fetch = format!(
+            r#","fetched_at":{},"request_id":{}"#,
+            quoted(&fetched_at),
+            tags.request_id
+                .as_deref()
+                .map_or_else(|| "null".to_owned(), quoted)
+        );
+        Shared {
+            source,
+            fetch,
+            fetched_at: Bytes::from(fetched_at),
+            app: Bytes::copy_from_slice(tags.app.as_bytes()),
+            region: Bytes::copy_from_slice(tags.region.as_bytes()),
+            stream: Bytes::copy_from_slice(tags.stream.as_bytes()),
+            position,
+            fetched_ms: tags.fetched_at,
+        }
+    }
+
+    fn headers(&self, id: RecordId, event_key: Option<&str>) -> Headers {
+        let mut headers: Headers = vec![
+            (Cow::Borrowed("rtm-id"), Bytes::from(id.to_string())),
+            (Cow::Borrowed("rtm-app"), self.app.clone()),
+            (Cow::Borrowed("rtm-region"), self.region.clone()),
+            (Cow::Borrowed("rtm-stream"), self.stream.clone()),
+            (Cow::Borrowed("rtm-fetched-at"), self.fetched_at.clone()),
+        ];
+        if let Some(event_key) = event_key {
+            headers.push((
+                Cow::Borrowed("rtm-event-key"),
+                Bytes::copy_from_slice(event_key.as_bytes()),
+            ));
+        }
+        headers
+    }
+}
+
+/// The payload of one event.
+fn envelope(event: &Event<'_>, id: RecordId, event_key: &str, shared: &Shared) -> Bytes {
+    use std::io::Write;
+
+    let mut json =
+        Vec::with_capacity(384 + shared.source.len() + shared.fetch.len() + 2 * event.raw.len());
+    // Writing to a vector cannot fail.
+    let _ = write!(json, r#"{{"v":1,"id":"{id}"{}"#, shared.source);
+    let mut text = |name: &str, value: Option<&str>| {
+        let _ = write!(json, r#","{name}":"#);
+        let _ = serde_json::to_writer(&mut json, &value);
+    };
+    text("type", Some(&event.kind));
+    text("user_id", Some(&event.user_id));
+    text("channel_id", event.channel_id.as_deref());
+    text("time", event.ms.and_then(format_time).as_deref());
+    let _ = write!(
+        json,
+        r#"{},"event_key":"{event_key}","position":{},"event":{}}}"#,
+        shared.fetch, shared.position, event.raw
+    );
+    Bytes::from(json)
+}
+
+/// The payload of a dead letter.
+#[derive(Serialize)]
+struct DeadLetter<'a> {
+    v: u8,
+    id: String,
+    app: &'a str,
+    app_id: &'a str,
+    region: &'a str,
+    stream: &'a str,
+    fetched_at: &'a str,
+    request_id: Option<&'a str>,
+    position: u64,
+    reason: &'a str,
+    message: &'a str,
+    /// The bytes, where they are UTF-8.
+    raw: Option<&'a str>,
+    /// The bytes in base 16, where they are not.
+    raw_hex: Option<String>,
+    truncated: bool,
+}
+
+fn dead_letter(
+    id: RecordId,
+    topic: Topic,
+    tags: &Tags<'_>,
+    shared: &Shared,
+    why: &Reason,
+    raw: &[u8],
+    truncate: bool,
+) -> Record {
+    let kept = if truncate {
+        &raw[..raw.len().min(TRUNCATED_BYTES)]
+    } else {
+        raw
+    };
+    let text = std::str::from_utf8(kept).ok();
+    let letter = DeadLetter {
+        v: 1,
+        id: id.to_string(),
+        app: &tags.app,
+        app_id: &tags.app_id,
+        region: &tags.region,
+        stream: &tags.stream,
+        fetched_at: std::str::from_utf8(&shared.fetched_at).unwrap_or_default(),
+        request_id: tags.request_id.as_deref(),
+        position: shared.position,
+        reason: why.code,
+        message: &why.message,
+        raw: text,
+        raw_hex: text.is_none().then(|| hex(kept)),
+        truncated: kept.len() < raw.len(),
+    };
+    let mut headers = shared.headers(id, None);
+    headers.push((
+        Cow::Borrowed("rtm-reason"),
+        Bytes::from_static(why.code.as_bytes()),
+    ));
+    Record {
+        id,
+        topic,
+        key: Bytes::new(),
+        timestamp: Timestamp(shared.fetched_ms),
+        headers,
+        payload: Bytes::from(serde_json::to_vec(&letter).unwrap_or_default()),
+    }
+}
+
+/// What a template's variable stands for where the page alone decides.
+fn static_part(variable: Variable, tags: &Tags<'_>, text: &mut String) {
+    match variable {
+        Variable::App => text.push_str(&tags.app),
+        Variable::AppId => text.push_str(&tags.app_id),
+        Variable::Region => text.push_str(&tags.region),
+        Variable::Stream => text.push_str(&tags.stream),
+        Variable::Type | Variable::UserId | Variable::ChannelId => {}
+    }
+}
+
+/// A subject that names parts of the event, each escaped: an id can never add a token or a wildcard.
+fn subject(template: &Template, tags: &Tags<'_>, event: &Event<'_>) -> String {
+    template.render(|variable, text| match variable {
+        Variable::Type => text.push_str(&escape_token(&event.kind)),
+        Variable::UserId => text.push_str(&escape_token(&event.user_id)),
+        Variable::ChannelId => text.push_str(&escape_token(
+            event.channel_id.as_deref().unwrap_or_default(),
+        )),
+        other => static_part(other, tags, text),
+    })
+}
+
+/// Equal for copies of one event that were read from two regions: the first 128 bits of SHA-256 over what the event
+/// says, in base 16. Each of App ID, stream, user, channel (empty for user events), type and `ms` in decimal (empty when
+/// there is none) is preceded by its length in bytes as four bytes, big endian.
+fn event_key(tags: &Tags<'_>, event: &Event<'_>) -> String {
+    let ms = event.ms.map(|ms| ms.to_string()).unwrap_or_default();
+    let channel = event.channel_id.as_deref().unwrap_or_default();
+    let mut hash = Sha256::new();
+    for field in [
+        &*tags.app_id,
+        &*tags.stream,
+        &*event.user_id,
+        channel,
+        &*event.kind,
+        &*ms,
+    ] {
+        hash.update(u32::try_from(field.len()).unwrap_or(u32::MAX).to_be_bytes());
+        hash.update(field.as_bytes());
+    }
+    hex(&hash.finalize()[..16])
+}
+
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    text
+}
+
+/// The record's timestamp: the event's `ms` where it is sane, else the fetch time. Brokers refuse whole batches with a
+/// timestamp over an hour ahead, and delete early what claims to be old; and `ms` is hostile input.
+fn record_time(ms: Option<i64>, fetched_at: i64) -> i64 {
+    const AHEAD: i64 = 10 * 60 * 1000;
+    const BEHIND: i64 = 7 * 24 * 60 * 60 * 1000;
+    match ms {
+        Some(ms)
+            if ms <= fetched_at.saturating_add(AHEAD)
+                && ms >= fetched_at.saturating_sub(BEHIND) =>
+        {
+            ms
+        }
+        _ => fetched_at,
+    }
+}
+
+/// RFC 3339 with milliseconds; none for what is no time of the years that RFC 3339 knows.
+fn format_time(ms: i64) -> Option<String> {
+    let time = Time::from_millisecond(ms).ok()?;
+    (0..=253_402_300_799_999)
+        .contains(&ms)
+        .then(|| format!("{time:.3}"))
+}
+
+/// `text` within `body` without a copy, or a copy where it had to be unescaped.
+fn share(body: &Bytes, text: &Cow<'_, str>) -> Bytes {
+    match text {
+        Cow::Borrowed(text) if within(body, text) => body.slice_ref(text.as_bytes()),
+        text => Bytes::copy_from_slice(text.as_bytes()),
+    }
+}
+
+fn within(body: &Bytes, text: &str) -> bool {
+    body.as_ptr_range().contains(&text.as_ptr())
+        && text.as_bytes().as_ptr_range().end <= body.as_ptr_range().end
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::to_string(text).unwrap_or_default()
+}

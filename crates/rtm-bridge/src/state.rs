@@ -1,0 +1,412 @@
+//! What the bridge is doing now: for readiness, for the metrics that are gauges, and for the demo's view.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rtm_journal::Journal;
+use rtm_source::{Page, Ring};
+use serde::Serialize;
+use tracing::{error, info, warn};
+
+use crate::assemble::Client;
+use crate::bridge::Pipeline;
+use crate::config::Config;
+use crate::lock;
+use crate::metrics::{Metrics, RingMetrics};
+
+/// A ring that has not answered for this long is not being polled: three times the longest backoff of a passing fault.
+const POLL_AGE: Duration = Duration::from_secs(30);
+
+/// A batch that has waited this long with nothing confirmed says that the sink is down.
+const CONFIRMATION_AGE: Duration = Duration::from_secs(10);
+
+/// Over how long a ring's arrival rate is averaged.
+const RATE_WINDOW: Duration = Duration::from_secs(10);
+
+/// How often a sink that is down is logged again.
+const DOWN_LOG_INTERVAL: Duration = Duration::from_secs(30);
+
+/// The state of the whole bridge.
+pub struct State {
+    /// The journal.
+    pub journal: Journal,
+    /// Every metric.
+    pub metrics: Arc<Metrics>,
+    pipelines: HashMap<String, Arc<PipelineState>>,
+    sinks: Mutex<HashMap<(String, String), Arc<SinkState>>>,
+    clients: Vec<Client>,
+    app_of: HashMap<String, String>,
+}
+
+/// One App ID's polling.
+pub struct PipelineState {
+    app: String,
+    metrics: Arc<Metrics>,
+    rings: HashMap<Ring, (RingMetrics, Mutex<Arrivals>)>,
+    started: Instant,
+    requests_per_second: u32,
+    sent: AtomicU64,
+    stopped: Mutex<Option<Stopped>>,
+}
+
+struct Stopped {
+    since: Instant,
+    counted: Instant,
+    logged: Option<Instant>,
+}
+
+/// A ring's arrival rate, averaged with weights that fall with age.
+struct Arrivals {
+    last: Instant,
+    per_second: f64,
+}
+
+/// One App ID's way into one sink.
+pub struct SinkState {
+    sink: String,
+    progress: Mutex<Progress>,
+    down: AtomicBool,
+}
+
+#[derive(Default)]
+struct Progress {
+    /// Since when a batch waits with nothing confirmed.
+    waiting_since: Option<Instant>,
+    /// What the broker said when it refused us.
+    held: Option<String>,
+    logged: Option<Instant>,
+}
+
+/// A reason not to be ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NotReady {
+    /// The app.
+    pub app: String,
+    /// The sink, if it is one that is behind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sink: Option<String>,
+    /// What is wrong.
+    pub reason: String,
+}
+
+impl State {
+    /// The state of a bridge that is about to run.
+    #[must_use]
+    pub fn new(
+        config: &Config,
+        journal: Journal,
+        metrics: Arc<Metrics>,
+        pipelines: &[Pipeline],
+        clients: &[Client],
+    ) -> State {
+        let budgets: HashMap<&str, u32> = config
+            .apps
+            .iter()
+            .map(|app| (app.name.as_str(), app.requests_per_second))
+            .collect();
+        let states = pipelines.iter().map(|pipeline| {
+            let budget = budgets
+                .get(pipeline.app.as_str())
+                .copied()
+                .unwrap_or_default();
+            (
+                pipeline.app.clone(),
+                Arc::new(PipelineState::new(pipeline, budget)),
+            )
+        });
+        State {
+            journal,
+            metrics,
+            pipelines: states.collect(),
+            sinks: Mutex::default(),
+            clients: clients.to_vec(),
+            app_of: config
+                .apps
+                .iter()
+                .map(|app| (app.app_id.clone(), app.name.clone()))
+                .collect(),
+        }
+    }
+
+    /// The state of an app's polling.
+    #[must_use]
+    pub fn pipeline(&self, app: &str) -> Arc<PipelineState> {
+        Arc::clone(&self.pipelines[app])
+    }
+
+    /// The state of an app's way into a sink.
+    #[must_use]
+    pub fn sink(&self, app: &str, sink: &str) -> Arc<SinkState> {
+        let mut sinks = lock(&self.sinks);
+        let state = sinks
+            .entry((app.to_owned(), sink.to_owned()))
+            .or_insert_with(|| {
+                Arc::new(SinkState {
+                    sink: sink.to_owned(),
+                    progress: Mutex::default(),
+                    down: AtomicBool::new(false),
+                })
+            });
+        Arc::clone(state)
+    }
+
+    /// The text for Prometheus, with every gauge set from the state of this moment.
+    #[must_use]
+    pub fn render_metrics(&self) -> String {
+        self.metrics.set_journal(&self.journal.stats(), |app_id| {
+            self.app_of.get(app_id).cloned()
+        });
+        for pipeline in self.pipelines.values() {
+            pipeline.collect();
+        }
+        for client in &self.clients {
+            let said = client.state();
+            self.metrics.set_client(client.name(), &said);
+            self.metrics
+                .set_sink_up(client.name(), said.up && self.is_up(client.name()));
+        }
+        self.metrics.render()
+    }
+
+    /// Whether a sink takes records, as far as every App ID can tell.
+    #[must_use]
+    pub fn is_up(&self, sink: &str) -> bool {
+        let down = |state: &SinkState| state.sink == sink && state.why_down().is_some();
+        !lock(&self.sinks).values().any(|state| down(state))
+    }
+
+    /// Why data does not flow; empty when it does.
+    #[must_use]
+    pub fn not_ready(&self) -> Vec<NotReady> {
+        let mut reasons = Vec::new();
+        for pipeline in self.pipelines.values() {
+            for reason in pipeline.not_ready() {
+                reasons.push(NotReady {
+                    app: pipeline.app.clone(),
+                    sink: None,
+                    reason,
+                });
+            }
+        }
+        for ((app, sink), state) in lock(&self.sinks).iter() {
+            if let Some(reason) = state.why_down() {
+                reasons.push(NotReady {
+                    app: app.clone(),
+                    sink: Some(sink.clone()),
+                    reason,
+                });
+            }
+        }
+        reasons.sort_by(|a, b| (&a.app, &a.sink, &a.reason).cmp(&(&b.app, &b.sink, &b.reason)));
+        reasons
+    }
+
+    /// Requests sent and rings' arrival rates, for a live view.
+    #[must_use]
+    pub fn polling(&self) -> Vec<(String, u64, f64)> {
+        let of = |pipeline: &Arc<PipelineState>| {
+            let rate = pipeline
+                .rings
+                .values()
+                .map(|(_, arrivals)| lock(arrivals).per_second)
+                .sum();
+            (
+                pipeline.app.clone(),
+                pipeline.sent.load(Ordering::Relaxed),
+                rate,
+            )
+        };
+        self.pipelines.values().map(of).collect()
+    }
+}
+
+impl PipelineState {
+    fn new(pipeline: &Pipeline, requests_per_second: u32) -> PipelineState {
+        let now = Instant::now();
+        let ring = |ring: &Ring| {
+            let metrics =
+                pipeline
+                    .metrics
+                    .ring(&pipeline.app, ring.region.name(), ring.stream.as_str());
+            (
+                ring.clone(),
+                (
+                    metrics,
+                    Mutex::new(Arrivals {
+                        last: now,
+                        per_second: 0.0,
+                    }),
+                ),
+            )
+        };
+        PipelineState {
+            app: pipeline.app.clone(),
+            metrics: Arc::clone(&pipeline.metrics),
+            rings: pipeline.source.rings().iter().map(ring).collect(),
+            started: now,
+            requests_per_second,
+            sent: AtomicU64::new(0),
+            stopped: Mutex::new(None),
+        }
+    }
+
+    /// The metrics of a ring.
+    #[must_use]
+    pub fn ring(&self, ring: &Ring) -> RingMetrics {
+        self.rings[ring].0.clone()
+    }
+
+    /// Counts a request.
+    pub fn sent(&self) {
+        self.sent.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Learns a ring's arrival rate from a page.
+    pub fn arrived(&self, ring: &Ring, page: &Page) {
+        let (metrics, arrivals) = &self.rings[ring];
+        let mut arrivals = lock(arrivals);
+        let gap = arrivals.last.elapsed();
+        arrivals.last = Instant::now();
+        let weight = (-gap.as_secs_f64() / RATE_WINDOW.as_secs_f64()).exp();
+        let rate = page.count as f64 / gap.as_secs_f64().max(0.001);
+        arrivals.per_second = weight * arrivals.per_second + (1.0 - weight) * rate;
+        metrics.arrival_rate.set(arrivals.per_second);
+    }
+
+    /// Notes that polling waits for room. True when that should be logged: at first, and then once in a while.
+    pub fn polling_stopped(&self, log_interval: Duration) -> bool {
+        let now = Instant::now();
+        let mut stopped = lock(&self.stopped);
+        let stopped = stopped.get_or_insert(Stopped {
+            since: now,
+            counted: now,
+            logged: None,
+        });
+        self.metrics
+            .polling_stopped(&self.app, true, now - stopped.counted);
+        stopped.counted = now;
+        let due = stopped
+            .logged
+            .is_none_or(|logged| now - logged >= log_interval);
+        if due {
+            stopped.logged = Some(now);
+        }
+        due
+    }
+
+    /// Notes that polling has room.
+    pub fn polling_resumed(&self) {
+        if let Some(stopped) = lock(&self.stopped).take() {
+            self.metrics
+                .polling_stopped(&self.app, false, stopped.counted.elapsed());
+        }
+    }
+
+    fn collect(&self) {
+        let budget = self.started.elapsed().as_secs_f64() * f64::from(self.requests_per_second);
+        let unused = (budget as u64).saturating_sub(self.sent.load(Ordering::Relaxed));
+        self.metrics.requests_unused(&self.app, unused);
+        for (metrics, arrivals) in self.rings.values() {
+            // A ring that has given nothing for a while has that rate, whatever it gave before.
+            let arrivals = lock(arrivals);
+            let silence = arrivals.last.elapsed().as_secs_f64() / RATE_WINDOW.as_secs_f64();
+            metrics
+                .arrival_rate
+                .set(arrivals.per_second * (-silence).exp());
+        }
+    }
+
+    fn not_ready(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if let Some(stopped) = &*lock(&self.stopped) {
+            let since = stopped.since.elapsed().as_secs();
+            reasons.push(format!(
+                "polling has waited {since} s for room in the journal"
+            ));
+        }
+        for (ring, (metrics, _)) in &self.rings {
+            let now = jiff::Timestamp::now().as_millisecond() as f64 / 1000.0;
+            let age = (now - metrics.last_success()).min(self.started.elapsed().as_secs_f64());
+            let ring = format!("{} {}", ring.region.name(), ring.stream.as_str());
+            if age > POLL_AGE.as_secs_f64() {
+                reasons.push(format!("{ring}: no successful poll for {age:.0} s"));
+            } else if metrics.last_success() == 0.0 {
+                reasons.push(format!("{ring}: not polled yet"));
+            }
+        }
+        reasons
+    }
+}
+
+impl SinkState {
+    /// Notes that a batch waits for its confirmation.
+    pub fn publishing(&self) {
+        lock(&self.progress)
+            .waiting_since
+            .get_or_insert_with(Instant::now);
+    }
+
+    /// Notes that the batch is done.
+    pub fn published(&self) {
+        let mut progress = lock(&self.progress);
+        progress.waiting_since = None;
+        progress.held = None;
+        progress.logged = None;
+        drop(progress);
+        if self.down.swap(false, Ordering::Relaxed) {
+            info!(sink = self.sink, "the sink takes records again");
+        }
+    }
+
+    /// Notes that something was confirmed.
+    pub fn confirmed(&self) {
+        let mut progress = lock(&self.progress);
+        if progress.waiting_since.is_some() {
+            progress.waiting_since = Some(Instant::now());
+        }
+    }
+
+    /// Notes and logs that the broker is away.
+    pub fn unavailable(&self, error: &str, pause: Duration) {
+        self.down.store(true, Ordering::Relaxed);
+        if self.log_is_due() {
+            warn!(sink = self.sink, error, retry_in = ?pause, "the sink is unavailable; its records wait in the journal");
+        }
+    }
+
+    /// Notes and logs that the broker refuses us.
+    pub fn held(&self, error: &str, pause: Duration) {
+        self.down.store(true, Ordering::Relaxed);
+        lock(&self.progress).held = Some(error.to_owned());
+        if self.log_is_due() {
+            error!(sink = self.sink, error, retry_in = ?pause, "the sink refuses records until someone changes something; they wait in the journal");
+        }
+    }
+
+    fn log_is_due(&self) -> bool {
+        let mut progress = lock(&self.progress);
+        let due = progress
+            .logged
+            .is_none_or(|logged| logged.elapsed() >= DOWN_LOG_INTERVAL);
+        if due {
+            progress.logged = Some(Instant::now());
+        }
+        due
+    }
+
+    fn why_down(&self) -> Option<String> {
+        let progress = lock(&self.progress);
+        if let Some(held) = &progress.held {
+            return Some(format!("held: {held}"));
+        }
+        let waiting = progress.waiting_since?.elapsed();
+        (waiting > CONFIRMATION_AGE).then(|| {
+            format!(
+                "a batch has waited {} s for its confirmation",
+                waiting.as_secs()
+            )
+        })
+    }
+}
