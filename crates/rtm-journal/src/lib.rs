@@ -1,1 +1,95 @@
-//! rtm-journal
+//! A durable, bounded journal of opaque entries in lanes, with one durable cursor per lane and reader.
+//!
+//! ```text
+//! let journal = Journal::open(dir, Options::default())?;   // recovers by itself; one process at a time
+//! let lane = journal.lane(&"app".parse()?)?;
+//! let room = lane.reserve(2 << 20).await;                   // waits for room; the bytes are fetched after this
+//! let position = room.append(&page).await?;                 // durable on return
+//!
+//! let mut reader = lane.reader(&"kafka".parse()?)?;
+//! let entry = reader.next().await?;                         // waits at the tail
+//! reader.commit(entry.position);                            // durable within `commit_interval`
+//! ```
+//!
+//! # Promises
+//!
+//! - **Durable on return.** What [`Reservation::append`] has returned for survives a power loss, in the order of its
+//!   [`Position`]s. A failed write or sync is never asked again on the same file: what was pending goes to a new one.
+//! - **Cursors never run ahead.** A crash repeats at most what was committed in the last
+//!   [`Options::commit_interval`]; it never skips.
+//! - **Nothing is overwritten.** An entry is kept until every reader of its lane has committed it. A lane without
+//!   readers keeps everything. When a lane's room is gone, [`Lane::reserve`] waits.
+//! - **Bounded.** [`Options::max_bytes`] bounds the directory; every lane has a share that no other can take.
+//! - **Recovery needs nobody.** A torn tail is cut; damage in the middle costs the frames it hit, and no others.
+//!
+//! # Map
+//!
+//! | module | what |
+//! |---|---|
+//! | `journal`, `lane`, `reader` | the handles: [`Journal`]; [`Lane`] and [`Reservation`]; [`Reader`] |
+//! | `state` | what the process knows: lanes, cursors, segments; one lock. `index` is where each entry is |
+//! | `room` | who may have how many bytes |
+//! | `writer` | the one thread that writes: groups, new segments, failures; `reclaim` removes and cleans segments |
+//! | `frame`, `change` | the format, byte by byte |
+//! | `scan`, `recover` | reading segments back; `inspect` is the same for people |
+//! | `storage`, `disk` | the operations on files that everything above is built on, and the real ones |
+//!
+//! Architecture invariant: only `writer` and `reclaim` (and `recover`, before the writer starts) change files.
+
+mod change;
+mod disk;
+mod error;
+mod frame;
+mod index;
+mod inspect;
+mod journal;
+mod lane;
+mod name;
+mod options;
+mod reader;
+mod reclaim;
+mod recover;
+mod room;
+mod scan;
+mod state;
+mod stats;
+mod storage;
+mod tail;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{
+    AppendError, CloseError, InspectError, LaneError, OpenError, ReadError, ReaderError,
+    RemoveReaderError,
+};
+pub use inspect::{Inspection, LaneInspection, ReaderInspection, SegmentInspection};
+pub use journal::Journal;
+pub use lane::{Lane, Reservation};
+pub use name::{LaneName, NameError, ReaderName};
+pub use options::{MAX_ENTRY_BYTES, MAX_LANES, MAX_MARK_BYTES, MAX_READERS, Options};
+pub use reader::{Entry, Reader};
+pub use stats::{LaneStats, Pending, ReaderStats, Stats};
+pub use storage::Storage;
+
+/// The place of an entry: a sequence number over the whole journal, from 1. Larger is later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Position(pub u64);
+
+impl std::fmt::Display for Position {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The random number of the process that appended an entry. With the position it names an entry for ever, also when a
+/// journal is wiped or comes back from a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Epoch(pub u64);
+
+impl std::fmt::Display for Epoch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}

@@ -1,0 +1,155 @@
+//! A look at a journal from outside, for people.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::SystemTime;
+
+use crate::disk::{Disk, Lock};
+use crate::frame::VERSION;
+use crate::index::{Behind, Place};
+use crate::recover::{LaneRead, Replay, ReplayError};
+use crate::stats::Pending;
+use crate::{Epoch, InspectError, Position};
+
+/// What is in a journal's directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspection {
+    /// A process has it open, and what follows may be changing.
+    pub in_use: bool,
+    /// That process, if its lock tells.
+    pub in_use_by: Option<u32>,
+    /// The last process closed it. True of an empty journal, false while one is at work.
+    pub clean: bool,
+    /// The size of all segments.
+    pub bytes: u64,
+    /// What opening would cut off the newest segment.
+    pub torn_bytes: u64,
+    /// Stretches that are no intact frames, torn tail aside. Bodies are not read.
+    pub damaged: u64,
+    /// The processes that wrote what is there.
+    pub epochs: Vec<Epoch>,
+    /// By number.
+    pub segments: Vec<SegmentInspection>,
+    /// By name.
+    pub lanes: Vec<LaneInspection>,
+}
+
+/// One segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentInspection {
+    /// Its number; larger is later.
+    pub number: u32,
+    /// Its size.
+    pub bytes: u64,
+    /// Entries in it, live or not.
+    pub entries: u64,
+    /// Stretches that are no intact frames, torn tail aside.
+    pub damaged: u64,
+}
+
+/// One lane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneInspection {
+    /// Its name; `?` and a number where everything that told it is damaged.
+    pub name: String,
+    /// Entries that some reader has not committed, or all where there is no reader.
+    pub entries: u64,
+    /// Their size on the disk.
+    pub bytes: u64,
+    /// The size of its mark.
+    pub mark_bytes: Option<usize>,
+    /// By name.
+    pub readers: Vec<ReaderInspection>,
+}
+
+/// One reader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReaderInspection {
+    /// Its name.
+    pub name: String,
+    /// Everything up to here is committed.
+    pub committed: Position,
+    /// What is not.
+    pub pending: Pending,
+}
+
+pub(crate) fn inspect(dir: &Path, now: SystemTime) -> Result<Inspection, InspectError> {
+    let holder = Lock::held(dir);
+    let disk = Disk::read_only(dir).map_err(|source| InspectError::Directory {
+        path: dir.to_owned(),
+        source,
+    })?;
+    let replay = Replay::read(&disk, holder.is_some()).map_err(|error| match error {
+        ReplayError::List(source) => InspectError::Directory {
+            path: dir.to_owned(),
+            source,
+        },
+        ReplayError::Version { segment, found } => InspectError::Version {
+            segment,
+            found,
+            known: VERSION,
+        },
+        ReplayError::Read { segment, source } => InspectError::Storage { segment, source },
+    })?;
+    let epochs: BTreeSet<Epoch> = replay
+        .segments
+        .iter()
+        .flat_map(|segment| segment.epochs.iter().copied())
+        .collect();
+    let segment = |read: &crate::recover::SegmentRead| SegmentInspection {
+        number: read.number,
+        bytes: read.bytes,
+        entries: read.entries,
+        damaged: read.damaged,
+    };
+    let mut lanes: Vec<LaneInspection> = replay
+        .lanes
+        .iter()
+        .map(|(id, lane)| lane_inspection(*id, lane, now))
+        .collect();
+    lanes.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+    Ok(Inspection {
+        in_use: holder.is_some(),
+        in_use_by: holder.flatten(),
+        clean: replay.clean || replay.segments.is_empty(),
+        bytes: replay.segments.iter().map(|segment| segment.bytes).sum(),
+        torn_bytes: replay
+            .segments
+            .last()
+            .map_or(0, |newest| newest.bytes.saturating_sub(newest.end)),
+        damaged: replay.segments.iter().map(|segment| segment.damaged).sum(),
+        epochs: epochs.into_iter().collect(),
+        segments: replay.segments.iter().map(segment).collect(),
+        lanes,
+    })
+}
+
+fn lane_inspection(id: u32, lane: &LaneRead, now: SystemTime) -> LaneInspection {
+    let behind = |through: Position| {
+        let pending = &lane.entries()[lane
+            .entries()
+            .partition_point(|place| place.position <= through)..];
+        let bytes = |places: &[Place]| places.iter().map(|place| u64::from(place.bytes)).sum();
+        Behind {
+            entries: pending.len() as u64,
+            bytes: bytes(pending),
+            oldest_ms: pending.first().map(|first| first.at_ms),
+        }
+    };
+    let all = behind(Position(0));
+    let readers = lane.readers.iter().map(|(name, through)| ReaderInspection {
+        name: name.to_string(),
+        committed: *through,
+        pending: Pending::of(behind(*through), now),
+    });
+    LaneInspection {
+        name: lane
+            .name
+            .as_ref()
+            .map_or_else(|| format!("?{id:08x}"), ToString::to_string),
+        entries: all.entries,
+        bytes: all.bytes,
+        mark_bytes: lane.mark.as_ref().map(bytes::Bytes::len),
+        readers: readers.collect(),
+    }
+}

@@ -1,0 +1,248 @@
+//! The handle of a journal, and what it keeps alive.
+
+use std::fmt;
+use std::hash::BuildHasher;
+use std::ops::Deref;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use crate::disk::{Disk, Lock};
+use crate::options::{Limits, MAX_LANES};
+use crate::recover::recover;
+use crate::state::{Ending, LaneState, Shared};
+use crate::writer::{self, Writer};
+use crate::{
+    CloseError, Epoch, InspectError, Inspection, Lane, LaneError, LaneName, OpenError, Options,
+    Stats, Storage, inspect,
+};
+
+/// An open journal. Cheap to clone; lanes and readers keep it open too.
+///
+/// When the last handle is dropped without [`Journal::close`], the writer stops as a crash would stop it: what was
+/// durable is, the newest commits may be repeated, and the next opening is [`Journal::unclean`].
+#[derive(Clone)]
+pub struct Journal {
+    handle: Arc<Handle>,
+}
+
+impl Journal {
+    /// Opens the journal in `dir`, which is made, restricted to its owner (0700) and locked, and recovers it.
+    ///
+    /// Reads the headers of all entries that are kept: some seconds for 4 GiB on a cold disk.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]. A full disk is none: entries then wait until it has room.
+    pub fn open(dir: &Path, options: Options) -> Result<Journal, OpenError> {
+        let limits = options.limits()?;
+        let (disk, lock) = Disk::open(dir)?;
+        Journal::start(Box::new(disk), Some(lock), options, limits)
+    }
+
+    /// Opens a journal on any storage, without a lock. For tests, which own the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    #[doc(hidden)]
+    pub fn open_on(storage: impl Storage, options: Options) -> Result<Journal, OpenError> {
+        let limits = options.limits()?;
+        Journal::start(Box::new(storage), None, options, limits)
+    }
+
+    fn start(
+        storage: Box<dyn Storage>,
+        lock: Option<Lock>,
+        options: Options,
+        limits: Limits,
+    ) -> Result<Journal, OpenError> {
+        let recovered = recover(&*storage)?;
+        // The keys of a RandomState come from the system's random numbers.
+        let epoch = Epoch(std::hash::RandomState::new().hash_one(std::process::id()));
+        let shared = Arc::new(Shared::new(
+            storage, lock, options, limits, epoch, recovered,
+        ));
+        let mut writer = Writer::new(Arc::clone(&shared));
+        // Here and not in the thread, so that what a person has to put right is told at once.
+        writer.begin().map_err(|source| OpenError::Storage {
+            operation: "write to",
+            source,
+        })?;
+        let thread = std::thread::Builder::new().name("rtm-journal".to_owned());
+        let thread = thread
+            .spawn(move || writer::run(writer))
+            .map_err(OpenError::Thread)?;
+        Ok(Journal {
+            handle: Arc::new(Handle {
+                shared,
+                thread: Mutex::new(Some(thread)),
+            }),
+        })
+    }
+
+    /// The lane of this name, made if it is new. Any number of handles of one lane may be open.
+    ///
+    /// # Errors
+    ///
+    /// [`LaneError`].
+    pub fn lane(&self, name: &LaneName) -> Result<Lane, LaneError> {
+        let id = name.id();
+        let mut state = self.handle.state();
+        if !state.is_open() {
+            return Err(LaneError::Closed);
+        }
+        let lanes = state.lanes.len();
+        let mut new = false;
+        match state.lanes.get_mut(&id) {
+            Some(LaneState {
+                name: Some(other), ..
+            }) if other != name => {
+                return Err(LaneError::Collision {
+                    name: name.clone(),
+                    other: other.clone(),
+                });
+            }
+            Some(lane) => {
+                new |= lane.name.replace(name.clone()).is_none();
+                lane.open = true;
+            }
+            None if lanes >= MAX_LANES => return Err(LaneError::TooMany(lanes)),
+            None => {
+                let lane = LaneState {
+                    name: Some(name.clone()),
+                    open: true,
+                    ..LaneState::default()
+                };
+                state.lanes.insert(id, lane);
+                new = true;
+            }
+        }
+        if new {
+            state.touch(id);
+            self.handle.work.notify_one();
+        }
+        Ok(Lane::new(Arc::clone(&self.handle), name))
+    }
+
+    /// All lanes, with those left over from an older configuration.
+    #[must_use]
+    pub fn lanes(&self) -> Vec<LaneName> {
+        let mut lanes: Vec<LaneName> = self
+            .handle
+            .state()
+            .lanes
+            .values()
+            .filter_map(|lane| lane.name.clone())
+            .collect();
+        lanes.sort_unstable();
+        lanes
+    }
+
+    /// The random number of this opening: entries appended now carry it.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.handle.epoch
+    }
+
+    /// Whether the process before this one ended without [`Journal::close`]. Not of a new journal.
+    #[must_use]
+    pub fn unclean(&self) -> bool {
+        self.handle.unclean
+    }
+
+    /// What the journal holds now.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.handle.stats()
+    }
+
+    /// Stores what was handed over and the cursors, notes that this was a clean end, stops the writer and lets go of
+    /// the lock. Appends fail from now on; readers can still read. Again it returns the same; dropping the future does
+    /// not undo it.
+    ///
+    /// # Errors
+    ///
+    /// [`CloseError::Storage`] when the disk does not take the last of it within some seconds. Appends that are still
+    /// waiting fail, and the next opening is [`Journal::unclean`].
+    pub async fn close(&self) -> Result<(), CloseError> {
+        self.handle.state().ending.get_or_insert(Ending::Close);
+        self.handle.work.notify_one();
+        // Nobody gets room any more, and nobody has to wait for it.
+        self.handle.room.notify_waiters();
+        loop {
+            let mut ended = pin!(self.handle.ended.notified());
+            ended.as_mut().enable();
+            let stopped = self.handle.state().stopped.clone();
+            if let Some(result) = stopped {
+                self.handle.join();
+                return match result {
+                    Some(result) => result.map_err(CloseError::Storage),
+                    None => Err(CloseError::Stopped),
+                };
+            }
+            ended.await;
+        }
+    }
+
+    /// Looks at the journal in `dir` without a change to it, also while a process has it open: what that process
+    /// writes meanwhile is seen in part.
+    ///
+    /// # Errors
+    ///
+    /// [`InspectError`].
+    pub fn inspect(dir: &Path) -> Result<Inspection, InspectError> {
+        inspect::inspect(dir, std::time::SystemTime::now())
+    }
+
+    /// Panics unless what is kept twice agrees.
+    #[cfg(test)]
+    pub(crate) fn check(&self) {
+        self.handle.state().check();
+    }
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Journal")
+            .field("epoch", &self.handle.epoch)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A journal with its writer. The writer ends with the last handle.
+pub(crate) struct Handle {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Handle {
+    fn join(&self) {
+        if let Some(thread) = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        {
+            // A panic has been reported by the runtime, and noted as an end without a close.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Deref for Handle {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.state().ending = Some(Ending::Abandon);
+        self.work.notify_one();
+        self.join();
+    }
+}

@@ -1,0 +1,157 @@
+//! What can be set, and the limits that cannot.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::OpenError;
+
+/// The largest entry, before compression. A page of the source is at most 2 MiB.
+pub const MAX_ENTRY_BYTES: usize = 16 << 20;
+/// The largest mark: marks are copied into the head of every segment.
+pub const MAX_MARK_BYTES: usize = 4 << 10;
+/// The most lanes of one journal: all are copied into the head of every segment.
+pub const MAX_LANES: usize = 256;
+/// The most readers of one lane, for the same reason.
+pub const MAX_READERS: usize = 16;
+
+/// The least `max_bytes`: below it the heads of the segments are most of the journal.
+const LEAST_MAX_BYTES: u64 = 64 << 10;
+/// Segments are unlinked whole, so a journal of few segments frees its room in few large steps.
+const LEAST_SEGMENTS: u64 = 16;
+/// Offsets in a segment are 32 bits; a group may go past the end of one.
+const MAX_SEGMENT_BYTES: u64 = 1 << 30;
+/// The index takes 32 bytes of memory for an entry. So that many tiny entries cannot outgrow memory, an entry counts
+/// as at least this part of `max_bytes`: a journal holds about a million entries, and the index 32 MiB.
+const MAX_ENTRIES: u64 = 1 << 20;
+
+/// How a journal is kept. `Options::default()` suits a bridge.
+#[derive(Clone)]
+pub struct Options {
+    /// The bound on the size of all segment files, in bytes. Default 4 GiB, at least 64 KiB. Entries never take it
+    /// past the bound; an eighth of it is kept for what is dead but not yet reclaimed.
+    pub max_bytes: u64,
+    /// The size in bytes at which a new segment is begun. Default 64 MiB; at most a sixteenth of `max_bytes` and 1 GiB,
+    /// larger values are lowered to that.
+    pub segment_bytes: u64,
+    /// Free bytes of the file system to leave to others: below it no room is reserved. Default 256 MiB; 0 turns it off.
+    pub min_free_bytes: u64,
+    /// How late a commit may become durable, when no append takes it along earlier. Default 100 ms.
+    pub commit_interval: Duration,
+    /// The zstd level of entries. Default 1: ten to one on pages, in 0.2 ms.
+    pub compression_level: i32,
+    /// How many lanes will be opened. Half of the room is guaranteed to them in equal shares, and the rest is common;
+    /// when more are opened, the shares shrink. Default 1.
+    pub lanes_expected: usize,
+    /// Called by the writer with the duration of each successful group commit (write and fdatasync). It must not
+    /// block. Default none.
+    pub on_sync: Option<Arc<dyn Fn(Duration) + Send + Sync>>,
+    /// The wall clock that entries are stamped with and ages are told by. Default none, which is the system's.
+    pub clock: Option<Arc<dyn Fn() -> SystemTime + Send + Sync>>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            max_bytes: 4 << 30,
+            segment_bytes: 64 << 20,
+            min_free_bytes: 256 << 20,
+            commit_interval: Duration::from_millis(100),
+            compression_level: 1,
+            lanes_expected: 1,
+            on_sync: None,
+            clock: None,
+        }
+    }
+}
+
+impl Options {
+    pub(crate) fn now(&self) -> SystemTime {
+        self.clock
+            .as_ref()
+            .map_or_else(SystemTime::now, |clock| clock())
+    }
+
+    pub(crate) fn limits(&self) -> Result<Limits, OpenError> {
+        if self.max_bytes < LEAST_MAX_BYTES {
+            return Err(OpenError::TooSmall {
+                max_bytes: self.max_bytes,
+                least: LEAST_MAX_BYTES,
+            });
+        }
+        let largest = (self.max_bytes / LEAST_SEGMENTS).min(MAX_SEGMENT_BYTES);
+        let segment_bytes = self.segment_bytes.clamp(1, largest);
+        if segment_bytes < self.segment_bytes {
+            tracing::debug!(
+                segment_bytes,
+                asked = self.segment_bytes,
+                "the journal's segments are made smaller"
+            );
+        }
+        let capacity = self.max_bytes - self.max_bytes / 8;
+        Ok(Limits {
+            segment_bytes,
+            disk_bytes: self.max_bytes - segment_bytes,
+            capacity,
+            guaranteed: capacity / 2,
+            least_charge: self.max_bytes / MAX_ENTRIES,
+        })
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("max_bytes", &self.max_bytes)
+            .field("segment_bytes", &self.segment_bytes)
+            .field("min_free_bytes", &self.min_free_bytes)
+            .field("commit_interval", &self.commit_interval)
+            .field("compression_level", &self.compression_level)
+            .field("lanes_expected", &self.lanes_expected)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What follows from the options, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) segment_bytes: u64,
+    /// Reservations are given while the files and what is reserved stay below this: one segment below `max_bytes`, so
+    /// that a segment can be cleaned when the journal is full.
+    pub(crate) disk_bytes: u64,
+    /// What live entries and reservations may take. The rest up to `disk_bytes` is at least a segment, so that a full
+    /// journal always has something dead to reclaim.
+    pub(crate) capacity: u64,
+    /// The part of `capacity` that is divided into the lanes' shares.
+    pub(crate) guaranteed: u64,
+    /// What an entry counts as, at the least.
+    pub(crate) least_charge: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_leave_room_to_clean() {
+        for max_bytes in [LEAST_MAX_BYTES, 1 << 20, 100 << 20, 4 << 30, 1 << 40] {
+            for segment_bytes in [0, 1, 4 << 10, 64 << 20, u64::MAX] {
+                let limits = Options {
+                    max_bytes,
+                    segment_bytes,
+                    ..Options::default()
+                }
+                .limits()
+                .unwrap();
+                assert!(limits.segment_bytes >= 1 && limits.segment_bytes <= MAX_SEGMENT_BYTES);
+                assert!(limits.capacity + limits.segment_bytes <= limits.disk_bytes);
+                assert!(limits.disk_bytes + limits.segment_bytes <= max_bytes);
+            }
+        }
+        let tiny = Options {
+            max_bytes: LEAST_MAX_BYTES - 1,
+            ..Options::default()
+        };
+        assert!(matches!(tiny.limits(), Err(OpenError::TooSmall { .. })));
+    }
+}

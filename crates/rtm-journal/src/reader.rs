@@ -1,0 +1,318 @@
+//! Reading a lane.
+
+use std::fmt;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use zstd::bulk::Decompressor;
+
+use crate::frame::{HEADER_BYTES, Header, Kind, from_ms};
+use crate::index::Place;
+use crate::journal::Handle;
+use crate::stats::Pending;
+use crate::{Epoch, Position, ReadError, ReaderName, Storage};
+
+/// How long an entry may be unreadable before it counts as damaged: long enough for a volume to come back, and not for
+/// ever, since one bad sector must not hold up all that follows.
+const READ_PATIENCE: Duration = Duration::from_secs(30);
+
+/// One reader of a lane, with a cursor that survives restarts. There is one handle of it at a time.
+///
+/// Entries come in the order of their positions, each as often as it takes: an entry comes again after [`Reader::rewind`]
+/// and after a restart, until it is committed. Methods that read files do so on the calling thread.
+pub struct Reader {
+    handle: Arc<Handle>,
+    lane: u32,
+    name: ReaderName,
+    readable: Arc<Notify>,
+    /// The last entry that was given out since the last rewind.
+    at: Position,
+    /// The last that was ever given out: commits reach no further.
+    seen: Position,
+    unreadable_since: Option<(Position, Instant)>,
+    decompressor: Option<Decompressor<'static>>,
+}
+
+/// One entry, as it was appended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Where it is.
+    pub position: Position,
+    /// The process that appended it.
+    pub epoch: Epoch,
+    /// When it was handed over, by the wall clock, in whole milliseconds.
+    pub appended_at: SystemTime,
+    /// What was appended.
+    pub bytes: Bytes,
+}
+
+impl Reader {
+    pub(crate) fn new(
+        handle: Arc<Handle>,
+        lane: u32,
+        name: ReaderName,
+        readable: Arc<Notify>,
+        at: Position,
+    ) -> Reader {
+        Reader {
+            handle,
+            lane,
+            name,
+            readable,
+            at,
+            seen: at,
+            unreadable_since: None,
+            decompressor: None,
+        }
+    }
+
+    /// The name that the reader was opened by.
+    #[must_use]
+    pub fn name(&self) -> &ReaderName {
+        &self.name
+    }
+
+    /// The next entry, as soon as there is one. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reader::try_next`], and [`ReadError::Closed`] when everything was read from a closed journal.
+    pub async fn next(&mut self) -> Result<Entry, ReadError> {
+        let readable = Arc::clone(&self.readable);
+        loop {
+            let mut appended = pin!(readable.notified());
+            // Before looking, or an entry that comes in between would wake nobody.
+            appended.as_mut().enable();
+            let stopped = self.handle.state().stopped.is_some();
+            if let Some(entry) = self.try_next()? {
+                return Ok(entry);
+            }
+            if stopped {
+                return Err(ReadError::Closed);
+            }
+            appended.await;
+        }
+    }
+
+    /// The next entry, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Damaged`] once for an entry whose bytes are lost: the next call goes on behind it.
+    /// [`ReadError::Io`] when the storage fails: the next call tries the same entry again.
+    pub fn try_next(&mut self) -> Result<Option<Entry>, ReadError> {
+        loop {
+            let (place, cached) = {
+                let state = self.handle.state();
+                let Some(place) = state
+                    .lanes
+                    .get(&self.lane)
+                    .and_then(|lane| lane.index.after(self.at))
+                else {
+                    return Ok(None);
+                };
+                (place, state.tail.get(place.position))
+            };
+            if let Some(bytes) = cached {
+                // Only this process fills the tail.
+                let (position, epoch) = (place.position, self.handle.epoch);
+                return Ok(Some(self.give(Entry {
+                    position,
+                    epoch,
+                    appended_at: from_ms(place.at_ms),
+                    bytes,
+                })));
+            }
+            match self.read(place) {
+                Ok(entry) => return Ok(Some(self.give(entry))),
+                // Copied forward while we read.
+                Err(_)
+                    if self
+                        .handle
+                        .state()
+                        .lanes
+                        .get(&self.lane)
+                        .and_then(|lane| lane.index.after(self.at))
+                        != Some(place) => {}
+                Err(Unreadable::Io(source)) if self.is_patient(place.position) => {
+                    return Err(ReadError::Io {
+                        position: place.position,
+                        source,
+                    });
+                }
+                Err(error) => return Err(self.pass(place, &error)),
+            }
+        }
+    }
+
+    /// Lets go of everything up to and including `through`, as far as it was given out. Returns at once; durable with
+    /// the next append, or within [`crate::Options::commit_interval`]. A crash before that repeats entries. Going
+    /// backwards is ignored, and so is everything after [`crate::Journal::close`].
+    pub fn commit(&mut self, through: Position) {
+        let through = through.min(self.seen);
+        let mut state = self.handle.state();
+        if !state.is_open() {
+            return;
+        }
+        let Some(reader) = state
+            .lanes
+            .get_mut(&self.lane)
+            .and_then(|lane| lane.readers.get_mut(&self.name))
+        else {
+            return;
+        };
+        if through > reader.committed {
+            reader.committed = through;
+            // While writing fails, commits alone can free the room that it takes to write again.
+            state.pressure |= state.failing;
+            // A writer that knows of a change already wakes up for it.
+            if state.dirty_since.is_none() || state.failing {
+                state.dirty_since.get_or_insert_with(Instant::now);
+                self.handle.work.notify_one();
+            }
+        }
+    }
+
+    /// Goes back to the first entry that is not committed.
+    pub fn rewind(&mut self) {
+        self.at = self.committed();
+    }
+
+    /// Everything up to here is committed.
+    #[must_use]
+    pub fn committed(&self) -> Position {
+        let state = self.handle.state();
+        let reader = state
+            .lanes
+            .get(&self.lane)
+            .and_then(|lane| lane.readers.get(&self.name));
+        reader.map_or(self.at, |reader| reader.committed)
+    }
+
+    /// What is not committed, given out or not.
+    #[must_use]
+    pub fn pending(&self) -> Pending {
+        let committed = self.committed();
+        let now = self.handle.options.now();
+        let state = self.handle.state();
+        Pending::of(
+            state
+                .lanes
+                .get(&self.lane)
+                .map(|lane| lane.index.behind(committed))
+                .unwrap_or_default(),
+            now,
+        )
+    }
+
+    fn give(&mut self, entry: Entry) -> Entry {
+        self.at = entry.position;
+        self.seen = self.seen.max(entry.position);
+        self.unreadable_since = None;
+        entry
+    }
+
+    fn is_patient(&mut self, position: Position) -> bool {
+        match self.unreadable_since {
+            Some((at, since)) if at == position => since.elapsed() < READ_PATIENCE,
+            _ => {
+                self.unreadable_since = Some((position, Instant::now()));
+                true
+            }
+        }
+    }
+
+    fn pass(&mut self, place: Place, error: &Unreadable) -> ReadError {
+        let Place {
+            position,
+            segment,
+            offset,
+            ..
+        } = place;
+        tracing::error!(%position, segment, offset, %error, "a journal entry is lost");
+        self.handle.state().damaged += u64::from(position > self.seen);
+        self.at = position;
+        self.seen = self.seen.max(position);
+        ReadError::Damaged { position }
+    }
+
+    fn read(&mut self, place: Place) -> Result<Entry, Unreadable> {
+        let (header, body) = read_frame(&*self.handle.storage, place)?;
+        let bytes = if header.compressed {
+            let decompressor = match &mut self.decompressor {
+                Some(decompressor) => decompressor,
+                none => none.insert(Decompressor::new().map_err(Unreadable::Io)?),
+            };
+            let entry = decompressor.decompress(&body[HEADER_BYTES..], header.entry_bytes as usize);
+            Bytes::from(entry.map_err(|_| Unreadable::Damaged("its compression"))?)
+        } else {
+            Bytes::from(body).slice(HEADER_BYTES..)
+        };
+        if bytes.len() != header.entry_bytes as usize {
+            return Err(Unreadable::Damaged("its length"));
+        }
+        Ok(Entry {
+            position: header.position,
+            epoch: header.epoch,
+            appended_at: from_ms(header.at_ms),
+            bytes,
+        })
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut state = self.handle.state();
+        if let Some(reader) = state
+            .lanes
+            .get_mut(&self.lane)
+            .and_then(|lane| lane.readers.get_mut(&self.name))
+        {
+            reader.open = false;
+        }
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader")
+            .field("name", &self.name)
+            .field("at", &self.at)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The frame of an entry, checked: its header, and the bytes of both.
+pub(crate) fn read_frame(
+    storage: &dyn Storage,
+    place: Place,
+) -> Result<(Header, Vec<u8>), Unreadable> {
+    let mut bytes = vec![0; place.bytes as usize];
+    let read = storage
+        .read(place.segment, place.offset.into(), &mut bytes)
+        .map_err(Unreadable::Io)?;
+    if read < bytes.len() {
+        return Err(Unreadable::Damaged("its end is missing"));
+    }
+    let header = Header::decode(&bytes, place.segment, place.offset)
+        .ok_or(Unreadable::Damaged("its header"))?;
+    if header.kind != Kind::Entry || header.position != place.position {
+        return Err(Unreadable::Damaged("another frame is in its place"));
+    }
+    if !header.matches(&bytes[HEADER_BYTES..]) {
+        return Err(Unreadable::Damaged("its bytes"));
+    }
+    Ok((header, bytes))
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unreadable {
+    #[error("damaged: {0}")]
+    Damaged(&'static str),
+    #[error("the storage failed: {0}")]
+    Io(io::Error),
+}

@@ -1,0 +1,149 @@
+//! Making room: segments without a live entry are unlinked, and segments that are mostly dead are cleaned.
+//!
+//! Unlinking takes no space, so it works on a full disk. Cleaning is for when the files have reached their bound,
+//! somebody waits, and a slow lane pins old segments with a few live entries each: those are copied to the newest
+//! segment, as they are, with their positions and epochs. Without it one stopped lane would take the room of all.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::frame::HEADER_BYTES;
+use crate::reader::{Unreadable, read_frame};
+use crate::state::{Append, From};
+use crate::writer::{Writer, is_gone};
+
+/// A segment is worth cleaning when this part of it is dead. A journal at its bound has a segment of a sixteenth.
+const WORTH_CLEANING: u64 = 32;
+/// The newest segment is worth leaving when what is dead in it is this part of a segment.
+const WORTH_LEAVING: u64 = 4;
+
+impl Writer {
+    /// Lets go of entries that every reader has committed, and unlinks segments that have none left. Says whether any
+    /// was.
+    pub(crate) fn reclaim(&mut self) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let (released, dead) = {
+            let mut state = shared.state();
+            let released = state.release();
+            // The newest head is all that tells the lanes and cursors, so it stays.
+            let newest = state
+                .segments
+                .iter()
+                .rev()
+                .find(|(_, segment)| segment.durable)
+                .map(|(number, _)| *number);
+            let dead = state
+                .segments
+                .iter()
+                .filter(|(number, segment)| segment.entries == 0 && Some(**number) != newest);
+            (
+                released,
+                dead.map(|(number, _)| *number).collect::<Vec<u32>>(),
+            )
+        };
+        let mut unlinked = Vec::new();
+        for segment in dead {
+            let result = shared.storage.unlink(segment);
+            if is_gone(&result) {
+                unlinked.push(segment);
+            } else if let (Err(error), false) =
+                (result, std::mem::replace(&mut self.unlink_failing, true))
+            {
+                tracing::warn!(segment, %error, "a dead segment of the journal cannot be removed; trying on");
+            }
+        }
+        if !unlinked.is_empty() {
+            self.unlink_failing = false;
+            // Should they come back after a power loss, they are dead again.
+            if let Err(error) = shared.storage.sync_dir() {
+                tracing::warn!(%error, "the journal's directory cannot be synced after a removal");
+            }
+            let mut state = shared.state();
+            state
+                .segments
+                .retain(|segment, _| !unlinked.contains(segment));
+        }
+        if released || !unlinked.is_empty() {
+            shared.room.notify_waiters();
+        }
+        !unlinked.is_empty()
+    }
+
+    /// Somebody waits for room that the files are in the way of: does the one thing that frees the most for the least.
+    pub(crate) fn make_room(&mut self) {
+        let segment_bytes = self.shared.limits.segment_bytes;
+        let (active, worst) = {
+            let state = self.shared.state();
+            let active = self
+                .active
+                .and_then(|active| state.segments.get(&active.segment));
+            let number = self.active.map(|active| active.segment);
+            let part = |dead: u64, bytes: u64| dead.saturating_mul(1 << 20) / bytes.max(1);
+            let sealed = state.segments.iter().filter(|(other, segment)| {
+                Some(**other) != number && segment.entries > 0 && !segment.unreadable
+            });
+            let worst = sealed
+                .filter(|(_, segment)| segment.dead_bytes() * WORTH_CLEANING >= segment.bytes)
+                .max_by_key(|(_, segment)| part(segment.dead_bytes(), segment.bytes))
+                .map(|(number, _)| *number);
+            (active.copied(), worst)
+        };
+        // Rolling is cheap, and makes the newest segment one that can be unlinked or cleaned.
+        if active.is_some_and(|active| active.dead_bytes() * WORTH_LEAVING >= segment_bytes) {
+            self.roll = true;
+            let wrote = self.write(false);
+            // It may have freed nothing yet, and then nobody asks again.
+            self.shared.state().pressure |= wrote.is_ok();
+        } else if let Some(segment) = worst {
+            self.clean(segment);
+        }
+    }
+
+    /// Copies a group of a segment's live entries forward. When the last has gone, it is unlinked like any other.
+    fn clean(&mut self, segment: u32) {
+        let shared = Arc::clone(&self.shared);
+        let places: Vec<_> = {
+            let state = shared.state();
+            let places = state.lanes.values().flat_map(|lane| lane.index.places());
+            let mut bytes = 0;
+            places
+                .filter(|place| place.segment == segment)
+                .take_while(|place| {
+                    let first = bytes == 0;
+                    bytes += u64::from(place.bytes);
+                    first || bytes <= self.group_bytes()
+                })
+                .collect()
+        };
+        for place in places {
+            match read_frame(&*shared.storage, place) {
+                Ok((header, frame)) => {
+                    let body = Bytes::from(frame).slice(HEADER_BYTES..);
+                    self.group.appends.push(Append {
+                        header,
+                        body,
+                        from: From::Segment(segment),
+                    });
+                }
+                Err(error) => {
+                    // The reader will tell what it is; here it only keeps its segment.
+                    let reason: &Unreadable = &error;
+                    tracing::warn!(segment, error = %reason, "a segment of the journal cannot be cleaned");
+                    if let Some(state) = shared.state().segments.get_mut(&segment) {
+                        state.unreadable = true;
+                    }
+                    break;
+                }
+            }
+        }
+        let wrote = self.write(false);
+        // The rest of it, or the next.
+        let mut state = shared.state();
+        let more = state
+            .segments
+            .get(&segment)
+            .is_some_and(|segment| segment.entries > 0 && !segment.unreadable);
+        state.pressure |= wrote.is_ok() && more;
+    }
+}

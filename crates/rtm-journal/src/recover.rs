@@ -1,0 +1,322 @@
+//! Opening: what the segments say, and the little that has to be put right.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use bytes::Bytes;
+
+use crate::change::{self, Change};
+use crate::frame::{Kind, VERSION, take};
+use crate::index::{Index, Place};
+use crate::scan::{Frame, read_version, scan};
+use crate::state::{LaneState, ReaderState, SegmentState, State};
+use crate::{Epoch, LaneName, OpenError, Position, ReaderName, Storage};
+
+/// What a journal was found to be.
+pub(crate) struct Recovered {
+    pub(crate) state: State,
+    /// The process before this one did not close it.
+    pub(crate) unclean: bool,
+}
+
+/// Reads the journal, and cuts the torn tail of its newest segment.
+///
+/// May be interrupted anywhere and done again: what is cut is nothing that a second reading would believe. Nothing is
+/// ever appended to an old segment, since its last sync may have failed unseen; the writer begins a new one.
+pub(crate) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
+    let replay = Replay::read(storage, false).map_err(|error| match error {
+        ReplayError::Version { segment, found } => OpenError::Version {
+            segment,
+            found,
+            known: VERSION,
+        },
+        ReplayError::List(source) => OpenError::Storage {
+            operation: "list",
+            source,
+        },
+        ReplayError::Read { source, .. } => OpenError::Storage {
+            operation: "read",
+            source,
+        },
+    })?;
+    let mut state = State {
+        next_position: replay.next_position,
+        ..State::default()
+    };
+    let unclean = !replay.clean && !replay.segments.is_empty();
+    for segment in &replay.segments {
+        state.damaged += segment.damaged;
+        if segment.damaged > 0 {
+            tracing::error!(
+                segment = segment.number,
+                stretches = segment.damaged,
+                "the journal is damaged; the rest is kept"
+            );
+        }
+        let bytes = segment.bytes;
+        state.segments.insert(
+            segment.number,
+            SegmentState {
+                bytes,
+                head_bytes: segment.head_bytes,
+                durable: segment.head_bytes > 0,
+                ..SegmentState::default()
+            },
+        );
+    }
+    if let Some(newest) = replay.segments.last() {
+        state.next_segment = newest.number.checked_add(1).ok_or(OpenError::Storage {
+            operation: "number another segment in",
+            source: io::ErrorKind::StorageFull.into(),
+        })?;
+        cut(storage, newest, &mut state);
+    }
+    for (id, lane) in replay.lanes {
+        let lane = lane.into_state();
+        for place in lane.index.places() {
+            state.segments.entry(place.segment).or_default().add(place);
+        }
+        state.lanes.insert(id, lane);
+    }
+    Ok(Recovered { state, unclean })
+}
+
+/// Cuts the torn tail, and makes sure of the rest. Neither is needed for what comes after, so neither may fail it: a
+/// tail that stays is torn again at the next opening, and what was confirmed had been synced.
+fn cut(storage: &dyn Storage, newest: &SegmentRead, state: &mut State) {
+    let segment = newest.number;
+    if newest.end < newest.bytes {
+        tracing::warn!(
+            segment,
+            bytes = newest.bytes - newest.end,
+            "cutting the journal's torn tail"
+        );
+        // With no intact frame there is nothing to keep: reclaim unlinks it.
+        if newest.end > 0 {
+            match storage.truncate(segment, newest.end) {
+                Ok(()) => state.segments.entry(segment).or_default().bytes = newest.end,
+                Err(error) => tracing::warn!(segment, %error, "the journal's torn tail stays"),
+            }
+        }
+    }
+    if let Err(error) = storage.sync(segment) {
+        tracing::warn!(segment, %error, "the journal's newest segment cannot be synced");
+    }
+}
+
+/// What the segments say, without a change to any of them.
+#[derive(Default)]
+pub(crate) struct Replay {
+    pub(crate) lanes: BTreeMap<u32, LaneRead>,
+    /// By number.
+    pub(crate) segments: Vec<SegmentRead>,
+    pub(crate) next_position: u64,
+    /// The newest segment ends with the frame that closing writes.
+    pub(crate) clean: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct SegmentRead {
+    pub(crate) number: u32,
+    pub(crate) bytes: u64,
+    pub(crate) end: u64,
+    pub(crate) damaged: u64,
+    pub(crate) entries: u64,
+    /// Prologue and head; 0 where the head is damaged.
+    pub(crate) head_bytes: u64,
+    pub(crate) epochs: BTreeSet<Epoch>,
+}
+
+#[derive(Default)]
+pub(crate) struct LaneRead {
+    pub(crate) name: Option<LaneName>,
+    pub(crate) mark: Option<Bytes>,
+    pub(crate) readers: BTreeMap<ReaderName, Position>,
+    floor: Position,
+    entries: Vec<Place>,
+}
+
+pub(crate) enum ReplayError {
+    List(io::Error),
+    Version { segment: u32, found: u32 },
+    Read { segment: u32, source: io::Error },
+}
+
+impl Replay {
+    /// Reads every segment. With `living` set another process may be at work, and segments may go while we read.
+    pub(crate) fn read(storage: &dyn Storage, living: bool) -> Result<Replay, ReplayError> {
+        let mut segments = storage.list().map_err(ReplayError::List)?;
+        segments.sort_unstable();
+        let gone = |error: &io::Error| living && error.kind() == io::ErrorKind::NotFound;
+        // All versions first: of a journal that we do not know nothing is believed.
+        for (segment, _) in &segments {
+            match read_version(storage, *segment) {
+                Ok(None | Some(VERSION)) => {}
+                Ok(Some(found)) => {
+                    return Err(ReplayError::Version {
+                        segment: *segment,
+                        found,
+                    });
+                }
+                Err(error) if gone(&error) => {}
+                Err(source) => {
+                    return Err(ReplayError::Read {
+                        segment: *segment,
+                        source,
+                    });
+                }
+            }
+        }
+        let mut replay = Replay {
+            next_position: 1,
+            ..Replay::default()
+        };
+        for (number, bytes) in segments {
+            let mut read = SegmentRead {
+                number,
+                bytes,
+                ..SegmentRead::default()
+            };
+            replay.clean = false;
+            match scan(storage, number, bytes, &mut |frame| {
+                replay.apply(&mut read, &frame);
+            }) {
+                Ok(scanned) => {
+                    read.end = scanned.end;
+                    read.damaged += scanned.damaged;
+                    replay.segments.push(read);
+                }
+                Err(error) if gone(&error) => {}
+                Err(source) => {
+                    return Err(ReplayError::Read {
+                        segment: number,
+                        source,
+                    });
+                }
+            }
+        }
+        replay.lanes.values_mut().for_each(LaneRead::settle);
+        Ok(replay)
+    }
+
+    fn apply(&mut self, segment: &mut SegmentRead, frame: &Frame) {
+        let Frame {
+            offset,
+            header,
+            body,
+        } = frame;
+        segment.epochs.insert(header.epoch);
+        self.clean = header.kind == Kind::Close;
+        match header.kind {
+            Kind::Close => {}
+            Kind::Entry => {
+                segment.entries += 1;
+                self.saw(header.position);
+                self.lanes
+                    .entry(header.lane)
+                    .or_default()
+                    .entries
+                    .push(Place {
+                        position: header.position,
+                        segment: segment.number,
+                        offset: *offset,
+                        bytes: header.frame_bytes(),
+                        at_ms: header.at_ms,
+                    });
+            }
+            Kind::Head | Kind::Changes => {
+                let mut rest = body.as_slice();
+                if header.kind == Kind::Head {
+                    let Some(next) = take(&mut rest) else {
+                        return segment.damaged += 1;
+                    };
+                    self.next_position = self.next_position.max(u64::from_le_bytes(next));
+                }
+                let Some(changes) = change::decode(rest) else {
+                    return segment.damaged += 1;
+                };
+                if header.kind == Kind::Head {
+                    segment.head_bytes = u64::from(offset + header.frame_bytes());
+                    // A head tells everything, so what it does not tell is no more.
+                    self.lanes
+                        .values_mut()
+                        .for_each(|lane| lane.readers.clear());
+                }
+                changes.into_iter().for_each(|change| self.change(change));
+            }
+        }
+    }
+
+    fn change(&mut self, change: Change) {
+        match change {
+            Change::Lane { lane, floor, mark } => {
+                self.saw(floor);
+                let read = self.lanes.entry(lane.id()).or_default();
+                (read.name, read.floor, read.mark) = (Some(lane), floor, mark);
+            }
+            Change::Reader {
+                lane,
+                reader,
+                through,
+            } => {
+                self.saw(through);
+                let read = self.lanes.entry(lane.id()).or_default();
+                read.readers.insert(reader, through);
+                // Known from this alone, should the frame that introduced the lane be damaged.
+                read.name = Some(lane);
+            }
+            Change::RemoveReader { lane, reader } => {
+                self.lanes
+                    .entry(lane.id())
+                    .or_default()
+                    .readers
+                    .remove(&reader);
+            }
+        }
+    }
+
+    /// Positions are never given twice.
+    fn saw(&mut self, position: Position) {
+        self.next_position = self.next_position.max(position.0.saturating_add(1));
+    }
+}
+
+impl LaneRead {
+    /// The entries that some reader has not committed, each once, by position.
+    pub(crate) fn entries(&self) -> &[Place] {
+        &self.entries
+    }
+
+    /// An entry may be there twice: in a segment whose sync failed, or copied forward. The later one had been synced.
+    fn settle(&mut self) {
+        if let Some(slowest) = self.readers.values().min() {
+            self.floor = self.floor.max(*slowest);
+        }
+        self.entries.retain(|place| place.position > self.floor);
+        self.entries.sort_unstable_by_key(|place| {
+            (
+                place.position,
+                std::cmp::Reverse((place.segment, place.offset)),
+            )
+        });
+        self.entries.dedup_by_key(|place| place.position);
+    }
+
+    fn into_state(self) -> LaneState {
+        let mut index = Index::default();
+        self.entries.into_iter().for_each(|place| index.push(place));
+        let readers = self
+            .readers
+            .into_iter()
+            .map(|(name, through)| (name, ReaderState::recovered(through)))
+            .collect();
+        LaneState {
+            name: self.name,
+            mark: self.mark,
+            floor: self.floor,
+            readers,
+            index,
+            ..LaneState::default()
+        }
+    }
+}

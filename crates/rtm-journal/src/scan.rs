@@ -1,0 +1,167 @@
+//! Reading a segment from its beginning to its end, through whatever damage there is.
+
+use std::io;
+
+use crate::Storage;
+use crate::frame::{HEADER_BYTES, Header, Kind, MAGIC, PROLOGUE_BYTES, version};
+
+/// Read at once: headers are a page apart, so more would read what is skipped.
+const CHUNK_BYTES: usize = 4 << 10;
+/// Read at once while looking for the next frame behind damage.
+const SEARCH_BYTES: usize = 64 << 10;
+
+/// An intact frame. Entries come without their bodies.
+pub(crate) struct Frame {
+    pub(crate) offset: u32,
+    pub(crate) header: Header,
+    pub(crate) body: Vec<u8>,
+}
+
+/// What a segment was found to be.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Scanned {
+    /// The end of the last intact frame; what follows is a torn tail.
+    pub(crate) end: u64,
+    /// Stretches before `end` that are no intact frames.
+    pub(crate) damaged: u64,
+}
+
+/// The format version of a segment; nothing where its beginning is cut or damaged.
+pub(crate) fn read_version(storage: &dyn Storage, segment: u32) -> io::Result<Option<u32>> {
+    let mut bytes = [0; PROLOGUE_BYTES];
+    let read = storage.read(segment, 0, &mut bytes)?;
+    Ok(version(&bytes[..read]))
+}
+
+/// Shows `visit` every intact frame of a segment of `bytes` bytes, in order.
+///
+/// The bodies of entries are not read, except in the last group: all before it was durable when it was written, and
+/// damage there is for the reader to report; of the last group any part may be torn, although it was never confirmed.
+pub(crate) fn scan(
+    storage: &dyn Storage,
+    segment: u32,
+    bytes: u64,
+    visit: &mut dyn FnMut(Frame),
+) -> io::Result<Scanned> {
+    let mut window = Window {
+        storage,
+        segment,
+        start: 0,
+        buffer: Vec::new(),
+    };
+    // Offsets are 32 bits; no segment of ours is longer.
+    let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+    let mut scanned = Scanned::default();
+    // The frames of the newest group so far: held until a later group vouches for them.
+    let mut held: Vec<Frame> = Vec::new();
+    let mut stretches = Vec::new();
+    let mut at = PROLOGUE_BYTES as u32;
+    while at < bytes {
+        let Some(header) = Header::decode(window.get(at, HEADER_BYTES)?, segment, at) else {
+            stretches.push(at);
+            match find(&mut window, at + 1)? {
+                Some(next) => at = next,
+                None => break,
+            }
+            continue;
+        };
+        let offset = at;
+        at = offset.saturating_add(header.frame_bytes());
+        if at > bytes {
+            stretches.push(offset);
+            break;
+        }
+        if held
+            .first()
+            .is_some_and(|first| first.header.group < header.group)
+        {
+            held.drain(..).for_each(&mut *visit);
+        }
+        let mut body = Vec::new();
+        if header.kind != Kind::Entry {
+            body.extend_from_slice(
+                window.get(offset + HEADER_BYTES as u32, header.body_bytes as usize)?,
+            );
+            if !header.matches(&body) {
+                stretches.push(offset);
+                continue;
+            }
+        }
+        scanned.end = at.into();
+        held.push(Frame {
+            offset,
+            header,
+            body,
+        });
+    }
+    // The last group: its entries have to prove themselves.
+    scanned.end = held
+        .first()
+        .map_or(scanned.end, |first| first.offset.into());
+    for frame in held {
+        let whole = frame.header.kind != Kind::Entry
+            || frame.header.matches(window.get(
+                frame.offset + HEADER_BYTES as u32,
+                frame.header.body_bytes as usize,
+            )?);
+        if whole {
+            scanned.end = (frame.offset + frame.header.frame_bytes()).into();
+            visit(frame);
+        } else {
+            stretches.push(frame.offset);
+        }
+    }
+    scanned.damaged = stretches
+        .iter()
+        .filter(|at| u64::from(**at) < scanned.end)
+        .count() as u64;
+    Ok(scanned)
+}
+
+/// The next frame at or behind `from`.
+fn find(window: &mut Window<'_>, from: u32) -> io::Result<Option<u32>> {
+    let (mut at, segment) = (from, window.segment);
+    loop {
+        let found = window.get(at, SEARCH_BYTES)?;
+        if found.len() < HEADER_BYTES {
+            return Ok(None);
+        }
+        let candidates = found
+            .windows(MAGIC.len())
+            .enumerate()
+            .filter(|(_, bytes)| **bytes == MAGIC);
+        let candidates: Vec<u32> = candidates.map(|(index, _)| at + index as u32).collect();
+        let searched = (found.len() - (MAGIC.len() - 1)) as u32;
+        for candidate in candidates {
+            if Header::decode(window.get(candidate, HEADER_BYTES)?, segment, candidate).is_some() {
+                return Ok(Some(candidate));
+            }
+        }
+        at += searched;
+    }
+}
+
+/// A piece of the segment in memory.
+struct Window<'a> {
+    storage: &'a dyn Storage,
+    segment: u32,
+    start: u32,
+    buffer: Vec<u8>,
+}
+
+impl Window<'_> {
+    /// `bytes` bytes at `offset`, or fewer at the end of the file.
+    fn get(&mut self, offset: u32, bytes: usize) -> io::Result<&[u8]> {
+        let end = self.start as usize + self.buffer.len();
+        if offset < self.start || offset as usize + bytes > end {
+            self.buffer.resize(bytes.max(CHUNK_BYTES), 0);
+            let read = self
+                .storage
+                .read(self.segment, offset.into(), &mut self.buffer)?;
+            self.buffer.truncate(read);
+            self.start = offset;
+        }
+        let from = (offset - self.start) as usize;
+        Ok(&self.buffer[from..self.buffer.len().min(from + bytes)])
+    }
+}

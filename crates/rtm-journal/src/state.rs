@@ -1,0 +1,392 @@
+//! What the process knows about its journal, behind one lock.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::sync::{Notify, oneshot};
+use zstd::bulk::Compressor;
+
+use crate::change::Change;
+use crate::disk::Lock;
+use crate::frame::Header;
+use crate::index::{Index, Place};
+use crate::options::Limits;
+use crate::tail::Tail;
+use crate::{Epoch, LaneName, Options, Position, ReaderName, Storage};
+
+/// What the handles and the writer share.
+pub(crate) struct Shared {
+    pub(crate) storage: Box<dyn Storage>,
+    pub(crate) options: Options,
+    pub(crate) limits: Limits,
+    pub(crate) epoch: Epoch,
+    pub(crate) unclean: bool,
+    /// Wakes the writer.
+    pub(crate) work: Condvar,
+    /// Wakes those who wait for room.
+    pub(crate) room: Notify,
+    /// Wakes those who wait for the writer's end.
+    pub(crate) ended: Notify,
+    /// Making one takes longer than compressing a page.
+    pub(crate) compressors: Mutex<Vec<Compressor<'static>>>,
+    state: Mutex<State>,
+    lock: Mutex<Option<Lock>>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        storage: Box<dyn Storage>,
+        lock: Option<Lock>,
+        options: Options,
+        limits: Limits,
+        epoch: Epoch,
+        recovered: crate::recover::Recovered,
+    ) -> Shared {
+        Shared {
+            storage,
+            options,
+            limits,
+            epoch,
+            unclean: recovered.unclean,
+            work: Condvar::new(),
+            room: Notify::new(),
+            ended: Notify::new(),
+            compressors: Mutex::new(Vec::new()),
+            state: Mutex::new(recovered.state),
+            lock: Mutex::new(lock),
+        }
+    }
+
+    /// A panic elsewhere leaves nothing half done that this could make worse.
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets another process in. Nothing may be written afterwards.
+    pub(crate) fn unlock(&self) {
+        drop(
+            self.lock
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    /// By [`LaneName::id`].
+    pub(crate) lanes: BTreeMap<u32, LaneState>,
+    pub(crate) segments: BTreeMap<u32, SegmentState>,
+    pub(crate) next_position: u64,
+    pub(crate) next_segment: u32,
+    pub(crate) tail: Tail,
+    /// Handed over, not yet taken by the writer.
+    pub(crate) queue: VecDeque<Append>,
+    /// Waiting for all changes made so far to be durable.
+    pub(crate) flushes: Vec<oneshot::Sender<()>>,
+    /// Since when a change, or a cursor, waits to become durable.
+    pub(crate) dirty_since: Option<Instant>,
+    /// Somebody waits for room, and the files were in the way: the writer should try to make some.
+    pub(crate) pressure: bool,
+    /// Somebody waits for free space of the file system, which nobody tells us about.
+    pub(crate) watch_free: bool,
+    /// How many wait in [`crate::Lane::reserve`].
+    pub(crate) waiting: usize,
+    pub(crate) ending: Option<Ending>,
+    /// The writer is gone; the result of closing, if that was it.
+    pub(crate) stopped: Option<Option<Result<(), Arc<io::Error>>>>,
+    /// The last write failed, and none has succeeded since.
+    pub(crate) failing: bool,
+    pub(crate) write_failures: u64,
+    /// Frames found damaged, at opening and by readers.
+    pub(crate) damaged: u64,
+    pub(crate) last_id: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// Store what is queued, say goodbye in the log, stop.
+    Close,
+    /// Every handle is gone without a close: stop, as a crash would.
+    Abandon,
+}
+
+#[derive(Default)]
+pub(crate) struct LaneState {
+    /// Unknown if all that told it is damaged, until it is opened by name.
+    pub(crate) name: Option<LaneName>,
+    /// Opened by this process; others are left over from an older configuration.
+    pub(crate) open: bool,
+    /// Everything up to here is dead.
+    pub(crate) floor: Position,
+    pub(crate) mark: Option<Bytes>,
+    pub(crate) readers: BTreeMap<ReaderName, ReaderState>,
+    pub(crate) index: Index,
+    /// Room that is reserved, or taken by entries that are not yet durable, by the reservation's number. A table and
+    /// not a sum, so that it cannot drift.
+    pub(crate) reserved: BTreeMap<u64, u64>,
+    /// Wakes readers at the tail.
+    pub(crate) readable: Arc<Notify>,
+    /// Counts changes of name, floor and mark; `saved` of them are durable.
+    pub(crate) changed: u64,
+    pub(crate) saved: u64,
+    /// Readers whose removal is not durable yet.
+    pub(crate) removed: Vec<ReaderName>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReaderState {
+    pub(crate) committed: Position,
+    pub(crate) open: bool,
+    /// What the log says, if it knows the reader.
+    durable: Option<Position>,
+    /// Tells apart two readers of one name, with a removal between.
+    id: u64,
+}
+
+impl ReaderState {
+    pub(crate) fn recovered(through: Position) -> ReaderState {
+        ReaderState {
+            committed: through,
+            durable: Some(through),
+            open: false,
+            id: 0,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct SegmentState {
+    pub(crate) bytes: u64,
+    /// Live ones, and their frames' bytes.
+    pub(crate) entries: u64,
+    pub(crate) live_bytes: u64,
+    /// Prologue and head, which every segment has.
+    pub(crate) head_bytes: u64,
+    /// The head is durable, so it stands in for all segments before.
+    pub(crate) durable: bool,
+    /// It has live entries that cannot be read, so it cannot be cleaned.
+    pub(crate) unreadable: bool,
+}
+
+impl SegmentState {
+    pub(crate) fn add(&mut self, place: Place) {
+        self.entries += 1;
+        self.live_bytes += u64::from(place.bytes);
+    }
+
+    pub(crate) fn remove(&mut self, place: Place) {
+        self.entries -= 1;
+        self.live_bytes -= u64::from(place.bytes);
+    }
+
+    /// What cleaning it would free.
+    pub(crate) fn dead_bytes(&self) -> u64 {
+        self.bytes.saturating_sub(self.head_bytes + self.live_bytes)
+    }
+}
+
+/// An entry on its way to the log.
+pub(crate) struct Append {
+    /// Its position, unless the writer is still to give one.
+    pub(crate) header: Header,
+    pub(crate) body: Bytes,
+    pub(crate) from: From,
+}
+
+pub(crate) enum From {
+    /// Handed over by a reservation.
+    Lane {
+        reservation: u64,
+        entry: Bytes,
+        reply: oneshot::Sender<Position>,
+    },
+    /// Copied forward out of an old segment.
+    Segment(u32),
+}
+
+/// What a write made durable, to be noted once it has succeeded.
+pub(crate) struct Saved {
+    lanes: Vec<(u32, u64, usize)>,
+    readers: Vec<(u32, ReaderName, u64, Position)>,
+}
+
+impl State {
+    /// A number that was not given before.
+    pub(crate) fn fresh_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    /// Neither closing nor closed.
+    pub(crate) fn is_open(&self) -> bool {
+        self.ending.is_none() && self.stopped.is_none()
+    }
+
+    pub(crate) fn touch(&mut self, lane: u32) {
+        if let Some(lane) = self.lanes.get_mut(&lane) {
+            lane.changed += 1;
+        }
+        self.dirty_since.get_or_insert_with(Instant::now);
+    }
+
+    pub(crate) fn add_reader(&mut self, lane: u32, name: &ReaderName) {
+        let id = self.fresh_id();
+        if let Some(lane) = self.lanes.get_mut(&lane) {
+            let reader = ReaderState {
+                committed: lane.floor,
+                durable: None,
+                open: false,
+                id,
+            };
+            lane.readers.insert(name.clone(), reader);
+        }
+        self.dirty_since.get_or_insert_with(Instant::now);
+    }
+
+    pub(crate) fn remove_reader(&mut self, lane: u32, name: &ReaderName) {
+        if let Some(state) = self.lanes.get_mut(&lane) {
+            state.readers.remove(name);
+            state.removed.push(name.clone());
+        }
+        // With the floor, which must outlive the lane's last reader.
+        self.touch(lane);
+    }
+
+    /// What the log does not know yet, or everything.
+    pub(crate) fn changes(&self, everything: bool) -> (Vec<Change>, Saved) {
+        let mut changes = Vec::new();
+        let mut saved = Saved {
+            lanes: Vec::new(),
+            readers: Vec::new(),
+        };
+        for (id, state) in &self.lanes {
+            // A lane whose name nobody knows has nothing to tell but its entries.
+            let Some(lane) = &state.name else { continue };
+            if everything || state.changed != state.saved {
+                // Removals first: a reader may have come back since.
+                let removed = state.removed.iter().filter(|_| !everything);
+                changes.extend(removed.map(|reader| Change::RemoveReader {
+                    lane: lane.clone(),
+                    reader: reader.clone(),
+                }));
+                changes.push(Change::Lane {
+                    lane: lane.clone(),
+                    floor: state.floor,
+                    mark: state.mark.clone(),
+                });
+                saved.lanes.push((*id, state.changed, state.removed.len()));
+            }
+            for (name, reader) in &state.readers {
+                if everything || reader.durable != Some(reader.committed) {
+                    let (reader, through) = (reader.id, reader.committed);
+                    changes.push(Change::Reader {
+                        lane: lane.clone(),
+                        reader: name.clone(),
+                        through,
+                    });
+                    saved.readers.push((*id, name.clone(), reader, through));
+                }
+            }
+        }
+        (changes, saved)
+    }
+
+    pub(crate) fn note(&mut self, saved: Saved) {
+        for (id, changed, removed) in saved.lanes {
+            if let Some(lane) = self.lanes.get_mut(&id) {
+                lane.saved = changed;
+                lane.removed.drain(..removed);
+            }
+        }
+        for (id, name, reader, through) in saved.readers {
+            let state = self
+                .lanes
+                .get_mut(&id)
+                .and_then(|lane| lane.readers.get_mut(&name));
+            if let Some(state) = state.filter(|state| state.id == reader) {
+                state.durable = Some(through);
+            }
+        }
+        self.dirty_since = self.is_dirty().then(Instant::now);
+    }
+
+    fn is_dirty(&self) -> bool {
+        self.lanes.values().any(|lane| {
+            lane.changed != lane.saved
+                || lane
+                    .readers
+                    .values()
+                    .any(|reader| reader.durable != Some(reader.committed))
+        })
+    }
+
+    /// Takes out of the index what every reader has committed, and says whether that was anything.
+    ///
+    /// What is committed is confirmed by every sink, so letting go of it loses nothing even where the log does not
+    /// know. But while writing works the durable cursors are what counts, so that a crash finds every entry that its
+    /// cursors point to; only while it fails, on a full disk say, do the cursors in memory, or no room would ever
+    /// become free to write the cursors into.
+    pub(crate) fn release(&mut self) -> bool {
+        let mut released = false;
+        for lane in self.lanes.values_mut() {
+            let cursor = |reader: &ReaderState| {
+                if self.failing {
+                    reader.committed
+                } else {
+                    reader.durable.unwrap_or_default()
+                }
+            };
+            let Some(floor) = lane.readers.values().map(cursor).min() else {
+                continue;
+            };
+            lane.floor = lane.floor.max(floor);
+            while let Some(place) = lane.index.pop_through(floor) {
+                if let Some(segment) = self.segments.get_mut(&place.segment) {
+                    segment.remove(place);
+                }
+                released = true;
+            }
+        }
+        if released {
+            let oldest = self
+                .lanes
+                .values()
+                .filter_map(|lane| lane.index.after(Position(0)))
+                .map(|place| place.position)
+                .min();
+            self.tail
+                .forget_before(oldest.unwrap_or(Position(u64::MAX)));
+        }
+        released
+    }
+}
+
+#[cfg(test)]
+impl State {
+    /// Panics unless what is kept twice agrees.
+    pub(crate) fn check(&self) {
+        let mut segments: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+        for place in self.lanes.values().flat_map(|lane| lane.index.places()) {
+            let (entries, bytes) = segments.entry(place.segment).or_default();
+            *entries += 1;
+            *bytes += u64::from(place.bytes);
+        }
+        for (number, segment) in &self.segments {
+            let counted = segments.remove(number).unwrap_or_default();
+            assert_eq!(
+                (segment.entries, segment.live_bytes),
+                counted,
+                "segment {number}"
+            );
+        }
+        assert!(
+            segments.is_empty(),
+            "entries in segments that are gone: {segments:?}"
+        );
+    }
+}

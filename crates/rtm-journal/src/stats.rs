@@ -1,0 +1,159 @@
+//! What the journal holds, computed from its state when asked.
+
+use std::time::{Duration, SystemTime};
+
+use crate::frame::from_ms;
+use crate::index::Behind;
+use crate::state::{LaneState, Shared, State};
+use crate::{LaneName, Position, ReaderName};
+
+/// What a journal holds at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stats {
+    /// The size of all segments.
+    pub bytes: u64,
+    /// Of that, the entries that some reader has not committed.
+    pub live_bytes: u64,
+    /// [`crate::Options::max_bytes`].
+    pub max_bytes: u64,
+    /// What is free on the file system for this user; nothing where there is no telling.
+    pub free_bytes: Option<u64>,
+    /// How many segments there are.
+    pub segments: usize,
+    /// How many callers wait in [`crate::Lane::reserve`].
+    pub waiting: usize,
+    /// The last write failed: entries are kept in memory, and stored when it works again.
+    pub failing: bool,
+    /// Failed writes, syncs and creations since the journal was opened. A counter.
+    pub write_failures: u64,
+    /// Damaged stretches found at opening, and damaged entries found by readers since. A counter.
+    pub damaged: u64,
+    /// By name.
+    pub lanes: Vec<LaneStats>,
+}
+
+/// What a lane holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneStats {
+    /// The lane.
+    pub name: LaneName,
+    /// Entries that some reader has not committed, or all where there is no reader.
+    pub entries: u64,
+    /// Their size on the disk.
+    pub bytes: u64,
+    /// What is reserved, or handed over and not yet durable.
+    pub reserved: u64,
+    /// The largest entry that could be reserved now.
+    pub room_left: u64,
+    /// By name.
+    pub readers: Vec<ReaderStats>,
+}
+
+/// How far a reader is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReaderStats {
+    /// The reader.
+    pub name: ReaderName,
+    /// Entries that it has not committed.
+    pub pending_entries: u64,
+    /// Their size on the disk.
+    pub pending_bytes: u64,
+    /// How long ago the first of them was appended, by the wall clock.
+    pub oldest_pending_age: Option<Duration>,
+    /// Everything up to here is committed.
+    pub committed: Position,
+}
+
+/// What a reader has not committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pending {
+    /// How many entries.
+    pub entries: u64,
+    /// Their size on the disk, in bytes.
+    pub bytes: u64,
+    /// How long ago the first of them was appended, by the wall clock; zero if that has gone back since.
+    pub oldest_age: Option<Duration>,
+}
+
+impl Pending {
+    pub(crate) fn of(behind: Behind, now: SystemTime) -> Pending {
+        let age = |ms| now.duration_since(from_ms(ms)).unwrap_or_default();
+        Pending {
+            entries: behind.entries,
+            bytes: behind.bytes,
+            oldest_age: behind.oldest_ms.map(age),
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn stats(&self) -> Stats {
+        let free_bytes = self
+            .storage
+            .free_bytes()
+            .ok()
+            .filter(|free| *free != u64::MAX);
+        let spare_bytes = self.spare_bytes();
+        let now = self.options.now();
+        let state = self.state();
+        let mut lanes: Vec<LaneStats> = state
+            .lanes
+            .iter()
+            .filter_map(|(id, lane)| self.lane_stats(&state, *id, lane, spare_bytes, now))
+            .collect();
+        lanes.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        Stats {
+            bytes: state.file_bytes(),
+            live_bytes: state.lanes.values().map(|lane| lane.index.bytes()).sum(),
+            max_bytes: self.options.max_bytes,
+            free_bytes,
+            segments: state.segments.len(),
+            waiting: state.waiting,
+            failing: state.failing,
+            write_failures: state.write_failures,
+            damaged: state.damaged,
+            lanes,
+        }
+    }
+
+    /// What the file system has free beyond [`crate::Options::min_free_bytes`].
+    pub(crate) fn spare_bytes(&self) -> u64 {
+        if self.options.min_free_bytes == 0 {
+            return u64::MAX;
+        }
+        // Where it cannot be told it is no bound: a full disk is then met, and waited out, by the writer.
+        self.storage.free_bytes().map_or(u64::MAX, |free| {
+            free.saturating_sub(self.options.min_free_bytes)
+        })
+    }
+
+    fn lane_stats(
+        &self,
+        state: &State,
+        id: u32,
+        lane: &LaneState,
+        spare_bytes: u64,
+        now: SystemTime,
+    ) -> Option<LaneStats> {
+        let readers = lane.readers.iter().map(|(name, reader)| {
+            let pending = Pending::of(lane.index.behind(reader.committed), now);
+            ReaderStats {
+                name: name.clone(),
+                pending_entries: pending.entries,
+                pending_bytes: pending.bytes,
+                oldest_pending_age: pending.oldest_age,
+                committed: reader.committed,
+            }
+        });
+        Some(LaneStats {
+            name: lane.name.clone()?,
+            entries: lane.index.len() as u64,
+            bytes: lane.index.bytes(),
+            reserved: lane.reserved(),
+            room_left: state
+                .room(&self.limits, self.options.lanes_expected, id, spare_bytes)
+                .entry_bytes(),
+            readers: readers.collect(),
+        })
+    }
+}

@@ -1,0 +1,1 @@
+//! What a damaged journal gives back.

@@ -1,0 +1,1 @@
+//! On the real file system: lock, permissions, inspection.
