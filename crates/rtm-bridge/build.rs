@@ -22,7 +22,6 @@ fn main() {
             println!("cargo::rerun-if-changed={path}");
         }
     }
-    if let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) {
-        println!("cargo::rustc-env=RTM_BRIDGE_COMMIT={commit}");
-    }
+    let commit = git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(|| "unknown".to_owned());
+    println!("cargo::rustc-env=RTM_BRIDGE_COMMIT={commit}");
 }

@@ -58,12 +58,17 @@ pub fn encode(app: &str, app_id: &str, page: &Page) -> Vec<u8> {
             .map(|id| Cow::Borrowed(truncate(id, 256))),
         complete: page.complete,
     };
-    let json = serde_json::to_vec(&tags).unwrap_or_default();
-    let mut entry = Vec::with_capacity(5 + json.len() + page.body.len());
+    with_tags(&tags, &page.body)
+}
+
+/// The entry for a body and what was known of it.
+pub(crate) fn with_tags(tags: &Tags<'_>, body: &[u8]) -> Vec<u8> {
+    let json = serde_json::to_vec(tags).unwrap_or_default();
+    let mut entry = Vec::with_capacity(5 + json.len() + body.len());
     entry.push(VERSION);
     entry.extend_from_slice(&u32::try_from(json.len()).unwrap_or(u32::MAX).to_le_bytes());
     entry.extend_from_slice(&json);
-    entry.extend_from_slice(&page.body);
+    entry.extend_from_slice(body);
     entry
 }
 

@@ -29,10 +29,7 @@ pub mod record;
 pub mod state;
 
 /// The commit that this was built from, or `unknown`.
-pub const COMMIT: &str = match option_env!("RTM_BRIDGE_COMMIT") {
-    Some(commit) => commit,
-    None => "unknown",
-};
+pub const COMMIT: &str = env!("RTM_BRIDGE_COMMIT");
 
 /// An error and all of its sources, on one line, control characters escaped.
 #[must_use]

@@ -16,22 +16,12 @@ mod telemetry;
 /// Wrong usage or configuration: trying again without changing something cannot help.
 const USAGE: u8 = 2;
 
-const VERSION: &str = version();
-
-/// The version with the commit, as `--version` prints it.
-const fn version() -> &'static str {
-    match option_env!("RTM_BRIDGE_VERSION") {
-        Some(version) => version,
-        None => env!("CARGO_PKG_VERSION"),
-    }
-}
-
 /// Polls the Agora RTM event API and publishes every event to Kafka and NATS JetStream.
 ///
 /// Reading an event deletes it at Agora. The bridge therefore makes every response durable in its own journal before
 /// anything else happens to it, and publishes from there, at least once and in order per key.
 #[derive(Debug, Parser)]
-#[command(name = "rtm-bridge", version = VERSION, after_help = "Start with: rtm-bridge demo")]
+#[command(name = "rtm-bridge", version = concat!(env!("CARGO_PKG_VERSION"), " (", env!("RTM_BRIDGE_COMMIT"), ")"), after_help = "Start with: rtm-bridge demo")]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
