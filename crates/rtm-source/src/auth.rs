@@ -1,9 +1,22 @@
 //! Who we are to Agora.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
-use secrecy::SecretString;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::BuildError;
+
+/// A token is under a kilobyte. More is a mistake in the path.
+const MAX_SECRET: usize = 64 * 1024;
 
 /// How requests are authenticated. Prints no secret.
 #[derive(Clone)]
@@ -96,4 +109,371 @@ pub enum SecretError {
 fn at(path: Option<&PathBuf>) -> String {
     path.map(|path| format!(" file {}", path.display()))
         .unwrap_or_default()
+}
+
+/// [`Auth`] made ready to send: the headers, and when they have to be made again.
+pub(crate) struct Credentials {
+    auth: Auth,
+    current: Mutex<Current>,
+}
+
+struct Current {
+    /// What the secret's file looked like when it was last read or tried; `None` if it has to be read in any case.
+    seen: Option<Stamp>,
+    headers: HeaderMap,
+    /// What must not appear in any message: the secret, and the form in which it is sent.
+    hidden: Vec<SecretString>,
+}
+
+/// What changes when a file is rewritten or replaced. Kubernetes and most editors replace, so the inode tells; the
+/// rest is for those that rewrite in place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    modified: Option<SystemTime>,
+    length: u64,
+    inode: u64,
+}
+
+impl Credentials {
+    pub(crate) fn new(auth: Auth) -> Result<Credentials, BuildError> {
+        let (option, name) = match &auth {
+            Auth::Basic { key, .. } => ("key", Some(key)),
+            Auth::Token { uid, .. } => ("uid", Some(uid)),
+            Auth::AgoraToken { .. } => ("token", None),
+        };
+        // A colon in a key would be read as the end of the key (RFC 7617, section 2).
+        let sendable = |name: &String| {
+            let basic = matches!(auth, Auth::Basic { .. });
+            !name.is_empty()
+                && name.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+                && !(basic && name.contains(':'))
+        };
+        if !name.is_none_or(sendable) {
+            return Err(BuildError::Credential { option });
+        }
+        let current = Mutex::new(load(&auth)?);
+        Ok(Credentials { auth, current })
+    }
+
+    /// The headers to send now.
+    ///
+    /// Looks at the secret's file, and reads it again if it has changed. One that cannot be read, or makes no sense,
+    /// leaves the headers as they were: it may be half written, and the old secret may still be good.
+    pub(crate) fn headers(&self) -> HeaderMap {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Secret::File(path) = self.secret() {
+            // Looking costs microseconds, ten times a second, so it is not worth a thread of its own.
+            let seen = stamp(path).ok();
+            if seen.is_none() || seen != current.seen {
+                match load(&self.auth) {
+                    Ok(loaded) => *current = loaded,
+                    Err(error) => {
+                        if current.seen != seen {
+                            tracing::warn!(%error, "the secret could not be read again; the old one stays in use");
+                        }
+                        current.seen = seen;
+                    }
+                }
+            }
+        }
+        current.headers.clone()
+    }
+
+    /// Says that the headers were refused: whatever its file looks like, the secret is read again.
+    pub(crate) fn refused(&self) {
+        self.current
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .seen = None;
+    }
+
+    /// `text` without our secrets: a gateway may well quote what it does not like.
+    pub(crate) fn redact(&self, text: &str) -> String {
+        /// Shorter ones would make every message unreadable, and protect nothing.
+        const SHORTEST: usize = 4;
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let hidden = current.hidden.iter().map(ExposeSecret::expose_secret);
+        hidden
+            .filter(|hidden| hidden.len() >= SHORTEST)
+            .fold(text.to_owned(), |text, hidden| {
+                text.replace(hidden, "[redacted]")
+            })
+    }
+
+    fn secret(&self) -> &Secret {
+        match &self.auth {
+            Auth::Basic { secret, .. } => secret,
+            Auth::Token { token, .. } | Auth::AgoraToken { token } => token,
+        }
+    }
+}
+
+fn load(auth: &Auth) -> Result<Current, SecretError> {
+    let (headers, seen, hidden) = match auth {
+        Auth::Basic { key, secret } => {
+            let (secret, seen) = read(secret)?;
+            let pair = BASE64.encode(format!("{key}:{}", secret.expose_secret()));
+            let headers = vec![(AUTHORIZATION, format!("Basic {pair}"))];
+            (headers, seen, vec![secret, pair.into()])
+        }
+        Auth::Token { token, uid } => {
+            let (token, seen) = read(token)?;
+            let headers = vec![
+                (
+                    HeaderName::from_static("x-agora-token"),
+                    token.expose_secret().to_owned(),
+                ),
+                (HeaderName::from_static("x-agora-uid"), uid.clone()),
+            ];
+            (headers, seen, vec![token])
+        }
+        Auth::AgoraToken { token } => {
+            let (token, seen) = read(token)?;
+            let headers = vec![(
+                AUTHORIZATION,
+                format!("agora token={}", token.expose_secret()),
+            )];
+            (headers, seen, vec![token])
+        }
+    };
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        let path = match auth {
+            Auth::Basic {
+                secret: Secret::File(path),
+                ..
+            }
+            | Auth::Token {
+                token: Secret::File(path),
+                ..
+            }
+            | Auth::AgoraToken {
+                token: Secret::File(path),
+            } => Some(path.clone()),
+            _ => None,
+        };
+        let mut value =
+            HeaderValue::try_from(value).map_err(|_| SecretError::Characters { path })?;
+        value.set_sensitive(true);
+        map.insert(name, value);
+    }
+    Ok(Current {
+        seen,
+        headers: map,
+        hidden,
+    })
+}
+
+/// The secret, and what its file looked like *before* it was read: a change in between is then seen as one.
+fn read(secret: &Secret) -> Result<(SecretString, Option<Stamp>), SecretError> {
+    let (text, seen, path) = match secret {
+        Secret::Inline(text) => (text.clone(), None, None),
+        Secret::File(path) => {
+            let failed = |source| SecretError::Read {
+                path: path.clone(),
+                source,
+            };
+            let seen = stamp(path).map_err(failed)?;
+            let mut text = String::new();
+            let file = File::open(path).map_err(failed)?;
+            file.take(MAX_SECRET as u64 + 1)
+                .read_to_string(&mut text)
+                .map_err(failed)?;
+            if text.len() > MAX_SECRET {
+                return Err(SecretError::TooLong {
+                    path: path.clone(),
+                    limit: MAX_SECRET,
+                });
+            }
+            text.truncate(text.trim_end_matches(['\r', '\n']).len());
+            (SecretString::from(text), Some(seen), Some(path))
+        }
+    };
+    if text.expose_secret().is_empty() {
+        return Err(SecretError::Empty {
+            path: path.cloned(),
+        });
+    }
+    Ok((text, seen))
+}
+
+fn stamp(path: &Path) -> std::io::Result<Stamp> {
+    let metadata = fs::metadata(path)?;
+    Ok(Stamp {
+        modified: metadata.modified().ok(),
+        length: metadata.len(),
+        inode: metadata.ino(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const CANARY: &str = "canary-7Zq/x";
+
+    fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        fs::write(&path, text).unwrap();
+        (dir, path)
+    }
+
+    fn inline(text: &str) -> Secret {
+        Secret::Inline(text.into())
+    }
+
+    fn sent(credentials: &Credentials, name: &str) -> String {
+        credentials.headers()[name].to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn the_headers_of_each_kind() {
+        let basic = Auth::Basic {
+            key: "Aladdin".into(),
+            secret: inline("open sesame"),
+        };
+        // The example of RFC 7617, section 2.
+        let basic = Credentials::new(basic).unwrap();
+        assert_eq!(
+            sent(&basic, "authorization"),
+            "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="
+        );
+
+        let token = Auth::Token {
+            token: inline(CANARY),
+            uid: "u 1".into(),
+        };
+        let token = Credentials::new(token).unwrap();
+        assert_eq!(sent(&token, "x-agora-token"), CANARY);
+        assert_eq!(sent(&token, "x-agora-uid"), "u 1");
+        assert!(!token.headers().contains_key("authorization"));
+
+        let agora = Credentials::new(Auth::AgoraToken {
+            token: inline(CANARY),
+        })
+        .unwrap();
+        assert_eq!(
+            sent(&agora, "authorization"),
+            format!("agora token={CANARY}")
+        );
+        assert_eq!(agora.headers().len(), 1);
+    }
+
+    #[test]
+    fn a_changed_file_is_read_again() {
+        let (dir, path) = file("first\r\n");
+        let token = Secret::File(path.clone());
+        let credentials = Credentials::new(Auth::AgoraToken { token }).unwrap();
+        let now = || sent(&credentials, "authorization");
+        assert_eq!(now(), "agora token=first");
+        // Longer, in place.
+        fs::write(&path, "second").unwrap();
+        assert_eq!(now(), "agora token=second");
+        // Replaced by one that looks the same but for its inode.
+        let modified = fs::metadata(&path).unwrap().modified().unwrap();
+        let next = dir.path().join("next");
+        fs::write(&next, "thirds").unwrap();
+        File::options()
+            .write(true)
+            .open(&next)
+            .unwrap()
+            .set_modified(modified)
+            .unwrap();
+        fs::rename(&next, &path).unwrap();
+        assert_eq!(now(), "agora token=thirds");
+        // Rewritten in place, so that nothing shows: not seen, until the old one is refused.
+        fs::write(&path, "fourth").unwrap();
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_modified(modified)
+            .unwrap();
+        assert_eq!(now(), "agora token=thirds");
+        credentials.refused();
+        assert_eq!(now(), "agora token=fourth");
+    }
+
+    #[test]
+    fn an_unreadable_change_leaves_the_old_secret_in_use() {
+        let (_dir, path) = file("good");
+        let token = Secret::File(path.clone());
+        let credentials = Credentials::new(Auth::AgoraToken { token }).unwrap();
+        for bad in ["", "\n", "two\nlines", &"x".repeat(MAX_SECRET + 1)] {
+            fs::write(&path, bad).unwrap();
+            credentials.refused();
+            assert_eq!(sent(&credentials, "authorization"), "agora token=good");
+        }
+        fs::remove_file(&path).unwrap();
+        assert_eq!(sent(&credentials, "authorization"), "agora token=good");
+        fs::write(&path, "better").unwrap();
+        assert_eq!(sent(&credentials, "authorization"), "agora token=better");
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_refused_at_the_start() {
+        let (_dir, path) = file("\n");
+        let token = |token| Credentials::new(Auth::AgoraToken { token }).err().unwrap();
+        let source = |error: &BuildError| {
+            let BuildError::Secret(error) = error else {
+                panic!("{error:?}");
+            };
+            error.to_string()
+        };
+        assert!(source(&token(Secret::File(path.clone()))).contains("is empty"));
+        assert!(source(&token(Secret::File(path.join("none")))).contains("cannot read"));
+        assert!(source(&token(inline(""))).contains("is empty"));
+        let error = token(inline("canary\nx"));
+        assert!(source(&error).contains("characters"));
+        assert!(!format!("{error:?}").contains("canary"));
+        let refused = |auth| matches!(Credentials::new(auth), Err(BuildError::Credential { .. }));
+        for name in ["", "a\r\nb", "é"] {
+            assert!(refused(Auth::Token {
+                token: inline("t"),
+                uid: name.into()
+            }));
+        }
+        assert!(refused(Auth::Basic {
+            key: "a:b".into(),
+            secret: inline("s")
+        }));
+    }
+
+    #[test]
+    fn nothing_prints_a_secret() {
+        let kinds = [
+            Auth::Basic {
+                key: "key".into(),
+                secret: inline(CANARY),
+            },
+            Auth::Token {
+                token: inline(CANARY),
+                uid: "uid".into(),
+            },
+            Auth::AgoraToken {
+                token: inline(CANARY),
+            },
+        ];
+        for auth in kinds {
+            assert!(!format!("{auth:?}").contains(CANARY));
+            let credentials = Credentials::new(auth).unwrap();
+            let headers = credentials.headers();
+            assert!(!format!("{headers:?}").contains("canary"));
+            // What a far end may quote: the secret, or the whole header.
+            for value in headers.values().filter(|value| *value != "uid") {
+                let quoted = format!("bad credentials: {}!", value.to_str().unwrap());
+                let redacted = credentials.redact(&quoted);
+                assert!(
+                    redacted.contains("[redacted]") && redacted.ends_with('!'),
+                    "{redacted}"
+                );
+                assert!(
+                    !redacted.contains(CANARY) && !redacted.contains(&BASE64.encode(CANARY)),
+                    "{redacted}"
+                );
+            }
+        }
+    }
 }

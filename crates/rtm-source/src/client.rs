@@ -2,31 +2,86 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Auth, BoxError, FetchError, Page, Region, Ring, SecretError, Slot};
+use bytes::{Bytes, BytesMut};
+use http::HeaderValue;
+use http::header::{ACCEPT, ACCEPT_ENCODING};
+use reqwest::{Client, Response, Url};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::auth::Credentials;
+use crate::verdict::{Ending, Received, Verdict, failure, judge};
+use crate::{Auth, BoxError, FetchError, Page, Region, Ring, SecretError, Slot, Stream, build};
 
 /// One App ID's events at Agora.
 ///
 /// Knows the regions and how to ask them; holds no state about their events. Every request goes out once: no retry, no
 /// redirect, no hedging.
-#[derive(Debug)]
-pub struct Source {}
+pub struct Source {
+    rings: Vec<Ring>,
+    /// One for each ring, in the same order.
+    urls: Vec<Url>,
+    credentials: Credentials,
+    /// With the proxy, if there is one.
+    client: Client,
+    /// For loopback: no proxy can reach this machine's.
+    direct: Client,
+    deadline: Duration,
+    connect_timeout: Duration,
+    max_page_bytes: usize,
+}
 
 impl Source {
     /// Checks the options, reads the secrets and the certificates, and opens no connection.
     ///
+    /// Certificates are verified against the system's (or those in `SSL_CERT_FILE` and `SSL_CERT_DIR`), and against
+    /// Mozilla's, which are built in, where the system has none, as in a slim container.
+    ///
     /// # Errors
     ///
     /// [`BuildError`] names the option.
-    pub fn new(_options: SourceOptions) -> Result<Source, BuildError> {
-        unimplemented!()
+    pub fn new(options: SourceOptions) -> Result<Source, BuildError> {
+        build::check(&options)?;
+        let tls = build::tls(options.extra_ca_file.as_deref())?;
+        let client = build::client(
+            &options,
+            tls.clone(),
+            build::proxied(options.proxy.as_deref())?,
+        )?;
+        let direct = build::client(&options, tls, reqwest::ClientBuilder::no_proxy)?;
+        let (mut rings, mut urls) = (Vec::new(), Vec::new());
+        for region in options.regions {
+            let region = Arc::new(region);
+            for stream in Stream::ALL {
+                let path = match stream {
+                    Stream::User => &options.user_path,
+                    Stream::Channel => &options.channel_path,
+                };
+                urls.push(build::url(&region, &options.app_id, path));
+                rings.push(Ring {
+                    region: Arc::clone(&region),
+                    stream,
+                });
+            }
+        }
+        Ok(Source {
+            rings,
+            urls,
+            credentials: Credentials::new(options.auth)?,
+            client,
+            direct,
+            deadline: options.deadline,
+            connect_timeout: options.connect_timeout,
+            max_page_bytes: options.max_page_bytes,
+        })
     }
 
     /// Both streams of every region, in the order of the options.
     #[must_use]
     pub fn rings(&self) -> &[Ring] {
-        unimplemented!()
+        &self.rings
     }
 
     /// Reads, and thereby empties, a ring: at most [`crate::MAX_PAGE_EVENTS`] events. Takes `slot` from the limiter, to
@@ -39,8 +94,82 @@ impl Source {
     /// # Errors
     ///
     /// [`FetchError`] tells what must be assumed about the events; what did arrive of the body is in its `partial`.
-    pub async fn fetch(&self, _ring: &Ring, _slot: Slot) -> Result<Page, FetchError> {
-        std::future::pending().await
+    pub async fn fetch(&self, ring: &Ring, slot: Slot) -> Result<Page, FetchError> {
+        let in_flight = slot.send();
+        let fetched = self.exchange(ring, Instant::now() + self.deadline).await;
+        match &fetched {
+            // Nothing has shown that the request arrived, so it may yet.
+            Err(error) if error.reason == "timeout" && error.status.is_none() => {
+                in_flight.timed_out();
+            }
+            _ => in_flight.observed(),
+        }
+        if fetched
+            .as_ref()
+            .is_err_and(|error| error.status == Some(401))
+        {
+            self.credentials.refused();
+        }
+        fetched
+    }
+
+    async fn exchange(&self, ring: &Ring, deadline: Instant) -> Result<Page, FetchError> {
+        let Some(at) = self.rings.iter().position(|known| known == ring) else {
+            return Err(failure(Verdict::not_sent("request"), "no such ring"));
+        };
+        let request = self
+            .client_for(&ring.region)
+            .get(self.urls[at].clone())
+            .headers(self.credentials.headers())
+            .header(ACCEPT, HeaderValue::from_static("application/json"))
+            // The caps and the stored bytes are those of the wire.
+            .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let response = match timeout_at(deadline, request.send()).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return Err(FetchError::from_client(error)),
+            Err(_) => {
+                return Err(failure(
+                    Verdict::in_doubt("timeout"),
+                    "no response before the deadline",
+                ));
+            }
+        };
+        let (status, headers) = (response.status(), response.headers().clone());
+        let (body, ending) = self.receive(response, deadline).await;
+        judge(
+            ring,
+            Received {
+                status,
+                headers,
+                body,
+                ending,
+            },
+            |text| self.credentials.redact(text),
+        )
+    }
+
+    /// The body, or what of it comes before it is cut in any way.
+    async fn receive(&self, mut response: Response, deadline: Instant) -> (Bytes, Ending) {
+        let announced = response.content_length().unwrap_or_default();
+        let room = usize::try_from(announced)
+            .unwrap_or(usize::MAX)
+            .min(self.max_page_bytes);
+        let mut body = BytesMut::with_capacity(room);
+        let ending = loop {
+            match timeout_at(deadline, response.chunk()).await {
+                Ok(Ok(Some(chunk))) => {
+                    let room = self.max_page_bytes - body.len();
+                    body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+                    if chunk.len() > room {
+                        break Ending::TooLarge;
+                    }
+                }
+                Ok(Ok(None)) => break Ending::Closed,
+                Ok(Err(error)) => break Ending::Broken(error.without_url().into()),
+                Err(_) => break Ending::TimedOut,
+            }
+        };
+        (body.freeze(), ending)
     }
 
     /// Opens a connection to the region's host, with TLS, and keeps it for the first fetch.
@@ -50,8 +179,43 @@ impl Source {
     /// # Errors
     ///
     /// [`ConnectError`] when the host cannot be reached, or its certificate is not accepted.
-    pub async fn connect(&self, _region: &Region) -> Result<(), ConnectError> {
-        std::future::pending().await
+    pub async fn connect(&self, region: &Region) -> Result<(), ConnectError> {
+        let mut root = region.base_url().clone();
+        root.set_path("/");
+        let failed = |reason, source| ConnectError {
+            region: region.name().to_owned(),
+            reason,
+            source,
+        };
+        let sent = self.client_for(region).head(root).send();
+        // As long again for the answer as for the connection.
+        match timeout(self.connect_timeout * 2, sent).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => {
+                let error = FetchError::from_client(error);
+                Err(failed(
+                    error.reason,
+                    error.source.unwrap_or_else(|| "no answer".into()),
+                ))
+            }
+            Err(elapsed) => Err(failed("timeout", elapsed.into())),
+        }
+    }
+
+    fn client_for(&self, region: &Region) -> &Client {
+        if region.is_loopback() {
+            &self.direct
+        } else {
+            &self.client
+        }
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source")
+            .field("rings", &self.rings)
+            .finish_non_exhaustive()
     }
 }
 
@@ -178,3 +342,6 @@ pub struct ConnectError {
     #[source]
     pub source: BoxError,
 }
+
+#[cfg(test)]
+mod tests;

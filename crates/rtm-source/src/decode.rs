@@ -24,6 +24,7 @@ const MAX_MS: i64 = 253_402_300_799_999;
 pub fn decode(body: &[u8]) -> Decoded<'_> {
     let (mut request_id, mut result, mut events) = (None, None, Vec::new());
     let end = scan(body, |part, at| match part {
+        Part::Events => {}
         Part::Event(raw) => events.push(event(raw, u32::try_from(at).unwrap_or(u32::MAX))),
         Part::RequestId(raw) => request_id = text(raw),
         Part::Result(raw) => result = text(raw),

@@ -17,6 +17,7 @@
 //! [`MAX_PAGE_EVENTS`] may be gone ([`FetchError::possibly_lost`]).
 
 mod auth;
+mod build;
 mod client;
 mod decode;
 mod limiter;
@@ -24,6 +25,7 @@ mod page;
 mod ring;
 mod scan;
 mod schedule;
+mod verdict;
 
 pub use auth::{Auth, Secret, SecretError};
 pub use client::{BuildError, ConnectError, Source, SourceOptions};

@@ -17,13 +17,16 @@ pub fn count(body: &[u8]) -> usize {
 pub(crate) struct Outline<'a> {
     pub(crate) end: End,
     pub(crate) count: usize,
+    /// Whether there is an `events`, be it null.
+    pub(crate) has_events: bool,
     pub(crate) request_id: Option<Cow<'a, str>>,
     pub(crate) result: Option<Cow<'a, str>>,
 }
 
 pub(crate) fn outline(body: &[u8]) -> Outline<'_> {
-    let (mut count, mut request_id, mut result) = (0, None, None);
+    let (mut count, mut has_events, mut request_id, mut result) = (0, false, None, None);
     let end = scan(body, |part, _| match part {
+        Part::Events => has_events = true,
         Part::Event(_) => count += 1,
         Part::RequestId(raw) => request_id = text(raw),
         Part::Result(raw) => result = text(raw),
@@ -31,13 +34,16 @@ pub(crate) fn outline(body: &[u8]) -> Outline<'_> {
     Outline {
         end,
         count,
+        has_events,
         request_id,
         result,
     }
 }
 
-/// What a body is made of; each is the raw text of a JSON value.
+/// What a body is made of, with the raw text of JSON values.
 pub(crate) enum Part<'a> {
+    /// The key `events`, before its elements.
+    Events,
     /// An element of `events`.
     Event(&'a [u8]),
     /// The value of `request_id`.
@@ -108,8 +114,11 @@ impl<'a, V: FnMut(Part<'a>, usize)> Scanner<'a, V> {
 
     fn member(&mut self, key: &[u8]) -> Result<(), End> {
         let key = text(key);
-        if key.as_deref() == Some("events") && self.peek()? == b'[' {
-            return self.events();
+        if key.as_deref() == Some("events") {
+            (self.visit)(Part::Events, self.at);
+            if self.peek()? == b'[' {
+                return self.events();
+            }
         }
         let (at, value) = self.value()?;
         match key.as_deref() {

@@ -65,9 +65,9 @@ impl World {
     fn new(count: usize, options: ScheduleOptions) -> World {
         let rings = rings(count);
         World {
-            schedule: Schedule::new(rings.clone(), options.clone(), 7),
-            rings,
             slots: Slots::new(options.requests_per_second, Duration::ZERO),
+            schedule: Schedule::new(rings.clone(), options, 7),
+            rings,
             origin: Instant::now(),
             now: Duration::ZERO,
             answers: Vec::new(),

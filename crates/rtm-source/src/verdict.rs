@@ -1,0 +1,398 @@
+//! What a response, or the lack of one, says about the events that were asked for.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, HeaderMap, RETRY_AFTER};
+use http::{HeaderName, StatusCode};
+use jiff::Timestamp;
+
+use crate::scan::{End, Outline, outline};
+use crate::{BoxError, FetchError, FetchErrorKind, Page, RequestIds, Ring};
+
+/// The longest `Retry-After` that is passed on. The schedule has a limit of its own, and a lower one.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3_600);
+/// How much of what the far end says is kept, in characters, and how much of its body is looked at for that, in bytes.
+const MAX_MESSAGE: usize = 200;
+const MAX_MESSAGE_BODY: usize = 16 * 1024;
+/// Request ids are some twenty characters.
+const MAX_REQUEST_ID: usize = 128;
+
+/// A response, as far as it came.
+pub(crate) struct Received {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    pub(crate) ending: Ending,
+}
+
+/// How the reading of a body ended.
+pub(crate) enum Ending {
+    /// As HTTP wants it, or by a close that may have come too early.
+    Closed,
+    /// The connection failed.
+    Broken(BoxError),
+    /// The deadline came first.
+    TimedOut,
+    /// It is longer than any page.
+    TooLarge,
+}
+
+/// What must be assumed, and the label for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    kind: FetchErrorKind,
+    reason: &'static str,
+}
+
+impl Verdict {
+    pub(crate) fn not_sent(reason: &'static str) -> Verdict {
+        Verdict {
+            kind: FetchErrorKind::NotSent,
+            reason,
+        }
+    }
+
+    pub(crate) fn in_doubt(reason: &'static str) -> Verdict {
+        Verdict {
+            kind: FetchErrorKind::InDoubt,
+            reason,
+        }
+    }
+
+    fn refused(reason: &'static str) -> Verdict {
+        Verdict {
+            kind: FetchErrorKind::Refused,
+            reason,
+        }
+    }
+
+    /// The whole table. `None` is a page.
+    fn of(status: StatusCode, outline: &Outline<'_>, ending: &Ending) -> Option<Verdict> {
+        match status.as_u16() {
+            200 => Verdict::of_ok(outline, ending),
+            401 | 403 => Some(Verdict::refused("unauthorized")),
+            429 => Some(Verdict::refused("rate_limited")),
+            300..=399 => Some(Verdict::refused("redirect")),
+            400 | 404 | 413 | 415 => Some(Verdict::refused("refused")),
+            // 408 and every 5xx too: a gateway that gives up may well have done so after the read.
+            _ => Some(Verdict::in_doubt("status")),
+        }
+    }
+
+    fn of_ok(outline: &Outline<'_>, ending: &Ending) -> Option<Verdict> {
+        match (outline.end, ending) {
+            (End::Malformed, _) => Some(Verdict::in_doubt("unexpected")),
+            // However the connection ended: the JSON is whole, so nothing is missing.
+            (End::Complete, _) => match outline.result.as_deref() {
+                Some("success") => None,
+                None if outline.has_events => None,
+                None => Some(Verdict::in_doubt("unexpected")),
+                Some(_) => Some(Verdict::in_doubt("failed")),
+            },
+            (End::Cut, Ending::Closed | Ending::Broken(_)) => Some(Verdict::in_doubt("cut")),
+            (End::Cut, Ending::TimedOut) => Some(Verdict::in_doubt("timeout")),
+            (End::Cut, Ending::TooLarge) => Some(Verdict::in_doubt("too_large")),
+        }
+    }
+}
+
+/// Judges a response. `redact` takes our secrets out of a text.
+pub(crate) fn judge(
+    ring: &Ring,
+    received: Received,
+    redact: impl Fn(&str) -> String,
+) -> Result<Page, FetchError> {
+    let Received {
+        status,
+        headers,
+        body,
+        ending,
+    } = received;
+    let outline = outline(&body);
+    let verdict = Verdict::of(status, &outline, &ending);
+    let clean = |text: &str| printable(&redact(text), MAX_REQUEST_ID);
+    let request_id = outline
+        .request_id
+        .as_deref()
+        .filter(|id| !id.is_empty())
+        .map(clean)
+        .or_else(|| header(&headers, "x-request-id").map(|id| clean(&id)));
+    let resource_id = header(&headers, "x-resource-id").map(|id| clean(&id));
+    let page = Page {
+        ring: ring.clone(),
+        fetched_at: Timestamp::now(),
+        status: status.as_u16(),
+        request_id: request_id.clone(),
+        complete: outline.end == End::Complete,
+        count: outline.count,
+        body: body.clone(),
+    };
+    let Some(verdict) = verdict else {
+        return Ok(page);
+    };
+    // With status 200 the bytes may be events in a form that we do not know, and the only copy.
+    let worth_keeping = page.count > 0 || (status == StatusCode::OK && !body.is_empty());
+    let ids = RequestIds {
+        request: request_id,
+        resource: resource_id,
+    };
+    let message = match header(&headers, CONTENT_ENCODING.as_str())
+        .filter(|encoding| encoding != "identity")
+    {
+        Some(encoding) => format!("the body is encoded as {encoding}, unasked"),
+        None => message(&body),
+    };
+    Err(FetchError {
+        status: Some(status.as_u16()),
+        retry_after: header(&headers, RETRY_AFTER.as_str())
+            .and_then(|text| retry_after(&text, SystemTime::now())),
+        message: printable(&redact(&message), MAX_MESSAGE).into(),
+        request_ids: (ids != RequestIds::default()).then(|| Box::new(ids)),
+        partial: (verdict.kind == FetchErrorKind::InDoubt && worth_keeping).then(|| Box::new(page)),
+        source: match ending {
+            Ending::Broken(error) => Some(error),
+            _ => None,
+        },
+        ..failure(verdict, "")
+    })
+}
+
+/// A failure without a response.
+pub(crate) fn failure(verdict: Verdict, message: &str) -> FetchError {
+    FetchError {
+        kind: verdict.kind,
+        reason: verdict.reason,
+        status: None,
+        retry_after: None,
+        message: message.into(),
+        request_ids: None,
+        partial: None,
+        source: None,
+    }
+}
+
+impl FetchError {
+    /// What the HTTP client failed at, before there was a response.
+    pub(crate) fn from_client(error: reqwest::Error) -> FetchError {
+        let verdict = if error.is_builder() {
+            Verdict::not_sent("request")
+        } else if error.is_connect() {
+            // The connector hands over only what is connected, TLS included, and no byte of the request before.
+            Verdict::not_sent(if error.is_timeout() {
+                "connect_timeout"
+            } else if error.is_dns() {
+                "dns"
+            } else {
+                "connect"
+            })
+        } else if error.is_timeout() {
+            Verdict::in_doubt("timeout")
+        } else {
+            Verdict::in_doubt("reset")
+        };
+        FetchError {
+            source: Some(error.without_url().into()),
+            ..failure(verdict, "")
+        }
+    }
+}
+
+fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+    let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+    let value = String::from_utf8_lossy(headers.get(name)?.as_bytes())
+        .trim()
+        .to_owned();
+    (!value.is_empty()).then_some(value)
+}
+
+/// `Retry-After` in either form (RFC 9110, section 10.2.3), from `now`. What is neither is as good as missing.
+fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
+    let after = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More digits than fit are a long time.
+        Duration::from_secs(text.parse().unwrap_or(u64::MAX))
+    } else {
+        let date = httpdate::parse_http_date(text).ok()?;
+        date.duration_since(now).unwrap_or_default()
+    };
+    Some(after.min(MAX_RETRY_AFTER))
+}
+
+/// What an error's body says: the field that gateways put it in, else the text as it is.
+fn message(body: &[u8]) -> String {
+    #[derive(Default, serde::Deserialize)]
+    #[serde(default)]
+    struct Said {
+        message: serde_json::Value,
+        reason: serde_json::Value,
+        error: serde_json::Value,
+        #[serde(rename = "errorCode")]
+        error_code: serde_json::Value,
+    }
+    let body = &body[..body.len().min(MAX_MESSAGE_BODY)];
+    let said: Said = serde_json::from_slice(body).unwrap_or_default();
+    [said.message, said.reason, said.error, said.error_code]
+        .into_iter()
+        .find_map(|field| match field {
+            serde_json::Value::String(text) => Some(text),
+            serde_json::Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        })
+        .unwrap_or_else(|| String::from_utf8_lossy(body).into_owned())
+}
+
+/// At most `limit` characters, in one line, with nothing that moves a cursor or turns the writing direction.
+fn printable(text: &str, limit: usize) -> String {
+    let formats = |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    text.trim()
+        .chars()
+        .take(limit)
+        .map(|c| if c.is_control() || formats(c) { ' ' } else { c })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn verdict(status: u16, body: &str, ending: &Ending) -> Option<(FetchErrorKind, &'static str)> {
+        let verdict = Verdict::of(
+            StatusCode::from_u16(status).unwrap(),
+            &outline(body.as_bytes()),
+            ending,
+        );
+        if let Some(verdict) = verdict {
+            assert!(
+                FetchError::REASONS.contains(&verdict.reason),
+                "{}",
+                verdict.reason
+            );
+        }
+        verdict.map(|verdict| (verdict.kind, verdict.reason))
+    }
+
+    #[test]
+    fn what_each_status_means() {
+        use FetchErrorKind::{InDoubt, Refused};
+        let page = r#"{"result":"success","events":[{}]}"#;
+        for (status, expected) in [
+            (200, None),
+            (201, Some((InDoubt, "status"))),
+            (204, Some((InDoubt, "status"))),
+            (301, Some((Refused, "redirect"))),
+            (302, Some((Refused, "redirect"))),
+            (307, Some((Refused, "redirect"))),
+            (400, Some((Refused, "refused"))),
+            (401, Some((Refused, "unauthorized"))),
+            (403, Some((Refused, "unauthorized"))),
+            (404, Some((Refused, "refused"))),
+            (408, Some((InDoubt, "status"))),
+            (413, Some((Refused, "refused"))),
+            (415, Some((Refused, "refused"))),
+            (418, Some((InDoubt, "status"))),
+            (429, Some((Refused, "rate_limited"))),
+            (500, Some((InDoubt, "status"))),
+            (502, Some((InDoubt, "status"))),
+            (503, Some((InDoubt, "status"))),
+            (504, Some((InDoubt, "status"))),
+        ] {
+            assert_eq!(verdict(status, page, &Ending::Closed), expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn what_each_body_means() {
+        use FetchErrorKind::InDoubt;
+        for (body, expected) in [
+            (r#"{"result":"success","request_id":"1","events":[]}"#, None),
+            (r#"{"result":"success","events":null}"#, None),
+            (r#"{"result":"success"}"#, None),
+            (r#"{"events":[]}"#, None),
+            (
+                r#"{"result":"failed","events":[{}]}"#,
+                Some((InDoubt, "failed")),
+            ),
+            (
+                r#"{"result":null,"message":"x"}"#,
+                Some((InDoubt, "unexpected")),
+            ),
+            (r#"{"message":"x"}"#, Some((InDoubt, "unexpected"))),
+            ("{}", Some((InDoubt, "unexpected"))),
+            ("[]", Some((InDoubt, "unexpected"))),
+            ("<html>", Some((InDoubt, "unexpected"))),
+            (
+                r#"{"result":"success","events":{}}"#,
+                Some((InDoubt, "unexpected")),
+            ),
+            ("", Some((InDoubt, "cut"))),
+            (
+                r#"{"result":"success","events":[{}"#,
+                Some((InDoubt, "cut")),
+            ),
+        ] {
+            assert_eq!(verdict(200, body, &Ending::Closed), expected, "{body}");
+        }
+        let (whole, cut) = (r#"{"events":[{}]}"#, r#"{"events":[{}"#);
+        for (ending, reason) in [
+            (Ending::Broken("reset".into()), "cut"),
+            (Ending::TimedOut, "timeout"),
+            (Ending::TooLarge, "too_large"),
+        ] {
+            assert_eq!(
+                verdict(200, whole, &ending),
+                None,
+                "whole, and then {reason}"
+            );
+            assert_eq!(verdict(200, cut, &ending), Some((InDoubt, reason)));
+        }
+    }
+
+    #[test]
+    fn retry_after_in_both_forms() {
+        // The dates of RFC 9110, section 5.6.7, all three the same.
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777 - 90);
+        for (text, seconds) in [
+            ("0", Some(0)),
+            ("120", Some(120)),
+            ("999999999999999999999999999999", Some(3_600)),
+            ("18446744073709551615", Some(3_600)),
+            ("-5", None),
+            ("1.5", None),
+            ("soon", None),
+            ("", None),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(90)),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", Some(90)),
+            ("Sun Nov  6 08:49:37 1994", Some(90)),
+            ("Sun, 06 Nov 1993 08:49:37 GMT", None),
+            ("Sat, 06 Nov 1993 08:49:37 GMT", Some(0)),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", Some(3_600)),
+        ] {
+            let expected = seconds.map(Duration::from_secs);
+            // The parser may or may not check the weekday; both are fine.
+            if !text.contains("1993") || expected.is_some() {
+                assert_eq!(retry_after(text, now), expected, "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_errors_say() {
+        for (body, expected) in [
+            (r#"{"message":"invalid token"}"#, "invalid token"),
+            (r#"{"reason":"no"}"#, "no"),
+            (r#"{"error":{"a":1},"errorCode":7}"#, "7"),
+            (r#"{"other":1}"#, r#"{"other":1}"#),
+            (
+                "<html>\r\n\u{1b}[31mno\u{202e}</html>",
+                "<html>   [31mno </html>",
+            ),
+        ] {
+            assert_eq!(printable(&message(body.as_bytes()), MAX_MESSAGE), expected);
+        }
+        assert_eq!(
+            printable(&"é".repeat(1_000), MAX_MESSAGE).chars().count(),
+            MAX_MESSAGE
+        );
+    }
+}
