@@ -1,1 +1,230 @@
 //! Who may have how much, and what frees it.
+
+use super::*;
+
+/// What the reader has not read, committed.
+fn catch_up(reader: &mut Reader) {
+    while let Some(entry) = reader.try_next().unwrap() {
+        reader.commit(entry.position);
+    }
+}
+
+/// Holds: with readers that keep up, ten times the journal's size goes through the largest reservations there are,
+/// and the files never pass the bound.
+#[tokio::test]
+async fn readers_that_keep_up_never_run_out_of_room() {
+    let disk = TestDisk::new();
+    let journal = open(&disk);
+    let a = lane(&journal, "a");
+    let (mut one, mut two) = (reader(&a, "1"), reader(&a, "2"));
+    for entry in 0..200 {
+        let room = in_time(a.reserve(usize::MAX)).await;
+        in_time(room.append(&noise(entry, 50_000))).await.unwrap();
+        catch_up(&mut one);
+        catch_up(&mut two);
+        assert!(disk.bytes() <= 1 << 20, "{} bytes", disk.bytes());
+    }
+    assert!(disk.unlinks() > 100);
+    journal.check();
+}
+
+/// Holds: nothing is reclaimed before the slowest reader has committed it, a full lane waits, and a commit wakes it.
+#[tokio::test]
+async fn a_full_lane_waits_for_its_slowest_reader() {
+    let disk = TestDisk::new();
+    let journal = open(&disk);
+    let a = lane(&journal, "a");
+    let (mut fast, mut slow) = (reader(&a, "fast"), reader(&a, "slow"));
+    let mut appended = Vec::new();
+    while let Some(room) = a.try_reserve(20_000) {
+        let bytes = noise(appended.len() as u64, 20_000);
+        in_time(room.append(&bytes)).await.unwrap();
+        appended.push(bytes);
+        catch_up(&mut fast);
+    }
+    assert!(
+        disk.bytes() <= 1 << 20 && appended.len() > 30,
+        "{} entries",
+        appended.len()
+    );
+    assert!(journal.stats().lanes[0].room_left < 20_000);
+    let waiting = {
+        let a = a.clone();
+        tokio::spawn(async move { in_time(a.reserve(20_000)).await.append(b"more").await })
+    };
+    until("a waiter", || journal.stats().waiting == 1).await;
+    assert_eq!(slow.pending().entries, appended.len() as u64);
+    for expected in &appended {
+        let entry = next(&mut slow).await;
+        assert_eq!(entry.bytes, expected);
+        slow.commit(entry.position);
+    }
+    in_time(waiting).await.unwrap().unwrap();
+    journal.check();
+}
+
+/// Holds: a stopped lane takes neither the share of another nor, by pinning segments, its room.
+#[tokio::test]
+async fn a_stopped_lane_stops_no_other() {
+    let disk = TestDisk::new();
+    let journal = open_with(
+        &disk,
+        Options {
+            lanes_expected: 2,
+            ..options()
+        },
+    );
+    let (stopped, going) = (lane(&journal, "stopped"), lane(&journal, "going"));
+    let mut never = reader(&stopped, "r");
+    let mut reader = reader(&going, "r");
+    let mut held = Vec::new();
+    for entry in 0..1500 {
+        if let Some(room) = stopped.try_reserve(2000) {
+            let bytes = noise(entry, 2000);
+            in_time(room.append(&bytes)).await.unwrap();
+            held.push(bytes);
+        }
+        let room = in_time(going.reserve(20_000)).await;
+        in_time(room.append(&noise(entry, 2000))).await.unwrap();
+        catch_up(&mut reader);
+        assert!(disk.bytes() <= 1 << 20, "{} bytes at {entry}", disk.bytes());
+    }
+    // Its share, 224 KiB, and the common 448 KiB.
+    let took: usize = held.iter().map(Vec::len).sum();
+    assert!((600_000..690_000).contains(&took), "{took}");
+    journal.check();
+    assert_eq!(
+        drain(&mut never),
+        held,
+        "what was copied forward is all there, in order"
+    );
+    // And again from the disk.
+    let after = open(&disk.after_power_loss());
+    assert_eq!(
+        drain(&mut super::reader(&lane(&after, "stopped"), "r")),
+        held
+    );
+    assert_eq!(after.stats().damaged, 0);
+}
+
+/// Holds: an entry that was copied forward keeps the epoch of the process that appended it.
+#[tokio::test]
+async fn an_entry_copied_forward_keeps_its_epoch_and_time() {
+    let disk = TestDisk::new();
+    let journal = open_with(
+        &disk,
+        Options {
+            lanes_expected: 2,
+            ..options()
+        },
+    );
+    let old = journal.epoch();
+    let stopped = lane(&journal, "stopped");
+    drop(reader(&stopped, "r"));
+    append(&stopped, b"old").await;
+    let place = || {
+        disk.files()
+            .into_iter()
+            .find(|(_, file)| file.windows(3).any(|bytes| bytes == b"old"))
+            .unwrap()
+            .0
+    };
+    let first = place();
+    let times = |journal: &Journal| {
+        let entry = reader(&lane(journal, "stopped"), "r")
+            .try_next()
+            .unwrap()
+            .unwrap();
+        (entry.position, entry.epoch, entry.appended_at)
+    };
+    let before = times(&journal);
+    assert_eq!(before.1, old);
+    journal.close().await.unwrap();
+    drop((journal, stopped));
+    let journal = open_with(
+        &disk,
+        Options {
+            lanes_expected: 2,
+            ..options()
+        },
+    );
+    let going = lane(&journal, "going");
+    let mut reader = reader(&going, "r");
+    // The room for one more such is there only once the first segment's dead part is gone.
+    for entry in 0..300 {
+        in_time(going.reserve(600_000))
+            .await
+            .append(&noise(entry, 10_000))
+            .await
+            .unwrap();
+        catch_up(&mut reader);
+    }
+    if place() == first {
+        // Nothing pinned enough to be cleaned: then it is where it was, which is as good.
+        assert!(disk.bytes() < 1 << 20);
+    }
+    assert_eq!(times(&journal), before);
+}
+
+/// Holds: dropping a reservation, and using less than was reserved, wakes who waits.
+#[tokio::test]
+async fn room_that_is_given_back_wakes_who_waits() {
+    let journal = open(&TestDisk::new());
+    let a = lane(&journal, "a");
+    let all = a.reserve(usize::MAX).await;
+    assert!(a.try_reserve(1).is_none());
+    let waiting = {
+        let a = a.clone();
+        tokio::spawn(async move { a.reserve(usize::MAX).await })
+    };
+    until("a waiter", || journal.stats().waiting == 1).await;
+    drop(all);
+    let all = in_time(waiting).await.unwrap();
+    let waiting = {
+        let a = a.clone();
+        tokio::spawn(async move { a.reserve(500_000).await })
+    };
+    until("a waiter", || journal.stats().waiting == 1).await;
+    in_time(all.append(b"little")).await.unwrap();
+    drop(in_time(waiting).await.unwrap());
+    let stats = journal.stats();
+    assert_eq!((stats.waiting, stats.lanes[0].reserved), (0, 0));
+    drop(a.reserve(1 << 30));
+}
+
+/// Holds: below the free space to be left alone nothing is reserved, and it goes on by itself when there is more.
+#[tokio::test]
+async fn free_space_of_the_disk_is_left_alone() {
+    let disk = TestDisk::new();
+    let journal = open_with(
+        &disk,
+        Options {
+            min_free_bytes: 1000,
+            ..options()
+        },
+    );
+    let a = lane(&journal, "a");
+    disk.set_free(1500);
+    assert!(a.try_reserve(600).is_none());
+    assert!(a.try_reserve(400).is_some());
+    let waiting = tokio::spawn(async move { a.reserve(600).await });
+    until("a waiter", || journal.stats().waiting == 1).await;
+    assert_eq!(journal.stats().free_bytes, Some(1500));
+    disk.set_free(5000);
+    drop(in_time(waiting).await.unwrap());
+}
+
+/// Holds: a lane without a reader keeps everything, for a reader to come.
+#[tokio::test]
+async fn a_lane_without_readers_keeps_everything() {
+    let disk = TestDisk::new();
+    let journal = open(&disk);
+    let a = lane(&journal, "a");
+    let mut appended = Vec::new();
+    while let Some(room) = a.try_reserve(20_000) {
+        let bytes = noise(appended.len() as u64, 20_000);
+        in_time(room.append(&bytes)).await.unwrap();
+        appended.push(bytes);
+    }
+    assert_eq!(drain(&mut reader(&a, "late")), appended);
+}
