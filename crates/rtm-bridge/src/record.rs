@@ -466,10 +466,11 @@ fn format_time(ms: i64) -> Option<String> {
 }
 
 /// `text` within `body` without a copy, or a copy where it had to be unescaped.
-fn share(body: &Bytes, text: &Cow<'_, str>) -> Bytes {
-    match text {
-        Cow::Borrowed(text) if within(body, text) => body.slice_ref(text.as_bytes()),
-        text => Bytes::copy_from_slice(text.as_bytes()),
+fn share(body: &Bytes, text: &str) -> Bytes {
+    if within(body, text) {
+        body.slice_ref(text.as_bytes())
+    } else {
+        Bytes::copy_from_slice(text.as_bytes())
     }
 }
 

@@ -167,7 +167,7 @@ async fn connect_nats(name: &str, nats: &NatsConfig, config: &Config, report: &m
     };
     match NatsSink::connect(options).await {
         Err(error) => {
-            report.line::<Box<dyn std::error::Error + Send + Sync>>(&what, Err(error.into()))
+            report.line::<Box<dyn std::error::Error + Send + Sync>>(&what, Err(error.into()));
         }
         Ok(sink) => {
             let checked = sink.check(&subjects).await;

@@ -144,7 +144,7 @@ fn extract(figment: &Figment, origin: &str) -> Result<Config, ConfigError> {
                 sinks.insert(name.clone(), sink);
             }
             Err(SinkProblem::Figment(error)) => {
-                found.extend(problems(*error, origin, &["sinks", name]).problems)
+                found.extend(problems(*error, origin, &["sinks", name]).problems);
             }
             Err(SinkProblem::Type(message)) => found.push(Problem {
                 origin: origin.to_owned(),
@@ -354,6 +354,10 @@ fn insert(dict: &mut Dict, path: &[&str], value: Value) {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::result_large_err,
+    reason = "figment's own error type, in tests only"
+)]
 mod tests {
     use std::path::PathBuf;
 

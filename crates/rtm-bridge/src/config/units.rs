@@ -83,6 +83,10 @@ pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String,
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::result_large_err,
+    reason = "figment's own error type, in tests only"
+)]
 mod tests {
     use serde::Deserialize;
 

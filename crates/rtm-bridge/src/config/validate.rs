@@ -217,7 +217,7 @@ fn readable(file: &std::path::Path, key: &str, add: &mut dyn FnMut(&str, String)
     match std::fs::read(file) {
         Err(error) => add(key, format!("cannot read {}: {error}", file.display())),
         Ok(content) if content.trim_ascii().is_empty() => {
-            add(key, format!("{} is empty", file.display()))
+            add(key, format!("{} is empty", file.display()));
         }
         Ok(_) => {}
     }
