@@ -25,9 +25,11 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// How long librdkafka may take to report on what was purged. It takes milliseconds.
 const REPORT: Duration = Duration::from_secs(10);
 
-/// A refused group is published in so many parts, and each of these in so many: this is few rebuilds, and few records
-/// one by one.
-const PARTS: usize = 8;
+/// A refused group is published in so many parts, and each of these in so many: a thousand records take three rounds.
+///
+/// Each round ends in a new producer, which takes half a second to get its id (librdkafka's timer), and each part takes
+/// some milliseconds: many parts and few rounds are cheapest.
+const PARTS: usize = 32;
 
 /// So many producers in a row may fail before anything is confirmed, until the call ends for its caller's backoff.
 const FRUITLESS: u32 = 5;

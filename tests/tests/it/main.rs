@@ -1,3 +1,4 @@
 //! One integration binary: the brokers are started once.
 
 mod brokers;
+mod kafka_sink;

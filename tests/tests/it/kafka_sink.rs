@@ -1,0 +1,301 @@
+//! The Kafka sink against a real broker: the conformance suite, and what only Kafka does.
+#![allow(clippy::unwrap_used)]
+
+use rtm_sink::conformance::{self, Carries, PATIENCE, Rig, Stored, converge, record, records};
+use rtm_sink::{Outcome, PublishErrorKind, Record, Sink, Timestamp, Topic};
+use rtm_sink_kafka::{KafkaOptions, KafkaSink, TopicReached, TopicSpec};
+use rtm_tests::brokers::{self, Kafka, KafkaRecord, unique};
+use tokio::sync::{Mutex, watch};
+use tokio::time::timeout;
+
+/// Compressed bytes that a batch may have in the suite's topics.
+const LIMIT: &str = "65536";
+
+fn options(kafka: &Kafka) -> KafkaOptions {
+    KafkaOptions::new(vec![kafka.address().to_owned()])
+}
+
+fn with(mut options: KafkaOptions, over: &[(&str, &str)]) -> KafkaOptions {
+    let over = over
+        .iter()
+        .map(|&(name, value)| (name.to_owned(), value.to_owned()));
+    options.options.extend(over);
+    options
+}
+
+/// More than [`LIMIT`] even when compressed, and less than librdkafka's own limit: only the broker can refuse it.
+fn too_large(topic: &Topic) -> Record {
+    let mut state = 1_u64;
+    let noise = std::iter::repeat_with(|| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        format!("{:08x}", state >> 32)
+    });
+    let small = record(topic, 0);
+    let noise: String = noise.take(30_000).collect();
+    let payload = format!(r#"{{"id":"{}","noise":"{noise}"}}"#, small.id);
+    Record {
+        payload: payload.into(),
+        ..small
+    }
+}
+
+fn stored(record: KafkaRecord) -> Stored {
+    let headers = record
+        .headers
+        .into_iter()
+        .map(|(name, value)| (name.into(), value));
+    Stored {
+        id: None,
+        key: Some(record.key.unwrap_or_default()),
+        timestamp: Some(Timestamp(record.timestamp)),
+        headers: Some(headers.collect()),
+        payload: record.payload,
+    }
+}
+
+/// A broker of its own, which is paused when it is to be away.
+struct KafkaRig {
+    kafka: Mutex<Kafka>,
+}
+
+impl Rig for KafkaRig {
+    type Sink = KafkaSink;
+
+    async fn sink(&self) -> KafkaSink {
+        KafkaSink::new(options(&*self.kafka.lock().await)).unwrap()
+    }
+
+    async fn topic(&self, case: &str) -> Topic {
+        let name = unique(case);
+        let settings = [("max.message.bytes", LIMIT)];
+        self.kafka
+            .lock()
+            .await
+            .create_topic(&name, 3, &settings)
+            .await
+            .unwrap();
+        Topic::from(name)
+    }
+
+    async fn stored(&self, topic: &Topic) -> Vec<Stored> {
+        let records = self
+            .kafka
+            .lock()
+            .await
+            .read_all(topic.as_str())
+            .await
+            .unwrap();
+        records.into_iter().map(stored).collect()
+    }
+
+    fn refused(&self, topic: &Topic) -> Option<Record> {
+        Some(too_large(topic))
+    }
+
+    async fn take_away(&self) -> Option<()> {
+        self.kafka.lock().await.pause().await.unwrap();
+        Some(())
+    }
+
+    async fn bring_back(&self) {
+        self.kafka.lock().await.resume().await.unwrap();
+    }
+
+    fn carries(&self) -> Carries {
+        Carries {
+            order_after_failure: true,
+            ..Carries::default()
+        }
+    }
+}
+
+/// Holds: the contract, all of it.
+#[tokio::test]
+async fn conforms() {
+    let rig = KafkaRig {
+        kafka: Mutex::new(Kafka::start_own().await.unwrap()),
+    };
+    assert_eq!(conformance::run(&rig).await, Vec::<&str>::new());
+}
+
+/// Holds: a broker that is killed and comes back in the middle of publishing costs no record and no order.
+#[tokio::test]
+async fn a_killed_broker_costs_nothing() {
+    let mut kafka = Kafka::start_own().await.unwrap();
+    let topic = Topic::from(unique("killed"));
+    kafka.create_topic(topic.as_str(), 3, &[]).await.unwrap();
+    let sink = KafkaSink::new(options(&kafka)).unwrap();
+    let batches: Vec<Vec<Record>> = (0..200).map(|_| records(&topic, 100)).collect();
+    let published = batches.concat();
+    let (confirmed, mut half_way) = watch::channel(0);
+    let publishing = async {
+        for batch in batches {
+            assert_eq!(converge(&sink, &batch).await, vec![]);
+            confirmed.send_modify(|count| *count += 1);
+        }
+    };
+    let killing = async {
+        half_way.wait_for(|count| *count >= 100).await.unwrap();
+        kafka.kill().await.unwrap();
+        kafka.restart().await.unwrap();
+    };
+    tokio::join!(publishing, killing);
+    let stored: Vec<Stored> = kafka
+        .read_all(topic.as_str())
+        .await
+        .unwrap()
+        .into_iter()
+        .map(stored)
+        .collect();
+    conformance::assert_in_order(&stored, &published);
+    assert_eq!(sink.stats().confirmed, 20_000);
+}
+
+/// Holds: a topic that is missing holds the call as misconfigured, and looking for it does not create it; once it is
+/// there, publishing goes on.
+#[tokio::test]
+async fn a_missing_topic_is_told_and_not_created() {
+    let kafka = Kafka::start_own_with(&[("auto.create.topics.enable", "false")])
+        .await
+        .unwrap();
+    let topic = Topic::from(unique("missing"));
+    // 30 s is how long librdkafka waits for a topic that may just have been created.
+    let hasty = [("topic.metadata.propagation.max.ms", "500")];
+    let sink = KafkaSink::new(with(options(&kafka), &hasty)).unwrap();
+    let records = records(&topic, 10);
+    let error = sink.publish(&records).await.unwrap_err();
+    assert_eq!(error.kind, PublishErrorKind::Misconfigured, "{error:?}");
+    assert_eq!(error.outcomes, vec![Outcome::Unknown; 10]);
+    assert!(!sink.stats().up);
+
+    kafka.create_topic(topic.as_str(), 1, &[]).await.unwrap();
+    assert_eq!(converge(&sink, &records).await, vec![]);
+    assert_eq!(kafka.read_all(topic.as_str()).await.unwrap().len(), 10);
+    assert!(sink.stats().up);
+}
+
+/// Holds: `check` tells which topics exist and creates none, not even where brokers would; publishing creates what the
+/// options say.
+#[tokio::test]
+async fn topics_are_looked_for_and_created_as_configured() {
+    let kafka = brokers::kafka().await;
+    let (here, absent) = (unique("here"), unique("absent"));
+    kafka.create_topic(&here, 2, &[]).await.unwrap();
+    let spec = TopicSpec {
+        partitions: 5,
+        replication: 1,
+    };
+    let sink = KafkaSink::new(KafkaOptions {
+        create_topics: Some(spec),
+        ..options(kafka)
+    })
+    .unwrap();
+    let topic = |name: &str, partitions| TopicReached {
+        name: name.to_owned(),
+        partitions,
+    };
+    for _ in 0..2 {
+        let reached = sink.check(&[&absent, &here]).await.unwrap();
+        assert!(reached.brokers >= 1);
+        assert_eq!(
+            reached.topics,
+            [topic(&absent, None), topic(&here, Some(2))]
+        );
+    }
+    let absent_topic = Topic::from(absent.as_str());
+    sink.publish(&records(&absent_topic, 10)).await.unwrap();
+    sink.ensure_topics(&[&absent, &here]).await.unwrap();
+    assert_eq!(
+        sink.check(&[&absent]).await.unwrap().topics,
+        [topic(&absent, Some(5))]
+    );
+}
+
+/// Holds: what is larger than librdkafka itself allows is rejected by itself, and its neighbours are stored in order.
+#[tokio::test]
+async fn a_record_larger_than_the_client_allows_is_rejected() {
+    let kafka = brokers::kafka().await;
+    let topic = Topic::from(unique("client-limit"));
+    kafka.create_topic(topic.as_str(), 1, &[]).await.unwrap();
+    let sink = KafkaSink::new(with(options(kafka), &[("message.max.bytes", "100000")])).unwrap();
+    let mut batch = records(&topic, 20);
+    batch.insert(10, too_large(&topic));
+    let error = sink.publish(&batch).await.unwrap_err();
+    assert_eq!(error.kind, PublishErrorKind::Rejected);
+    for (n, outcome) in error.outcomes.iter().enumerate() {
+        match outcome {
+            Outcome::Rejected(reason) => assert_eq!((n, reason.code), (10, "too_large")),
+            outcome => assert_eq!(*outcome, Outcome::Confirmed),
+        }
+    }
+    batch.remove(10);
+    let stored: Vec<Stored> = kafka
+        .read_all(topic.as_str())
+        .await
+        .unwrap()
+        .into_iter()
+        .map(stored)
+        .collect();
+    conformance::assert_in_order(&stored, &batch);
+    assert_eq!(sink.stats().rebuilds, 0);
+}
+
+/// Holds: around a record that only the broker can refuse, the order of its neighbours is kept, though they fail with it.
+#[tokio::test]
+async fn the_neighbours_of_a_refused_record_keep_their_order() {
+    let kafka = brokers::kafka().await;
+    let topic = Topic::from(unique("broker-limit"));
+    kafka
+        .create_topic(topic.as_str(), 1, &[("max.message.bytes", LIMIT)])
+        .await
+        .unwrap();
+    // Small batches, so that there are some behind the refused one, in flight at the same time.
+    let sink = KafkaSink::new(with(options(kafka), &[("batch.num.messages", "50")])).unwrap();
+    let mut batch = records(&topic, 2000);
+    batch.insert(300, too_large(&topic));
+    assert_eq!(converge(&sink, &batch).await, [batch[300].id]);
+    batch.remove(300);
+    let stored: Vec<Stored> = kafka
+        .read_all(topic.as_str())
+        .await
+        .unwrap()
+        .into_iter()
+        .map(stored)
+        .collect();
+    conformance::assert_in_order(&stored, &batch);
+    let stats = sink.stats();
+    assert!(stats.rebuilds > 0 && stats.splits > 0, "{stats:?}");
+}
+
+/// Holds: a broker that refuses to authenticate us ends the call as misconfigured instead of keeping it waiting for ever,
+/// and `check` says so; no error holds the password.
+#[tokio::test]
+async fn refused_authentication_is_told() {
+    let kafka = brokers::kafka().await;
+    // The broker has no SASL on this listener, and refuses the handshake.
+    let canary = "canary-password";
+    let options = with(
+        options(kafka),
+        &[
+            ("security.protocol", "SASL_PLAINTEXT"),
+            ("sasl.mechanisms", "PLAIN"),
+            ("sasl.username", "bridge"),
+            ("sasl.password", canary),
+        ],
+    );
+    let records = records(&Topic::from(unique("credentials")), 10);
+    let sink = KafkaSink::new(options.clone()).unwrap();
+    let error = timeout(PATIENCE, sink.publish(&records))
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(error.kind, PublishErrorKind::Misconfigured, "{error:?}");
+    assert_eq!(error.outcomes, vec![Outcome::Unknown; 10]);
+    assert!(!sink.stats().up);
+    let check = sink.check(&[]).await.unwrap_err();
+    assert!(check.to_string().contains("SASL"), "{check}");
+    let said = format!("{error:?} {check:?} {sink:?} {options:?}");
+    assert!(!said.contains(canary));
+}
