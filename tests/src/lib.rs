@@ -1,11 +1,14 @@
 //! The harness of the whole-bridge tests and trials: real brokers, and the real binary as a process.
 //!
 //! [`brokers`] finds or installs a Kafka and a NATS server, [`bridge`] runs `rtm-bridge` and its simulator, and
-//! [`process`] is what both stand on.
+//! [`process`] is what both stand on. [`trial`] runs all of them together and compares the simulator's ledger with what
+//! the brokers hold.
 
+pub mod binary;
 pub mod bridge;
 pub mod brokers;
 pub mod process;
+pub mod trial;
 
 use std::time::{Duration, Instant};
 

@@ -21,6 +21,8 @@ mod producer;
 mod publish;
 mod reports;
 mod sink;
+#[cfg(test)]
+mod tests;
 mod topics;
 mod verdict;
 

@@ -277,3 +277,74 @@ impl Health {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+
+    use tracing_subscriber::fmt::MakeWriter;
+
+    use super::*;
+    use crate::options::KafkaOptions;
+
+    /// Keeps what is logged.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for &Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl<'a> MakeWriter<'a> for Log {
+        type Writer = &'a Log;
+
+        fn make_writer(&'a self) -> &'a Log {
+            self
+        }
+    }
+
+    /// Holds: whatever librdkafka says, no secret and no line break reach a log line, an error or the statistics.
+    #[test]
+    fn secrets_stay_out_of_what_librdkafka_says() {
+        let mut options = KafkaOptions::new(vec!["localhost:1".into()]);
+        options
+            .options
+            .insert("sasl.password".into(), "canary".into());
+        let health = Arc::<Health>::default();
+        let context = Context::new(Arc::default(), Arc::clone(&health), Secrets::of(options));
+        let log = Log::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_writer(log.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            for level in [
+                RDKafkaLogLevel::Emerg,
+                RDKafkaLogLevel::Error,
+                RDKafkaLogLevel::Info,
+                RDKafkaLogLevel::Debug,
+            ] {
+                context.log(level, "SASL", "first canary\nsecond");
+            }
+            context.error(
+                KafkaError::Global(RDKafkaErrorCode::Authentication),
+                "third canary",
+            );
+        });
+        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.matches("first *** second").count(), 4, "{text}");
+        let failure = context.failure.get().unwrap();
+        assert_eq!(
+            (failure.code, failure.reason.as_str()),
+            (RDKafkaErrorCode::Authentication, "third ***")
+        );
+        assert!(!format!("{text}{failure:?}{context:?}{health:?}").contains("canary"));
+    }
+}

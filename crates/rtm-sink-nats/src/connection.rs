@@ -248,8 +248,11 @@ fn connect_options(
 async fn ended(connection: &Connection) -> LinkError {
     let mut alarms = connection.alarms.subscribe();
     loop {
-        let waited = timeout(STATE_INTERVAL, alarms.wait_for(|alarms| alarms.ended)).await;
-        if waited.is_ok() || connection.client.connection_state() != State::Connected {
+        // What `wait_for` gives out locks the alarms; it must be gone before they are touched.
+        let ended = timeout(STATE_INTERVAL, alarms.wait_for(|alarms| alarms.ended))
+            .await
+            .is_ok();
+        if ended || connection.client.connection_state() != State::Connected {
             connection.end();
             let said = connection.alarms.borrow().said.clone();
             return LinkError::Ended { said };

@@ -2,3 +2,5 @@
 
 mod brokers;
 mod kafka_sink;
+mod nats_sink;
+mod whole;

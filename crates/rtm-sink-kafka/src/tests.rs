@@ -1,0 +1,166 @@
+//! The sink on librdkafka's mock cluster: what a real broker does not do on command. The rest is in the workspace's
+//! integration tests.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use rtm_sink::conformance::{PATIENCE, records};
+use rtm_sink::{Outcome, PublishErrorKind, Record, Sink, Topic};
+use tokio::time::{sleep, timeout};
+
+use crate::{KafkaOptions, KafkaSink};
+
+type Cluster = MockCluster<'static, DefaultProducerContext>;
+
+const ALL: i32 = -1;
+
+fn cluster() -> Cluster {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("t", 1, 1).unwrap();
+    cluster
+}
+
+fn sink(cluster: &Cluster, over: &[(&str, &str)]) -> KafkaSink {
+    let mut options = KafkaOptions::new(vec![cluster.bootstrap_servers()]);
+    let over = over
+        .iter()
+        .map(|&(name, value)| (name.to_owned(), value.to_owned()));
+    options.options.extend(over);
+    KafkaSink::new(options).unwrap()
+}
+
+fn batch(count: u64) -> Vec<Record> {
+    records(&Topic::from("t"), count)
+}
+
+/// Holds: a fatal error of the producer is survived inside the call, which ends well.
+#[tokio::test]
+async fn a_fatal_error_rebuilds_the_producer() {
+    let cluster = cluster();
+    let sink = sink(&cluster, &[]);
+    sink.publish(&batch(10)).await.unwrap();
+    let fatal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+    cluster.request_errors(RDKafkaApiKey::Produce, &[fatal]);
+    timeout(PATIENCE, sink.publish(&batch(10)))
+        .await
+        .unwrap()
+        .unwrap();
+    let stats = sink.stats();
+    assert_eq!((stats.rebuilds, stats.confirmed, stats.up), (1, 20, true));
+}
+
+/// Holds: the reports of a dropped call, coming late, confirm nothing of the next one.
+#[tokio::test]
+async fn a_dropped_call_confirms_nothing_of_the_next() {
+    let cluster = cluster();
+    let sink = sink(&cluster, &[]);
+    sink.publish(&batch(1)).await.unwrap();
+    cluster
+        .broker_round_trip_time(ALL, Duration::from_millis(500))
+        .unwrap();
+    let dropped = batch(10);
+    assert!(
+        timeout(Duration::from_millis(100), sink.publish(&dropped))
+            .await
+            .is_err()
+    );
+    // The dropped call's request has its answer on the way; the next request is refused.
+    let refusal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+    cluster.request_errors(RDKafkaApiKey::Produce, &[refusal]);
+    let error = timeout(PATIENCE, sink.publish(&batch(10)))
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(error.kind, PublishErrorKind::Misconfigured);
+    assert_eq!(error.outcomes, vec![Outcome::Unknown; 10]);
+    assert_eq!(
+        sink.stats().confirmed,
+        11,
+        "the dropped call's records were stored all the same"
+    );
+}
+
+/// Holds: a batch larger than librdkafka's queue goes through it.
+#[tokio::test]
+async fn a_full_queue_is_waited_for() {
+    let cluster = cluster();
+    let sink = sink(&cluster, &[("queue.buffering.max.messages", "100")]);
+    timeout(PATIENCE, sink.publish(&batch(2000)))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(sink.stats().confirmed, 2000);
+}
+
+/// Holds: a call waits while the brokers are away, which shows; it ends well when they are back.
+#[tokio::test]
+async fn waiting_shows() {
+    let cluster = cluster();
+    let sink = sink(&cluster, &[]);
+    sink.publish(&batch(1)).await.unwrap();
+    assert!(sink.stats().up);
+    cluster.broker_down(ALL).unwrap();
+    let records = batch(10);
+    let publishing = sink.publish(&records);
+    let watching = async {
+        while sink.stats().up {
+            sleep(Duration::from_millis(10)).await;
+        }
+        let stats = sink.stats();
+        assert!(
+            stats.waiting_since.is_some() && stats.queued == 10,
+            "{stats:?}"
+        );
+        cluster.broker_up(ALL).unwrap();
+    };
+    let (published, ()) = timeout(PATIENCE, async { tokio::join!(publishing, watching) })
+        .await
+        .unwrap();
+    published.unwrap();
+    let stats = sink.stats();
+    assert!(stats.up && stats.waiting_since.is_none(), "{stats:?}");
+}
+
+/// Holds: closing ends a call in progress and the producer, neither of them on the runtime's thread, and what comes later
+/// is unavailable.
+#[tokio::test]
+async fn closing_ends_everything_in_the_background() {
+    let cluster = cluster();
+    let sink = sink(&cluster, &[]);
+    cluster.broker_down(ALL).unwrap();
+    let records = batch(10);
+    let publishing = async { sink.publish(&records).await.unwrap_err() };
+    let closing = async {
+        while sink.stats().queued < 10 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        sink.close().await;
+    };
+    // The test's only thread: whatever blocks it makes a gap.
+    let mut longest = Duration::ZERO;
+    let ticking = async {
+        loop {
+            let start = Instant::now();
+            sleep(Duration::from_millis(5)).await;
+            longest = longest.max(start.elapsed());
+        }
+    };
+    let both = async { tokio::join!(publishing, closing).0 };
+    let error = tokio::select! {
+        error = timeout(PATIENCE, both) => error.unwrap(),
+        () = ticking => unreachable!("it ticks for ever"),
+    };
+    assert_eq!(error.kind, PublishErrorKind::Unavailable);
+    assert_eq!(error.outcomes, vec![Outcome::Unknown; 10]);
+    // Joining librdkafka's threads takes 100 ms at the very least.
+    assert!(
+        longest < Duration::from_millis(90),
+        "the runtime was blocked for {longest:?}"
+    );
+    assert_eq!(
+        sink.publish(&records).await.unwrap_err().kind,
+        PublishErrorKind::Unavailable
+    );
+}

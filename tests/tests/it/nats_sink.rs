@@ -1,0 +1,612 @@
+//! The NATS sink at a real server: the suite that every sink runs, each outcome, and outages.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::stream::{Config, DiscardPolicy};
+use bytes::Bytes;
+use futures::StreamExt;
+use rtm_sink::conformance::{self, Carries, Rig, Stored, converge, record, records};
+use rtm_sink::{Outcome, PublishError, PublishErrorKind, Record, Sink, Topic};
+use rtm_sink_nats::{CheckError, NatsOptions, NatsSink, PublishFailure, StreamSpec};
+use rtm_tests::brokers::{self, Nats, NatsRecord};
+use rtm_tests::wait_for;
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+use tokio::task::block_in_place;
+use tokio::time::timeout;
+
+/// For what must happen, on a machine that compiles at the same time.
+const SOON: Duration = Duration::from_secs(30);
+
+/// For what must not happen: how long to see it not happen.
+const SHORT: Duration = Duration::from_millis(700);
+
+fn options(nats: &Nats, jetstream: &str) -> NatsOptions {
+    NatsOptions::new(vec![nats.url().to_owned()], jetstream)
+}
+
+async fn sink(nats: &Nats, jetstream: &str) -> NatsSink {
+    NatsSink::connect(options(nats, jetstream)).await.unwrap()
+}
+
+/// A sink that soon gives up, for what is not acknowledged.
+async fn hasty_sink(nats: &Nats, jetstream: &str) -> NatsSink {
+    let options = NatsOptions {
+        ack_timeout: SHORT,
+        ..options(nats, jetstream)
+    };
+    NatsSink::connect(options).await.unwrap()
+}
+
+async fn create(nats: &Nats, config: Config) {
+    let jetstream = nats.jetstream().await.unwrap();
+    jetstream.create_stream(config).await.unwrap();
+}
+
+/// A JetStream stream of its own for a test, which stores `<name>.>`.
+async fn own_jetstream(nats: &Nats, config: Config) -> String {
+    let name = brokers::unique("sink");
+    let subjects = vec![format!("{name}.>")];
+    create(
+        nats,
+        Config {
+            name: name.clone(),
+            subjects,
+            ..config
+        },
+    )
+    .await;
+    name
+}
+
+fn topic(jetstream: &str, rest: &str) -> Topic {
+    Topic::from(format!("{jetstream}.{rest}"))
+}
+
+async fn publish(sink: &NatsSink, records: &[Record]) -> Result<(), PublishError> {
+    timeout(SOON, sink.publish(records))
+        .await
+        .expect("publish returns")
+}
+
+async fn failed(sink: &NatsSink, records: &[Record]) -> (PublishError, String) {
+    let error = publish(sink, records).await.expect_err("not confirmed");
+    assert_eq!(error.outcomes.len(), records.len());
+    let said = error.source.to_string();
+    (error, said)
+}
+
+fn failure(error: &PublishError) -> &PublishFailure {
+    error
+        .source
+        .downcast_ref()
+        .expect("the source is a failure")
+}
+
+fn id_of(stored: &NatsRecord) -> String {
+    let header = |(name, value): &(String, String)| (name == "Nats-Msg-Id").then(|| value.clone());
+    stored.headers.iter().find_map(header).unwrap_or_default()
+}
+
+/// Stored once each, and in this order.
+async fn assert_stored(nats: &Nats, jetstream: &str, records: &[Record]) {
+    let stored = nats.read_all(jetstream).await.unwrap();
+    let stored: Vec<String> = stored.iter().map(id_of).collect();
+    let expected: Vec<String> = records.iter().map(|record| record.id.to_string()).collect();
+    let first_wrong = stored.iter().zip(&expected).position(|(a, b)| a != b);
+    assert!(
+        stored == expected,
+        "{} stored, {} expected, first wrong: {first_wrong:?}",
+        stored.len(),
+        expected.len()
+    );
+}
+
+/// A server that the suite takes away and brings back.
+struct NatsRig {
+    server: Mutex<Nats>,
+    url: String,
+}
+
+const SUITE: &str = "CONFORMANCE";
+
+/// Above [`SUITE`]'s limit and below the server's, so that it is the JetStream stream that refuses.
+const TOO_LARGE: usize = 20_000;
+
+impl Rig for NatsRig {
+    type Sink = NatsSink;
+
+    async fn sink(&self) -> NatsSink {
+        NatsSink::connect(NatsOptions::new(vec![self.url.clone()], SUITE))
+            .await
+            .unwrap()
+    }
+
+    async fn topic(&self, case: &str) -> Topic {
+        Topic::from(format!("conformance.{case}"))
+    }
+
+    async fn stored(&self, topic: &Topic) -> Vec<Stored> {
+        let stored = self.server.lock().await.read_all(SUITE).await.unwrap();
+        let of_topic = stored
+            .into_iter()
+            .filter(|record| record.subject == topic.as_str());
+        let stored = |record: NatsRecord| {
+            let own = |(name, _): &&(String, String)| !name.starts_with("Nats-");
+            let mut headers: Vec<_> = record.headers.iter().filter(own).collect();
+            // The library keeps no order of them; that of the suite's two is this.
+            headers.sort_by(|a, b| b.cmp(a));
+            let header =
+                |(name, value): &(String, String)| (name.clone().into(), value.clone().into());
+            Stored {
+                id: Some(id_of(&record)),
+                headers: Some(headers.into_iter().map(header).collect()),
+                payload: record.payload,
+                ..Stored::default()
+            }
+        };
+        of_topic.map(stored).collect()
+    }
+
+    fn refused(&self, topic: &Topic) -> Option<Record> {
+        Some(Record {
+            payload: Bytes::from(vec![b' '; TOO_LARGE]),
+            ..record(topic, 0)
+        })
+    }
+
+    async fn take_away(&self) -> Option<()> {
+        self.server.lock().await.kill().await.unwrap();
+        Some(())
+    }
+
+    async fn bring_back(&self) {
+        let mut server = self.server.lock().await;
+        // Not awaited: the compiler cannot tell that the harness's future may change threads (rust-lang/rust#110338).
+        block_in_place(|| Handle::current().block_on(server.restart())).unwrap();
+    }
+
+    fn carries(&self) -> Carries {
+        Carries {
+            order_after_failure: true,
+            deduplicated: true,
+        }
+    }
+}
+
+/// Holds: the contract, with nothing left out.
+#[tokio::test(flavor = "multi_thread")]
+async fn conforms() {
+    let server = Nats::start_own().await.unwrap();
+    let config = Config {
+        name: SUITE.to_owned(),
+        subjects: vec!["conformance.>".to_owned()],
+        max_message_size: 10_000,
+        ..Config::default()
+    };
+    create(&server, config).await;
+    let rig = NatsRig {
+        url: server.url().to_owned(),
+        server: Mutex::new(server),
+    };
+    assert_eq!(conformance::run(&rig).await, Vec::<&str>::new());
+}
+
+/// Holds: a JetStream stream that is missing or does not store the subject holds the records, says so, and takes them
+/// once it does.
+#[tokio::test]
+async fn nowhere_to_store_is_misconfigured() {
+    let nats = brokers::nats().await;
+    let name = brokers::unique("late");
+    let records = records(&topic(&name, "a"), 100);
+    let sink = sink(nats, &name).await;
+    let (error, said) = failed(&sink, &records).await;
+    assert_eq!(error.kind, PublishErrorKind::Misconfigured, "{said}");
+    assert!(
+        matches!(failure(&error), PublishFailure::Missing { .. }),
+        "{said}"
+    );
+    assert!(
+        error
+            .outcomes
+            .iter()
+            .all(|outcome| *outcome == Outcome::Unknown)
+    );
+    assert!(!sink.stats().up);
+
+    nats.create_jetstream(&name, &[&format!("{name}.b")])
+        .await
+        .unwrap();
+    let (error, said) = failed(&sink, &records).await;
+    assert_eq!(error.kind, PublishErrorKind::Misconfigured, "{said}");
+    assert!(
+        matches!(failure(&error), PublishFailure::Unbound { subject, .. } if *subject == format!("{name}.a")),
+        "{said}"
+    );
+
+    let jetstream = nats.jetstream().await.unwrap();
+    let config = Config {
+        name: name.clone(),
+        subjects: vec![format!("{name}.*")],
+        allow_atomic_publish: true,
+        ..Config::default()
+    };
+    jetstream.update_stream(config).await.unwrap();
+    assert_eq!(converge(&sink, &records).await, []);
+    assert_stored(nats, &name, &records).await;
+    assert!(sink.stats().up);
+}
+
+/// Holds: a subject that another JetStream stream stores is not published there.
+#[tokio::test]
+async fn another_jetstream_takes_nothing() {
+    let nats = brokers::nats().await;
+    let ours = own_jetstream(nats, Config::default()).await;
+    let other = own_jetstream(nats, Config::default()).await;
+    let sink = sink(nats, &ours).await;
+    let (error, said) = failed(&sink, &records(&topic(&other, "a"), 10)).await;
+    assert_eq!(error.kind, PublishErrorKind::Misconfigured, "{said}");
+    assert!(
+        matches!(failure(&error), PublishFailure::Refused(refusal) if refusal.err_code == 10060),
+        "{said}"
+    );
+    assert_stored(nats, &other, &[]).await;
+}
+
+/// Holds: where the options say so, the JetStream stream is made at start and again when it is gone; the record ids
+/// are remembered as long as asked.
+#[tokio::test]
+async fn a_missing_jetstream_is_created() {
+    let nats = brokers::nats().await;
+    let name = brokers::unique("created");
+    let spec = StreamSpec {
+        max_bytes: Some(1 << 20),
+        max_age: Some(Duration::from_secs(600)),
+        duplicate_window: Duration::from_secs(300),
+        ..StreamSpec::new(vec![format!("{name}.>")])
+    };
+    let options = NatsOptions {
+        create_stream: Some(spec),
+        ..options(nats, &name)
+    };
+    let sink = NatsSink::connect(options).await.unwrap();
+    let first = records(&topic(&name, "a"), 10);
+    publish(&sink, &first)
+        .await
+        .expect("confirmed at the first attempt");
+    let jetstream = nats.jetstream().await.unwrap();
+    let config = jetstream
+        .get_stream(&name)
+        .await
+        .unwrap()
+        .cached_info()
+        .config
+        .clone();
+    assert_eq!(config.duplicate_window, Duration::from_secs(300));
+    assert_eq!(config.max_age, Duration::from_secs(600));
+    assert_eq!(config.max_bytes, 1 << 20);
+
+    jetstream.delete_stream(&name).await.unwrap();
+    let second = records(&topic(&name, "a"), 10);
+    assert_eq!(converge(&sink, &second).await, []);
+    assert_stored(nats, &name, &second).await;
+}
+
+/// Holds: each record that will never be taken is told by its reason, wherever it is found out, and its neighbours are
+/// confirmed in the same call.
+#[tokio::test]
+async fn rejected_records_leave_their_neighbours_alone() {
+    let nats = brokers::nats().await;
+    let config = Config {
+        max_message_size: 10_000,
+        ..Config::default()
+    };
+    let name = own_jetstream(nats, config).await;
+    let sink = sink(nats, &name).await;
+    let mut batch = records(&topic(&name, "a"), 300);
+    batch[10].payload = Bytes::from(vec![b' '; TOO_LARGE]);
+    batch[20].payload = Bytes::from(vec![b' '; 2 << 20]);
+    batch[30].topic = topic(&name, "*");
+    batch[40].topic = topic(&name, "a b");
+    batch[50].topic = Topic::from(format!("{name}.{}", "x".repeat(5000)));
+    batch[60].headers = vec![("Nats-Rollup".into(), Bytes::from_static(b"all"))];
+    batch[299].topic = topic(&name, "a\r\nPUB b 0");
+    let rejected = [
+        (10, "too_large"),
+        (20, "too_large"),
+        (30, "bad_subject"),
+        (40, "bad_subject"),
+        (50, "bad_subject"),
+        (60, "bad_header"),
+        (299, "bad_subject"),
+    ];
+    let (error, said) = failed(&sink, &batch).await;
+    assert_eq!(error.kind, PublishErrorKind::Rejected, "{said}");
+    for (index, outcome) in error.outcomes.iter().enumerate() {
+        match rejected.iter().find(|(rejected, _)| *rejected == index) {
+            Some((_, code)) => assert!(
+                matches!(outcome, Outcome::Rejected(reason) if reason.code == *code),
+                "{index}: {outcome:?}"
+            ),
+            None => assert_eq!(*outcome, Outcome::Confirmed, "{index}"),
+        }
+    }
+    let stats = sink.stats();
+    assert!(
+        stats.up && stats.confirmed == 293 && stats.out_of_order == 0,
+        "{stats:?}"
+    );
+    let indices: HashSet<usize> = rejected.iter().map(|(index, _)| *index).collect();
+    let kept = batch.iter().enumerate();
+    let kept: Vec<Record> = kept
+        .filter(|(index, _)| !indices.contains(index))
+        .map(|(_, record)| record.clone())
+        .collect();
+    assert_stored(nats, &name, &kept).await;
+}
+
+/// Holds: a full JetStream stream that discards what is new is unavailable; what it took is confirmed, and the rest
+/// follows in order once there is room.
+#[tokio::test]
+async fn a_full_jetstream_is_waited_for() {
+    let nats = brokers::nats().await;
+    let config = Config {
+        max_messages: 50,
+        discard: DiscardPolicy::New,
+        ..Config::default()
+    };
+    let name = own_jetstream(nats, config).await;
+    let sink = sink(nats, &name).await;
+    let records = records(&topic(&name, "a"), 100);
+    let (error, said) = failed(&sink, &records).await;
+    assert_eq!(error.kind, PublishErrorKind::Unavailable, "{said}");
+    assert!(
+        matches!(failure(&error), PublishFailure::Refused(refusal) if refusal.err_code == 10077),
+        "{said}"
+    );
+    assert!(
+        error.outcomes[..50]
+            .iter()
+            .all(|o| *o == Outcome::Confirmed)
+    );
+    assert!(error.outcomes[50..].iter().all(|o| *o == Outcome::Unknown));
+    assert_stored(nats, &name, &records[..50]).await;
+
+    let jetstream = nats.jetstream().await.unwrap();
+    let stream = jetstream.get_stream(&name).await.unwrap();
+    stream.purge().await.unwrap();
+    assert_eq!(converge(&sink, &records[50..]).await, []);
+    assert_stored(nats, &name, &records[50..]).await;
+}
+
+/// Holds: after the first failure nothing new is sent, so that no more than what was in flight can overtake it; and
+/// what did is counted.
+#[tokio::test]
+async fn a_failure_stops_the_sending() {
+    let nats = brokers::nats().await;
+    let config = Config {
+        max_messages_per_subject: 5,
+        discard: DiscardPolicy::New,
+        discard_new_per_subject: true,
+        ..Config::default()
+    };
+    let name = own_jetstream(nats, config).await;
+    let options = NatsOptions {
+        in_flight: 32,
+        ..options(nats, &name)
+    };
+    let sink = NatsSink::connect(options).await.unwrap();
+    let mut batch = records(&topic(&name, "full"), 6);
+    for n in 0..2000 {
+        batch.push(record(&topic(&name, &format!("other-{n}")), n));
+    }
+    let (error, said) = failed(&sink, &batch).await;
+    assert_eq!(error.kind, PublishErrorKind::Unavailable, "{said}");
+    let confirmed = |outcomes: &[Outcome]| {
+        let confirmed = outcomes.iter().filter(|o| **o == Outcome::Confirmed);
+        confirmed.count()
+    };
+    assert_eq!(confirmed(&error.outcomes[..6]), 5);
+    let overtook = confirmed(&error.outcomes[6..]);
+    assert!(
+        overtook < 200,
+        "{overtook} records were sent after the failure"
+    );
+    assert_eq!(sink.stats().out_of_order, overtook as u64);
+    assert_eq!(nats.read_all(&name).await.unwrap().len(), 5 + overtook);
+}
+
+/// Holds: an answer from whoever listens on the subject confirms nothing, and what is really wrong is found out.
+#[tokio::test]
+async fn answers_of_others_confirm_nothing() {
+    let nats = brokers::nats().await;
+    let name = brokers::unique("foreign");
+    let client = async_nats::connect(nats.url()).await.unwrap();
+    let mut requests = client.subscribe(format!("{name}.>")).await.unwrap();
+    client.flush().await.unwrap();
+    let answers = tokio::spawn(async move {
+        let texts = ["+OK", "", "{}", r#"{"stream":"OTHER","seq":7}"#];
+        let mut texts = texts.iter().cycle();
+        while let Some(request) = requests.next().await {
+            let text = Bytes::from_static(texts.next().unwrap().as_bytes());
+            client.publish(request.reply.unwrap(), text).await.unwrap();
+        }
+    });
+    let sink = hasty_sink(nats, &name).await;
+    let (error, said) = failed(&sink, &records(&topic(&name, "a"), 20)).await;
+    assert!(
+        matches!(failure(&error), PublishFailure::Missing { .. }),
+        "{said}"
+    );
+    assert!(error.outcomes.iter().all(|o| *o == Outcome::Unknown));
+    answers.abort();
+}
+
+/// Holds: a JetStream stream that acknowledges nothing is told from one that is slow.
+#[tokio::test]
+async fn a_jetstream_without_acknowledgements_is_misconfigured() {
+    let nats = brokers::nats().await;
+    let config = Config {
+        no_ack: true,
+        ..Config::default()
+    };
+    let name = own_jetstream(nats, config).await;
+    let sink = hasty_sink(nats, &name).await;
+    let (error, said) = failed(&sink, &records(&topic(&name, "a"), 3)).await;
+    assert_eq!(error.kind, PublishErrorKind::Misconfigured, "{said}");
+    assert!(
+        matches!(failure(&error), PublishFailure::Unacknowledged(_)),
+        "{said}"
+    );
+    assert!(matches!(
+        sink.check(&[]).await,
+        Err(CheckError::Unusable { .. })
+    ));
+}
+
+/// Holds: a record published again is confirmed, counted as a duplicate, and stored once.
+#[tokio::test]
+async fn duplicates_count_as_confirmed() {
+    let nats = brokers::nats().await;
+    let name = own_jetstream(nats, Config::default()).await;
+    let records = records(&topic(&name, "a"), 500);
+    let sink = sink(nats, &name).await;
+    publish(&sink, &records[..200]).await.unwrap();
+    publish(&sink, &records).await.unwrap();
+    assert_stored(nats, &name, &records).await;
+    let stats = sink.stats();
+    assert_eq!((stats.confirmed, stats.duplicates), (700, 200));
+    assert!(stats.last_confirmation.is_some() && stats.out_of_order == 0);
+}
+
+/// Holds: the window is the sink's, and calls at the same time share it without waiting for each other for ever.
+#[tokio::test]
+async fn calls_share_a_window_of_one() {
+    let nats = brokers::nats().await;
+    let name = own_jetstream(nats, Config::default()).await;
+    let options = NatsOptions {
+        in_flight: 1,
+        ..options(nats, &name)
+    };
+    let sink = NatsSink::connect(options).await.unwrap();
+    let [a, b, c] = ["a", "b", "c"].map(|rest| records(&topic(&name, rest), 60));
+    let (a, b, c) = tokio::join!(publish(&sink, &a), publish(&sink, &b), publish(&sink, &c));
+    a.and(b).and(c).expect("confirmed");
+    assert_eq!(nats.read_all(&name).await.unwrap().len(), 180);
+}
+
+/// Holds: a server that is away at the start is waited for, and after `close` nothing is published.
+#[tokio::test]
+async fn a_server_that_is_away_at_the_start() {
+    let mut server = Nats::start_own().await.unwrap();
+    server.create_jetstream("RTM", &["rtm.>"]).await.unwrap();
+    server.kill().await.unwrap();
+    let sink = hasty_sink(&server, "RTM").await;
+    let records = records(&Topic::from("rtm.a"), 10);
+    let (error, said) = failed(&sink, &records).await;
+    assert_eq!(error.kind, PublishErrorKind::Unavailable, "{said}");
+    assert!(
+        matches!(failure(&error), PublishFailure::NotConnected(Some(_))),
+        "{said}"
+    );
+    assert!(!sink.stats().up);
+    assert!(matches!(
+        sink.check(&[]).await,
+        Err(CheckError::Unreachable(Some(_)))
+    ));
+
+    server.restart().await.unwrap();
+    assert_eq!(converge(&sink, &records).await, []);
+    assert!(sink.stats().up);
+    timeout(SOON, sink.close()).await.expect("closes");
+    let (error, _) = failed(&sink, &records).await;
+    assert_eq!(error.kind, PublishErrorKind::Unavailable);
+    assert_stored(&server, "RTM", &records).await;
+}
+
+/// Holds: through kills in the middle of publishing nothing is lost, nothing is stored twice, and the order of all
+/// records is that of publishing. Left to itself the client library breaks the last: what it queued while the server was
+/// away it sends later, past records that were lost.
+#[tokio::test]
+async fn order_survives_kills() {
+    const KILLS: u64 = 4;
+    let mut server = Nats::start_own().await.unwrap();
+    server.create_jetstream("RTM", &["rtm.>"]).await.unwrap();
+    let sink = Arc::new(sink(&server, "RTM").await);
+    let records = records(&Topic::from("rtm.a"), 40_000);
+    let publishing = tokio::spawn({
+        let (sink, records) = (Arc::clone(&sink), records.clone());
+        async move {
+            for batch in records.chunks(5000) {
+                assert_eq!(converge(&*sink, batch).await, []);
+            }
+        }
+    });
+    for kill in 1..=KILLS {
+        let reached = async || sink.stats().confirmed > kill * 5000;
+        wait_for("some records", SOON, reached).await.unwrap();
+        server.kill().await.unwrap();
+        server.restart().await.unwrap();
+    }
+    timeout(SOON, publishing).await.expect("ends").unwrap();
+    assert_stored(&server, "RTM", &records).await;
+    let stats = sink.stats();
+    assert_eq!(stats.reconnects, KILLS);
+    assert_eq!(stats.out_of_order, 0);
+}
+
+/// Holds: a server that stops answering makes calls fail after the acknowledgement timeout, and when it goes on,
+/// everything arrives once and in order.
+#[tokio::test]
+async fn a_paused_server_is_unavailable() {
+    let mut server = Nats::start_own().await.unwrap();
+    server.create_jetstream("RTM", &["rtm.>"]).await.unwrap();
+    let sink = hasty_sink(&server, "RTM").await;
+    let records = records(&Topic::from("rtm.a"), 8000);
+    publish(&sink, &records[..100]).await.unwrap();
+    server.pause().await.unwrap();
+    for _ in 0..2 {
+        let (error, said) = failed(&sink, &records[100..]).await;
+        assert_eq!(error.kind, PublishErrorKind::Unavailable, "{said}");
+        assert!(
+            matches!(failure(&error), PublishFailure::Timeout(_)),
+            "{said}"
+        );
+        assert!(!sink.stats().up);
+    }
+    server.resume().await.unwrap();
+    assert_eq!(converge(&sink, &records[100..]).await, []);
+    assert_stored(&server, "RTM", &records).await;
+    assert!(sink.stats().up);
+}
+
+/// Holds: `check` finds what would keep records out, and publishes nothing.
+#[tokio::test]
+async fn check_says_what_is_missing() {
+    let nats = brokers::nats().await;
+    let name = brokers::unique("check");
+    let sink = sink(nats, &name).await;
+    assert!(matches!(
+        sink.check(&[]).await,
+        Err(CheckError::Missing(missing)) if missing == name
+    ));
+    nats.create_jetstream(&name, &[&format!("{name}.*.user_events")])
+        .await
+        .unwrap();
+    let [good, partly, bad] =
+        ["a.user_events", "*.user_events", "*.*_events"].map(|rest| format!("{name}.{rest}"));
+    let found = sink.check(&[&good, &partly]).await.unwrap();
+    assert_eq!(found.version, nats.version());
+    assert_eq!(found.subjects, [format!("{name}.*.user_events")]);
+    assert_eq!(found.duplicate_window, Duration::from_secs(120));
+    match sink.check(&[&good, &bad, "elsewhere"]).await {
+        Err(CheckError::Unbound { subjects, .. }) => {
+            assert_eq!(subjects, [bad, "elsewhere".to_owned()]);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_stored(nats, &name, &[]).await;
+}
