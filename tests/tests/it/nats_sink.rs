@@ -556,7 +556,8 @@ async fn order_survives_kills() {
     timeout(SOON, publishing).await.expect("ends").unwrap();
     assert_stored(&server, "RTM", &records).await;
     let stats = sink.stats();
-    assert_eq!(stats.reconnects, KILLS);
+    // A call whose records were all acknowledged ends without the connection, so two kills may cost one reconnection.
+    assert!((1..=KILLS).contains(&stats.reconnects), "{stats:?}");
     assert_eq!(stats.out_of_order, 0);
 }
 
