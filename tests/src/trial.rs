@@ -298,7 +298,7 @@ async fn audit_nats(nats: &Nats, ledger: &Ledger) -> Result<Findings> {
     let client = async_nats::connect(nats.url()).await?;
     let is_dead = |subject: &str| subject.ends_with(".dead_letters");
     read_back::nats(&client, JETSTREAM, is_dead, |stored| {
-        read_back::observe(&mut audit, &app_id, stored)
+        read_back::observe(&mut audit, &app_id, stored);
     })
     .await?;
     Ok(audit.finish())
