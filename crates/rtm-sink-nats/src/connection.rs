@@ -80,16 +80,27 @@ impl LinkError {
     /// Whether waiting will not help.
     pub(crate) fn is_refusal(&self) -> bool {
         match self {
-            LinkError::Connect(error) => matches!(
-                error.kind(),
-                ConnectErrorKind::Authentication
-                    | ConnectErrorKind::AuthorizationViolation
-                    | ConnectErrorKind::Tls
-            ),
+            LinkError::Connect(error) => {
+                let refused = matches!(
+                    error.kind(),
+                    ConnectErrorKind::Authentication
+                        | ConnectErrorKind::AuthorizationViolation
+                        | ConnectErrorKind::Tls
+                );
+                refused || is_tls(error)
+            }
             LinkError::Credentials(_) => true,
             LinkError::Ended { .. } => false,
         }
     }
+}
+
+/// Whether a handshake failed over certificates or for want of TLS, which the library passes on as an I/O error.
+fn is_tls(error: &async_nats::ConnectError) -> bool {
+    let source = std::error::Error::source(error);
+    let io = source.and_then(|source| source.downcast_ref::<std::io::Error>());
+    let inner = io.and_then(std::io::Error::get_ref);
+    inner.is_some_and(|inner| inner.is::<async_nats::rustls::Error>())
 }
 
 /// One connection, from when it is up until it is not.

@@ -2,5 +2,6 @@
 
 mod brokers;
 mod kafka_sink;
+mod nats_access;
 mod nats_sink;
 mod whole;
