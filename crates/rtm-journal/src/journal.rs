@@ -201,6 +201,12 @@ impl Journal {
     pub(crate) fn check(&self) {
         self.handle.state().check();
     }
+
+    /// So that readers have to read files.
+    #[cfg(test)]
+    pub(crate) fn forget_tail(&self) {
+        self.handle.state().tail = crate::tail::Tail::default();
+    }
 }
 
 impl fmt::Debug for Journal {
@@ -241,7 +247,8 @@ impl Deref for Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.state().ending = Some(Ending::Abandon);
+        // A close that is on its way is finished, though nobody waits for it any more.
+        self.state().ending.get_or_insert(Ending::Abandon);
         self.work.notify_one();
         self.join();
     }

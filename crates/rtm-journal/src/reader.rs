@@ -316,3 +316,39 @@ pub(crate) enum Unreadable {
     #[error("the storage failed: {0}")]
     Io(io::Error),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Journal, Options};
+
+    #[tokio::test]
+    async fn what_stays_unreadable_counts_as_damaged_in_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(
+            dir.path(),
+            Options {
+                min_free_bytes: 0,
+                ..Options::default()
+            },
+        )
+        .unwrap();
+        let lane = journal.lane(&"a".parse().unwrap()).unwrap();
+        for entry in [b"1", b"2"] {
+            lane.reserve(1).await.append(entry).await.unwrap();
+        }
+        let mut reader = lane.reader(&"r".parse().unwrap()).unwrap();
+        assert!(reader.is_patient(Position(1)));
+        assert!(reader.is_patient(Position(1)));
+        let since = Instant::now().checked_sub(READ_PATIENCE).unwrap();
+        reader.unreadable_since = Some((Position(1), since));
+        assert!(!reader.is_patient(Position(1)));
+        assert!(
+            reader.is_patient(Position(2)),
+            "the patience is each entry's own"
+        );
+        reader.unreadable_since = Some((Position(1), since));
+        reader.try_next().unwrap();
+        assert!(reader.unreadable_since.is_none(), "and ends with a success");
+    }
+}

@@ -4,14 +4,16 @@
 //! somebody waits, and a slow lane pins old segments with a few live entries each: those are copied to the newest
 //! segment, as they are, with their positions and epochs. Without it one stopped lane would take the room of all.
 
+use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use crate::frame::HEADER_BYTES;
 use crate::reader::{Unreadable, read_frame};
 use crate::state::{Append, From};
-use crate::writer::{Writer, is_gone};
+use crate::writer::{LONGEST_PAUSE, Writer};
 
 /// A segment is worth cleaning when this part of it is dead. A journal at its bound has a segment of a sixteenth.
 const WORTH_CLEANING: u64 = 32;
@@ -43,18 +45,19 @@ impl Writer {
             )
         };
         let mut unlinked = Vec::new();
+        let failed_before = self.reclaim_at.take().is_some();
         for segment in dead {
-            let result = shared.storage.unlink(segment);
-            if is_gone(&result) {
-                unlinked.push(segment);
-            } else if let (Err(error), false) =
-                (result, std::mem::replace(&mut self.unlink_failing, true))
-            {
-                tracing::warn!(segment, %error, "a dead segment of the journal cannot be removed; trying on");
+            match shared.storage.unlink(segment) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    if !failed_before && self.reclaim_at.is_none() {
+                        tracing::warn!(segment, %error, "a dead segment of the journal cannot be removed; trying on");
+                    }
+                    self.reclaim_at = Some(Instant::now() + LONGEST_PAUSE);
+                }
+                _ => unlinked.push(segment),
             }
         }
         if !unlinked.is_empty() {
-            self.unlink_failing = false;
             // Should they come back after a power loss, they are dead again.
             if let Err(error) = shared.storage.sync_dir() {
                 tracing::warn!(%error, "the journal's directory cannot be synced after a removal");

@@ -7,8 +7,9 @@
 //! Two more bounds are the same for all lanes: the size of the files, which includes what is dead but not yet
 //! reclaimed, and the free space of the file system.
 //!
-//! Architecture invariant: what is live and reserved never passes the capacity, which is a segment less than what the
-//! files may take; so where the files are in the way, at least a segment of them is dead, and `reclaim` can make room.
+//! Architecture invariant: what is live and reserved stays within the capacity (while what nobody opened fits into the
+//! common part), which is a segment less than what the files may take; so where the files are in the way, at least a
+//! segment of them is dead, and `reclaim` can make room.
 
 use crate::frame::HEADER_BYTES;
 use crate::options::{Limits, MAX_ENTRY_BYTES};

@@ -19,7 +19,7 @@ use crate::{Position, Storage};
 const GROUP_BYTES: u64 = 8 << 20;
 /// The pauses between tries on a failing disk.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Tries before a close gives up. Whoever closes has a deadline of its own.
 const CLOSE_TRIES: u32 = 3;
 /// How often to look whether the file system has room again, while somebody waits for that: nothing tells.
@@ -41,7 +41,8 @@ pub(crate) struct Writer {
     last_error: Option<Arc<io::Error>>,
     retry_at: Option<Instant>,
     look_at: Option<Instant>,
-    pub(crate) unlink_failing: bool,
+    /// When to try again to remove what could not be removed: where that is what everybody waits for, nobody else asks.
+    pub(crate) reclaim_at: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -134,7 +135,7 @@ impl Writer {
             last_error: None,
             retry_at: None,
             look_at: None,
-            unlink_failing: false,
+            reclaim_at: None,
         }
     }
 
@@ -203,8 +204,11 @@ impl Writer {
         if state.failing && std::mem::take(&mut state.pressure) {
             return Ok(Next::Reclaim);
         }
+        if self.reclaim_at.is_some_and(|at| at <= now) {
+            return Ok(Next::Reclaim);
+        }
         if let Some(at) = self.retry_at.filter(|at| *at > now) {
-            return Err(Some(at));
+            return Err(Some(self.reclaim_at.map_or(at, |other| at.min(other))));
         }
         let due = state.dirty_since.map(|since| {
             if closing {
@@ -223,7 +227,11 @@ impl Writer {
         if std::mem::take(&mut state.pressure) {
             return Ok(Next::MakeRoom);
         }
-        Err(due.into_iter().chain(self.look_at).min())
+        Err(due
+            .into_iter()
+            .chain(self.look_at)
+            .chain(self.reclaim_at)
+            .min())
     }
 
     /// Writes what is waiting, and with `close` the last frame of all.
@@ -426,7 +434,12 @@ impl Writer {
         self.retry_at = Some(Instant::now() + pause);
         self.last_error = Some(Arc::new(io::Error::new(error.kind(), error.to_string())));
         // Of an older segment what was synced before is needed still. A new one has nothing that counts.
-        let gone = built.new && is_gone(&self.shared.storage.unlink(built.segment));
+        let gone = built.new
+            && self
+                .shared
+                .storage
+                .unlink(built.segment)
+                .map_or_else(|error| error.kind() == io::ErrorKind::NotFound, |()| true);
         let mut state = self.shared.state();
         state.failing = true;
         state.write_failures += 1;
@@ -474,13 +487,6 @@ fn store(storage: &dyn Storage, built: &Built, bytes: &[u8]) -> io::Result<()> {
         storage.sync_dir()?;
     }
     Ok(())
-}
-
-pub(crate) fn is_gone(unlinked: &io::Result<()>) -> bool {
-    match unlinked {
-        Ok(()) => true,
-        Err(error) => error.kind() == io::ErrorKind::NotFound,
-    }
 }
 
 fn is_full(error: &io::Error) -> bool {

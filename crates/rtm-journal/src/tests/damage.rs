@@ -157,6 +157,62 @@ async fn any_flipped_bit_costs_its_frame_only() {
     }
 }
 
+/// Holds: of the last write any part may be torn, and what is not whole was never there; it is no damage, for it was
+/// never reported durable. What is whole behind a hole is given.
+#[tokio::test]
+async fn a_torn_last_write_is_no_damage() {
+    let disk = TestDisk::new();
+    let journal = open(&disk);
+    let a = lane(&journal, "a");
+    drop(reader(&a, "r"));
+    append(&a, b"before").await;
+    // Three in one write: they come while the disk is busy.
+    let (busy, go) = (
+        Arc::new(std::sync::Barrier::new(2)),
+        Arc::new(std::sync::Barrier::new(2)),
+    );
+    let (entered, leave) = (Arc::clone(&busy), Arc::clone(&go));
+    let mut held = false;
+    disk.fail(move |op, _| {
+        if op == Op::Sync && !std::mem::replace(&mut held, true) {
+            entered.wait();
+            leave.wait();
+        }
+        None
+    });
+    let spawn = |bytes: Vec<u8>| {
+        let a = a.clone();
+        tokio::spawn(async move { append(&a, &bytes).await })
+    };
+    let mut appends = vec![spawn(b"busy".to_vec())];
+    tokio::task::yield_now().await;
+    busy.wait();
+    appends.extend((1..=3).map(|seed| spawn(noise(seed, 300))));
+    tokio::task::yield_now().await;
+    go.wait();
+    for append in appends {
+        append.await.unwrap();
+    }
+    let files = disk.files();
+    let (segment, file) = only(&files);
+    let at = |seed| {
+        file.windows(300)
+            .position(|bytes| bytes == noise(seed, 300))
+            .unwrap()
+    };
+    for (torn, left) in [(2, vec![1, 3]), (3, vec![1, 2])] {
+        let mut torn_file = file.clone();
+        torn_file[at(torn) + 100..at(torn) + 200].fill(0);
+        let journal = open(&TestDisk::of([(segment, torn_file)].into()));
+        let mut expected = vec![b"before".to_vec(), b"busy".to_vec()];
+        expected.extend(left.into_iter().map(|seed| noise(seed, 300)));
+        assert_eq!(
+            read_all(&mut reader(&lane(&journal, "a"), "r")),
+            (expected, 0)
+        );
+    }
+}
+
 /// Holds: damage is told once, with its position, and the reader goes on; committing the position lets go of it.
 #[tokio::test]
 async fn damage_is_reported_once_and_passed() {
