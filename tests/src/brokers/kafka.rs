@@ -352,6 +352,18 @@ fn broker_settings(
 }
 
 /// Reads every partition to the end that it had at the start.
+/// A partition's offsets. A broker that has just come back may not lead the partition yet.
+fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -> Result<(i64, i64)> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match consumer.fetch_watermarks(topic, partition, PATIENCE) {
+            Ok(found) => return Ok(found),
+            Err(error) if Instant::now() >= end => return Err(error.into()),
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}
+
 fn read(client: &ClientConfig, topic: &str) -> Result<Vec<KafkaRecord>> {
     let consumer: BaseConsumer = client
         .clone()
@@ -373,7 +385,7 @@ fn read(client: &ClientConfig, topic: &str) -> Result<Vec<KafkaRecord>> {
     let mut unfinished = 0;
     let mut assignment = TopicPartitionList::new();
     for partition in 0..i32::try_from(partitions.len())? {
-        let (low, high) = consumer.fetch_watermarks(topic, partition, PATIENCE)?;
+        let (low, high) = watermarks(&consumer, topic, partition)?;
         if low < high {
             ends[usize::try_from(partition)?] = high;
             unfinished += 1;
