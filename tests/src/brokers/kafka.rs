@@ -351,7 +351,6 @@ fn broker_settings(
     settings
 }
 
-/// Reads every partition to the end that it had at the start.
 /// A partition's offsets. A broker that has just come back may not lead the partition yet.
 fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -> Result<(i64, i64)> {
     let end = Instant::now() + PATIENCE;
@@ -364,6 +363,7 @@ fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -> Result<(i
     }
 }
 
+/// Reads every partition to the end that it had at the start.
 fn read(client: &ClientConfig, topic: &str) -> Result<Vec<KafkaRecord>> {
     let consumer: BaseConsumer = client
         .clone()
