@@ -163,7 +163,10 @@ async fn credentials() {
 }
 
 /// A JWT as NATS signs them (ADR-14).
-#[expect(clippy::needless_pass_by_value, reason = "made by `json!` where it is given")]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "made by `json!` where it is given"
+)]
 fn jwt(issuer: &KeyPair, subject: &KeyPair, nats: Value) -> String {
     let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let header = json!({"typ": "JWT", "alg": "ed25519-nkey"});
