@@ -4,7 +4,6 @@ use std::fmt;
 use std::hash::BuildHasher;
 use std::ops::Deref;
 use std::path::Path;
-use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -172,8 +171,8 @@ impl Journal {
         // Nobody gets room any more, and nobody has to wait for it.
         self.handle.room.notify_waiters();
         loop {
-            let mut ended = pin!(self.handle.ended.notified());
-            ended.as_mut().enable();
+            // Made before looking: it hears of everything from here on.
+            let ended = self.handle.ended.notified();
             let stopped = self.handle.state().stopped.clone();
             if let Some(result) = stopped {
                 self.handle.join();

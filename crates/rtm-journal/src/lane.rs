@@ -1,7 +1,6 @@
 //! Lanes, and the room that an entry takes.
 
 use std::fmt;
-use std::pin::pin;
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
@@ -47,9 +46,8 @@ impl Lane {
         }
         let _waiting = Waiting::new(&self.handle);
         loop {
-            let mut room = pin!(self.handle.room.notified());
-            // Before trying, or room that comes in between would wake nobody.
-            room.as_mut().enable();
+            // Made before trying: it hears of everything from here on.
+            let room = self.handle.room.notified();
             if let Some(reservation) = self.try_reserve(bytes) {
                 return reservation;
             }

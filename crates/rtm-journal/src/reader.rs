@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -84,9 +83,8 @@ impl Reader {
     pub async fn next(&mut self) -> Result<Entry, ReadError> {
         let readable = Arc::clone(&self.readable);
         loop {
-            let mut appended = pin!(readable.notified());
-            // Before looking, or an entry that comes in between would wake nobody.
-            appended.as_mut().enable();
+            // Made before looking: it hears of everything from here on.
+            let appended = readable.notified();
             let stopped = self.handle.state().stopped.is_some();
             if let Some(entry) = self.try_next()? {
                 return Ok(entry);

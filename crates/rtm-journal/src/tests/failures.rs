@@ -160,16 +160,16 @@ async fn a_full_disk_is_freed_by_commits() {
         tokio::spawn(async move { append(&a, b"more").await })
     };
     until("a failure", || journal.stats().failing).await;
-    while let Some(entry) = reader.try_next().unwrap() {
-        reader.commit(entry.position);
+    // Those alone: the waiting one may come through before the last of them is committed.
+    for _ in 0..60 {
+        let position = next(&mut reader).await.position;
+        reader.commit(position);
     }
     in_time(waiting).await.unwrap();
     assert_eq!(drain(&mut reader), [b"more"]);
     let after = open(&disk.after_power_loss());
-    assert_eq!(
-        drain(&mut super::reader(&lane(&after, "a"), "r")),
-        [b"more"]
-    );
+    let left = drain(&mut super::reader(&lane(&after, "a"), "r"));
+    assert_eq!(left.last().unwrap(), b"more");
 }
 
 /// Holds: a journal opens on a full disk, and takes entries when there is room; any other failure is told.
