@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
 use crate::options::{ConnectError, KafkaOptions, Secrets, TopicSpec, client_config};
-use crate::producer::{Context, Health, Live};
+use crate::producer::{Context, Health, Known, Live};
 use crate::reports::Reports;
 use crate::topics::{self, CheckError, Reached};
 
@@ -100,9 +100,8 @@ impl KafkaSink {
         let queued = self.lock().current.as_ref().map_or(0, |live| live.queued());
         let known = self.health.lock();
         let waiting = progress.waiting_since;
-        let stalled = waiting.is_some_and(|since| since.elapsed() >= STALLED);
         KafkaStats {
-            up: !(stalled || known.misconfigured || known.unreachable && waiting.is_some()),
+            up: is_up(waiting.map(|since| since.elapsed()), &known),
             waiting_since: waiting,
             last_confirmation: progress.last_confirmation,
             confirmed: progress.confirmed,
@@ -236,11 +235,39 @@ impl Sink for KafkaSink {
     }
 }
 
+/// `waiting` is how long a call has waited without any confirmation.
+fn is_up(waiting: Option<Duration>, known: &Known) -> bool {
+    let in_vain = waiting.is_some_and(|waiting| known.unreachable || waiting >= STALLED);
+    !known.misconfigured && !in_vain
+}
+
 impl fmt::Debug for KafkaSink {
     /// The configuration is left out: it holds secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KafkaSink")
             .field("stats", &self.stats())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Holds: an idle sink is up though its brokers are away, and a call that waits too long is told.
+    #[test]
+    fn up_means_that_nothing_waits_in_vain() {
+        let known = |unreachable, misconfigured| Known {
+            unreachable,
+            misconfigured,
+            ..Known::default()
+        };
+        let short = Some(STALLED - Duration::from_millis(1));
+        assert!(is_up(None, &known(false, false)));
+        assert!(is_up(None, &known(true, false)));
+        assert!(is_up(short, &known(false, false)));
+        assert!(!is_up(short, &known(true, false)));
+        assert!(!is_up(Some(STALLED), &known(false, false)));
+        assert!(!is_up(None, &known(false, true)));
     }
 }

@@ -1,11 +1,14 @@
 //! The Kafka sink against a real broker: the conformance suite, and what only Kafka does.
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
+
 use rtm_sink::conformance::{self, Carries, PATIENCE, Rig, Stored, converge, record, records};
 use rtm_sink::{Outcome, PublishErrorKind, Record, Sink, Timestamp, Topic};
 use rtm_sink_kafka::{KafkaOptions, KafkaSink, TopicReached, TopicSpec};
 use rtm_tests::brokers::{self, Kafka, KafkaRecord, unique};
 use tokio::sync::{Mutex, watch};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 /// Compressed bytes that a batch may have in the suite's topics.
@@ -267,6 +270,29 @@ async fn the_neighbours_of_a_refused_record_keep_their_order() {
     conformance::assert_in_order(&stored, &batch);
     let stats = sink.stats();
     assert!(stats.rebuilds > 0 && stats.splits > 0, "{stats:?}");
+}
+
+/// Holds: a record of one call is not rejected because librdkafka put it into a batch with another call's refused one.
+#[tokio::test]
+async fn a_refused_record_condemns_no_other_calls() {
+    let kafka = brokers::kafka().await;
+    let topic = Topic::from(unique("two-calls"));
+    kafka
+        .create_topic(topic.as_str(), 1, &[("max.message.bytes", LIMIT)])
+        .await
+        .unwrap();
+    // Long enough for all of them to come together.
+    let sink = Arc::new(KafkaSink::new(with(options(kafka), &[("linger.ms", "200")])).unwrap());
+    let refused = too_large(&topic);
+    let healthy = records(&topic, 5);
+    let mut calls = JoinSet::new();
+    for record in healthy.iter().chain([&refused]).cloned() {
+        let sink = Arc::clone(&sink);
+        calls.spawn(async move { converge(&*sink, &[record]).await });
+    }
+    let rejected: Vec<_> = calls.join_all().await.concat();
+    assert_eq!(rejected, [refused.id]);
+    assert_eq!(kafka.read_all(topic.as_str()).await.unwrap().len(), 5);
 }
 
 /// Holds: a broker that refuses to authenticate us ends the call as misconfigured instead of keeping it waiting for ever,
