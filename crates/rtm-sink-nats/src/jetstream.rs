@@ -7,6 +7,7 @@ use async_nats::jetstream::context::{CreateStreamError, RequestErrorKind};
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Info};
 use async_nats::jetstream::{Context, ErrorCode, context::ContextBuilder};
+use tokio::time::timeout;
 
 use crate::failure::PublishFailure;
 use crate::options::{NatsOptions, StreamSpec};
@@ -28,9 +29,16 @@ pub(crate) enum Found {
 
 /// Looks for the JetStream stream.
 pub(crate) async fn find(client: &Client, name: &str) -> Found {
-    let answer: Result<Response<Info>, _> = context(client)
-        .request(format!("STREAM.INFO.{name}"), &())
-        .await;
+    let question = async {
+        let answer: Result<Response<Info>, _> = context(client)
+            .request(format!("STREAM.INFO.{name}"), &())
+            .await;
+        answer
+    };
+    // The library's own timeout begins once the question is queued, and the queue may be full.
+    let Ok(answer) = timeout(QUESTION_TIMEOUT, question).await else {
+        return Found::Silent("no answer".to_owned());
+    };
     match answer {
         Ok(Response::Ok(info)) => Found::Here(Box::new(info.config)),
         Ok(Response::Err { error }) => match error.error_code() {

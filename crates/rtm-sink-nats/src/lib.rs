@@ -34,6 +34,7 @@ use async_nats::rustls;
 use rtm_sink::{PublishError, Record, Sink};
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 mod check;
 mod connection;
@@ -86,15 +87,16 @@ impl Sink for NatsSink {
                 return Err(self.unsent(PublishFailure::NotConnected(error), records.len()));
             }
         };
-        let inbox = match connection
-            .inboxes
-            .lend(&connection.client, records.len())
-            .await
-        {
-            Ok(inbox) => inbox,
-            Err(_) => {
-                return Err(self.unsent(PublishFailure::Disconnected { said: None }, records.len()));
+        // Subscribing waits where the client's queue is full, which has no end of its own.
+        let patience = self.shared.options.ack_timeout;
+        let lend = connection.inboxes.lend(&connection.client, records.len());
+        let inbox = match timeout(patience, lend).await {
+            Ok(Ok(inbox)) => inbox,
+            Ok(Err(_)) => {
+                let failure = PublishFailure::Disconnected { said: None };
+                return Err(self.unsent(failure, records.len()));
             }
+            Err(_) => return Err(self.unsent(PublishFailure::Timeout(patience), records.len())),
         };
         publish::Call::new(&self.shared, &connection, &self.window, inbox, records)
             .run()

@@ -16,7 +16,7 @@ use rtm_tests::wait_for;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::task::block_in_place;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// For what must happen, on a machine that compiles at the same time.
 const SOON: Duration = Duration::from_secs(30);
@@ -584,6 +584,69 @@ async fn a_paused_server_is_unavailable() {
     assert_eq!(converge(&sink, &records[100..]).await, []);
     assert_stored(&server, "RTM", &records).await;
     assert!(sink.stats().up);
+}
+
+/// Holds: acknowledgements that come late, for records of a dropped call, confirm none of the next call's: those are
+/// refused here, every one.
+#[tokio::test]
+async fn late_acknowledgements_confirm_nothing() {
+    let mut server = Nats::start_own().await.unwrap();
+    let config = Config {
+        name: "RTM".to_owned(),
+        subjects: vec!["rtm.>".to_owned()],
+        max_message_size: 10_000,
+        ..Config::default()
+    };
+    create(&server, config).await;
+    let sink = sink(&server, "RTM").await;
+    let topic = Topic::from("rtm.a");
+    publish(&sink, &records(&topic, 1)).await.unwrap();
+    server.pause().await.unwrap();
+    let dropped = timeout(SHORT, sink.publish(&records(&topic, 10))).await;
+    assert!(dropped.is_err(), "nothing is confirmed while paused");
+    let mut refused = records(&topic, 10);
+    for record in &mut refused {
+        record.payload = Bytes::from(vec![b' '; TOO_LARGE]);
+    }
+    let (result, ()) = tokio::join!(publish(&sink, &refused), async {
+        // Sent before the server goes on, so that the late answers find it waiting.
+        tokio::time::sleep(SHORT).await;
+        server.resume().await.unwrap();
+    });
+    let outcomes = result.expect_err("refused").outcomes;
+    let rejected = |outcome: &Outcome| matches!(outcome, Outcome::Rejected(_));
+    assert!(outcomes.iter().all(rejected), "{outcomes:?}");
+    assert_eq!(server.read_all("RTM").await.unwrap().len(), 11);
+}
+
+/// Holds: what was queued for a connection is never sent on another. It would come before records that the first one
+/// lost: the client library does so, left to itself.
+#[tokio::test]
+async fn nothing_queued_outlives_its_connection() {
+    let mut server = Nats::start_own().await.unwrap();
+    server.create_jetstream("RTM", &["rtm.>"]).await.unwrap();
+    let sink = hasty_sink(&server, "RTM").await;
+    let mut records = records(&Topic::from("rtm.a"), 8000);
+    for record in &mut records {
+        record.payload = Bytes::from(vec![b' '; 2000]);
+    }
+    publish(&sink, &records[..10]).await.unwrap();
+    // Nobody reads: the sockets fill, then the client's queue. Calls still end, one that needs a new inbox as well.
+    server.pause().await.unwrap();
+    let start = Instant::now();
+    let ((one, _), (other, _)) =
+        tokio::join!(failed(&sink, &records[10..]), failed(&sink, &records[10..]));
+    assert_eq!(one.kind, PublishErrorKind::Unavailable, "{one:?}");
+    assert_eq!(other.kind, PublishErrorKind::Unavailable, "{other:?}");
+    assert!(start.elapsed() < Duration::from_secs(8), "a call hung");
+    server.kill().await.unwrap();
+    server.restart().await.unwrap();
+    let back = async || sink.stats().reconnects > 0;
+    wait_for("the sink", SOON, back).await.unwrap();
+    tokio::time::sleep(SHORT).await;
+    assert_stored(&server, "RTM", &records[..10]).await;
+    assert_eq!(converge(&sink, &records[10..]).await, []);
+    assert_stored(&server, "RTM", &records).await;
 }
 
 /// Holds: `check` finds what would keep records out, and publishes nothing.
