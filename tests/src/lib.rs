@@ -7,6 +7,7 @@
 pub mod binary;
 pub mod bridge;
 pub mod brokers;
+pub mod planted;
 pub mod process;
 pub mod trial;
 

@@ -1,0 +1,5 @@
+//! Bugs planted in rtm-journal.
+
+use super::Planted;
+
+pub(super) const PLANTED: &[Planted] = &[];

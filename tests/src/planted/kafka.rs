@@ -1,0 +1,5 @@
+//! Bugs planted in the sink of rtm-sink-kafka.
+
+use super::Planted;
+
+pub(super) const PLANTED: &[Planted] = &[];

@@ -1,0 +1,5 @@
+//! Bugs planted in rtm-source.
+
+use super::Planted;
+
+pub(super) const PLANTED: &[Planted] = &[];
