@@ -309,7 +309,8 @@ async fn fetch(
     };
     if let Some(page) = page {
         let entry = entry::encode(&pipeline.app, &pipeline.app_id, &page);
-        match reservation.append(&entry).await {
+        let count = u32::try_from(page.count).unwrap_or(u32::MAX);
+        match reservation.append(&entry, count).await {
             Ok(_) => {
                 metrics.events_fetched.inc_by(page.count as u64);
                 state.arrived(&ring, &page);

@@ -509,6 +509,7 @@ mod tests {
             epoch: Epoch(0xfeed),
             appended_at: SystemTime::UNIX_EPOCH,
             bytes: Bytes::from(entry::with_tags(&tags, body.as_bytes())),
+            count: 1,
         }
     }
 

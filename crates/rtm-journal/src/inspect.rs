@@ -8,7 +8,7 @@ use crate::disk::{Disk, Lock};
 use crate::frame::VERSION;
 use crate::index::{Behind, Place};
 use crate::recover::{LaneRead, Replay, ReplayError};
-use crate::stats::Pending;
+use crate::stats::{Pending, missing};
 use crate::{Epoch, InspectError, Position};
 
 /// What is in a journal's directory.
@@ -56,6 +56,8 @@ pub struct LaneInspection {
     pub entries: u64,
     /// Their size on the disk.
     pub bytes: u64,
+    /// The counts of all entries that ever became durable in it.
+    pub appended: u64,
     /// The size of its mark.
     pub mark_bytes: Option<usize>,
     /// By name.
@@ -71,6 +73,12 @@ pub struct ReaderInspection {
     pub committed: Position,
     /// What is not.
     pub pending: Pending,
+    /// The counts of what is committed.
+    pub passed: u64,
+    /// As [`crate::ReaderStats::missing`].
+    pub missing: u64,
+    /// The size of its tally.
+    pub tally_bytes: usize,
 }
 
 pub(crate) fn inspect(dir: &Path, now: SystemTime) -> Result<Inspection, InspectError> {
@@ -133,14 +141,21 @@ fn lane_inspection(id: u32, lane: &LaneRead, now: SystemTime) -> LaneInspection 
         Behind {
             entries: pending.len() as u64,
             bytes: bytes(pending),
+            count: pending.iter().map(|place| u64::from(place.count)).sum(),
             oldest_ms: pending.first().map(|first| first.at_ms),
         }
     };
     let all = behind(Position(0));
-    let readers = lane.readers.iter().map(|(name, through)| ReaderInspection {
-        name: name.to_string(),
-        committed: *through,
-        pending: Pending::of(behind(*through), now),
+    let readers = lane.readers.iter().map(|(name, cursor)| {
+        let pending = Pending::of(behind(cursor.through), now);
+        ReaderInspection {
+            name: name.to_string(),
+            committed: cursor.through,
+            pending,
+            passed: cursor.passed,
+            missing: missing(lane.appended.counts, cursor, pending.count),
+            tally_bytes: cursor.tally.len(),
+        }
     });
     LaneInspection {
         name: lane
@@ -149,6 +164,7 @@ fn lane_inspection(id: u32, lane: &LaneRead, now: SystemTime) -> LaneInspection 
             .map_or_else(|| format!("?{id:08x}"), ToString::to_string),
         entries: all.entries,
         bytes: all.bytes,
+        appended: lane.appended.counts,
         mark_bytes: lane.mark.as_ref().map(bytes::Bytes::len),
         readers: readers.collect(),
     }

@@ -13,8 +13,8 @@ use crate::recover::recover;
 use crate::state::{Ending, LaneState, Shared};
 use crate::writer::{self, Writer};
 use crate::{
-    CloseError, Epoch, InspectError, Inspection, Lane, LaneError, LaneName, OpenError, Options,
-    Stats, Storage, inspect,
+    CloseError, Driver, Epoch, InspectError, Inspection, Lane, LaneError, LaneName, OpenError,
+    Options, Stats, Storage, inspect,
 };
 
 /// An open journal. Cheap to clone; lanes and readers keep it open too.
@@ -51,34 +51,67 @@ impl Journal {
         Journal::start(Box::new(storage), None, options, limits)
     }
 
+    /// Opens a journal on any storage, without a lock and without a thread: the [`Driver`] does the writing, whenever it
+    /// is run. For simulations, which own the disk and the time ([`Options::monotonic`]).
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    pub fn open_driven(
+        storage: impl Storage,
+        options: Options,
+    ) -> Result<(Journal, Driver), OpenError> {
+        let limits = options.limits()?;
+        let writer = Journal::prepare(Box::new(storage), None, options, limits)?;
+        let journal = Journal::of(&writer.shared, None);
+        Ok((journal, Driver::new(writer)))
+    }
+
     fn start(
         storage: Box<dyn Storage>,
         lock: Option<Lock>,
         options: Options,
         limits: Limits,
     ) -> Result<Journal, OpenError> {
+        let writer = Journal::prepare(storage, lock, options, limits)?;
+        let shared = Arc::clone(&writer.shared);
+        let thread = std::thread::Builder::new().name("rtm-journal".to_owned());
+        let thread = thread
+            .spawn(move || writer::run(writer))
+            .map_err(OpenError::Thread)?;
+        Ok(Journal::of(&shared, Some(thread)))
+    }
+
+    fn of(shared: &Arc<Shared>, thread: Option<JoinHandle<()>>) -> Journal {
+        Journal {
+            handle: Arc::new(Handle {
+                shared: Arc::clone(shared),
+                thread: Mutex::new(thread),
+            }),
+        }
+    }
+
+    /// Recovers, and begins this process's first segment.
+    fn prepare(
+        storage: Box<dyn Storage>,
+        lock: Option<Lock>,
+        options: Options,
+        limits: Limits,
+    ) -> Result<Writer, OpenError> {
         let recovered = recover(&*storage)?;
         // The keys of a RandomState come from the system's random numbers.
-        let epoch = Epoch(std::hash::RandomState::new().hash_one(std::process::id()));
+        let random = || Epoch(std::hash::RandomState::new().hash_one(std::process::id()));
+        let epoch = options.epoch.unwrap_or_else(random);
         let shared = Arc::new(Shared::new(
             storage, lock, options, limits, epoch, recovered,
         ));
-        let mut writer = Writer::new(Arc::clone(&shared));
+        let mut writer = Writer::new(shared);
         // Here and not in the thread, so that what a person has to put right is told at once.
         writer.begin().map_err(|source| OpenError::Storage {
             operation: "write to",
             source,
         })?;
-        let thread = std::thread::Builder::new().name("rtm-journal".to_owned());
-        let thread = thread
-            .spawn(move || writer::run(writer))
-            .map_err(OpenError::Thread)?;
-        Ok(Journal {
-            handle: Arc::new(Handle {
-                shared,
-                thread: Mutex::new(Some(thread)),
-            }),
-        })
+        Ok(writer)
     }
 
     /// The lane of this name, made if it is new. Any number of handles of one lane may be open.
@@ -119,8 +152,8 @@ impl Journal {
             }
         }
         if new {
-            state.touch(id);
-            self.handle.work.notify_one();
+            state.touch(id, self.handle.options.instant());
+            self.handle.work.notify();
         }
         Ok(Lane::new(Arc::clone(&self.handle), name))
     }
@@ -167,7 +200,7 @@ impl Journal {
     /// waiting fail, and the next opening is [`Journal::unclean`].
     pub async fn close(&self) -> Result<(), CloseError> {
         self.handle.state().ending.get_or_insert(Ending::Close);
-        self.handle.work.notify_one();
+        self.handle.work.notify();
         // Nobody gets room any more, and nobody has to wait for it.
         self.handle.room.notify_waiters();
         loop {
@@ -248,7 +281,7 @@ impl Drop for Handle {
     fn drop(&mut self) {
         // A close that is on its way is finished, though nobody waits for it any more.
         self.state().ending.get_or_insert(Ending::Abandon);
-        self.work.notify_one();
+        self.work.notify();
         self.join();
     }
 }

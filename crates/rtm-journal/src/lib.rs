@@ -4,7 +4,7 @@
 //! let journal = Journal::open(dir, Options::default())?;   // recovers by itself; one process at a time
 //! let lane = journal.lane(&"app".parse()?)?;
 //! let room = lane.reserve(2 << 20).await;                   // waits for room; the bytes are fetched after this
-//! let position = room.append(&page).await?;                 // durable on return
+//! let position = room.append(&page, events).await?;         // durable on return
 //!
 //! let mut reader = lane.reader(&"kafka".parse()?)?;
 //! let entry = reader.next().await?;                         // waits at the tail
@@ -19,6 +19,8 @@
 //!   [`Options::commit_interval`]; it never skips.
 //! - **Nothing is overwritten.** An entry is kept until every reader of its lane has committed it. A lane without
 //!   readers keeps everything. When a lane's room is gone, [`Lane::reserve`] waits.
+//! - **Counted.** What the caller counts in each entry is summed over a lane and over what each reader has committed,
+//!   exactly, across restarts; a reader's own [tally](Reader::commit_with) is durable together with its cursor.
 //! - **Bounded.** [`Options::max_bytes`] bounds the directory; every lane has a share that no other can take.
 //! - **Recovery needs nobody.** A torn tail is cut; damage in the middle costs the frames it hit, and no others.
 //!
@@ -29,7 +31,7 @@
 //! | `journal`, `lane`, `reader` | the handles: [`Journal`]; [`Lane`] and [`Reservation`]; [`Reader`] |
 //! | `state` | what the process knows: lanes, cursors, segments; one lock. `index` is where each entry is |
 //! | `room` | who may have how many bytes |
-//! | `writer` | the one thread that writes: groups, new segments, failures; `reclaim` removes and cleans segments |
+//! | `writer` | the one that writes, in a thread or by a [`Driver`]: groups, new segments, failures; `reclaim` removes and cleans segments |
 //! | `frame`, `change` | the format, byte by byte |
 //! | `scan`, `recover` | reading segments back; `inspect` is the same for people |
 //! | `storage`, `disk` | the operations on files that everything above is built on, and the real ones |
@@ -38,6 +40,7 @@
 
 mod change;
 mod disk;
+mod driver;
 mod error;
 mod frame;
 mod index;
@@ -60,6 +63,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use driver::Driver;
 pub use error::{
     AppendError, CloseError, InspectError, LaneError, OpenError, ReadError, ReaderError,
     RemoveReaderError,
@@ -68,7 +72,9 @@ pub use inspect::{Inspection, LaneInspection, ReaderInspection, SegmentInspectio
 pub use journal::Journal;
 pub use lane::{Lane, Reservation};
 pub use name::{LaneName, NameError, ReaderName};
-pub use options::{MAX_ENTRY_BYTES, MAX_LANES, MAX_MARK_BYTES, MAX_READERS, Options};
+pub use options::{
+    MAX_ENTRY_BYTES, MAX_LANES, MAX_MARK_BYTES, MAX_READERS, MAX_TALLY_BYTES, Options,
+};
 pub use reader::{Entry, Reader};
 pub use stats::{LaneStats, Pending, ReaderStats, Stats};
 pub use storage::Storage;

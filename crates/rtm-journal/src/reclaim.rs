@@ -6,7 +6,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -52,7 +51,7 @@ impl Writer {
                     if !failed_before && self.reclaim_at.is_none() {
                         tracing::warn!(segment, %error, "a dead segment of the journal cannot be removed; trying on");
                     }
-                    self.reclaim_at = Some(Instant::now() + LONGEST_PAUSE);
+                    self.reclaim_at = Some(shared.options.instant() + LONGEST_PAUSE);
                 }
                 _ => unlinked.push(segment),
             }

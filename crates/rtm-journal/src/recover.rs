@@ -5,7 +5,7 @@ use std::io;
 
 use bytes::Bytes;
 
-use crate::change::{self, Change};
+use crate::change::{self, Appended, Change, Cursor};
 use crate::frame::{Kind, VERSION, take};
 use crate::index::{Index, Place};
 use crate::scan::{Frame, read_version, scan};
@@ -131,7 +131,8 @@ pub(crate) struct SegmentRead {
 pub(crate) struct LaneRead {
     pub(crate) name: Option<LaneName>,
     pub(crate) mark: Option<Bytes>,
-    pub(crate) readers: BTreeMap<ReaderName, Position>,
+    pub(crate) readers: BTreeMap<ReaderName, Cursor>,
+    pub(crate) appended: Appended,
     floor: Position,
     entries: Vec<Place>,
 }
@@ -212,17 +213,16 @@ impl Replay {
             Kind::Entry => {
                 segment.entries += 1;
                 self.saw(header.position);
-                self.lanes
-                    .entry(header.lane)
-                    .or_default()
-                    .entries
-                    .push(Place {
-                        position: header.position,
-                        segment: segment.number,
-                        offset: *offset,
-                        bytes: header.frame_bytes(),
-                        at_ms: header.at_ms,
-                    });
+                let lane = self.lanes.entry(header.lane).or_default();
+                lane.appended.add(header.position, header.count);
+                lane.entries.push(Place {
+                    position: header.position,
+                    segment: segment.number,
+                    offset: *offset,
+                    bytes: header.frame_bytes(),
+                    at_ms: header.at_ms,
+                    count: header.count,
+                });
             }
             Kind::Head | Kind::Changes => {
                 let mut rest = body.as_slice();
@@ -249,19 +249,25 @@ impl Replay {
 
     fn change(&mut self, change: Change) {
         match change {
-            Change::Lane { lane, floor, mark } => {
-                self.saw(floor);
+            Change::Lane {
+                lane,
+                floor,
+                appended,
+                mark,
+            } => {
+                self.saw(floor.max(appended.last));
                 let read = self.lanes.entry(lane.id()).or_default();
                 (read.name, read.floor, read.mark) = (Some(lane), floor, mark);
+                read.appended = appended;
             }
             Change::Reader {
                 lane,
                 reader,
-                through,
+                cursor,
             } => {
-                self.saw(through);
+                self.saw(cursor.through);
                 let read = self.lanes.entry(lane.id()).or_default();
-                read.readers.insert(reader, through);
+                read.readers.insert(reader, cursor);
                 // Known from this alone, should the frame that introduced the lane be damaged.
                 read.name = Some(lane);
             }
@@ -289,8 +295,9 @@ impl LaneRead {
 
     /// An entry may be there twice: in a segment whose sync failed, or copied forward. The later one had been synced.
     fn settle(&mut self) {
-        if let Some(slowest) = self.readers.values().min() {
-            self.floor = self.floor.max(*slowest);
+        let cursors = self.readers.values().map(|cursor| cursor.through);
+        if let Some(slowest) = cursors.min() {
+            self.floor = self.floor.max(slowest);
         }
         self.entries.retain(|place| place.position > self.floor);
         self.entries.sort_unstable_by_key(|place| {
@@ -308,12 +315,13 @@ impl LaneRead {
         let readers = self
             .readers
             .into_iter()
-            .map(|(name, through)| (name, ReaderState::recovered(through)))
+            .map(|(name, cursor)| (name, ReaderState::recovered(cursor)))
             .collect();
         LaneState {
             name: self.name,
             mark: self.mark,
             floor: self.floor,
+            appended: self.appended,
             readers,
             index,
             ..LaneState::default()

@@ -239,7 +239,8 @@ async fn damage_is_reported_once_and_passed() {
     assert!(matches!(
         reader.next().await,
         Err(ReadError::Damaged {
-            position: Position(2)
+            position: Position(2),
+            count: 1,
         })
     ));
     assert_eq!(next(&mut reader).await.position, Position(3));
@@ -314,7 +315,7 @@ async fn another_version_is_refused_and_left_alone() {
             error,
             OpenError::Version {
                 found: 9,
-                known: 1,
+                known: 2,
                 ..
             }
         ),
