@@ -3,6 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use crate::change::Cursor;
+use bytes::Bytes;
+
 use crate::frame::from_ms;
 use crate::index::Behind;
 use crate::state::{LaneState, Shared, State};
@@ -73,6 +75,8 @@ pub struct ReaderStats {
     /// entries that were let go of after a commit that a failing disk and then a crash made forgotten. What a lane has
     /// ever offered to a reader is `passed + pending_count + missing`, always.
     pub missing: u64,
+    /// What was stored with the cursor: see [`crate::Reader::tally`].
+    pub tally: Bytes,
 }
 
 /// What a reader has not committed.
@@ -168,6 +172,7 @@ impl Shared {
                 pending_count: pending.count,
                 passed: cursor.passed,
                 missing: missing(lane.appended.counts, cursor, pending.count),
+                tally: cursor.tally.clone(),
             }
         });
         Some(LaneStats {

@@ -170,26 +170,33 @@ impl Source {
     /// # Errors
     ///
     /// [`ConnectError`] when the host cannot be reached, or its certificate is not accepted.
-    pub async fn connect(&self, region: &Region) -> Result<(), ConnectError> {
+    pub fn connect(
+        &self,
+        region: &Region,
+    ) -> impl Future<Output = Result<(), ConnectError>> + Send + 'static {
         let mut root = region.base_url().clone();
         root.set_path("/");
-        let failed = |reason, source| ConnectError {
-            region: region.name().to_owned(),
+        let name = region.name().to_owned();
+        let failed = move |reason, source| ConnectError {
+            region: name,
             reason,
             source,
         };
         let sent = self.client_for(region).head(root).send();
         // As long again for the answer as for the connection.
-        match timeout(self.connect_timeout * 2, sent).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => {
-                let error = FetchError::from_client(error);
-                Err(failed(
-                    error.reason,
-                    error.source.unwrap_or_else(|| "no answer".into()),
-                ))
+        let patience = self.connect_timeout * 2;
+        async move {
+            match timeout(patience, sent).await {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(error)) => {
+                    let error = FetchError::from_client(error);
+                    Err(failed(
+                        error.reason,
+                        error.source.unwrap_or_else(|| "no answer".into()),
+                    ))
+                }
+                Err(elapsed) => Err(failed("timeout", elapsed.into())),
             }
-            Err(elapsed) => Err(failed("timeout", elapsed.into())),
         }
     }
 

@@ -92,7 +92,7 @@ async fn connect(config: &Config, report: &mut Report) {
         match sink {
             SinkConfig::Kafka(kafka) => connect_kafka(name, kafka, config, report).await,
             SinkConfig::Nats(nats) => connect_nats(name, nats, config, report).await,
-            SinkConfig::Stdout | SinkConfig::File(_) => {}
+            SinkConfig::Stdout(_) | SinkConfig::File(_) => {}
         }
     }
 }
