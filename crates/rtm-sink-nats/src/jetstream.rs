@@ -5,9 +5,7 @@ use std::time::Duration;
 use async_nats::Client;
 use async_nats::jetstream::context::{CreateStreamError, RequestErrorKind};
 use async_nats::jetstream::response::Response;
-use async_nats::jetstream::stream::{
-    Config, DiscardPolicy, Info, RetentionPolicy, StorageType,
-};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
 use async_nats::jetstream::{Context, ErrorCode, context::ContextBuilder};
 use tokio::time::timeout;
 
@@ -123,8 +121,9 @@ pub(crate) fn warnings(config: &Config) -> Vec<String> {
         ));
     }
     if config.retention == RetentionPolicy::Interest {
-        warnings
-            .push("what comes while it has no consumer is dropped (retention: interest)".to_owned());
+        warnings.push(
+            "what comes while it has no consumer is dropped (retention: interest)".to_owned(),
+        );
     }
     if config.storage == StorageType::Memory {
         warnings.push("a restart of the server empties it (storage: memory)".to_owned());

@@ -53,8 +53,11 @@ pub(crate) struct Call<'a> {
 enum Slot {
     Unsent,
     InFlight,
-    /// Stored, as this sequence number of the JetStream stream.
-    Confirmed(u64),
+    /// Stored, as this sequence number of the JetStream stream, by this call or, a duplicate, before it.
+    Confirmed {
+        sequence: u64,
+        duplicate: bool,
+    },
     Rejected(Reason),
     /// Answered with an error, or not going to be answered.
     Failed,
@@ -206,7 +209,7 @@ impl<'a> Call<'a> {
             };
             match self.connection.client.publish_message(message).await {
                 Ok(()) if rtm_planted::bug("nats-ack-not-awaited") => {
-                    self.settled[index] = Slot::Confirmed(index as u64);
+                    self.settled[index] = Slot::stored(index as u64, false);
                 }
                 Ok(()) => {
                     self.settled[index] = Slot::InFlight;
@@ -268,10 +271,10 @@ impl<'a> Call<'a> {
                 duplicate,
             } => {
                 self.duplicates += u64::from(duplicate);
-                self.settle_as(index, Slot::Confirmed(sequence));
+                self.settle_as(index, Slot::stored(sequence, duplicate));
             }
             Reply::Refused(_) if rtm_planted::bug("nats-refusal-confirms") => {
-                self.settle_as(index, Slot::Confirmed(0));
+                self.settle_as(index, Slot::stored(0, false));
             }
             Reply::Refused(refusal) => match refusal.verdict() {
                 Verdict::Reject(reason) => self.settle_as(index, Slot::Rejected(reason)),
@@ -383,7 +386,7 @@ impl<'a> Call<'a> {
         let confirmed = self
             .settled
             .iter()
-            .filter(|slot| matches!(slot, Slot::Confirmed(_)))
+            .filter(|slot| matches!(slot, Slot::Confirmed { .. }))
             .count();
         let counters = &self.shared.counters;
         counters.count(
@@ -402,7 +405,7 @@ impl<'a> Call<'a> {
         // Without a failure every record was settled, and not all were confirmed.
         let failure = failure.or(rejected).unwrap_or(PublishFailure::NotServing);
         let outcome = |slot| match slot {
-            Slot::Confirmed(_) => Outcome::Confirmed,
+            Slot::Confirmed { .. } => Outcome::Confirmed,
             Slot::Rejected(reason) => Outcome::Rejected(reason),
             Slot::Unsent | Slot::InFlight | Slot::Failed => Outcome::Unknown,
         };
@@ -414,14 +417,26 @@ impl<'a> Call<'a> {
     }
 }
 
+impl Slot {
+    fn stored(sequence: u64, duplicate: bool) -> Slot {
+        Slot::Confirmed {
+            sequence,
+            duplicate,
+        }
+    }
+}
+
 impl Call<'_> {
     /// How many records stand before one of their key that was to come first: it was not stored when they were, or its
-    /// fate is unknown, or JetStream numbers it higher.
+    /// fate is unknown, or this call stored it behind them.
     ///
     /// The last shows only when records are published again: one that was refused is stored behind those that were
     /// stored while their acknowledgements were lost.
     fn out_of_order(&self) -> u64 {
         let missing = |slot: &Slot| matches!(slot, Slot::Failed | Slot::Unsent);
+        if rtm_planted::bug("nats-out-of-order-not-counted") {
+            return 0;
+        }
         // What is stored for the first time, and all of it, is in the order of sending.
         if self.duplicates == 0 && !self.settled.iter().any(missing) {
             return 0;
@@ -434,9 +449,14 @@ impl Call<'_> {
             }
             let highest = highest.entry((&record.topic, &record.key)).or_default();
             match slot {
-                Slot::Confirmed(sequence) => {
+                Slot::Confirmed {
+                    sequence,
+                    duplicate,
+                } => {
                     count += u64::from(sequence < highest);
-                    *highest = (*highest).max(*sequence);
+                    if !duplicate {
+                        *highest = (*highest).max(*sequence);
+                    }
                 }
                 Slot::Failed | Slot::Unsent | Slot::InFlight => *highest = u64::MAX,
                 Slot::Rejected(_) => (),
