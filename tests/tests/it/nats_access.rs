@@ -8,7 +8,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use nkeys::KeyPair;
 use rtm_sink::conformance::{converge, record, records};
 use rtm_sink::{Outcome, PublishError, PublishErrorKind, Record, Sink, Topic};
-use rtm_sink_nats::{NatsAuth, NatsOptions, NatsSink, PublishFailure, Secret, StreamSpec};
+use rtm_sink_nats::{
+    CheckError, NatsAuth, NatsOptions, NatsSink, PublishFailure, Secret, StreamSpec,
+};
 use rtm_tests::brokers::Nats;
 use rtm_tests::wait_for;
 use serde_json::{Value, json};
@@ -412,4 +414,39 @@ async fn denials() {
         "{deaf:?}"
     );
     assert!(start.elapsed() < SOON, "none of it waited for a timeout");
+}
+
+/// Holds: where JetStream is off for the account, the records are held for an alarm, and the check says so too.
+#[tokio::test]
+async fn an_account_without_jetstream() {
+    let server = Nats::start_own_with(
+        "accounts {
+            WITH { jetstream: enabled, users: [ { user: with, password: p } ] }
+            WITHOUT { users: [ { user: without, password: p } ] }
+        }",
+    )
+    .await
+    .unwrap();
+    let as_user = |user: &str| {
+        let auth = NatsAuth::UserPassword {
+            user: user.to_owned(),
+            password: "p".into(),
+        };
+        options(&server, auth)
+    };
+    assert_accepted(as_user("with")).await;
+    let sink = NatsSink::connect(as_user("without")).await.unwrap();
+    let records = records(&Topic::from("rtm.a"), 3);
+    let error = timeout(SOON, sink.publish(&records))
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(error.kind, PublishErrorKind::Misconfigured, "{error:?}");
+    assert_eq!(error.outcomes, [const { Outcome::Unknown }; 3]);
+    assert!(
+        matches!(error.source.downcast_ref(), Some(PublishFailure::Off)),
+        "{error:?}"
+    );
+    let check = sink.check(&[]).await;
+    assert!(matches!(check, Err(CheckError::Off)), "{check:?}");
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use bytes::Bytes;
 use rtm_sink::conformance::{converge, records};
-use rtm_sink::{Outcome, PublishErrorKind, Record, RecordId, Sink};
-use rtm_sink_nats::{NatsOptions, NatsSink, PublishFailure, StreamSpec};
+use rtm_sink::{Outcome, PublishErrorKind, Record, RecordId, Sink, Topic};
+use rtm_sink_nats::{CheckError, NatsOptions, NatsSink, PublishFailure, StreamSpec};
 use rtm_tests::brokers::{self, Nats, NatsRecord};
 use rtm_tests::wait_for;
 use tokio::sync::mpsc;
@@ -87,6 +87,74 @@ async fn a_duplicate_window_that_has_passed() {
         check.warnings[0].contains("more than 200 ms later is stored twice"),
         "{check:?}"
     );
+}
+
+/// Holds: an account whose storage is used up is waited for like a full JetStream stream: what was taken is confirmed,
+/// the rest follows once there is room.
+#[tokio::test]
+async fn an_account_out_of_storage() {
+    let with = |limit: &str| {
+        format!(
+            "accounts {{ A {{ jetstream {{ max_file: {limit} }}, users: [ {{ user: u, password: p }} ] }} }}\n\
+             no_auth_user: u"
+        )
+    };
+    let mut server = Nats::start_own_with(&with("100KB")).await.unwrap();
+    server.create_jetstream("RTM", &["rtm.>"]).await.unwrap();
+    let sink = sink(&server, "RTM").await;
+    let mut records = records(&Topic::from("rtm.a"), 200);
+    for record in &mut records {
+        record.payload = Bytes::from(vec![b' '; 2000]);
+    }
+    let (error, said) = failed(&sink, &records).await;
+    assert_eq!(error.kind, PublishErrorKind::Unavailable, "{said}");
+    assert!(
+        matches!(failure(&error), PublishFailure::Refused(_)),
+        "{said}"
+    );
+    let confirmed = error.outcomes.iter().position(|o| *o == Outcome::Unknown);
+    let confirmed = confirmed.unwrap();
+    assert!((10..100).contains(&confirmed), "{confirmed}");
+    assert_stored(&server, "RTM", &records[..confirmed]).await;
+
+    server.kill().await.unwrap();
+    server.restart_with(&with("10MB")).await.unwrap();
+    assert_eq!(converge(&sink, &records[confirmed..]).await, []);
+    assert_stored(&server, "RTM", &records).await;
+    assert_eq!(sink.stats().out_of_order, 0);
+}
+
+/// Holds: a sealed JetStream stream holds the records for an alarm, and the check says so too.
+#[tokio::test]
+async fn a_sealed_jetstream() {
+    let nats = brokers::nats().await;
+    let name = own_jetstream(nats, Config::default()).await;
+    let sink = sink(nats, &name).await;
+    let records = records(&topic(&name, "a"), 20);
+    publish(&sink, &records[..10]).await.unwrap();
+    let jetstream = nats.jetstream().await.unwrap();
+    let sealed = Config {
+        name: name.clone(),
+        subjects: vec![format!("{name}.>")],
+        sealed: true,
+        ..Config::default()
+    };
+    jetstream.update_stream(sealed).await.unwrap();
+    let (error, said) = failed(&sink, &records[10..]).await;
+    assert_eq!(error.kind, PublishErrorKind::Misconfigured, "{said}");
+    assert!(error.outcomes.iter().all(|o| *o == Outcome::Unknown));
+    let check = sink.check(&[]).await;
+    assert!(
+        matches!(
+            check,
+            Err(CheckError::Unusable {
+                state: "sealed",
+                ..
+            })
+        ),
+        "{check:?}"
+    );
+    assert_stored(nats, &name, &records[..10]).await;
 }
 
 /// What a publisher saw of one call.
@@ -229,7 +297,7 @@ async fn widen_to(nats: &Nats, config: &Config, max_bytes: i64) {
 }
 
 /// Eight records of one key, save the sixth; the fourth is too large for what room there is.
-fn one_that_does_not_fit(topic: &rtm_sink::Topic) -> Vec<Record> {
+fn one_that_does_not_fit(topic: &Topic) -> Vec<Record> {
     let mut records = records(topic, 8);
     for record in &mut records {
         record.key = Bytes::from_static(b"user");
