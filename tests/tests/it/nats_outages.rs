@@ -2,21 +2,22 @@
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_nats::jetstream::stream::Config;
 use bytes::Bytes;
 use rtm_sink::conformance::{converge, records};
-use rtm_sink::{Outcome, PublishErrorKind, Sink, Topic};
+use rtm_sink::{Outcome, PublishErrorKind, Record, Sink, Topic};
 use rtm_sink_nats::{CheckError, NatsOptions, NatsSink, PublishFailure};
 use rtm_tests::brokers::{self, Nats};
 use rtm_tests::wait_for;
 use tokio::runtime::Handle;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::nats_proxy::Proxy;
 use super::nats_sink::{
-    SHORT, SOON, TOO_LARGE, assert_stored, create, failed, failure, hasty_sink, options,
+    SHORT, SOON, TOO_LARGE, assert_stored, create, failed, failure, hasty_sink, id_of, options,
     own_jetstream, publish, sink, topic,
 };
 
@@ -273,7 +274,7 @@ async fn a_slow_server() {
 /// since one client never forgets what was not answered (nats.rs#1617).
 #[tokio::test]
 async fn nothing_is_left_of_outages() {
-    const OUTAGES: u64 = 3;
+    const OUTAGES: u64 = 2;
     let mut server = Nats::start_own().await.unwrap();
     server.create_jetstream("RTM", &["rtm.>"]).await.unwrap();
     let options = NatsOptions {
@@ -287,12 +288,10 @@ async fn nothing_is_left_of_outages() {
     let before = tasks();
     for _ in 0..OUTAGES {
         server.pause().await.unwrap();
-        for _ in 0..5 {
-            let (error, said) = failed(&sink, &records).await;
-            assert_eq!(error.kind, PublishErrorKind::Unavailable, "{said}");
-        }
+        let (error, said) = failed(&sink, &records).await;
+        assert_eq!(error.kind, PublishErrorKind::Unavailable, "{said}");
         server.kill().await.unwrap();
-        for _ in 0..5 {
+        for _ in 0..20 {
             let (error, said) = failed(&sink, &records).await;
             assert_eq!(error.kind, PublishErrorKind::Unavailable, "{said}");
         }
@@ -365,4 +364,96 @@ async fn a_lower_max_payload() {
     );
     records.remove(150);
     assert_stored(&server, "RTM", &records).await;
+}
+
+/// Numbers that look random, the same for the same seed (xorshift).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % end
+    }
+}
+
+/// Publishes until all is confirmed, and drops a call now and then.
+async fn publish_impatiently(sink: Arc<NatsSink>, records: Vec<Record>, mut random: Random) {
+    for batch in records.chunks(200) {
+        let mut left = batch.to_vec();
+        while !left.is_empty() {
+            let patience = Duration::from_millis(20 + random.below(3000));
+            match timeout(patience, sink.publish(&left)).await {
+                Ok(Ok(())) => left.clear(),
+                Ok(Err(error)) => {
+                    assert_eq!(error.kind, PublishErrorKind::Unavailable, "{error:?}");
+                    let mut outcomes = error.outcomes.iter();
+                    left.retain(|_| *outcomes.next().unwrap() == Outcome::Unknown);
+                }
+                Err(_) => (),
+            }
+        }
+    }
+}
+
+/// Holds: whatever the network does, alone or all at once, and whenever calls are dropped, each record is stored once,
+/// and each topic in its order.
+#[tokio::test]
+async fn any_mix_of_network_faults() {
+    const TOPICS: [&str; 3] = ["a", "b", "c"];
+    let seed = std::env::var("RTM_TEST_SEED").map_or_else(
+        |_| SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros() as u64,
+        |seed| seed.parse().unwrap(),
+    );
+    println!("RTM_TEST_SEED={seed} cargo test -p rtm-tests --test it any_mix_of_network_faults");
+    let mut random = Random(seed | 1);
+    let nats = brokers::nats().await;
+    let name = own_jetstream(nats, Config::default()).await;
+    let proxy = Proxy::start(nats.url()).await;
+    let options = NatsOptions {
+        servers: vec![proxy.url()],
+        ack_timeout: SHORT,
+        in_flight: 300,
+        ..options(nats, &name)
+    };
+    let sink = Arc::new(NatsSink::connect(options).await.unwrap());
+    let all = TOPICS.map(|rest| records(&topic(&name, rest), 6000));
+    let mut publishing = JoinSet::new();
+    for records in all.clone() {
+        let random = Random(random.below(u64::MAX) | 1);
+        publishing.spawn(publish_impatiently(Arc::clone(&sink), records, random));
+    }
+    for _ in 0..12 {
+        match random.below(4) {
+            0 => proxy.cut(),
+            1 => proxy.lose_answers_after(random.below(300)),
+            2 => proxy.set_latency(Duration::from_millis(random.below(100))),
+            _ => proxy.set_rate(2000 + random.below(8000)),
+        }
+        tokio::time::sleep(Duration::from_millis(random.below(300))).await;
+        if random.below(3) == 0 {
+            proxy.lose_nothing();
+            proxy.set_latency(Duration::ZERO);
+            proxy.set_rate(0);
+        }
+    }
+    proxy.lose_nothing();
+    proxy.set_latency(Duration::ZERO);
+    proxy.set_rate(0);
+    while let Some(ended) = timeout(SOON, publishing.join_next()).await.expect("ends") {
+        ended.unwrap();
+    }
+    let stored = nats.read_all(&name).await.unwrap();
+    for (rest, records) in TOPICS.iter().zip(&all) {
+        let topic = topic(&name, rest);
+        let stored = stored
+            .iter()
+            .filter(|record| record.subject == topic.as_str());
+        let stored: Vec<String> = stored.map(id_of).collect();
+        let expected: Vec<String> = records.iter().map(|record| record.id.to_string()).collect();
+        assert!(stored == expected, "{topic}: {} stored", stored.len());
+    }
+    let stats = sink.stats();
+    println!("{stats:?}, {} answers lost", proxy.lost());
 }
