@@ -204,7 +204,7 @@ impl Outlet {
             behind: Some(behind),
         }) = &mut self.copies
         {
-            behind.follow(copies.horizon(through));
+            behind.follow(copies.horizon());
         }
     }
 
@@ -215,8 +215,11 @@ impl Outlet {
         batch.entries.push(entry);
         match made {
             Ok(page) => {
+                if let (Some(filter), Some(position)) = (&mut self.copies, batch.through) {
+                    filter.copies.entry(page.fetched_ms, position);
+                }
                 for made in page.made {
-                    if self.is_dropped(&made, &page.region, page.fetched_ms) {
+                    if self.is_dropped(&made, &page.region) {
                         batch.settled.drop_events("copy", 1);
                     } else {
                         batch.push(made, 1);
@@ -237,12 +240,11 @@ impl Outlet {
         batch.push(made, events);
     }
 
-    fn is_dropped(&mut self, made: &Made, region: &str, fetched_ms: i64) -> bool {
+    fn is_dropped(&mut self, made: &Made, region: &str) -> bool {
         let (Some(filter), Some(key)) = (&mut self.copies, made.event_key) else {
             return false;
         };
-        let position = Position(made.record.id.position);
-        let is_copy = filter.copies.is_copy(key, region, fetched_ms, position);
+        let is_copy = filter.copies.is_copy(key, region);
         if is_copy {
             self.metrics.copies.inc();
         }
@@ -283,8 +285,8 @@ impl Outlet {
         else {
             return;
         };
-        copies.clear();
         behind.reader.rewind();
+        copies.recall(behind.reader.committed() == Position(0));
         behind.read = behind.reader.committed();
         while behind.read < through {
             match behind.reader.try_next() {
@@ -369,7 +371,8 @@ fn recall(copies: &mut Copies, entry: &Entry) {
     let Ok((region, fetched_ms, keys)) = Router::keys(entry) else {
         return;
     };
+    copies.entry(fetched_ms, entry.position);
     for key in keys {
-        copies.is_copy(key, &region, fetched_ms, entry.position);
+        copies.is_copy(key, &region);
     }
 }

@@ -3,5 +3,10 @@
 mod brokers;
 mod kafka_sink;
 mod nats_access;
+mod nats_log;
+mod nats_outages;
+mod nats_proxy;
 mod nats_sink;
+mod nats_streams;
+mod nats_tls;
 mod whole;
