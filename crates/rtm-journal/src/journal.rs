@@ -98,7 +98,8 @@ impl Journal {
         options: Options,
         limits: Limits,
     ) -> Result<Writer, OpenError> {
-        let recovered = recover(&*storage)?;
+        let mut recovered = recover(&*storage)?;
+        let unproven = std::mem::take(&mut recovered.unproven);
         // The keys of a RandomState come from the system's random numbers.
         let random = || Epoch(std::hash::RandomState::new().hash_one(std::process::id()));
         let epoch = options.epoch.unwrap_or_else(random);
@@ -106,6 +107,7 @@ impl Journal {
             storage, lock, options, limits, epoch, recovered,
         ));
         let mut writer = Writer::new(shared);
+        writer.copy(unproven);
         // Here and not in the thread, so that what a person has to put right is told at once.
         writer.begin().map_err(|source| OpenError::Storage {
             operation: "write to",

@@ -34,7 +34,7 @@
 //! | `writer` | the one that writes, in a thread or by a [`Driver`]: groups, new segments, failures; `reclaim` removes and cleans segments |
 //! | `frame`, `change` | the format, byte by byte |
 //! | `scan`, `recover` | reading segments back; `inspect` is the same for people |
-//! | `storage`, `disk` | the operations on files that everything above is built on, and the real ones |
+//! | `storage`, `disk` | the operations on files that everything above is built on, and the real ones; `sim` has simulated ones |
 //!
 //! Architecture invariant: only `writer` and `reclaim` (and `recover`, before the writer starts) change files.
 
@@ -54,6 +54,8 @@ mod reclaim;
 mod recover;
 mod room;
 mod scan;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 mod state;
 mod stats;
 mod storage;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::frame::HEADER_BYTES;
+use crate::index::Place;
 use crate::reader::{Unreadable, read_frame};
 use crate::state::{Append, From};
 use crate::writer::{LONGEST_PAUSE, Writer};
@@ -118,8 +119,22 @@ impl Writer {
                 })
                 .collect()
         };
+        self.copy(places);
+        let wrote = self.write(false);
+        // The rest of it, or the next.
+        let mut state = shared.state();
+        let more = state
+            .segments
+            .get(&segment)
+            .is_some_and(|segment| segment.entries > 0 && !segment.unreadable);
+        state.pressure |= wrote.is_ok() && more;
+    }
+
+    /// Takes entries as they are into the group that is written next.
+    pub(crate) fn copy(&mut self, places: impl IntoIterator<Item = Place>) {
         for place in places {
-            match read_frame(&*shared.storage, place) {
+            let segment = place.segment;
+            match read_frame(&*self.shared.storage, place) {
                 Ok((header, frame)) => {
                     let body = Bytes::from(frame).slice(HEADER_BYTES..);
                     self.group.appends.push(Append {
@@ -132,20 +147,11 @@ impl Writer {
                     // The reader will tell what it is; here it only keeps its segment.
                     let reason: &Unreadable = &error;
                     tracing::warn!(segment, error = %reason, "a segment of the journal cannot be cleaned");
-                    if let Some(state) = shared.state().segments.get_mut(&segment) {
+                    if let Some(state) = self.shared.state().segments.get_mut(&segment) {
                         state.unreadable = true;
                     }
-                    break;
                 }
             }
         }
-        let wrote = self.write(false);
-        // The rest of it, or the next.
-        let mut state = shared.state();
-        let more = state
-            .segments
-            .get(&segment)
-            .is_some_and(|segment| segment.entries > 0 && !segment.unreadable);
-        state.pressure |= wrote.is_ok() && more;
     }
 }

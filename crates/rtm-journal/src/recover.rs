@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::change::{self, Appended, Change, Cursor};
 use crate::frame::{Kind, VERSION, take};
 use crate::index::{Index, Place};
-use crate::scan::{Frame, read_version, scan};
+use crate::scan::{Frame, Trust, read_version, scan};
 use crate::state::{LaneState, ReaderState, SegmentState, State};
 use crate::{Epoch, LaneName, OpenError, Position, ReaderName, Storage};
 
@@ -17,12 +17,16 @@ pub(crate) struct Recovered {
     pub(crate) state: State,
     /// The process before this one did not close it.
     pub(crate) unclean: bool,
+    /// Live entries that read back, and of which nobody knows whether they are durable: to be copied forward before
+    /// they are believed.
+    pub(crate) unproven: Vec<Place>,
 }
 
 /// Reads the journal, and cuts the torn tail of its newest segment.
 ///
 /// May be interrupted anywhere and done again: what is cut is nothing that a second reading would believe. Nothing is
-/// ever appended to an old segment, since its last sync may have failed unseen; the writer begins a new one.
+/// ever appended to an old segment, since its last sync may have failed unseen; the writer begins a new one, into which
+/// everything goes that no later write vouches for.
 pub(crate) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
     let replay = Replay::read(storage, false).map_err(|error| match error {
         ReplayError::Version { segment, found } => OpenError::Version {
@@ -64,6 +68,14 @@ pub(crate) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
             },
         );
     }
+    let mut unproven = Vec::new();
+    for segment in replay.segments.iter().rev() {
+        unproven.extend_from_slice(&segment.unproven);
+        // A segment's second group is written when its first is durable, and with it everything before.
+        if segment.last_group.is_some_and(|start| start > 0) {
+            break;
+        }
+    }
     if let Some(newest) = replay.segments.last() {
         state.next_segment = newest.number.checked_add(1).ok_or(OpenError::Storage {
             operation: "number another segment in",
@@ -71,18 +83,24 @@ pub(crate) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
         })?;
         cut(storage, newest, &mut state);
     }
+    let mut live = Vec::new();
     for (id, lane) in replay.lanes {
         let lane = lane.into_state();
+        live.extend(lane.index.places().filter(|place| unproven.contains(place)));
         for place in lane.index.places() {
             state.segments.entry(place.segment).or_default().add(place);
         }
         state.lanes.insert(id, lane);
     }
-    Ok(Recovered { state, unclean })
+    Ok(Recovered {
+        state,
+        unclean,
+        unproven: live,
+    })
 }
 
-/// Cuts the torn tail, and makes sure of the rest. Neither is needed for what comes after, so neither may fail it: a
-/// tail that stays is torn again at the next opening, and what was confirmed had been synced.
+/// Cuts the torn tail. It is not needed for what comes after, so it may not fail it: a tail that stays is torn again at
+/// the next opening.
 fn cut(storage: &dyn Storage, newest: &SegmentRead, state: &mut State) {
     let segment = newest.number;
     if newest.end < newest.bytes {
@@ -99,9 +117,6 @@ fn cut(storage: &dyn Storage, newest: &SegmentRead, state: &mut State) {
             }
         }
     }
-    if let Err(error) = storage.sync(segment) {
-        tracing::warn!(segment, %error, "the journal's newest segment cannot be synced");
-    }
 }
 
 /// What the segments say, without a change to any of them.
@@ -113,6 +128,8 @@ pub(crate) struct Replay {
     pub(crate) next_position: u64,
     /// The newest segment ends with the frame that closing writes.
     pub(crate) clean: bool,
+    /// Of the segments before, what might be torn.
+    torn: Vec<(u32, Place)>,
 }
 
 #[derive(Debug, Default)]
@@ -124,6 +141,8 @@ pub(crate) struct SegmentRead {
     pub(crate) entries: u64,
     /// Prologue and head; 0 where the head is damaged.
     pub(crate) head_bytes: u64,
+    pub(crate) last_group: Option<u32>,
+    pub(crate) unproven: Vec<Place>,
     pub(crate) epochs: BTreeSet<Epoch>,
 }
 
@@ -184,6 +203,7 @@ impl Replay {
             }) {
                 Ok(scanned) => {
                     read.end = scanned.end;
+                    read.last_group = scanned.last_group;
                     read.damaged += scanned.damaged;
                     replay.segments.push(read);
                 }
@@ -205,24 +225,32 @@ impl Replay {
             offset,
             header,
             body,
+            trust,
         } = frame;
         segment.epochs.insert(header.epoch);
         self.clean = header.kind == Kind::Close;
         match header.kind {
             Kind::Close => {}
             Kind::Entry => {
-                segment.entries += 1;
-                self.saw(header.position);
-                let lane = self.lanes.entry(header.lane).or_default();
-                lane.appended.add(header.position, header.count);
-                lane.entries.push(Place {
+                let place = Place {
                     position: header.position,
                     segment: segment.number,
                     offset: *offset,
                     bytes: header.frame_bytes(),
                     at_ms: header.at_ms,
                     count: header.count,
-                });
+                };
+                if *trust == Trust::Torn {
+                    return self.torn.push((header.lane, place));
+                }
+                segment.entries += 1;
+                self.saw(header.position);
+                let lane = self.lanes.entry(header.lane).or_default();
+                lane.appended.add(header.position, header.count);
+                lane.entries.push(place);
+                if *trust == Trust::Unproven {
+                    segment.unproven.push(place);
+                }
             }
             Kind::Head | Kind::Changes => {
                 let mut rest = body.as_slice();
@@ -243,6 +271,9 @@ impl Replay {
                         .for_each(|lane| lane.readers.clear());
                 }
                 changes.into_iter().for_each(|change| self.change(change));
+                if header.kind == Kind::Head {
+                    self.settle_torn();
+                }
             }
         }
     }
@@ -277,6 +308,18 @@ impl Replay {
                     .or_default()
                     .readers
                     .remove(&reader);
+            }
+        }
+    }
+
+    /// A head has told which entries had been durable when it was written: what looks torn among them is damaged, and
+    /// stays for its readers to hear of. The rest never was, or was written again behind the head.
+    fn settle_torn(&mut self) {
+        for (id, place) in std::mem::take(&mut self.torn) {
+            if let Some(lane) = self.lanes.get_mut(&id)
+                && place.position <= lane.appended.last
+            {
+                lane.entries.push(place);
             }
         }
     }

@@ -115,6 +115,8 @@ pub(crate) struct State {
     /// The last write failed, and none has succeeded since.
     pub(crate) failing: bool,
     pub(crate) write_failures: u64,
+    /// Entries copied forward.
+    pub(crate) copied: u64,
     /// Frames found damaged, at opening and by readers.
     pub(crate) damaged: u64,
     pub(crate) last_id: u64,

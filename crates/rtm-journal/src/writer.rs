@@ -398,6 +398,7 @@ impl Writer {
                 lanes,
                 segments,
                 tail,
+                copied,
                 ..
             } = &mut *state;
             let lane = lanes.entry(lane).or_default();
@@ -425,6 +426,7 @@ impl Writer {
                     if let Some(old) = lane.index.relocate(position, segment, offset) {
                         segments.entry(from).or_default().remove(old);
                         segments.entry(segment).or_default().add(place);
+                        *copied += 1;
                     }
                 }
             }
