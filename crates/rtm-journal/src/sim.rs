@@ -77,10 +77,10 @@ struct Image {
 
 #[derive(Default, Clone)]
 struct File {
-    /// What reads give.
-    cache: Vec<u8>,
+    /// What reads give. Shared with the images that were recorded.
+    cache: Arc<Vec<u8>>,
     /// What survives for certain.
-    disk: Vec<u8>,
+    disk: Arc<Vec<u8>>,
     /// Sectors of `cache` that the next sync stores. Those that differ from the disk and are not here are lost.
     dirty: BTreeSet<usize>,
     /// The next sync stores the length.
@@ -116,8 +116,8 @@ impl SimDisk {
         for (segment, bytes) in segments {
             image.last_file += 1;
             let file = File {
-                cache: bytes.clone(),
-                disk: bytes,
+                cache: Arc::new(bytes.clone()),
+                disk: Arc::new(bytes),
                 ..File::default()
             };
             image.files.insert(image.last_file, file);
@@ -159,7 +159,7 @@ impl SimDisk {
     #[must_use]
     pub fn files(&self) -> BTreeMap<u32, Vec<u8>> {
         let Image { files, names, .. } = &self.inner().image;
-        let contents = |file: &u64| files.get(file).map(|file| file.cache.clone());
+        let contents = |file: &u64| files.get(file).map(|file| file.cache.to_vec());
         names
             .iter()
             .map(|(segment, file)| (*segment, contents(file).unwrap_or_default()))
@@ -174,7 +174,7 @@ impl SimDisk {
     /// The disks remembered since the last time, each with the call that came then.
     #[must_use]
     pub fn recorded(&self) -> Vec<(Op, Arc<SimDisk>)> {
-        let recorded = self.inner().recorded.replace(Vec::new());
+        let recorded = self.inner().recorded.as_mut().map(std::mem::take);
         let recorded = recorded.unwrap_or_default().into_iter();
         recorded
             .map(|(op, image)| (op, SimDisk::with(image)))
@@ -311,10 +311,10 @@ impl Image {
             let before = self.files.get(number).map_or(0, |file| file.disk.len());
             let stored = survivors.contains(&Unsynced::Length(*number));
             let length = if stored { file.cache.len() } else { before };
-            file.disk.resize(length, 0);
+            file.resize(length);
             *file = File {
-                cache: file.disk.clone(),
-                disk: std::mem::take(&mut file.disk),
+                cache: Arc::clone(&file.disk),
+                disk: Arc::clone(&file.disk),
                 ..File::default()
             };
         }
@@ -344,14 +344,12 @@ impl Image {
             let end = file.disk.len();
             match before.below(4) {
                 // Shorter.
-                0 => file
-                    .disk
-                    .truncate(durable + before.below((end - durable) as u64) as usize),
+                0 => file.resize(durable + before.below((end - durable) as u64) as usize),
                 // A torn sector, or one with what was there long ago.
                 chance @ 1..3 => {
                     let from = durable + before.below((end - durable) as u64) as usize;
                     let to = (from / SECTOR_BYTES + 1) * SECTOR_BYTES;
-                    for byte in &mut file.disk[from..to.min(end)] {
+                    for byte in &mut Arc::make_mut(&mut file.disk)[from..to.min(end)] {
                         *byte = if chance == 1 {
                             0
                         } else {
@@ -361,7 +359,7 @@ impl Image {
                 }
                 _ => {}
             }
-            file.cache = file.disk.clone();
+            file.cache = Arc::clone(&file.disk);
         }
     }
 }
@@ -372,7 +370,7 @@ impl File {
             return;
         }
         let first = self.cache.len() / SECTOR_BYTES;
-        self.cache.extend_from_slice(bytes);
+        Arc::make_mut(&mut self.cache).extend_from_slice(bytes);
         self.dirty
             .extend(first..self.cache.len().div_ceil(SECTOR_BYTES));
         self.resized = true;
@@ -384,10 +382,8 @@ impl File {
         if range.is_empty() {
             return;
         }
-        if self.disk.len() < range.end {
-            self.disk.resize(range.end, 0);
-        }
-        self.disk[range.clone()].copy_from_slice(&self.cache[range]);
+        self.resize(self.disk.len().max(range.end));
+        Arc::make_mut(&mut self.disk)[range.clone()].copy_from_slice(&self.cache[range]);
     }
 
     fn sync(&mut self) {
@@ -395,7 +391,14 @@ impl File {
             self.store(sector);
         }
         if std::mem::take(&mut self.resized) {
-            self.disk.resize(self.cache.len(), 0);
+            self.resize(self.cache.len());
+        }
+    }
+
+    /// What is on the disk.
+    fn resize(&mut self, length: usize) {
+        if self.disk.len() != length {
+            Arc::make_mut(&mut self.disk).resize(length, 0);
         }
     }
 }
@@ -461,7 +464,8 @@ impl Storage for SimDisk {
             } else if drops_at_once {
                 let end = ((sector + 1) * SECTOR_BYTES).min(file.cache.len());
                 for at in sector * SECTOR_BYTES..end {
-                    file.cache[at] = file.disk.get(at).copied().unwrap_or_default();
+                    Arc::make_mut(&mut file.cache)[at] =
+                        file.disk.get(at).copied().unwrap_or_default();
                 }
             }
         }
@@ -521,8 +525,7 @@ impl Storage for SimDisk {
         let (mut inner, failed) = self.ask(Op::Truncate, segment);
         failed?;
         let file = inner.image.file(segment)?;
-        file.cache
-            .truncate(usize::try_from(bytes).unwrap_or(usize::MAX));
+        Arc::make_mut(&mut file.cache).truncate(usize::try_from(bytes).unwrap_or(usize::MAX));
         let sectors = file.cache.len().div_ceil(SECTOR_BYTES);
         file.dirty.retain(|sector| *sector < sectors);
         file.resized = true;
