@@ -8,17 +8,23 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rtm_planted::bug;
 
 use crate::frame::HEADER_BYTES;
 use crate::index::Place;
 use crate::reader::{Unreadable, read_frame};
-use crate::state::{Append, From};
+use crate::state::{Append, From, SegmentState};
 use crate::writer::{LONGEST_PAUSE, Writer};
 
 /// A segment is worth cleaning when this part of it is dead. A journal at its bound has a segment of a sixteenth.
 const WORTH_CLEANING: u64 = 32;
 /// The newest segment is worth leaving when what is dead in it is this part of a segment.
 const WORTH_LEAVING: u64 = 4;
+
+/// Without a live entry.
+fn is_dead(segment: &SegmentState) -> bool {
+    segment.entries == 0 || bug("journal-reclaim-too-early") && segment.entries == 1
+}
 
 impl Writer {
     /// Lets go of entries that every reader has committed, and unlinks segments that have none left. Says whether any
@@ -38,7 +44,7 @@ impl Writer {
             let dead = state
                 .segments
                 .iter()
-                .filter(|(number, segment)| segment.entries == 0 && Some(**number) != newest);
+                .filter(|(number, segment)| is_dead(segment) && Some(**number) != newest);
             (
                 released,
                 dead.map(|(number, _)| *number).collect::<Vec<u32>>(),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use bytes::Bytes;
+use rtm_planted::bug;
 
 use crate::change::{self, Appended, Change, Cursor};
 use crate::frame::{Kind, VERSION, take};
@@ -70,6 +71,9 @@ pub(crate) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
     }
     let mut unproven = Vec::new();
     for segment in replay.segments.iter().rev() {
+        if bug("journal-unproven-believed") {
+            break;
+        }
         unproven.extend_from_slice(&segment.unproven);
         // A segment's second group is written when its first is durable, and with it everything before.
         if segment.last_group.is_some_and(|start| start > 0) {
@@ -326,6 +330,9 @@ impl Replay {
 
     /// Positions are never given twice.
     fn saw(&mut self, position: Position) {
+        if bug("journal-positions-given-again") {
+            return;
+        }
         self.next_position = self.next_position.max(position.0.saturating_add(1));
     }
 }
@@ -349,6 +356,10 @@ impl LaneRead {
                 std::cmp::Reverse((place.segment, place.offset)),
             )
         });
+        if bug("journal-older-copy-kept") {
+            self.entries
+                .sort_unstable_by_key(|place| (place.position, place.segment, place.offset));
+        }
         self.entries.dedup_by_key(|place| place.position);
     }
 
@@ -358,7 +369,10 @@ impl LaneRead {
         let readers = self
             .readers
             .into_iter()
-            .map(|(name, cursor)| (name, ReaderState::recovered(cursor)))
+            .map(|(name, mut cursor)| {
+                cursor.through.0 += u64::from(bug("journal-recovery-off-by-one"));
+                (name, ReaderState::recovered(cursor))
+            })
             .collect();
         LaneState {
             name: self.name,

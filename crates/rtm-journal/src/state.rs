@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
+use rtm_planted::bug;
 use tokio::sync::{Notify, oneshot};
 use zstd::bulk::Compressor;
 
@@ -367,10 +368,17 @@ impl State {
             }
             for (name, reader) in &state.readers {
                 if everything || !reader.is_saved() {
+                    let mut cursor = reader.cursor.clone();
+                    if bug("journal-cursor-ahead") {
+                        cursor.through.0 += 1;
+                    }
+                    if bug("journal-tally-apart") && !everything {
+                        cursor.tally = Bytes::new();
+                    }
                     changes.push(Change::Reader {
                         lane: lane.clone(),
                         reader: name.clone(),
-                        cursor: reader.cursor.clone(),
+                        cursor,
                     });
                     saved.readers.push(SavedReader {
                         lane: *id,

@@ -442,7 +442,9 @@ impl Bench {
     fn run(&mut self) {
         self.driver.run();
         self.note_crashes();
-        let failing = self.journal.stats().failing;
+        let stats = self.journal.stats();
+        assert!(stats.bytes <= stats.max_bytes, "{} bytes", stats.bytes);
+        let failing = stats.failing;
         self.known.failed |= failing;
         let mut reported = false;
         let mut waiting = Vec::new();
@@ -485,6 +487,10 @@ impl Bench {
         let Some(room) = self.lanes[lane].try_reserve(bytes) else {
             return;
         };
+        assert!(
+            !self.journal.stats().failing,
+            "room for what cannot be stored"
+        );
         self.serial += 1;
         // Of two kinds, compressible and not, and all different.
         let seed = self.known.last.0 * 100 + self.serial;
