@@ -69,12 +69,13 @@ pub(crate) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
             },
         );
     }
-    let mut unproven = Vec::new();
+    let mut unproven = BTreeSet::new();
     for segment in replay.segments.iter().rev() {
         if bug("journal-unproven-believed") {
             break;
         }
-        unproven.extend_from_slice(&segment.unproven);
+        let places = segment.unproven.iter();
+        unproven.extend(places.map(|place| (place.segment, place.offset)));
         // A segment's second group is written when its first is durable, and with it everything before.
         if segment.last_group.is_some_and(|start| start > 0) {
             break;
@@ -90,8 +91,11 @@ pub(crate) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
     let mut live = Vec::new();
     for (id, lane) in replay.lanes {
         let lane = lane.into_state();
-        live.extend(lane.index.places().filter(|place| unproven.contains(place)));
         for place in lane.index.places() {
+            let told = place.position <= lane.appended.last;
+            if !told || unproven.contains(&(place.segment, place.offset)) {
+                live.push(place);
+            }
             state.segments.entry(place.segment).or_default().add(place);
         }
         state.lanes.insert(id, lane);
@@ -134,6 +138,9 @@ pub(crate) struct Replay {
     pub(crate) clean: bool,
     /// Of the segments before, what might be torn.
     torn: Vec<(u32, Place)>,
+    /// There was an intact head, and no number has been missing since: the next head tells nothing new of what was
+    /// appended, unless something in between is lost.
+    seamless: bool,
 }
 
 #[derive(Debug, Default)]
@@ -146,6 +153,10 @@ pub(crate) struct SegmentRead {
     /// Prologue and head; 0 where the head is damaged.
     pub(crate) head_bytes: u64,
     pub(crate) last_group: Option<u32>,
+    /// Stretches in the last group that are no intact frames.
+    pub(crate) torn: u64,
+    /// They had been durable: the next segment's head knows of more entries.
+    pub(crate) lost: bool,
     pub(crate) unproven: Vec<Place>,
     pub(crate) epochs: BTreeSet<Epoch>,
 }
@@ -155,8 +166,11 @@ pub(crate) struct LaneRead {
     pub(crate) name: Option<LaneName>,
     pub(crate) mark: Option<Bytes>,
     pub(crate) readers: BTreeMap<ReaderName, Cursor>,
+    /// As far as anybody vouches for it, and with everything that reads back.
+    proven: Appended,
     pub(crate) appended: Appended,
-    floor: Position,
+    /// Everything up to here is dead.
+    pub(crate) floor: Position,
     entries: Vec<Place>,
 }
 
@@ -169,6 +183,13 @@ pub(crate) enum ReplayError {
 impl Replay {
     /// Reads every segment. With `living` set another process may be at work, and segments may go while we read.
     pub(crate) fn read(storage: &dyn Storage, living: bool) -> Result<Replay, ReplayError> {
+        let mut replay = Replay::read_all(storage, living)?;
+        replay.lanes.values_mut().for_each(LaneRead::settle);
+        Ok(replay)
+    }
+
+    /// The same, with entries that every reader has committed, and in no order.
+    pub(crate) fn read_all(storage: &dyn Storage, living: bool) -> Result<Replay, ReplayError> {
         let mut segments = storage.list().map_err(ReplayError::List)?;
         segments.sort_unstable();
         let gone = |error: &io::Error| living && error.kind() == io::ErrorKind::NotFound;
@@ -202,12 +223,15 @@ impl Replay {
                 ..SegmentRead::default()
             };
             replay.clean = false;
+            let before = replay.segments.last().map(|before| before.number);
+            replay.seamless &= before.is_some_and(|before| before + 1 == number);
             match scan(storage, number, bytes, &mut |frame| {
                 replay.apply(&mut read, &frame);
             }) {
                 Ok(scanned) => {
                     read.end = scanned.end;
                     read.last_group = scanned.last_group;
+                    read.torn = scanned.torn;
                     read.damaged += scanned.damaged;
                     replay.segments.push(read);
                 }
@@ -220,7 +244,6 @@ impl Replay {
                 }
             }
         }
-        replay.lanes.values_mut().for_each(LaneRead::settle);
         Ok(replay)
     }
 
@@ -254,6 +277,8 @@ impl Replay {
                 lane.entries.push(place);
                 if *trust == Trust::Unproven {
                     segment.unproven.push(place);
+                } else {
+                    lane.proven.add(header.position, header.count);
                 }
             }
             Kind::Head | Kind::Changes => {
@@ -274,9 +299,11 @@ impl Replay {
                         .values_mut()
                         .for_each(|lane| lane.readers.clear());
                 }
+                let unseen = self.seamless && changes.iter().any(|change| self.is_unseen(change));
                 changes.into_iter().for_each(|change| self.change(change));
                 if header.kind == Kind::Head {
-                    self.settle_torn();
+                    self.settle_torn(unseen);
+                    self.seamless = true;
                 }
             }
         }
@@ -293,7 +320,7 @@ impl Replay {
                 self.saw(floor.max(appended.last));
                 let read = self.lanes.entry(lane.id()).or_default();
                 (read.name, read.floor, read.mark) = (Some(lane), floor, mark);
-                read.appended = appended;
+                (read.proven, read.appended) = (appended, appended);
             }
             Change::Reader {
                 lane,
@@ -318,14 +345,29 @@ impl Replay {
 
     /// A head has told which entries had been durable when it was written: what looks torn among them is damaged, and
     /// stays for its readers to hear of. The rest never was, or was written again behind the head.
-    fn settle_torn(&mut self) {
+    fn settle_torn(&mut self, unseen: bool) {
+        let mut told = 0;
         for (id, place) in std::mem::take(&mut self.torn) {
             if let Some(lane) = self.lanes.get_mut(&id)
                 && place.position <= lane.appended.last
             {
                 lane.entries.push(place);
+                told += 1;
             }
         }
+        if let Some(before) = self.segments.last_mut().filter(|_| unseen) {
+            before.lost = true;
+            before.damaged += before.torn.saturating_sub(told);
+        }
+    }
+
+    /// It knows of entries that no segment before has.
+    fn is_unseen(&self, change: &Change) -> bool {
+        let Change::Lane { lane, appended, .. } = change else {
+            return false;
+        };
+        let seen = self.lanes.get(&lane.id());
+        seen.map_or(Position(0), |seen| seen.appended.last) < appended.last
     }
 
     /// Positions are never given twice.
@@ -343,13 +385,18 @@ impl LaneRead {
         &self.entries
     }
 
-    /// An entry may be there twice: in a segment whose sync failed, or copied forward. The later one had been synced.
+    /// Lets go of what is dead.
     fn settle(&mut self) {
         let cursors = self.readers.values().map(|cursor| cursor.through);
         if let Some(slowest) = cursors.min() {
             self.floor = self.floor.max(slowest);
         }
         self.entries.retain(|place| place.position > self.floor);
+        self.sort();
+    }
+
+    /// An entry may be there twice: in a segment whose sync failed, or copied forward. The later one had been synced.
+    pub(crate) fn sort(&mut self) {
         self.entries.sort_unstable_by_key(|place| {
             (
                 place.position,
@@ -378,7 +425,8 @@ impl LaneRead {
             name: self.name,
             mark: self.mark,
             floor: self.floor,
-            appended: self.appended,
+            // The rest is counted when it is durable.
+            appended: self.proven,
             readers,
             index,
             ..LaneState::default()

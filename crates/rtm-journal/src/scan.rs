@@ -39,6 +39,8 @@ pub(crate) struct Scanned {
     pub(crate) end: u64,
     /// Stretches before the last group that are no intact frames: they had been durable. Those in it are torn.
     pub(crate) damaged: u64,
+    /// Those in the last group.
+    pub(crate) torn: u64,
     /// Where the last group begins, if there is an intact frame.
     pub(crate) last_group: Option<u32>,
 }
@@ -133,6 +135,7 @@ pub(crate) fn scan(
             scanned.end = (frame.offset + frame.header.frame_bytes()).into();
             visit(frame);
         } else {
+            stretches.push(frame.offset);
             visit(Frame {
                 trust: Trust::Torn,
                 ..frame
@@ -141,6 +144,7 @@ pub(crate) fn scan(
     }
     let durable = scanned.last_group.unwrap_or(0);
     scanned.damaged = stretches.iter().filter(|at| **at < durable).count() as u64;
+    scanned.torn = stretches.len() as u64 - scanned.damaged;
     Ok(scanned)
 }
 

@@ -427,6 +427,8 @@ impl Writer {
                     replies.push((reply, position));
                 }
                 From::Segment(from) => {
+                    // Counted before, unless nobody vouched for it until now.
+                    lane.appended.add(position, count);
                     // Unless it was committed meanwhile: then the copy is dead as well.
                     if let Some(old) = lane.index.relocate(position, segment, offset) {
                         segments.entry(from).or_default().remove(old);
