@@ -12,6 +12,7 @@
 //! and damage to that one would cost everything that refers to it.
 
 use bytes::Bytes;
+use rtm_planted::bug;
 
 use crate::frame::take;
 use crate::{LaneName, Position, ReaderName};
@@ -49,7 +50,7 @@ pub(crate) struct Appended {
 
 impl Appended {
     pub(crate) fn add(&mut self, position: Position, count: u32) {
-        if position > self.last {
+        if position > self.last || bug("journal-counted-twice") {
             self.counts = self.counts.saturating_add(count.into());
             self.last = position;
         }

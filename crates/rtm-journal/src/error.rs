@@ -165,6 +165,14 @@ pub enum CloseError {
 /// Why a journal could not be looked at.
 #[derive(Debug, thiserror::Error)]
 pub enum InspectError {
+    /// A process has it open, and what is asked for needs it to stand still.
+    #[error("the journal in {} is in use{}: stop the bridge, or look at a copy", path.display(), pid.map(|pid| format!(" by process {pid}")).unwrap_or_default())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// The holder, as it wrote itself into the lock file.
+        pid: Option<u32>,
+    },
     /// The directory cannot be read.
     #[error("the journal's directory {} cannot be read", path.display())]
     Directory {

@@ -81,13 +81,29 @@ pub struct ReaderInspection {
     pub tally_bytes: usize,
 }
 
-pub(crate) fn inspect(dir: &Path, now: SystemTime) -> Result<Inspection, InspectError> {
+/// The directory for reading, and who has it open: nobody, or somebody of that process number if it tells.
+pub(crate) fn look(dir: &Path) -> Result<(Disk, Option<Option<u32>>), InspectError> {
     let holder = Lock::held(dir);
     let disk = Disk::read_only(dir).map_err(|source| InspectError::Directory {
         path: dir.to_owned(),
         source,
     })?;
-    let replay = Replay::read(&disk, holder.is_some()).map_err(|error| match error {
+    Ok((disk, holder))
+}
+
+/// As [`look`], where nobody may be changing it meanwhile.
+pub(crate) fn look_alone(dir: &Path) -> Result<Disk, InspectError> {
+    match look(dir)? {
+        (disk, None) => Ok(disk),
+        (_, Some(pid)) => Err(InspectError::InUse {
+            path: dir.to_owned(),
+            pid,
+        }),
+    }
+}
+
+pub(crate) fn failed(dir: &Path) -> impl Fn(ReplayError) -> InspectError {
+    move |error| match error {
         ReplayError::List(source) => InspectError::Directory {
             path: dir.to_owned(),
             source,
@@ -98,7 +114,12 @@ pub(crate) fn inspect(dir: &Path, now: SystemTime) -> Result<Inspection, Inspect
             known: VERSION,
         },
         ReplayError::Read { segment, source } => InspectError::Storage { segment, source },
-    })?;
+    }
+}
+
+pub(crate) fn inspect(dir: &Path, now: SystemTime) -> Result<Inspection, InspectError> {
+    let (disk, holder) = look(dir)?;
+    let replay = Replay::read(&disk, holder.is_some()).map_err(failed(dir))?;
     let epochs: BTreeSet<Epoch> = replay
         .segments
         .iter()
@@ -132,6 +153,13 @@ pub(crate) fn inspect(dir: &Path, now: SystemTime) -> Result<Inspection, Inspect
     })
 }
 
+/// `?` and a number where everything that told it is damaged.
+pub(crate) fn name_of(id: u32, lane: &LaneRead) -> String {
+    lane.name
+        .as_ref()
+        .map_or_else(|| format!("?{id:08x}"), ToString::to_string)
+}
+
 fn lane_inspection(id: u32, lane: &LaneRead, now: SystemTime) -> LaneInspection {
     let behind = |through: Position| {
         let pending = &lane.entries()[lane
@@ -158,10 +186,7 @@ fn lane_inspection(id: u32, lane: &LaneRead, now: SystemTime) -> LaneInspection 
         }
     });
     LaneInspection {
-        name: lane
-            .name
-            .as_ref()
-            .map_or_else(|| format!("?{id:08x}"), ToString::to_string),
+        name: name_of(id, lane),
         entries: all.entries,
         bytes: all.bytes,
         appended: lane.appended.counts,

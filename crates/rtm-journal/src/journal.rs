@@ -13,8 +13,8 @@ use crate::recover::recover;
 use crate::state::{Ending, LaneState, Shared};
 use crate::writer::{self, Writer};
 use crate::{
-    CloseError, Driver, Epoch, InspectError, Inspection, Lane, LaneError, LaneName, OpenError,
-    Options, Stats, Storage, inspect,
+    CloseError, Driver, EntryFilter, Epoch, InspectError, Inspection, Lane, LaneError, LaneName,
+    OpenError, Options, Stats, Storage, StoredEntries, Verification, inspect, verify,
 };
 
 /// An open journal. Cheap to clone; lanes and readers keep it open too.
@@ -98,7 +98,8 @@ impl Journal {
         options: Options,
         limits: Limits,
     ) -> Result<Writer, OpenError> {
-        let recovered = recover(&*storage)?;
+        let mut recovered = recover(&*storage)?;
+        let unproven = std::mem::take(&mut recovered.unproven);
         // The keys of a RandomState come from the system's random numbers.
         let random = || Epoch(std::hash::RandomState::new().hash_one(std::process::id()));
         let epoch = options.epoch.unwrap_or_else(random);
@@ -106,6 +107,7 @@ impl Journal {
             storage, lock, options, limits, epoch, recovered,
         ));
         let mut writer = Writer::new(shared);
+        writer.copy(unproven);
         // Here and not in the thread, so that what a person has to put right is told at once.
         writer.begin().map_err(|source| OpenError::Storage {
             operation: "write to",
@@ -226,6 +228,25 @@ impl Journal {
     /// [`InspectError`].
     pub fn inspect(dir: &Path) -> Result<Inspection, InspectError> {
         inspect::inspect(dir, std::time::SystemTime::now())
+    }
+
+    /// Reads and checks every frame and every entry in `dir`, decompression included, without a change to it.
+    ///
+    /// # Errors
+    ///
+    /// [`InspectError`]; [`InspectError::InUse`] while a process has it open. Damage is none: it is what is told.
+    pub fn verify(dir: &Path) -> Result<Verification, InspectError> {
+        verify::verify(dir)
+    }
+
+    /// All entries in `dir` that are asked for, also those that every reader has committed and that are not reclaimed
+    /// yet, by position. Reads without a change.
+    ///
+    /// # Errors
+    ///
+    /// [`InspectError`]; [`InspectError::InUse`] while a process has it open.
+    pub fn stored(dir: &Path, filter: &EntryFilter) -> Result<StoredEntries, InspectError> {
+        verify::stored(dir, filter)
     }
 
     /// Panics unless what is kept twice agrees.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
+use rtm_planted::bug;
 use tokio::sync::oneshot;
 use zstd::bulk::Compressor;
 
@@ -72,7 +73,7 @@ impl Lane {
             .min(usize::try_from(most).unwrap_or(usize::MAX));
         let charge = (bytes as u64 + HEADER_BYTES as u64).max(limits.least_charge);
         if state.is_open() {
-            if state.failing {
+            if state.failing && !bug("journal-room-while-failing") {
                 // What was asked for before is kept in memory: no more of that.
                 return None;
             }
@@ -80,7 +81,12 @@ impl Lane {
             // The writer makes room out of what is dead, and looks after the file system.
             state.pressure |= charge > room.disk;
             state.watch_free |= charge > room.free;
-            if charge > room.share.min(room.disk).min(room.free) {
+            let least = if bug("journal-room-beyond-the-bound") {
+                room.share.min(room.free)
+            } else {
+                room.share.min(room.disk).min(room.free)
+            };
+            if charge > least {
                 self.handle.work.notify();
                 return None;
             }

@@ -33,8 +33,8 @@
 //! | `room` | who may have how many bytes |
 //! | `writer` | the one that writes, in a thread or by a [`Driver`]: groups, new segments, failures; `reclaim` removes and cleans segments |
 //! | `frame`, `change` | the format, byte by byte |
-//! | `scan`, `recover` | reading segments back; `inspect` is the same for people |
-//! | `storage`, `disk` | the operations on files that everything above is built on, and the real ones |
+//! | `scan`, `recover` | reading segments back; `inspect` and `verify` are the same for people |
+//! | `storage`, `disk` | the operations on files that everything above is built on, and the real ones; `sim` has simulated ones |
 //!
 //! Architecture invariant: only `writer` and `reclaim` (and `recover`, before the writer starts) change files.
 
@@ -54,10 +54,13 @@ mod reclaim;
 mod recover;
 mod room;
 mod scan;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 mod state;
 mod stats;
 mod storage;
 mod tail;
+mod verify;
 mod writer;
 
 #[cfg(test)]
@@ -78,6 +81,7 @@ pub use options::{
 pub use reader::{Entry, Reader};
 pub use stats::{LaneStats, Pending, ReaderStats, Stats};
 pub use storage::Storage;
+pub use verify::{Damage, EntryFilter, StoredEntries, StoredEntry, Verification};
 
 /// The place of an entry: a sequence number over the whole journal, from 1. Larger is later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]

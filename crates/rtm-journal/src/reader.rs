@@ -285,27 +285,7 @@ impl Reader {
     }
 
     fn read(&mut self, place: Place) -> Result<Entry, Unreadable> {
-        let (header, body) = read_frame(&*self.handle.storage, place)?;
-        let bytes = if header.compressed {
-            let decompressor = match &mut self.decompressor {
-                Some(decompressor) => decompressor,
-                none => none.insert(Decompressor::new().map_err(Unreadable::Io)?),
-            };
-            let entry = decompressor.decompress(&body[HEADER_BYTES..], header.entry_bytes as usize);
-            Bytes::from(entry.map_err(|_| Unreadable::Damaged("its compression"))?)
-        } else {
-            Bytes::from(body).slice(HEADER_BYTES..)
-        };
-        if bytes.len() != header.entry_bytes as usize {
-            return Err(Unreadable::Damaged("its length"));
-        }
-        Ok(Entry {
-            position: header.position,
-            epoch: header.epoch,
-            appended_at: from_ms(header.at_ms),
-            bytes,
-            count: header.count,
-        })
+        read_entry(&*self.handle.storage, place, &mut self.decompressor)
     }
 }
 
@@ -339,6 +319,35 @@ fn check_tally(tally: &[u8]) -> Result<(), AppendError> {
         });
     }
     Ok(())
+}
+
+/// An entry, checked and as it was appended. The decompressor is made when it is first needed.
+pub(crate) fn read_entry(
+    storage: &dyn Storage,
+    place: Place,
+    decompressor: &mut Option<Decompressor<'static>>,
+) -> Result<Entry, Unreadable> {
+    let (header, body) = read_frame(storage, place)?;
+    let bytes = if header.compressed {
+        let decompressor = match decompressor {
+            Some(decompressor) => decompressor,
+            none => none.insert(Decompressor::new().map_err(Unreadable::Io)?),
+        };
+        let entry = decompressor.decompress(&body[HEADER_BYTES..], header.entry_bytes as usize);
+        Bytes::from(entry.map_err(|_| Unreadable::Damaged("its compression"))?)
+    } else {
+        Bytes::from(body).slice(HEADER_BYTES..)
+    };
+    if bytes.len() != header.entry_bytes as usize {
+        return Err(Unreadable::Damaged("its length"));
+    }
+    Ok(Entry {
+        position: header.position,
+        epoch: header.epoch,
+        appended_at: from_ms(header.at_ms),
+        bytes,
+        count: header.count,
+    })
 }
 
 /// The frame of an entry, checked: its header, and the bytes of both.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
+use rtm_planted::bug;
 use tokio::sync::{Notify, oneshot};
 use zstd::bulk::Compressor;
 
@@ -115,6 +116,8 @@ pub(crate) struct State {
     /// The last write failed, and none has succeeded since.
     pub(crate) failing: bool,
     pub(crate) write_failures: u64,
+    /// Entries copied forward.
+    pub(crate) copied: u64,
     /// Frames found damaged, at opening and by readers.
     pub(crate) damaged: u64,
     pub(crate) last_id: u64,
@@ -365,10 +368,17 @@ impl State {
             }
             for (name, reader) in &state.readers {
                 if everything || !reader.is_saved() {
+                    let mut cursor = reader.cursor.clone();
+                    if bug("journal-cursor-ahead") {
+                        cursor.through.0 += 1;
+                    }
+                    if bug("journal-tally-apart") && !everything {
+                        cursor.tally = Bytes::new();
+                    }
                     changes.push(Change::Reader {
                         lane: lane.clone(),
                         reader: name.clone(),
-                        cursor: reader.cursor.clone(),
+                        cursor,
                     });
                     saved.readers.push(SavedReader {
                         lane: *id,

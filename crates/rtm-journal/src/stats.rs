@@ -29,6 +29,8 @@ pub struct Stats {
     pub failing: bool,
     /// Failed writes, syncs and creations since the journal was opened. A counter.
     pub write_failures: u64,
+    /// Entries copied forward since the journal was opened, to free the segments they were in. A counter.
+    pub copied: u64,
     /// Damaged stretches found at opening, and damaged entries found by readers since. A counter.
     pub damaged: u64,
     /// By name.
@@ -136,6 +138,7 @@ impl Shared {
             waiting: state.waiting,
             failing: state.failing,
             write_failures: state.write_failures,
+            copied: state.copied,
             damaged: state.damaged,
             lanes,
         }

@@ -2,6 +2,7 @@
 
 mod basics;
 mod counts;
+mod crashes;
 mod damage;
 mod disk;
 mod driven;
