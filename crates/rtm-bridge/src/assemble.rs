@@ -224,6 +224,8 @@ pub fn outlet<F>(
         all_metrics: Arc::clone(&state.metrics),
         state: state.sink(app, client.name()),
         copies,
+        suspicion: Arc::clone(&state.suspicion),
+        suspecting: None,
         skip,
     })
 }

@@ -621,7 +621,7 @@ async fn attempt<S: Sink>(outlet: &mut Outlet, sink: &S, batch: &Batch) -> Attem
         tokio::select! {
             biased;
             ended = &mut publishing => return Attempt::Ended(ended),
-            () = tokio::time::sleep(careful::HARMLESS), if outlet.tally.trying.is_some() => {
+            () = tokio::time::sleep(careful::HARMLESS), if outlet.is_armed() => {
                 outlet.disarm().await;
             }
             () = Outlet::must_skip(outlet.skip.as_ref()) => return Attempt::Skipped,

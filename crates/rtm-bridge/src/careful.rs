@@ -24,11 +24,18 @@ const POISON: &str = "poison";
 
 /// Publishes one entry and moves the cursor over it.
 pub(crate) async fn publish_entry<S: Sink>(outlet: &mut Outlet, sink: &S, entry: Entry) {
-    let crashed = outlet
+    let trying = outlet
         .tally
         .trying
-        .filter(|trying| trying.position == entry.position.0)
+        .filter(|trying| trying.position == entry.position.0);
+    let crashed = trying
+        .filter(|trying| trying.armed)
         .map(|trying| trying.step);
+    // What was settled before is counted already.
+    let from = match trying.map(|trying| trying.step) {
+        Some(Step::Record(index) | Step::DeadLetter(index)) => index,
+        _ => 0,
+    };
     let end = Batch {
         through: Some(entry.position),
         ..Batch::default()
@@ -48,11 +55,14 @@ pub(crate) async fn publish_entry<S: Sink>(outlet: &mut Outlet, sink: &S, entry:
             .await;
         }
         _ => {
-            if crashed.is_none() {
+            if trying.is_none() {
                 outlet.note(entry.position, Step::Decode).await;
             }
             match outlet.router.page(&entry) {
-                Ok(page) => records(outlet, sink, &entry, page.made, crashed).await,
+                Ok(page) => {
+                    let made = outlet.judge(page, entry.position);
+                    records(outlet, sink, &entry, made, from, crashed).await;
+                }
                 Err(error) => whole(outlet, sink, &entry, &unreadable(&error)).await,
             }
         }
@@ -60,19 +70,20 @@ pub(crate) async fn publish_entry<S: Sink>(outlet: &mut Outlet, sink: &S, entry:
     outlet.commit(&end);
 }
 
-/// Each record by itself, from the one on that crashed the last time.
+/// Each record by itself, from the one on that the last process had come to.
 async fn records<S: Sink>(
     outlet: &mut Outlet,
     sink: &S,
     entry: &Entry,
-    made: Vec<Made>,
+    made: Vec<(Made, bool)>,
+    from: u32,
     crashed: Option<Step>,
 ) {
-    let from = match crashed {
-        Some(Step::Record(index) | Step::DeadLetter(index)) => index,
-        _ => 0,
-    };
-    for (index, mut made) in (0u32..).zip(made).skip(from as usize) {
+    for (index, (mut made, is_dropped)) in (0u32..).zip(made).skip(from as usize) {
+        if is_dropped {
+            outlet.tally.drop_events("copy", 1);
+            continue;
+        }
         match crashed {
             Some(Step::DeadLetter(culprit)) if culprit == index => {
                 error!(id = %made.record.id, "a record crashes even as a dead letter: it is dropped");

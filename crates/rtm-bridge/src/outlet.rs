@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use rtm_journal::{Entry, Journal, LaneName, Position, ReadError, Reader, ReaderName};
 use rtm_sink::{Reason, Record};
+use tokio::sync::OwnedMutexGuard;
 use tracing::{debug, error, warn};
 
 use crate::copies::Copies;
 use crate::entry::EntryError;
 use crate::metrics::{Metrics, SinkMetrics};
-use crate::record::{Made, Router};
+use crate::record::{Made, Page, Router};
 use crate::state::{PipelineState, SinkState};
 use crate::tally::{Step, Tally, Trying};
 
@@ -39,6 +40,10 @@ pub struct Outlet {
     pub state: Arc<SinkState>,
     /// Which copies it has seen; none with a single region.
     pub copies: Option<CopyFilter>,
+    /// Held by whoever tries what may crash the process: a crash then has one culprit.
+    pub suspicion: Arc<tokio::sync::Mutex<()>>,
+    /// Held by us.
+    pub suspecting: Option<OwnedMutexGuard<()>>,
     /// Set where the sink may lose events rather than stop the polling: `when_full = "skip"`.
     pub skip: Option<Skip>,
 }
@@ -140,9 +145,12 @@ impl Outlet {
         self.reader.rewind();
         self.tally = Tally::decode(&self.reader.tally());
         self.remember().await;
+        self.suspecting = None;
         if !crashed {
             self.tally.stalls = 0;
-            self.tally.trying = None;
+            if let Some(trying) = &mut self.tally.trying {
+                trying.armed = false;
+            }
         } else if self.reader.pending().entries > 0 {
             self.tally.stalls += 1;
             // Durable before anything is tried again.
@@ -164,17 +172,30 @@ impl Outlet {
 
     /// Notes durably what is tried next, alone.
     pub async fn note(&mut self, position: Position, step: Step) {
+        if self.suspecting.is_none() {
+            let suspicion = Arc::clone(&self.suspicion);
+            self.suspecting = Some(suspicion.lock_owned().await);
+        }
         self.tally.trying = Some(Trying {
             position: position.0,
             step,
+            armed: true,
         });
         self.save().await;
     }
 
+    /// Whether something is noted that a crash would be blamed on.
+    #[must_use]
+    pub fn is_armed(&self) -> bool {
+        self.tally.trying.is_some_and(|trying| trying.armed)
+    }
+
     /// What was noted has not crashed us: it waits for its broker, which is another thing.
     pub async fn disarm(&mut self) {
-        if self.tally.trying.take().is_some() {
+        if let Some(trying) = self.tally.trying.as_mut().filter(|trying| trying.armed) {
+            trying.armed = false;
             self.save().await;
+            self.suspecting = None;
         }
     }
 
@@ -193,6 +214,7 @@ impl Outlet {
         self.tally.add(&batch.settled);
         self.tally.stalls = 0;
         self.tally.trying = None;
+        self.suspecting = None;
         if let Err(error) = self.reader.commit_with(through, &self.tally.encode()) {
             error!(
                 error = crate::chain(&error),
@@ -210,16 +232,14 @@ impl Outlet {
 
     /// The records of an entry, without copies where those are dropped, into the batch.
     pub fn add(&mut self, batch: &mut Batch, entry: Entry) {
-        batch.through = Some(entry.position);
+        let position = entry.position;
+        batch.through = Some(position);
         let made = self.router.page(&entry);
         batch.entries.push(entry);
         match made {
             Ok(page) => {
-                if let (Some(filter), Some(position)) = (&mut self.copies, batch.through) {
-                    filter.copies.entry(page.fetched_ms, position);
-                }
-                for made in page.made {
-                    if self.is_dropped(&made, &page.region) {
+                for (made, is_dropped) in self.judge(page, position) {
+                    if is_dropped {
                         batch.settled.drop_events("copy", 1);
                     } else {
                         batch.push(made, 1);
@@ -240,15 +260,28 @@ impl Outlet {
         batch.push(made, events);
     }
 
-    fn is_dropped(&mut self, made: &Made, region: &str) -> bool {
-        let (Some(filter), Some(key)) = (&mut self.copies, made.event_key) else {
-            return false;
+    /// What an entry's records are, and whether each is a copy that is dropped. To be asked once for each entry.
+    pub fn judge(&mut self, page: Page, position: Position) -> Vec<(Made, bool)> {
+        let Page {
+            region,
+            fetched_ms,
+            made,
+        } = page;
+        let Some(filter) = &mut self.copies else {
+            return made.into_iter().map(|made| (made, false)).collect();
         };
-        let is_copy = filter.copies.is_copy(key, region);
-        if is_copy {
-            self.metrics.copies.inc();
+        filter.copies.entry(fetched_ms, position);
+        let drops = filter.behind.is_some();
+        let mut judged = Vec::with_capacity(made.len());
+        for made in made {
+            let key = made.event_key;
+            let is_copy = key.is_some_and(|key| filter.copies.is_copy(key, &region));
+            if is_copy {
+                self.metrics.copies.inc();
+            }
+            judged.push((made, is_copy && drops));
         }
-        is_copy && filter.behind.is_some()
+        judged
     }
 
     /// What could not be read: counted where its events are lost, waited for where they may not be.

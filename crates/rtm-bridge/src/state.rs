@@ -34,6 +34,8 @@ pub struct State {
     pub journal: Journal,
     /// Every metric.
     pub metrics: Arc<Metrics>,
+    /// See [`crate::outlet::Outlet::suspicion`].
+    pub suspicion: Arc<tokio::sync::Mutex<()>>,
     pipelines: HashMap<String, Arc<PipelineState>>,
     sinks: Mutex<HashMap<(String, String), Arc<SinkState>>>,
     clients: Vec<Client>,
@@ -111,6 +113,7 @@ impl State {
         State {
             journal: assembled.journal.clone(),
             metrics,
+            suspicion: Arc::default(),
             pipelines: states.collect(),
             sinks: Mutex::default(),
             clients: assembled.clients.clone(),

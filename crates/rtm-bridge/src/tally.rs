@@ -27,12 +27,13 @@ pub struct Tally {
     /// Crashes in a row without progress of the cursor.
     #[serde(rename = "s", skip_serializing_if = "is_zero")]
     pub stalls: u32,
-    /// What was being tried, alone, when this was stored.
+    /// How far the entry at the cursor is published, where it is published step by step. The counts include what was
+    /// settled of it.
     #[serde(rename = "t", skip_serializing_if = "Option::is_none")]
     pub trying: Option<Trying>,
 }
 
-/// One step that may crash the process.
+/// One step of publishing an entry, each of which may crash the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trying {
     /// The entry.
@@ -41,6 +42,9 @@ pub struct Trying {
     /// Which part of it.
     #[serde(rename = "a")]
     pub step: Step,
+    /// It is being tried, so that a crash now is its doing.
+    #[serde(rename = "r")]
+    pub armed: bool,
 }
 
 /// What is done with an entry, each step by itself.
@@ -122,6 +126,7 @@ mod tests {
             trying: Some(Trying {
                 position: u64::MAX,
                 step: Step::DeadLetter(u32::MAX),
+                armed: false,
             }),
             ..Tally::default()
         };
