@@ -6,6 +6,7 @@ use rtm_sink::{BoxError, Outcome, PublishError, PublishErrorKind, Reason, Record
 use tokio::task::{spawn_blocking, yield_now};
 use tokio::time::timeout;
 
+use crate::handshake::explain;
 use crate::producer::Live;
 use crate::reports::{Attempt, MAX_RECORDS, Slot};
 use crate::sink::KafkaSink;
@@ -86,8 +87,9 @@ async fn settle_all(
         let slots = attempt(sink, &live, records, &group).await;
         let left = sort(&group, &slots, outcomes);
         rejected = left.rejected.or(rejected);
-        if let Some((kind, code)) = left.ends {
-            return Err(Stop::new(kind, code));
+        if let Some((kind, code, index)) = left.ends {
+            let topic = records[index].topic.clone();
+            return Err(Stop::new(kind, Unpublished { topic, code }));
         }
         if left.indices.is_empty() {
             continue;
@@ -111,7 +113,8 @@ async fn settle_all(
         if let Some(failure) = &failure
             && let Verdict::Ends(kind) = verdict(failure.code)
         {
-            return Err(Stop::new(kind, failure.clone()));
+            let failure = explain(failure.clone(), &sink.options).await;
+            return Err(Stop::new(kind, failure));
         }
         fruitless = if left.indices.len() < group.indices.len() {
             0
@@ -149,8 +152,8 @@ struct Left {
     refused: Option<(&'static str, RDKafkaErrorCode)>,
     /// One was rejected, for this reason.
     rejected: Option<RDKafkaErrorCode>,
-    /// The call ends.
-    ends: Option<(PublishErrorKind, RDKafkaErrorCode)>,
+    /// The call ends, for what happened to one of them.
+    ends: Option<(PublishErrorKind, RDKafkaErrorCode, usize)>,
 }
 
 /// Writes down the outcomes that are certain, and finds what the others mean.
@@ -182,9 +185,9 @@ fn sort(group: &Group, slots: &[Slot], outcomes: &mut [Outcome]) -> Left {
                 // What nobody can repair but the operator is worth more than what passes.
                 if left
                     .ends
-                    .is_none_or(|(before, _)| before == PublishErrorKind::Unavailable)
+                    .is_none_or(|(before, ..)| before == PublishErrorKind::Unavailable)
                 {
-                    left.ends = Some((kind, code));
+                    left.ends = Some((kind, code, index));
                 }
             }
         }
@@ -298,6 +301,14 @@ async fn create_topics(sink: &KafkaSink, records: &[Record]) -> Result<(), Stop>
         .unwrap_or_else(PoisonError::into_inner)
         .extend(missing);
     Ok(())
+}
+
+/// What ended a call happened to one topic.
+#[derive(Debug, thiserror::Error)]
+#[error("topic `{topic}`: {code}")]
+struct Unpublished {
+    topic: Topic,
+    code: RDKafkaErrorCode,
 }
 
 /// Why a call ends before every record is settled.
