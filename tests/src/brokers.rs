@@ -31,7 +31,7 @@ mod kafka;
 mod nats;
 
 use container::Container;
-pub use kafka::{Kafka, KafkaRecord};
+pub use kafka::{Door, Kafka, KafkaRecord, Operation, Right, SecureKafka};
 pub use nats::{Nats, NatsRecord};
 
 /// The Kafka that all tests of this process share, started by the first to ask.
@@ -43,6 +43,25 @@ pub async fn kafka() -> &'static Kafka {
     static SHARED: OnceCell<Result<Kafka, String>> = OnceCell::const_new();
     let start = async || {
         Box::pin(Kafka::start_shared())
+            .await
+            .map_err(|error| format!("{error:#}"))
+    };
+    SHARED
+        .get_or_init(start)
+        .await
+        .as_ref()
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The Kafka with every kind of authentication that all tests of this process share, started by the first to ask.
+///
+/// # Panics
+///
+/// When there is none to be had, for every test that asks and with the same reason.
+pub async fn secure_kafka() -> &'static SecureKafka {
+    static SHARED: OnceCell<Result<SecureKafka, String>> = OnceCell::const_new();
+    let start = async || {
+        Box::pin(SecureKafka::start_own())
             .await
             .map_err(|error| format!("{error:#}"))
     };
@@ -240,6 +259,11 @@ async fn start<B>(
             )),
         }
     }
+    start_local(name, local).await
+}
+
+/// Starts the broker `name` by `local`.
+async fn start_local<B>(name: &str, local: impl AsyncFn() -> Result<B>) -> Result<B> {
     // Another process may take a free port between our finding it and the broker's using it.
     const ATTEMPTS: u32 = 3;
     let mut attempt = 1;

@@ -11,14 +11,17 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+/// 30 s is how long librdkafka waits for a topic that may just have been created.
+pub(super) const HASTY: [(&str, &str); 1] = [("topic.metadata.propagation.max.ms", "500")];
+
 /// Compressed bytes that a batch may have in the suite's topics.
 const LIMIT: &str = "65536";
 
-fn options(kafka: &Kafka) -> KafkaOptions {
+pub(super) fn options(kafka: &Kafka) -> KafkaOptions {
     KafkaOptions::new(vec![kafka.address().to_owned()])
 }
 
-fn with(mut options: KafkaOptions, over: &[(&str, &str)]) -> KafkaOptions {
+pub(super) fn with(mut options: KafkaOptions, over: &[(&str, &str)]) -> KafkaOptions {
     let over = over
         .iter()
         .map(|&(name, value)| (name.to_owned(), value.to_owned()));
@@ -27,7 +30,7 @@ fn with(mut options: KafkaOptions, over: &[(&str, &str)]) -> KafkaOptions {
 }
 
 /// More than [`LIMIT`] even when compressed, and less than librdkafka's own limit: only the broker can refuse it.
-fn too_large(topic: &Topic) -> Record {
+pub(super) fn too_large(topic: &Topic) -> Record {
     let mut state = 1_u64;
     let noise = std::iter::repeat_with(|| {
         state = state
@@ -58,6 +61,12 @@ fn stored(record: KafkaRecord) -> Stored {
     }
 }
 
+/// What a topic holds.
+pub(super) async fn read(kafka: &Kafka, topic: &Topic) -> Vec<Stored> {
+    let records = kafka.read_all(topic.as_str()).await.unwrap();
+    records.into_iter().map(stored).collect()
+}
+
 /// A broker of its own, which is paused when it is to be away.
 struct KafkaRig {
     kafka: Mutex<Kafka>,
@@ -83,14 +92,7 @@ impl Rig for KafkaRig {
     }
 
     async fn stored(&self, topic: &Topic) -> Vec<Stored> {
-        let records = self
-            .kafka
-            .lock()
-            .await
-            .read_all(topic.as_str())
-            .await
-            .unwrap();
-        records.into_iter().map(stored).collect()
+        read(&*self.kafka.lock().await, topic).await
     }
 
     fn refused(&self, topic: &Topic) -> Option<Record> {
@@ -145,14 +147,7 @@ async fn a_killed_broker_costs_nothing() {
         kafka.restart().await.unwrap();
     };
     tokio::join!(publishing, killing);
-    let stored: Vec<Stored> = kafka
-        .read_all(topic.as_str())
-        .await
-        .unwrap()
-        .into_iter()
-        .map(stored)
-        .collect();
-    conformance::assert_in_order(&stored, &published);
+    conformance::assert_in_order(&read(&kafka, &topic).await, &published);
     assert_eq!(sink.stats().confirmed, 20_000);
 }
 
@@ -160,13 +155,10 @@ async fn a_killed_broker_costs_nothing() {
 /// there, publishing goes on.
 #[tokio::test]
 async fn a_missing_topic_is_told_and_not_created() {
-    let kafka = Kafka::start_own_with(&[("auto.create.topics.enable", "false")])
-        .await
-        .unwrap();
+    // It creates none by itself.
+    let kafka = brokers::secure_kafka().await.kafka();
     let topic = Topic::from(unique("missing"));
-    // 30 s is how long librdkafka waits for a topic that may just have been created.
-    let hasty = [("topic.metadata.propagation.max.ms", "500")];
-    let sink = KafkaSink::new(with(options(&kafka), &hasty)).unwrap();
+    let sink = KafkaSink::new(with(options(kafka), &HASTY)).unwrap();
     let records = records(&topic, 10);
     let error = sink.publish(&records).await.unwrap_err();
     assert_eq!(error.kind, PublishErrorKind::Misconfigured, "{error:?}");
@@ -234,14 +226,7 @@ async fn a_record_larger_than_the_client_allows_is_rejected() {
         }
     }
     batch.remove(10);
-    let stored: Vec<Stored> = kafka
-        .read_all(topic.as_str())
-        .await
-        .unwrap()
-        .into_iter()
-        .map(stored)
-        .collect();
-    conformance::assert_in_order(&stored, &batch);
+    conformance::assert_in_order(&read(kafka, &topic).await, &batch);
     assert_eq!(sink.stats().rebuilds, 0);
 }
 
@@ -260,14 +245,7 @@ async fn the_neighbours_of_a_refused_record_keep_their_order() {
     batch.insert(300, too_large(&topic));
     assert_eq!(converge(&sink, &batch).await, [batch[300].id]);
     batch.remove(300);
-    let stored: Vec<Stored> = kafka
-        .read_all(topic.as_str())
-        .await
-        .unwrap()
-        .into_iter()
-        .map(stored)
-        .collect();
-    conformance::assert_in_order(&stored, &batch);
+    conformance::assert_in_order(&read(kafka, &topic).await, &batch);
     let stats = sink.stats();
     assert!(stats.rebuilds > 0 && stats.splits > 0, "{stats:?}");
 }
