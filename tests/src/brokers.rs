@@ -21,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 use crate::process::{POLL, Process, tail};
 
@@ -70,6 +70,28 @@ pub async fn secure_kafka() -> &'static SecureKafka {
         .await
         .as_ref()
         .unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// As [`secure_kafka`], and another, for tests that pause or kill it: one after the other has it. It runs when it is given,
+/// and the test may leave it in any state.
+///
+/// # Panics
+///
+/// As [`secure_kafka`], and when it does not come back from what the last test did to it.
+pub async fn mortal_kafka() -> MutexGuard<'static, SecureKafka> {
+    static SHARED: OnceCell<Result<Mutex<SecureKafka>, String>> = OnceCell::const_new();
+    let start = async || {
+        Box::pin(SecureKafka::start_own())
+            .await
+            .map(Mutex::new)
+            .map_err(|error| format!("{error:#}"))
+    };
+    let shared = SHARED.get_or_init(start).await;
+    let shared = shared.as_ref().unwrap_or_else(|error| panic!("{error}"));
+    let mut broker = shared.lock().await;
+    let revived = broker.revive().await;
+    revived.unwrap_or_else(|error| panic!("{error:#}"));
+    broker
 }
 
 /// The NATS server with JetStream that all tests of this process share, started by the first to ask.
@@ -176,6 +198,14 @@ impl Host {
             Host::Elsewhere => Err(not_ours()),
             Host::Container(container) => container.kill().await,
             Host::Local(local) => local.process.kill(),
+        }
+    }
+
+    /// Whether it has ended.
+    fn ended(&mut self) -> Result<bool> {
+        match self {
+            Host::Local(local) => Ok(local.process.exited()?.is_some()),
+            Host::Elsewhere | Host::Container(_) => Err(not_ours()),
         }
     }
 

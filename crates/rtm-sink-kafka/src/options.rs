@@ -234,6 +234,9 @@ pub(crate) fn client_config(options: &KafkaOptions) -> Result<ClientConfig, Conn
     for (name, value, ..) in PROMISED {
         config.set(*name, *value);
     }
+    if rtm_planted::bug("kafka-records-time-out") {
+        config.set("message.timeout.ms", "2000");
+    }
     config.set("bootstrap.servers", options.brokers.join(","));
     config.set("client.id", &options.client_id);
     config.create_native_config().map_err(without_value)?;
@@ -283,6 +286,9 @@ impl Secrets {
 
     /// `text` without secrets and without control characters.
     pub(crate) fn clean(&self, text: &str) -> String {
+        if rtm_planted::bug("kafka-secret-told") {
+            return text.to_owned();
+        }
         let hidden = self
             .0
             .iter()

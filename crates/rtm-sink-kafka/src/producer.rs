@@ -210,6 +210,7 @@ impl ProducerContext for Context {
                 self.health.confirmed();
                 None
             }
+            Err(_) if rtm_planted::bug("kafka-error-counted-and-forgotten") => None,
             Err((error, _)) => Some(
                 error
                     .rdkafka_error_code()

@@ -85,7 +85,10 @@ async fn settle_all(
     while let Some(group) = groups.pop() {
         let live = sink.live().await?;
         let slots = attempt(sink, &live, records, &group).await;
-        let left = sort(&group, &slots, outcomes);
+        let mut left = sort(&group, &slots, outcomes);
+        if rtm_planted::bug("kafka-order-lost-after-failure") {
+            left.indices.reverse();
+        }
         rejected = left.rejected.or(rejected);
         if let Some((kind, code, index)) = left.ends {
             let topic = records[index].topic.clone();
@@ -96,8 +99,10 @@ async fn settle_all(
         }
         if let Some((label, code)) = left.refused {
             fruitless = 0;
-            if group.judged {
-                outcomes[left.indices[0]] = reject(label, code);
+            if group.judged || rtm_planted::bug("kafka-batch-condemned") {
+                for index in left.indices {
+                    outcomes[index] = reject(label, code);
+                }
                 rejected = Some(code);
             } else {
                 sink.health.lock().splits += 1;
@@ -162,6 +167,12 @@ fn sort(group: &Group, slots: &[Slot], outcomes: &mut [Outcome]) -> Left {
     for (&index, &slot) in group.indices.iter().zip(slots) {
         let (code, alone) = match slot {
             Slot::Confirmed => {
+                outcomes[index] = Outcome::Confirmed;
+                continue;
+            }
+            Slot::Failed(RDKafkaErrorCode::PurgeQueue)
+                if rtm_planted::bug("kafka-purged-counts-as-confirmed") =>
+            {
                 outcomes[index] = Outcome::Confirmed;
                 continue;
             }
@@ -242,6 +253,10 @@ async fn send(
             yield_now().await;
         }
         let mut sent = live.send(&records[index], attempt.opaque(place));
+        if sent == Err(RDKafkaErrorCode::QueueFull) && rtm_planted::bug("kafka-full-queue-drops") {
+            attempt.settle(place, Slot::Confirmed);
+            continue;
+        }
         while sent == Err(RDKafkaErrorCode::QueueFull) && live.failure().is_none() {
             // Either will do: a report, or the time.
             let _ = timeout(ROOM, sink.reports.next()).await;

@@ -194,7 +194,7 @@ impl KafkaSink {
         Ok(state
             .current
             .clone()
-            .filter(|live| live.failure().is_none()))
+            .filter(|live| live.failure().is_none() || rtm_planted::bug("kafka-fatal-not-rebuilt")))
     }
 
     fn replace(&self, (live, gone): (Live, oneshot::Receiver<()>)) -> Arc<Live> {

@@ -51,6 +51,45 @@ async fn a_fatal_error_rebuilds_the_producer() {
     assert_eq!((stats.rebuilds, stats.confirmed, stats.up), (1, 20, true));
 }
 
+/// Holds: what passes by itself is waited for within the call, by the same producer. A single real broker is never short of
+/// replicas: it asks for no more than there are.
+#[tokio::test]
+async fn what_passes_is_waited_for() {
+    let cluster = cluster();
+    let sink = sink(&cluster, &[]);
+    sink.publish(&batch(1)).await.unwrap();
+    let passing = [
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR,
+    ];
+    cluster.request_errors(RDKafkaApiKey::Produce, &passing);
+    timeout(PATIENCE, sink.publish(&batch(10)))
+        .await
+        .unwrap()
+        .unwrap();
+    let stats = sink.stats();
+    assert_eq!((stats.rebuilds, stats.confirmed), (0, 11), "{stats:?}");
+}
+
+/// Holds: a batch that is refused as a whole, for one that is not among its records any more, condemns none of them.
+#[tokio::test]
+async fn a_refused_batch_condemns_no_record() {
+    let cluster = cluster();
+    let sink = sink(&cluster, &[]);
+    sink.publish(&batch(1)).await.unwrap();
+    let refusal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
+    cluster.request_errors(RDKafkaApiKey::Produce, &[refusal]);
+    timeout(PATIENCE, sink.publish(&batch(10)))
+        .await
+        .unwrap()
+        .unwrap();
+    let stats = sink.stats();
+    assert_eq!((stats.splits, stats.confirmed), (1, 11), "{stats:?}");
+}
+
 /// Holds: the reports of a dropped call, coming late, confirm nothing of the next one.
 #[tokio::test]
 async fn a_dropped_call_confirms_nothing_of_the_next() {

@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
-use rdkafka::admin::{
-    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
-};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -77,22 +75,6 @@ impl Kafka {
                 Kafka::local(settings, Place::new(formatted)?).await
             },
         )
-        .await?;
-        kafka.announce(started)?;
-        Ok(kafka)
-    }
-
-    /// As [`Kafka::start_own`], and local even where there is a container engine: a test can reach its files.
-    ///
-    /// # Errors
-    ///
-    /// As [`Kafka::start_own`].
-    pub async fn start_own_local() -> Result<Kafka> {
-        let started = Instant::now();
-        let kafka = super::start_local("Kafka", async || {
-            let formatted = spawn_blocking(install::kafka).await??.join("formatted");
-            Kafka::local(&[], Place::new(formatted)?).await
-        })
         .await?;
         kafka.announce(started)?;
         Ok(kafka)
@@ -214,20 +196,6 @@ impl Kafka {
         let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
         for result in admin.delete_topics(&[name], &options).await? {
             result.map_err(|(name, code)| anyhow::anyhow!("delete topic {name}: {code}"))?;
-        }
-        Ok(())
-    }
-
-    /// Sets one of a topic's settings, the others going back to their defaults.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such topic, or the setting is refused.
-    pub async fn alter_topic(&self, name: &str, setting: (&str, &str)) -> Result<()> {
-        let admin: AdminClient<DefaultClientContext> = self.client().create()?;
-        let config = AlterConfig::new(ResourceSpecifier::Topic(name)).set(setting.0, setting.1);
-        for result in admin.alter_configs([&config], &AdminOptions::new()).await? {
-            result.map_err(|(_, code)| anyhow::anyhow!("alter topic {name}: {code}"))?;
         }
         Ok(())
     }

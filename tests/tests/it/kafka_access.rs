@@ -318,7 +318,7 @@ async fn credentials_are_read_again() {
 /// the new authority in its file, publishing goes on in order.
 #[tokio::test]
 async fn a_new_authority_needs_no_restart() {
-    let mut broker = SecureKafka::start_own().await.unwrap();
+    let mut broker = brokers::mortal_kafka().await;
     let dir = tempfile::tempdir().unwrap();
     let ca = dir.path().join("ca.pem");
     fs::copy(broker.file("ca.pem"), &ca).unwrap();

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use rtm_sink::conformance::{PATIENCE, Stored, assert_in_order, converge, records};
 use rtm_sink::{Outcome, PublishErrorKind, Record, Sink, Timestamp, Topic};
 use rtm_sink_kafka::KafkaSink;
-use rtm_tests::brokers::{self, Kafka, unique};
+use rtm_tests::brokers::{self, unique};
 use rtm_tests::wait_for;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -25,7 +25,8 @@ const IDLE: Duration = Duration::from_millis(500);
 /// ending, without spinning, and without losing or reordering anything.
 #[tokio::test]
 async fn a_full_queue_waits_for_a_paused_broker() {
-    let mut kafka = Kafka::start_own().await.unwrap();
+    let mut broker = brokers::mortal_kafka().await;
+    let kafka = broker.kafka_mut();
     let limits = [
         ("queue.buffering.max.messages", "100"),
         ("queue.buffering.max.kbytes", "16"),
@@ -34,7 +35,7 @@ async fn a_full_queue_waits_for_a_paused_broker() {
     for limit in limits {
         let topic = Topic::from(unique("full"));
         kafka.create_topic(topic.as_str(), 3, &[]).await.unwrap();
-        let sink = KafkaSink::new(with(options(&kafka), &[limit])).unwrap();
+        let sink = KafkaSink::new(with(options(kafka), &[limit])).unwrap();
         sink.publish(&records(&topic, 1)).await.unwrap();
         let batch = records(&topic, 3000);
         sinks.push((sink, topic, batch));
@@ -63,7 +64,7 @@ async fn a_full_queue_waits_for_a_paused_broker() {
     first.unwrap().unwrap();
     second.unwrap().unwrap();
     for (sink, topic, batch) in &sinks {
-        let stored = read(&kafka, topic).await;
+        let stored = read(kafka, topic).await;
         assert_eq!(stored.len(), 3001, "each once");
         assert_in_order(&stored, batch);
         assert_eq!(sink.stats().rebuilds, 0);
@@ -75,39 +76,6 @@ fn thread_time() -> Duration {
     let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     let nanoseconds = text.split_whitespace().next().unwrap().parse().unwrap();
     Duration::from_nanos(nanoseconds)
-}
-
-/// Holds: too few replicas are waited for, within the call.
-#[tokio::test]
-async fn missing_replicas_are_waited_for() {
-    let kafka = brokers::kafka().await;
-    let topic = Topic::from(unique("replicas"));
-    let setting = "min.insync.replicas";
-    kafka
-        .create_topic(topic.as_str(), 1, &[(setting, "2")])
-        .await
-        .unwrap();
-    let sink = KafkaSink::new(options(kafka)).unwrap();
-    let batch = records(&topic, 100);
-    let repairing = async {
-        wait_for("a handed over batch", PATIENCE, async || {
-            sink.stats().queued == 100
-        })
-        .await
-        .unwrap();
-        // Some refusals long.
-        sleep(Duration::from_secs(1)).await;
-        assert_eq!(sink.stats().confirmed, 0);
-        kafka
-            .alter_topic(topic.as_str(), (setting, "1"))
-            .await
-            .unwrap();
-    };
-    let (published, ()) = tokio::join!(timeout(PATIENCE, sink.publish(&batch)), repairing);
-    published.unwrap().unwrap();
-    let stored = read(kafka, &topic).await;
-    assert_eq!(stored.len(), 100, "each once");
-    assert_in_order(&stored, &batch);
 }
 
 /// Holds: what only the broker can refuse, for each of its reasons, is rejected by itself and with the reason; its
@@ -245,10 +213,11 @@ async fn a_recreated_topic_is_in_order() {
 /// rebuilt, that is counted, and publishing goes on in order, without an error.
 #[tokio::test]
 async fn a_fatal_error_rebuilds_the_producer() {
-    let mut kafka = Kafka::start_own_local().await.unwrap();
+    let mut broker = brokers::mortal_kafka().await;
+    let kafka = broker.kafka_mut();
     let topic = Topic::from(unique("fatal"));
     kafka.create_topic(topic.as_str(), 1, &[]).await.unwrap();
-    let sink = KafkaSink::new(options(&kafka)).unwrap();
+    let sink = KafkaSink::new(options(kafka)).unwrap();
     for _ in 0..10 {
         sink.publish(&records(&topic, 100)).await.unwrap();
     }
@@ -267,7 +236,7 @@ async fn a_fatal_error_rebuilds_the_producer() {
     }
     let stats = sink.stats();
     assert_eq!((stats.rebuilds, stats.up), (1, true), "{stats:?}");
-    let stored: Vec<Stored> = read(&kafka, &topic).await;
+    let stored: Vec<Stored> = read(kafka, &topic).await;
     assert_eq!(stored.len(), 500 + 1000);
     assert_in_order(&stored, &published);
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use rtm_sink::conformance::{self, Carries, PATIENCE, Rig, Stored, converge, record, records};
 use rtm_sink::{Outcome, PublishErrorKind, Record, Sink, Timestamp, Topic};
 use rtm_sink_kafka::{KafkaOptions, KafkaSink, TopicReached, TopicSpec};
-use rtm_tests::brokers::{self, Kafka, KafkaRecord, unique};
-use tokio::sync::{Mutex, watch};
+use rtm_tests::brokers::{self, Kafka, KafkaRecord, SecureKafka, unique};
+use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -67,16 +67,16 @@ pub(super) async fn read(kafka: &Kafka, topic: &Topic) -> Vec<Stored> {
     records.into_iter().map(stored).collect()
 }
 
-/// A broker of its own, which is paused when it is to be away.
+/// A broker that is paused when it is to be away.
 struct KafkaRig {
-    kafka: Mutex<Kafka>,
+    kafka: Mutex<MutexGuard<'static, SecureKafka>>,
 }
 
 impl Rig for KafkaRig {
     type Sink = KafkaSink;
 
     async fn sink(&self) -> KafkaSink {
-        KafkaSink::new(options(&*self.kafka.lock().await)).unwrap()
+        KafkaSink::new(options(self.kafka.lock().await.kafka())).unwrap()
     }
 
     async fn topic(&self, case: &str) -> Topic {
@@ -85,6 +85,7 @@ impl Rig for KafkaRig {
         self.kafka
             .lock()
             .await
+            .kafka()
             .create_topic(&name, 3, &settings)
             .await
             .unwrap();
@@ -92,7 +93,7 @@ impl Rig for KafkaRig {
     }
 
     async fn stored(&self, topic: &Topic) -> Vec<Stored> {
-        read(&*self.kafka.lock().await, topic).await
+        read(self.kafka.lock().await.kafka(), topic).await
     }
 
     fn refused(&self, topic: &Topic) -> Option<Record> {
@@ -100,12 +101,14 @@ impl Rig for KafkaRig {
     }
 
     async fn take_away(&self) -> Option<()> {
-        self.kafka.lock().await.pause().await.unwrap();
+        let mut broker = self.kafka.lock().await;
+        broker.kafka_mut().pause().await.unwrap();
         Some(())
     }
 
     async fn bring_back(&self) {
-        self.kafka.lock().await.resume().await.unwrap();
+        let mut broker = self.kafka.lock().await;
+        broker.kafka_mut().resume().await.unwrap();
     }
 
     fn carries(&self) -> Carries {
@@ -120,7 +123,7 @@ impl Rig for KafkaRig {
 #[tokio::test]
 async fn conforms() {
     let rig = KafkaRig {
-        kafka: Mutex::new(Kafka::start_own().await.unwrap()),
+        kafka: Mutex::new(brokers::mortal_kafka().await),
     };
     assert_eq!(conformance::run(&rig).await, Vec::<&str>::new());
 }
@@ -128,10 +131,11 @@ async fn conforms() {
 /// Holds: a broker that is killed and comes back in the middle of publishing costs no record and no order.
 #[tokio::test]
 async fn a_killed_broker_costs_nothing() {
-    let mut kafka = Kafka::start_own().await.unwrap();
+    let mut broker = brokers::mortal_kafka().await;
+    let kafka = broker.kafka_mut();
     let topic = Topic::from(unique("killed"));
     kafka.create_topic(topic.as_str(), 3, &[]).await.unwrap();
-    let sink = KafkaSink::new(options(&kafka)).unwrap();
+    let sink = KafkaSink::new(options(kafka)).unwrap();
     let batches: Vec<Vec<Record>> = (0..200).map(|_| records(&topic, 100)).collect();
     let published = batches.concat();
     let (confirmed, mut half_way) = watch::channel(0);
@@ -147,7 +151,7 @@ async fn a_killed_broker_costs_nothing() {
         kafka.restart().await.unwrap();
     };
     tokio::join!(publishing, killing);
-    conformance::assert_in_order(&read(&kafka, &topic).await, &published);
+    conformance::assert_in_order(&read(kafka, &topic).await, &published);
     assert_eq!(sink.stats().confirmed, 20_000);
 }
 

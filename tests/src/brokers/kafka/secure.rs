@@ -82,6 +82,16 @@ impl SecureKafka {
         self.files.join(name)
     }
 
+    /// Lets it run again, with the certificates that it began with, whatever was done to it.
+    pub(in crate::brokers) async fn revive(&mut self) -> Result<()> {
+        fs::copy(self.file("first-server.both"), self.file("server.both"))?;
+        if self.kafka.host.ended()? {
+            return self.kafka.restart().await;
+        }
+        self.kafka.resume().await?;
+        self.kafka.wait_until_ready().await
+    }
+
     /// Gives the listener [`Door::Tls`] a certificate of the other authority, when the broker is next started.
     ///
     /// # Errors
@@ -99,6 +109,7 @@ impl SecureKafka {
         let files = place.dir.path().join("tls");
         fs::create_dir(&files)?;
         certificates(&files)?;
+        fs::copy(files.join("server.both"), files.join("first-server.both"))?;
         for (name, protocol) in DOORS {
             place.listeners.push((name, protocol, free_port()?));
         }
