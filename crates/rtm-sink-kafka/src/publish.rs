@@ -310,7 +310,14 @@ async fn create_topics(sink: &KafkaSink, records: &[Record]) -> Result<(), Stop>
     let mut names: Vec<&str> = missing.iter().map(Topic::as_str).collect();
     names.sort_unstable();
     names.dedup();
-    sink.ensure_topics(&names).await?;
+    if let Err(error) = sink.ensure_topics(&names).await {
+        // That nobody was reached may be a refusal, which the producer meets too, and which ends it.
+        let refusal = sink.failure().map(|failure| verdict(failure.code));
+        return Err(match (&error, refusal) {
+            (CheckError::Unreachable { .. }, Some(Verdict::Ends(kind))) => Stop::new(kind, error),
+            _ => error.into(),
+        });
+    }
     sink.created
         .lock()
         .unwrap_or_else(PoisonError::into_inner)

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use crate::handshake::explain;
 use crate::options::{ConnectError, KafkaOptions, Secrets, TopicSpec, client_config};
-use crate::producer::{Context, Health, Known, Live};
+use crate::producer::{Context, Failure, Health, Known, Live};
 use crate::reports::Reports;
 use crate::topics::{self, CheckError, Reached};
 
@@ -120,18 +120,27 @@ impl KafkaSink {
     pub async fn check(&self, topics: &[&str]) -> Result<Reached, CheckError> {
         let live = self.live().await?;
         let topics: Vec<String> = topics.iter().map(|&name| name.to_owned()).collect();
-        let asked = Arc::clone(&live);
-        let reached = spawn_blocking(move || topics::reach(&asked, &topics)).await;
+        let reached = spawn_blocking(move || topics::reach(&live, &topics)).await;
         match reached.unwrap_or(Err(KafkaError::Canceled)) {
             Ok(reached) => Ok(reached),
             Err(source) => {
-                let said = match live.failure() {
-                    Some(failure) => Some(explain(failure, &self.options).await.reason),
-                    None => self.health.lock().last_error.clone(),
-                };
+                let said = self.said().await;
                 Err(CheckError::Unreachable { said, source })
             }
         }
+    }
+
+    /// Why no broker can be reached, if the producer knows: of it, librdkafka tells more than of requests.
+    async fn said(&self) -> Option<String> {
+        match self.failure() {
+            Some(failure) => Some(explain(failure, &self.options).await.reason),
+            None => self.health.lock().last_error.clone(),
+        }
+    }
+
+    /// Why the current producer is of no more use.
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        self.lock().current.as_ref()?.failure()
     }
 
     /// Creates those of the topics that do not exist, if [`KafkaOptions::create_topics`] says how. Publishing does the
@@ -145,7 +154,11 @@ impl KafkaSink {
             return Ok(());
         };
         let names = topics.iter().map(|&name| name.to_owned()).collect();
-        topics::create(self.configure(), names, spec).await
+        let mut created = topics::create(self.configure(), names, spec).await;
+        if let Err(CheckError::Unreachable { said, .. }) = &mut created {
+            *said = self.said().await;
+        }
+        created
     }
 
     /// Ends the producer, with what it holds, and returns when its threads are gone: in about a second. Calls in progress

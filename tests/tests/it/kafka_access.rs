@@ -8,7 +8,7 @@ use std::path::Path;
 use futures::future::join_all;
 use rtm_sink::conformance::{PATIENCE, assert_in_order, converge, records};
 use rtm_sink::{Outcome, PublishError, PublishErrorKind, Sink, Topic};
-use rtm_sink_kafka::{KafkaOptions, KafkaSink};
+use rtm_sink_kafka::{KafkaOptions, KafkaSink, TopicSpec};
 use rtm_tests::brokers::{self, Door, Operation, Right, SecureKafka, unique};
 use rtm_tests::wait_for;
 use tokio::time::timeout;
@@ -115,7 +115,19 @@ async fn refusals_are_told() {
     let admin = SecureKafka::ADMIN;
     let tls = |door| by(broker, door, "ca.pem");
     let sasl = |mechanism, name, password| user(tls(Door::SaslTls), mechanism, name, password);
+    let creating = KafkaOptions {
+        create_topics: Some(TopicSpec {
+            partitions: 1,
+            replication: 1,
+        }),
+        ..sasl("PLAIN", admin, wrong)
+    };
     let cases = [
+        (
+            "a wrong password, met on creating topics",
+            creating,
+            "Authentication failed",
+        ),
         (
             "another authority",
             by(broker, Door::Tls, "other-ca.pem"),

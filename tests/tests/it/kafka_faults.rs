@@ -6,9 +6,10 @@ use std::fs;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::join_all;
 use rtm_sink::conformance::{PATIENCE, Stored, assert_in_order, converge, records};
 use rtm_sink::{Outcome, PublishErrorKind, Record, Sink, Timestamp, Topic};
-use rtm_sink_kafka::KafkaSink;
+use rtm_sink_kafka::{KafkaOptions, KafkaSink, TopicSpec};
 use rtm_tests::brokers::{self, unique};
 use rtm_tests::wait_for;
 use tokio::time::{Instant, sleep, timeout};
@@ -22,7 +23,8 @@ const PAUSE: Duration = Duration::from_secs(3);
 const IDLE: Duration = Duration::from_millis(500);
 
 /// Holds: a call larger than librdkafka's queue, in records or in bytes, waits for room while the broker is paused, without
-/// ending, without spinning, and without losing or reordering anything.
+/// ending, without spinning, and without losing or reordering anything. So does one whose requests time out meanwhile and
+/// are sent again: the broker gets both, and stores one.
 #[tokio::test]
 async fn a_full_queue_waits_for_a_paused_broker() {
     let mut broker = brokers::mortal_kafka().await;
@@ -30,6 +32,7 @@ async fn a_full_queue_waits_for_a_paused_broker() {
     let limits = [
         ("queue.buffering.max.messages", "100"),
         ("queue.buffering.max.kbytes", "16"),
+        ("socket.timeout.ms", "1000"),
     ];
     let mut sinks = Vec::new();
     for limit in limits {
@@ -56,13 +59,13 @@ async fn a_full_queue_waits_for_a_paused_broker() {
         }
         kafka.resume().await.unwrap();
     };
-    let (first, second, ()) = tokio::join!(
-        timeout(PATIENCE, sinks[0].0.publish(&sinks[0].2)),
-        timeout(PATIENCE, sinks[1].0.publish(&sinks[1].2)),
-        pausing
-    );
-    first.unwrap().unwrap();
-    second.unwrap().unwrap();
+    let publishing = sinks
+        .iter()
+        .map(|(sink, _, batch)| timeout(PATIENCE, sink.publish(batch)));
+    let (published, ()) = tokio::join!(join_all(publishing), pausing);
+    for published in published {
+        published.unwrap().unwrap();
+    }
     for (sink, topic, batch) in &sinks {
         let stored = read(kafka, topic).await;
         assert_eq!(stored.len(), 3001, "each once");
@@ -155,6 +158,34 @@ async fn a_deleted_topic_is_told_and_goes_on() {
     }
     assert_in_order(&read(kafka, &topic).await, &published);
     assert!(sink.stats().up);
+}
+
+/// Holds: a sink that creates topics creates one again that was deleted.
+#[tokio::test]
+async fn a_deleted_topic_is_created_again() {
+    let kafka = brokers::secure_kafka().await.kafka();
+    let topic = Topic::from(unique("created"));
+    let spec = TopicSpec {
+        partitions: 3,
+        replication: 1,
+    };
+    let sink = KafkaSink::new(KafkaOptions {
+        create_topics: Some(spec),
+        ..with(options(kafka), &HASTY)
+    })
+    .unwrap();
+    sink.publish(&records(&topic, 100)).await.unwrap();
+    kafka.delete_topic(topic.as_str()).await.unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let held = loop {
+        let batch = records(&topic, 100);
+        if sink.publish(&batch).await.is_err() {
+            break batch;
+        }
+        assert!(Instant::now() < deadline, "nobody misses the topic");
+    };
+    assert_eq!(converge(&sink, &held).await, []);
+    assert_in_order(&read(kafka, &topic).await, &held);
 }
 
 /// Holds: a topic deleted and recreated at once, with batches in flight, costs the records of the old topic only; those of
