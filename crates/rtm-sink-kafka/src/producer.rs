@@ -7,7 +7,7 @@ use rdkafka::ClientConfig;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, PurgeConfig, ThreadedProducer};
 use rtm_sink::Record;
 use tokio::sync::oneshot;
@@ -205,6 +205,12 @@ impl ProducerContext for Context {
 
     fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
         let failure = match result {
+            // librdkafka's own conclusion, from the success of a later batch: the broker never said so.
+            Ok(message)
+                if message.offset() < 0 && !rtm_planted::bug("kafka-concluded-not-confirmed") =>
+            {
+                Some(RDKafkaErrorCode::NoOffset)
+            }
             Ok(_) => {
                 self.confirmed.store(true, Ordering::Relaxed);
                 self.health.confirmed();

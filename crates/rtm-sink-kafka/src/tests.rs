@@ -3,11 +3,15 @@
 
 use std::time::{Duration, Instant};
 
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use rtm_sink::conformance::{PATIENCE, records};
 use rtm_sink::{Outcome, PublishErrorKind, Record, Sink, Topic};
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use crate::{KafkaOptions, KafkaSink};
@@ -72,6 +76,76 @@ async fn what_passes_is_waited_for() {
         .unwrap();
     let stats = sink.stats();
     assert_eq!((stats.rebuilds, stats.confirmed), (0, 11), "{stats:?}");
+}
+
+/// Holds: a batch that fails for a moment is stored before those behind it, by a broker that takes any sequence number, as
+/// on a new partition.
+#[tokio::test]
+async fn a_failed_batch_goes_before_later_ones() {
+    let (records, stored) = a_batch_fails(&[]).await;
+    let published: Vec<Vec<u8>> = records.iter().map(|r| r.payload.to_vec()).collect();
+    assert_eq!(stored, published);
+}
+
+/// Holds: where several are in flight nevertheless, a batch is not confirmed because a later one was, which is what
+/// librdkafka concludes.
+#[tokio::test]
+async fn a_later_batch_confirms_no_earlier_one() {
+    let several = ("max.in.flight", "5");
+    let (records, stored) = a_batch_fails(&[several]).await;
+    for record in &records {
+        let there = stored.contains(&record.payload.to_vec());
+        assert!(there, "{} is confirmed and not stored", record.id);
+    }
+}
+
+/// Publishes some batches, the first of which fails once. What was confirmed, and what is stored.
+async fn a_batch_fails(over: &[(&str, &str)]) -> (Vec<Record>, Vec<Vec<u8>>) {
+    let cluster = cluster();
+    // Each record is a batch.
+    let small = [("batch.num.messages", "1"), ("linger.ms", "0")];
+    let sink = sink(&cluster, &[&small, over].concat());
+    let mut records = batch(1);
+    sink.publish(&records).await.unwrap();
+    cluster
+        .broker_round_trip_time(ALL, Duration::from_millis(100))
+        .unwrap();
+    let failure = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+    cluster.request_errors(RDKafkaApiKey::Produce, &[failure]);
+    records.extend(batch(5));
+    timeout(PATIENCE, sink.publish(&records[1..]))
+        .await
+        .unwrap()
+        .unwrap();
+    let stored = stored(&cluster).await;
+    (records, stored)
+}
+
+/// The payloads that the cluster has, in order.
+async fn stored(cluster: &Cluster) -> Vec<Vec<u8>> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", cluster.bootstrap_servers())
+        .set("group.id", "tests")
+        .set("enable.partition.eof", "true")
+        .create()
+        .unwrap();
+    let mut partitions = TopicPartitionList::new();
+    partitions
+        .add_partition_offset("t", 0, Offset::Beginning)
+        .unwrap();
+    consumer.assign(&partitions).unwrap();
+    let read = move || {
+        let mut stored = Vec::new();
+        loop {
+            match consumer.poll(PATIENCE).unwrap() {
+                Ok(message) => stored.push(message.payload().unwrap().to_vec()),
+                Err(KafkaError::PartitionEOF(_)) => break,
+                Err(_) => (),
+            }
+        }
+        stored
+    };
+    spawn_blocking(read).await.unwrap()
 }
 
 /// Holds: a batch that is refused as a whole, for one that is not among its records any more, condemns none of them.

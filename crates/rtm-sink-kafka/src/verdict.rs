@@ -27,10 +27,11 @@ pub(crate) fn verdict(code: Code) -> Verdict {
         Code::InvalidMessage | Code::InvalidRecord => Verdict::Refused("invalid"),
         Code::PolicyViolation => Verdict::Refused("policy"),
 
-        // What the failure of a neighbour, or of the producer, does to the others.
+        // What the failure or the success of a neighbour, or the failure of the producer, does to the others.
         Code::PurgeQueue
         | Code::PurgeInflight
         | Code::InvalidDifferentRecord
+        | Code::NoOffset
         | Code::Fatal
         | Code::GaplessGuarantee
         | Code::OutOfOrderSequenceNumber

@@ -16,6 +16,12 @@ pub(super) const PLANTED: &[Planted] = &[
         tests: "tests::a_dropped_call_confirms_nothing_of_the_next",
     },
     Planted {
+        name: "kafka-concluded-not-confirmed",
+        breaks: "durability order: a batch counts as confirmed because a later one was",
+        package: SINK,
+        tests: "a_later_batch_confirms_no_earlier_one",
+    },
+    Planted {
         name: "kafka-generation-ignored",
         breaks: "durability order: the late reports of a dropped call confirm the next one's records",
         package: SINK,
@@ -32,6 +38,12 @@ pub(super) const PLANTED: &[Planted] = &[
         breaks: "order: what a failed batch leaves is published again in another order",
         package: BROKER,
         tests: "the_neighbours_of_a_refused_record_keep_their_order",
+    },
+    Planted {
+        name: "kafka-several-in-flight",
+        breaks: "order: a batch fails on a new partition, and the one behind it is stored before it",
+        package: SINK,
+        tests: "a_failed_batch_goes_before_later_ones",
     },
     Planted {
         name: "kafka-full-queue-drops",

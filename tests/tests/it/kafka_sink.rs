@@ -244,7 +244,8 @@ async fn the_neighbours_of_a_refused_record_keep_their_order() {
         .await
         .unwrap();
     // Small batches, so that there are some behind the refused one, in flight at the same time.
-    let sink = KafkaSink::new(with(options(kafka), &[("batch.num.messages", "50")])).unwrap();
+    let several = [("batch.num.messages", "50"), ("max.in.flight", "5")];
+    let sink = KafkaSink::new(with(options(kafka), &several)).unwrap();
     let mut batch = records(&topic, 2000);
     batch.insert(300, too_large(&topic));
     assert_eq!(converge(&sink, &batch).await, [batch[300].id]);
