@@ -134,7 +134,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("socket.keepalive.enable", "true"),
     // A broker that does not know a producer takes any sequence number from it: on a new partition, or once it has forgotten
     // the producer. If the first batch then fails for a moment and the second does not, the first is stored after it. One at
-    // a time, none is in flight behind a failure. It is no slower to one partition, and to twelve by a third, on one host.
+    // a time, none is in flight behind a failure. It is no slower to one partition, and to twelve by a half, on one host.
     ("max.in.flight.requests.per.connection", "1"),
     ("statistics.interval.ms", "5000"),
 ];

@@ -55,6 +55,34 @@ async fn a_fatal_error_rebuilds_the_producer() {
     assert_eq!((stats.rebuilds, stats.confirmed, stats.up), (1, 20, true));
 }
 
+/// Holds: what keeps a sink from being made is told by the option's name, and holds neither a secret nor what a file holds.
+#[test]
+fn a_sink_that_cannot_be_made_tells_no_secret() {
+    let dir = std::env::temp_dir();
+    let mut options = KafkaOptions::new(vec!["localhost:1".to_owned()]);
+    options
+        .options
+        .insert("security.protocol".into(), "SSL".into());
+    options
+        .options
+        .insert("ssl.key.pem".into(), "canary".into());
+    let made = format!("{:?}", KafkaSink::new(options.clone()).unwrap_err());
+    assert!(
+        made.contains("ssl.key.pem") && !made.contains("canary"),
+        "{made}"
+    );
+
+    let absent = dir.join("rtm-no-such-file");
+    options.option_files.insert("sasl.password".into(), absent);
+    let error = KafkaSink::new(options.clone()).unwrap_err();
+    let said = format!("{error} {error:?} {options:?}");
+    assert!(
+        said.contains("read the option `sasl.password` from "),
+        "{said}"
+    );
+    assert!(!said.contains("canary"), "{said}");
+}
+
 /// Holds: what passes by itself is waited for within the call, by the same producer. A single real broker is never short of
 /// replicas: it asks for no more than there are.
 #[tokio::test]
