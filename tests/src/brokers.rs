@@ -9,6 +9,8 @@
 //!    jars by Maven, nats-server by Go. They listen on free loopback ports, keep their files in a temporary directory,
 //!    and end with the tests, however those end.
 //!
+//! A [`SecureKafka`] is always local, since its users are made with its storage.
+//!
 //! Otherwise the first test that asks fails, and says what to install.
 
 use std::fmt;
