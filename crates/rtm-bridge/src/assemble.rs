@@ -585,14 +585,8 @@ pub fn kafka_options(
         .iter()
         .map(|(name, value)| (name.clone(), value.0.clone()))
         .collect();
-    for (name, file) in &kafka.option_files {
+    for file in kafka.option_files.values() {
         warn_if_world_readable(file);
-        let value = std::fs::read_to_string(file)
-            .map_err(|error| format!("{name}: cannot read {}: {error}", file.display()))?;
-        options.insert(
-            name.clone(),
-            value.trim_end_matches(['\r', '\n']).to_owned(),
-        );
     }
     for (name, variable) in &kafka.option_env {
         let value = std::env::var(variable)
@@ -605,6 +599,7 @@ pub fn kafka_options(
     });
     Ok(KafkaOptions {
         options,
+        option_files: kafka.option_files.clone(),
         create_topics,
         ..KafkaOptions::new(kafka.brokers.clone())
     })

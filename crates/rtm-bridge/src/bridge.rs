@@ -220,6 +220,9 @@ async fn poll<F: Fetch>(
         }
     }
     drop(ticket);
+    if rtm_planted::bug("bridge-get-cancelled-at-shutdown") {
+        in_flight.abort_all();
+    }
     while let Some(done) = in_flight.join_next().await {
         observe(&pipeline, done);
     }
@@ -349,7 +352,9 @@ async fn exchange<F: Fetch>(
             failed(pipeline, ring, &metrics, &error);
             let possibly_lost = (error.kind == FetchErrorKind::InDoubt)
                 .then(|| (loss_reason(error.reason), error.possibly_lost()));
-            (error.partial.map(|page| *page), possibly_lost)
+            let partial = error.partial.map(|page| *page);
+            let partial = partial.filter(|_| !rtm_planted::bug("bridge-partial-page-forgotten"));
+            (partial, possibly_lost)
         }
     };
     if let Some(page) = page {
@@ -396,6 +401,9 @@ async fn lost<F: Fetch>(
     events: u64,
 ) {
     state.ring(ring).in_doubt(reason, events);
+    if rtm_planted::bug("bridge-losses-only-in-memory") {
+        return;
+    }
     if let Err(error) = pipeline.losses.count(ring, reason, events).await {
         error!(
             error = crate::chain(&error),
@@ -520,6 +528,9 @@ async fn publish_all<S: Sink>(outlet: &mut Outlet, sink: &S, drain: &Cancellatio
             }
             first => {
                 let mut batch = gather(outlet, first).await;
+                if rtm_planted::bug("bridge-cursor-before-confirmation") {
+                    outlet.commit(&batch);
+                }
                 deliver(outlet, sink, &mut batch).await;
                 outlet.commit(&batch);
             }
@@ -667,6 +678,12 @@ fn settle(outlet: &mut Outlet, batch: &mut Batch, error: &PublishError) -> bool 
     {
         match outcome {
             Some(Outcome::Confirmed) => confirmed.push(detail),
+            Some(Outcome::Unknown) if rtm_planted::bug("bridge-unknown-is-confirmed") => {
+                confirmed.push(detail);
+            }
+            Some(Outcome::Rejected(_)) if rtm_planted::bug("bridge-rejected-is-forgotten") => {
+                batch.settled.dead_letter("other", detail.events);
+            }
             Some(Outcome::Rejected(why)) => {
                 rejected = true;
                 let record = refuse(outlet, &batch.entries, record, &mut detail, why);
@@ -680,6 +697,10 @@ fn settle(outlet: &mut Outlet, batch: &mut Batch, error: &PublishError) -> bool 
         }
     }
     confirm(outlet, &mut batch.settled, &confirmed);
+    if rtm_planted::bug("bridge-retries-out-of-order") {
+        records.reverse();
+        details.reverse();
+    }
     batch.records = records;
     batch.details = details;
     rejected || !confirmed.is_empty()
@@ -714,6 +735,7 @@ fn confirm(outlet: &Outlet, settled: &mut Tally, confirmed: &[Detail]) {
     let now = jiff::Timestamp::now().as_millisecond();
     for detail in confirmed {
         match detail.dead {
+            Some(_) if rtm_planted::bug("bridge-dead-letters-not-counted") => {}
             Some(reason) => settled.dead_letter(metrics::dead_letter_reason(reason), detail.events),
             None => {
                 settled.confirmed += detail.events;

@@ -146,7 +146,7 @@ impl Outlet {
         self.tally = Tally::decode(&self.reader.tally());
         self.remember().await;
         self.suspecting = None;
-        if !crashed {
+        if !crashed || rtm_planted::bug("bridge-poison-not-found") {
             self.tally.stalls = 0;
             if let Some(trying) = &mut self.tally.trying {
                 trying.armed = false;
@@ -237,10 +237,15 @@ impl Outlet {
         let made = self.router.page(&entry);
         batch.entries.push(entry);
         match made {
-            Ok(page) => {
+            Ok(mut page) => {
+                if rtm_planted::bug("bridge-last-record-lost") {
+                    page.made.pop();
+                    batch.settled.confirmed += 1;
+                }
                 for (made, is_dropped) in self.judge(page, position) {
                     if is_dropped {
-                        batch.settled.drop_events("copy", 1);
+                        let counted = !rtm_planted::bug("bridge-dropped-copies-not-counted");
+                        batch.settled.drop_events("copy", u64::from(counted));
                     } else {
                         batch.push(made, 1);
                     }
@@ -311,6 +316,9 @@ impl Outlet {
     /// Reads again what copies may follow.
     async fn remember(&mut self) {
         let through = self.reader.committed();
+        if rtm_planted::bug("bridge-copies-forgotten-at-restart") {
+            return;
+        }
         let Some(CopyFilter {
             copies,
             behind: Some(behind),

@@ -79,3 +79,69 @@ impl fmt::Display for Report {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Instant;
+
+    use super::*;
+
+    /// Seeds of an ordinary run; `RTM_SIMULATION_SEEDS` sets another number.
+    const SEEDS: u64 = 150;
+
+    /// Holds: every invariant, after any mix of faults. `cargo run -p rtm-tests --bin simulation` runs more of them.
+    #[test]
+    fn seeds_keep_every_promise() {
+        let seeds =
+            std::env::var("RTM_SIMULATION_SEEDS").map_or(SEEDS, |seeds| seeds.parse().unwrap());
+        let began = Instant::now();
+        let next = AtomicU64::new(1);
+        let all = Mutex::new(Report::default());
+        let one = || {
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed > seeds || !all.lock().unwrap().broken.is_empty() {
+                    return;
+                }
+                let report = run(seed);
+                let mut all = all.lock().unwrap();
+                all.handed_out += report.handed_out;
+                all.requests += report.requests;
+                all.crashes += report.crashes;
+                for broken in &report.broken {
+                    all.broken.push(format!(
+                        "seed {seed}: {broken}\n{}\nagain: cargo run -p rtm-tests --bin simulation -- --seed {seed} --log",
+                        report.plan
+                    ));
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(one);
+            }
+        });
+        let all = all.into_inner().unwrap();
+        assert!(all.broken.is_empty(), "{}", all.broken.join("\n"));
+        println!(
+            "{seeds} seeds in {:.1} s: {} events, {} requests, {} crashes",
+            began.elapsed().as_secs_f64(),
+            all.handed_out,
+            all.requests,
+            all.crashes
+        );
+        assert!(all.crashes > 0 && all.handed_out > 100 * seeds, "{all}");
+    }
+
+    /// Holds: one seed is one run, so that a failure can be had again.
+    #[test]
+    fn a_seed_repeats_itself() {
+        for seed in [3, 41, 237] {
+            assert_eq!(run(seed), run(seed), "seed {seed}");
+        }
+    }
+}
