@@ -225,7 +225,9 @@ impl SimulatedSource {
         if matches!(response.ending, Ending::TimedOut) {
             sleep_until(deadline).await;
         }
-        response.judge(ring, (self.wall)())
+        response
+            .unpacked(MAX_PAGE_BYTES)
+            .judge(ring, (self.wall)())
     }
 
     fn path(&self, ring: &Ring) -> String {

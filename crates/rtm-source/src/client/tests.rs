@@ -512,7 +512,9 @@ async fn a_body_longer_than_any_page_is_cut() {
     let page = error.partial.as_ref().unwrap();
     assert_eq!(page.body.len(), 100_000);
     assert_eq!(page.count, (100_000 - r#"{"events":["#.len() + 1) / 16);
-    assert_eq!(error.possibly_lost(), 0, "more than a page has been saved");
+    // More than a page has been saved, so that a page is not the most that there can be.
+    assert!(page.count > 2_000);
+    assert_eq!(error.possibly_lost(), 0);
 }
 
 #[tokio::test]
