@@ -19,6 +19,7 @@
 mod arrivals;
 mod auth;
 mod build;
+mod certificate;
 mod client;
 mod decode;
 mod fetch;

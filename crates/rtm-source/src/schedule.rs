@@ -190,6 +190,9 @@ impl Schedule {
                 self.seek_copies(ring, now);
                 self.back_off(ring, now, false, retry_after)
             }
+            Outcome::Refused { status: 429, .. } if rtm_planted::bug("source-429-ignored") => {
+                Observed::default()
+            }
             Outcome::Refused {
                 status: 429,
                 retry_after,
@@ -207,7 +210,10 @@ impl Schedule {
     fn seek_copies(&mut self, lost: &Ring, now: Instant) {
         let mut found = false;
         for state in &mut self.rings {
-            if state.ring.stream == lost.stream && state.ring.region != lost.region {
+            if state.ring.stream == lost.stream
+                && state.ring.region != lost.region
+                && !rtm_planted::bug("source-siblings-not-sought")
+            {
                 state.sought = true;
                 found = true;
             }
@@ -244,6 +250,9 @@ impl Schedule {
         state.failures = 0;
         state.ready_at = None;
         state.full_pages = if full { state.full_pages + 1 } else { 0 };
+        if rtm_planted::bug("source-full-page-not-polled-again") {
+            state.full_pages = 0;
+        }
         let polled_at = state.started_at.unwrap_or(now);
         let lost = (state.arrivals).page(polled_at, count, span, state.full_pages);
         (self.second_poller).page(now, &mut state.page_end, count, full, span);

@@ -9,9 +9,9 @@ use http::HeaderName;
 use http::header::{CONTENT_ENCODING, HeaderMap, RETRY_AFTER};
 use jiff::Timestamp;
 
-use crate::decode;
 use crate::scan::{End, Outline, outline};
 use crate::{BoxError, FetchError, FetchErrorKind, Page, RequestIds, Ring};
+use crate::{certificate, decode};
 
 /// The longest `Retry-After` that is passed on. The schedule has a limit of its own, and a lower one.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3_600);
@@ -102,6 +102,9 @@ impl Verdict {
             300..=399 => Some(Verdict::refused("redirect")),
             400 | 404 | 413 | 415 => Some(Verdict::refused("refused")),
             // 408 and every 5xx too: a gateway that gives up may well have done so after the read.
+            _ if rtm_planted::bug("source-doubt-counted-as-refused") => {
+                Some(Verdict::refused("refused"))
+            }
             _ => Some(Verdict::in_doubt("status")),
         }
     }
@@ -201,7 +204,9 @@ impl Response {
             return Ok(page);
         };
         // With status 200 the bytes may be events in a form that we do not know, and the only copy.
-        let worth_keeping = page.count > 0 || (status == 200 && !body.is_empty());
+        let worth_keeping = !rtm_planted::bug("source-cut-body-thrown-away");
+        let worth_keeping =
+            worth_keeping && (page.count > 0 || (status == 200 && !body.is_empty()));
         let ids = RequestIds {
             request: request_id,
             resource: resource_id,
@@ -277,7 +282,8 @@ impl FetchError {
         } else {
             NoResponse::Reset
         };
-        FetchError::no_response(why, Some(error.without_url().into()))
+        let source = certificate::explain(error.without_url().into());
+        FetchError::no_response(why, Some(source))
     }
 }
 
@@ -291,6 +297,9 @@ fn header(headers: &HeaderMap, name: &str) -> Option<String> {
 
 /// `Retry-After` in either form (RFC 9110, section 10.2.3), from `now`. What is neither is as good as missing.
 pub(crate) fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
+    if rtm_planted::bug("source-retry-after-ignored") {
+        return None;
+    }
     let after = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         // More digits than fit are a long time.
         Duration::from_secs(text.parse().unwrap_or(u64::MAX))
