@@ -247,7 +247,7 @@ impl Agora {
     /// Notes that all that was to be sent of the response has been handed to the socket.
     pub(crate) fn finished(&self, page: PageId) {
         self.with_page(page, |page| {
-            page.finished_at_ms = Some(self.clock.unix_ms())
+            page.finished_at_ms = Some(self.clock.unix_ms());
         });
     }
 

@@ -37,7 +37,7 @@ impl Answer {
 pub(crate) async fn answer(agora: &Agora, request: &Request) -> Answer {
     let ring = match route(agora, request) {
         Ok(ring) => ring,
-        Err(answer) => return answer,
+        Err((status, message)) => return Answer::refusal(status, message),
     };
     let arrival = agora.arrive(ring);
     let mut rng = arrival.rng;
@@ -429,8 +429,10 @@ fn retry_after(agora: &Agora, rng: &mut Rng, answer: &mut Answer) {
 }
 
 /// `/{region}/dev/v2/project/{app_id}/rtm/{vendor|hook}/{user_events|channel_events}`, case-sensitive.
-fn route(agora: &Agora, request: &Request) -> Result<RingId, Answer> {
-    let no_route = || Answer::refusal(404, "no Route matched with those values");
+///
+/// An error is the status and the message of a refusal.
+fn route(agora: &Agora, request: &Request) -> Result<RingId, (u16, &'static str)> {
+    let no_route = || (404, "no Route matched with those values");
     let segments: Vec<&str> = request.path.split('/').collect();
     let [
         "",
@@ -455,9 +457,7 @@ fn route(agora: &Agora, request: &Request) -> Result<RingId, Answer> {
     if request.method != "GET" {
         return Err(no_route());
     }
-    let app = agora
-        .find_app(app_id)
-        .ok_or_else(|| Answer::refusal(400, "appid is invalid"))?;
+    let app = agora.find_app(app_id).ok_or((400, "appid is invalid"))?;
     Ok(RingId {
         app,
         ring: agora::ring_index(region, stream),
