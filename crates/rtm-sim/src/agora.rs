@@ -10,7 +10,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use crate::clock::Clock;
-use crate::config::{Faults, Load, SimApp, SimConfig};
+use crate::config::{Faults, Load, SimApp, SimAuth, SimConfig};
 use crate::generate::{self, Generator};
 use crate::ledger::{self, AppStats, Fate, Ledger, LedgerPage, RingStats, SimStats, Stream};
 use crate::rate::RateWindow;
@@ -42,7 +42,8 @@ pub(crate) struct Agora {
 /// One App ID.
 #[derive(Debug)]
 pub(crate) struct App {
-    pub(crate) config: SimApp,
+    app_id: String,
+    auth: Mutex<Arc<SimAuth>>,
     state: Mutex<AppState>,
 }
 
@@ -222,7 +223,7 @@ impl Agora {
         let pages = &mut state.books[ring.ring].pages;
         let serial = pages.len();
         pages.push(LedgerPage {
-            app_id: app.config.app_id.clone(),
+            app_id: app.app_id.clone(),
             region,
             stream,
             request_id: reading.request_id.clone(),
@@ -279,12 +280,21 @@ impl Agora {
         generate::request_id(self.seed, self.request_ids.fetch_add(1, Ordering::Relaxed))
     }
 
-    pub(crate) fn app(&self, ring: RingId) -> &App {
-        &self.apps[ring.app]
+    pub(crate) fn auth(&self, ring: RingId) -> Arc<SimAuth> {
+        Arc::clone(&lock(&self.apps[ring.app].auth))
+    }
+
+    /// Whether there is such an App ID.
+    pub(crate) fn set_auth(&self, app_id: &str, auth: SimAuth) -> bool {
+        let Some(app) = self.find_app(app_id) else {
+            return false;
+        };
+        *lock(&self.apps[app].auth) = Arc::new(auth);
+        true
     }
 
     pub(crate) fn find_app(&self, app_id: &str) -> Option<usize> {
-        self.apps.iter().position(|app| app.config.app_id == app_id)
+        self.apps.iter().position(|app| app.app_id == app_id)
     }
 
     pub(crate) fn find_region(&self, region: &str) -> Option<usize> {
@@ -374,7 +384,7 @@ impl Agora {
         both.map(|(index, (ring, book))| {
             let (region, stream) = self.place(index);
             let mut stats = RingStats {
-                app_id: app.config.app_id.clone(),
+                app_id: app.app_id.clone(),
                 region,
                 stream,
                 generated: ring.generated(),
@@ -422,7 +432,8 @@ impl App {
     fn new(config: &SimApp, seed: u64, load: &Load, regions: usize) -> App {
         let rings = regions * Stream::ALL.len();
         App {
-            config: config.clone(),
+            app_id: config.app_id.clone(),
+            auth: Mutex::new(Arc::new(config.auth.clone())),
             state: Mutex::new(AppState {
                 window: RateWindow::new(REQUESTS_PER_SECOND, Duration::from_secs(1)),
                 stats: AppStats {

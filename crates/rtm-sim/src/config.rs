@@ -245,8 +245,27 @@ pub struct Faults {
     pub closed: f64,
     /// The share answered 200 with an HTML page.
     pub html: f64,
+    /// The share whose connection is reset in the middle of the body; what was sent may not arrive. The events are
+    /// deleted.
+    pub reset: f64,
+    /// The share whose body stops anywhere in the middle, with the connection left open. The events are deleted.
+    pub stall: f64,
+    /// The share whose body comes in drips, evenly for `drip_ms`.
+    pub drip: f64,
+    /// How long a drip takes, in milliseconds. Default 60,000, longer than a client should wait.
+    pub drip_ms: u64,
+    /// The share whose body is as long as `huge_bytes`, of white space before the events or after them.
+    pub huge: f64,
+    /// The length of huge bodies, and of what a bomb unpacks to. Default 64 MiB.
+    pub huge_bytes: usize,
+    /// The share that is encoded with gzip, unasked.
+    pub gzip: f64,
+    /// The share that is encoded with gzip, unasked, and unpacks to `huge_bytes`: the events, and then white space.
+    pub bomb: f64,
+    /// The share answered with more headers than any client takes, or with one that is longer.
+    pub headers: f64,
     /// Of the answers that carry no events and leave it open whether they were deleted (408, 5xx, `failed`, no answer,
-    /// HTML), the share that deleted. Other statuses never do. Default 0.5.
+    /// HTML, `headers`), the share that deleted. Other statuses never do. Default 0.5.
     pub deletes: f64,
     /// The least and the most that an answer is delayed, in milliseconds, half of them before the read and half after
     /// it. Applies to every request. Default none.
@@ -262,6 +281,15 @@ impl Default for Faults {
             failed_result: 0.0,
             closed: 0.0,
             html: 0.0,
+            reset: 0.0,
+            stall: 0.0,
+            drip: 0.0,
+            drip_ms: 60_000,
+            huge: 0.0,
+            huge_bytes: 64 << 20,
+            gzip: 0.0,
+            bomb: 0.0,
+            headers: 0.0,
             deletes: 0.5,
             delay_ms: [0, 0],
         }
@@ -275,13 +303,25 @@ impl Faults {
     ///
     /// [`InvalidSetting`] names the first that does not, and what it must be.
     pub fn check(&self) -> Result<(), InvalidSetting> {
-        share("faults.status", self.status)?;
-        share("faults.cut", self.cut)?;
-        share("faults.failed_result", self.failed_result)?;
-        share("faults.closed", self.closed)?;
-        share("faults.html", self.html)?;
+        let shares = [
+            ("faults.status", self.status),
+            ("faults.cut", self.cut),
+            ("faults.failed_result", self.failed_result),
+            ("faults.closed", self.closed),
+            ("faults.html", self.html),
+            ("faults.reset", self.reset),
+            ("faults.stall", self.stall),
+            ("faults.drip", self.drip),
+            ("faults.huge", self.huge),
+            ("faults.gzip", self.gzip),
+            ("faults.bomb", self.bomb),
+            ("faults.headers", self.headers),
+        ];
+        for (name, value) in shares {
+            share(name, value)?;
+        }
         share("faults.deletes", self.deletes)?;
-        let sum = self.status + self.cut + self.failed_result + self.closed + self.html;
+        let sum = shares.iter().map(|(_, value)| value).sum();
         share("the sum of all faults", sum)?;
         if self.status > 0.0 && self.statuses.is_empty() {
             return Err(InvalidSetting("faults.statuses must name a status".into()));
@@ -294,6 +334,11 @@ impl Faults {
             return Err(InvalidSetting(
                 "faults.statuses must be from 400 to 599".into(),
             ));
+        }
+        if self.drip_ms > MAX_DELAY_MS {
+            return Err(InvalidSetting(format!(
+                "faults.drip_ms must be from 0 to {MAX_DELAY_MS}"
+            )));
         }
         if self.delay_ms[0] > self.delay_ms[1] || self.delay_ms[1] > MAX_DELAY_MS {
             return Err(InvalidSetting(format!(

@@ -8,6 +8,7 @@
 //! | `POST /_sim/stop` | stops the generation of events |
 //! | `PUT /_sim/load` | sets the [`Load`], and starts the generation if it was stopped |
 //! | `PUT /_sim/faults` | sets the [`Faults`] |
+//! | `PUT /_sim/auth` | sets the [`Credentials`] that are accepted |
 //! | `POST /_sim/push` | puts the given [`Push`] into a ring |
 //!
 //! What is left out of a load or faults takes its default, not what it was. A 400 says what is wrong.
@@ -17,7 +18,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use crate::agora::Agora;
-use crate::config::{Faults, Load};
+use crate::config::{Faults, Load, SimAuth};
 use crate::http::{Reply, Request};
 use crate::ledger::{Ledger, LedgerPage, Stream};
 
@@ -45,6 +46,14 @@ struct Push {
     events: Vec<Box<RawValue>>,
 }
 
+/// The body of `PUT /_sim/auth`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Credentials {
+    app_id: String,
+    auth: SimAuth,
+}
+
 /// Answers a request whose path begins with [`PREFIX`].
 pub(crate) fn answer(agora: &Agora, request: &Request) -> Answer {
     let name = request.path.strip_prefix(PREFIX).unwrap_or_default();
@@ -66,6 +75,7 @@ pub(crate) fn answer(agora: &Agora, request: &Request) -> Answer {
             agora.set_faults(faults);
             ok()
         }),
+        ("PUT", "auth") => auth(agora, request),
         ("POST", "push") => push(agora, request),
         _ => Err((404, "the simulator has no such endpoint".to_owned())),
     };
@@ -77,6 +87,14 @@ pub(crate) fn answer(agora: &Agora, request: &Request) -> Answer {
 
 fn ok() -> String {
     "{}".to_owned()
+}
+
+fn auth(agora: &Agora, request: &Request) -> Result<String, (u16, String)> {
+    let Credentials { app_id, auth } = read(request, |_| Ok::<(), String>(()))?;
+    match agora.set_auth(&app_id, auth) {
+        true => Ok(ok()),
+        false => Err((404, format!("there is no App ID {app_id:?}"))),
+    }
 }
 
 fn push(agora: &Agora, request: &Request) -> Result<String, (u16, String)> {

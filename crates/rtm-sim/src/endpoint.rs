@@ -6,10 +6,11 @@ use std::time::{Duration, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use fastrand::Rng;
+use flate2::{Compress, Compression, Crc, FlushCompress};
 
 use crate::agora::{self, Agora, PageId, Reading, RingId};
 use crate::config::{Faults, SimAuth};
-use crate::http::{Framing, Reply, Request};
+use crate::http::{Filling, Framing, Left, Reply, Request};
 use crate::ledger::{self, Fate, Stream};
 
 /// What a request to the API gets, and the page of the ledger that it concerns.
@@ -36,7 +37,7 @@ impl Answer {
 pub(crate) async fn answer(agora: &Agora, request: &Request) -> Answer {
     let ring = match route(agora, request) {
         Ok(ring) => ring,
-        Err(answer) => return answer,
+        Err((status, message)) => return Answer::refusal(status, message),
     };
     let arrival = agora.arrive(ring);
     let mut rng = arrival.rng;
@@ -45,7 +46,7 @@ pub(crate) async fn answer(agora: &Agora, request: &Request) -> Answer {
         retry_after(agora, &mut rng, &mut answer);
         return answer;
     }
-    if let Err(message) = authorize(&agora.app(ring).config.auth, request) {
+    if let Err(message) = authorize(&agora.auth(ring), request) {
         agora.note_unauthorized(ring);
         return Answer::refusal(401, message);
     }
@@ -84,6 +85,13 @@ enum Fault {
     FailedResult,
     Closed,
     Html,
+    Reset,
+    Stall,
+    Drip,
+    Huge,
+    Gzip,
+    Bomb,
+    Headers,
 }
 
 impl Fault {
@@ -95,6 +103,13 @@ impl Fault {
             (faults.failed_result, Fault::FailedResult),
             (faults.closed, Fault::Closed),
             (faults.html, Fault::Html),
+            (faults.reset, Fault::Reset),
+            (faults.stall, Fault::Stall),
+            (faults.drip, Fault::Drip),
+            (faults.huge, Fault::Huge),
+            (faults.gzip, Fault::Gzip),
+            (faults.bomb, Fault::Bomb),
+            (faults.headers, Fault::Headers),
         ];
         for (share, fault) in shares {
             if roll < share {
@@ -108,17 +123,64 @@ impl Fault {
 
 fn respond(agora: &Agora, ring: RingId, fault: Fault, faults: &Faults, rng: &mut Rng) -> Answer {
     match fault {
-        Fault::None => page(agora, ring, "success", None, rng),
-        Fault::Cut => {
+        Fault::None => page(agora, ring, "success", None, 0, rng),
+        Fault::Cut | Fault::Reset | Fault::Stall => {
             // The ends are where mistakes are, so they come up more often than by chance.
             let share = match rng.u8(..8) {
                 0 => 0.0,
                 1 => 1.0,
                 _ => rng.f64(),
             };
-            page(agora, ring, "success", Some(share), rng)
+            let mut answer = page(agora, ring, "success", Some(share), 0, rng);
+            if let Some(reply) = &mut answer.reply {
+                reply.left = match fault {
+                    Fault::Reset => Left::Reset,
+                    Fault::Stall => Left::Open,
+                    _ => Left::Closed,
+                };
+            }
+            answer
         }
-        Fault::FailedResult if rng.bool() => page(agora, ring, "failed", None, rng),
+        Fault::Drip => {
+            let mut answer = page(agora, ring, "success", None, 0, rng);
+            if let Some(reply) = &mut answer.reply {
+                reply.drip = Some(Duration::from_millis(faults.drip_ms));
+            }
+            answer
+        }
+        Fault::Huge => {
+            let before = if rng.bool() { faults.huge_bytes } else { 0 };
+            let mut answer = page(agora, ring, "success", None, before, rng);
+            if let Some(reply) = answer.reply.as_mut().filter(|_| before == 0) {
+                let at = reply.body.len() - 1;
+                reply.filling = Some(white(at, faults.huge_bytes));
+            }
+            answer
+        }
+        Fault::Gzip | Fault::Bomb => {
+            let mut answer = page(agora, ring, "success", None, 0, rng);
+            if let Some(reply) = &mut answer.reply {
+                let unpacks_to = if fault == Fault::Bomb {
+                    faults.huge_bytes
+                } else {
+                    0
+                };
+                pack(reply, unpacks_to);
+            }
+            answer
+        }
+        Fault::Headers => {
+            let mut reply = Reply::json(200, "");
+            if rng.bool() {
+                let many = (0..300).map(|_| ("X-More", "and more".to_owned()));
+                reply.headers.extend(many);
+            } else {
+                reply.headers.push(("X-Long", "x".repeat(1 << 20)));
+            }
+            let deletes = rng.f64() < faults.deletes;
+            without_events(agora, ring, deletes, agora.request_id(), Some(reply))
+        }
+        Fault::FailedResult if rng.bool() => page(agora, ring, "failed", None, 0, rng),
         Fault::FailedResult => {
             let request_id = agora.request_id();
             let body =
@@ -171,11 +233,66 @@ fn respond(agora: &Agora, ring: RingId, fault: Fault, faults: &Faults, rng: &mut
 const HTML: &str =
     "<!DOCTYPE html><html><head><title>Just a moment...</title></head><body></body></html>";
 
-/// Reads the ring and carries its events; `cut` is the share of the body after which the connection ends.
-fn page(agora: &Agora, ring: RingId, result: &str, cut: Option<f64>, rng: &mut Rng) -> Answer {
+/// White space in a body.
+fn white(at: usize, bytes: usize) -> Filling {
+    const UNIT: usize = 64 * 1024;
+    Filling {
+        at,
+        unit: vec![b' '; UNIT],
+        times: bytes / UNIT,
+    }
+}
+
+/// Encodes a body with gzip; with `unpacks_to` so many bytes of white space follow what it was.
+///
+/// What follows are copies of one block, which refers to nothing before it. The checksum is then wrong, but whoever
+/// gets there has unpacked it all.
+fn pack(reply: &mut Reply, unpacks_to: usize) {
+    const UNIT: usize = 1 << 20;
+    let mut packed = Compress::new(Compression::fast(), false);
+    let mut body = b"\x1f\x8b\x08\0\0\0\0\0\0\xff".to_vec();
+    let mut checksum = Crc::new();
+    checksum.update(&reply.body);
+    body.extend(block(&mut packed, &reply.body, FlushCompress::Full));
+    let at = body.len();
+    if unpacks_to > 0 {
+        reply.filling = Some(Filling {
+            at,
+            unit: block(&mut packed, &[b' '; UNIT], FlushCompress::Full),
+            times: unpacks_to / UNIT,
+        });
+    }
+    body.extend(block(&mut packed, &[], FlushCompress::Finish));
+    body.extend(checksum.sum().to_le_bytes());
+    body.extend(checksum.amount().to_le_bytes());
+    reply.body = body;
+    reply.headers.push(("Content-Encoding", "gzip".to_owned()));
+}
+
+fn block(packed: &mut Compress, data: &[u8], flush: FlushCompress) -> Vec<u8> {
+    // Room for what does not compress, so that one call does it.
+    let mut out = Vec::with_capacity(data.len() + data.len() / 8 + 1_024);
+    // In memory, with room, there is nothing that can fail.
+    let _ = packed.compress_vec(data, &mut out, flush);
+    out
+}
+
+/// Reads the ring and carries its events; `cut` is the share of the body after which it ends, and `white_before`
+/// the bytes of white space before the events.
+fn page(
+    agora: &Agora,
+    ring: RingId,
+    result: &str,
+    cut: Option<f64>,
+    white_before: usize,
+    rng: &mut Rng,
+) -> Answer {
     let request_id = agora.request_id();
     let start = format!(r#"{{"result":"{result}","request_id":"{request_id}""#);
-    let first_event_at = start.len() + EVENTS.len();
+    let start_length = start.len();
+    let filling = (white_before > 0).then(|| white(start_length, white_before));
+    let filled = filling.as_ref().map_or(0, Filling::len);
+    let first_event_at = start_length + filled + EVENTS.len();
     // At least the last byte is missing, or it would not be cut.
     let cut_at =
         |length: usize| cut.map(|share| ((share * length as f64) as usize).min(length - 1));
@@ -198,6 +315,7 @@ fn page(agora: &Agora, ring: RingId, result: &str, cut: Option<f64>, rng: &mut R
         None => start + [r#","events":[]}"#, r#","events":null}"#, "}"][rng.usize(..3)],
     };
     let mut reply = Reply::json(200, body);
+    reply.filling = filling;
     reply.cut = cut_at(reply.body.len());
     reply.framing = match rng.u8(..8) {
         0 => Framing::Chunked,
@@ -311,8 +429,10 @@ fn retry_after(agora: &Agora, rng: &mut Rng, answer: &mut Answer) {
 }
 
 /// `/{region}/dev/v2/project/{app_id}/rtm/{vendor|hook}/{user_events|channel_events}`, case-sensitive.
-fn route(agora: &Agora, request: &Request) -> Result<RingId, Answer> {
-    let no_route = || Answer::refusal(404, "no Route matched with those values");
+///
+/// An error is the status and the message of a refusal.
+fn route(agora: &Agora, request: &Request) -> Result<RingId, (u16, &'static str)> {
+    let no_route = || (404, "no Route matched with those values");
     let segments: Vec<&str> = request.path.split('/').collect();
     let [
         "",
@@ -337,9 +457,7 @@ fn route(agora: &Agora, request: &Request) -> Result<RingId, Answer> {
     if request.method != "GET" {
         return Err(no_route());
     }
-    let app = agora
-        .find_app(app_id)
-        .ok_or_else(|| Answer::refusal(400, "appid is invalid"))?;
+    let app = agora.find_app(app_id).ok_or((400, "appid is invalid"))?;
     Ok(RingId {
         app,
         ring: agora::ring_index(region, stream),
@@ -375,5 +493,33 @@ fn authorize(auth: &SimAuth, request: &Request) -> Result<(), &'static str> {
         Some(true) => Ok(()),
         Some(false) => Err(message),
         None => Err("Unauthorized"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    /// Holds: what is packed unpacks to what it was, with a right checksum, and a bomb to that and white space.
+    #[test]
+    fn what_is_packed_unpacks() {
+        for unpacks_to in [0, 3 << 20] {
+            let mut reply = Reply::json(200, "a page".repeat(100));
+            pack(&mut reply, unpacks_to);
+            let wire = reply.pieces(usize::MAX).collect::<Vec<_>>().concat();
+            let mut unpacked = Vec::new();
+            let read = flate2::read::GzDecoder::new(&*wire).read_to_end(&mut unpacked);
+            assert!(
+                unpacked.starts_with("a page".repeat(100).as_bytes()),
+                "{read:?}"
+            );
+            assert_eq!(unpacked.trim_ascii_end().len(), 600);
+            assert_eq!(
+                (read.is_ok(), unpacked.len()),
+                (unpacks_to == 0, 600 + unpacks_to)
+            );
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! the socket. hyper was the alternative; it decides by itself what is flushed before a connection is dropped.
 
 use std::io;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -15,6 +15,9 @@ const MAX_HEADERS: usize = 64;
 
 /// The longest body of a request: tens of thousands of pushed events.
 const MAX_BODY: usize = 16 * 1024 * 1024;
+
+/// How many drips a body comes in that comes in drips.
+const DRIPS: u32 = 64;
 
 /// A request, read whole.
 #[derive(Debug)]
@@ -60,8 +63,40 @@ pub(crate) struct Reply {
     pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) body: Vec<u8>,
     pub(crate) framing: Framing,
-    /// The connection ends after so many bytes of the body.
+    /// The body stops after so many of its bytes.
     pub(crate) cut: Option<usize>,
+    /// What becomes of the connection of a body that is cut.
+    pub(crate) left: Left,
+    /// How long the body takes, in drips.
+    pub(crate) drip: Option<Duration>,
+    /// What stands in the body beside `body`.
+    pub(crate) filling: Option<Filling>,
+}
+
+/// Bytes that are made as they are sent, so that a huge body costs no memory.
+#[derive(Debug)]
+pub(crate) struct Filling {
+    /// Where in the body it stands.
+    pub(crate) at: usize,
+    pub(crate) unit: Vec<u8>,
+    pub(crate) times: usize,
+}
+
+impl Filling {
+    pub(crate) fn len(&self) -> usize {
+        self.unit.len() * self.times
+    }
+}
+
+/// How a connection is left when the body is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// Closed in order: what was sent arrives.
+    Closed,
+    /// Reset: what was sent may not arrive.
+    Reset,
+    /// Open, until the client closes it.
+    Open,
 }
 
 /// How a client learns where the body ends.
@@ -84,12 +119,34 @@ impl Reply {
             body: body.into(),
             framing: Framing::Length,
             cut: None,
+            left: Left::Closed,
+            drip: None,
+            filling: None,
         }
     }
 
-    /// What is sent of the body.
-    pub(crate) fn sent(&self) -> &[u8] {
-        &self.body[..self.cut.unwrap_or(self.body.len())]
+    /// How long the body is, cut or not.
+    fn length(&self) -> usize {
+        self.body.len() + self.filling.as_ref().map_or(0, Filling::len)
+    }
+
+    /// What is sent of the body, in pieces, at most `limit` bytes.
+    pub(crate) fn pieces(&self, limit: usize) -> impl Iterator<Item = &[u8]> {
+        let (at, unit, times) = match &self.filling {
+            Some(Filling { at, unit, times }) => (*at, &unit[..], *times),
+            None => (self.body.len(), &[][..], 0),
+        };
+        let (before, after) = self.body.split_at(at);
+        let mut left = limit.min(self.cut.unwrap_or(usize::MAX));
+        std::iter::once(before)
+            .chain(std::iter::repeat_n(unit, times))
+            .chain(std::iter::once(after))
+            .map(move |piece| {
+                let piece = &piece[..piece.len().min(left)];
+                left -= piece.len();
+                piece
+            })
+            .filter(|piece| !piece.is_empty())
     }
 
     /// Whether a client knows from HTTP that it has all of the body.
@@ -97,37 +154,35 @@ impl Reply {
         self.cut.is_none() && self.framing != Framing::Close
     }
 
-    /// The bytes to send, and where among them the body begins.
-    fn wire(&self, keep_alive: bool) -> (Vec<u8>, usize) {
-        let mut wire = head(self.status, &self.headers);
-        let length = self.body.len();
+    /// What precedes the body.
+    fn head(&self, keep_alive: bool) -> Vec<u8> {
+        let mut head = head(self.status, &self.headers);
+        let length = self.length();
         match self.framing {
             Framing::Length => {
-                wire.extend_from_slice(format!("Content-Length: {length}\r\n").as_bytes());
+                head.extend_from_slice(format!("Content-Length: {length}\r\n").as_bytes());
             }
-            Framing::Chunked => wire.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+            Framing::Chunked => head.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
             Framing::Close => {}
         }
         if !keep_alive || self.framing == Framing::Close {
-            wire.extend_from_slice(b"Connection: close\r\n");
+            head.extend_from_slice(b"Connection: close\r\n");
         }
-        wire.extend_from_slice(b"\r\n");
+        head.extend_from_slice(b"\r\n");
         // The last chunk is the empty one, so an empty body has no other.
-        let chunked = self.framing == Framing::Chunked && length > 0;
-        if chunked {
-            wire.extend_from_slice(format!("{length:x}\r\n").as_bytes());
+        if self.framing == Framing::Chunked && length > 0 {
+            head.extend_from_slice(format!("{length:x}\r\n").as_bytes());
         }
-        let body_at = wire.len();
-        wire.extend_from_slice(self.sent());
-        if self.cut.is_none() && self.framing == Framing::Chunked {
-            let end: &[u8] = if chunked {
-                b"\r\n0\r\n\r\n"
-            } else {
-                b"0\r\n\r\n"
-            };
-            wire.extend_from_slice(end);
+        head
+    }
+
+    /// What follows the body.
+    fn tail(&self) -> &'static [u8] {
+        match (self.framing, self.cut) {
+            (Framing::Chunked, None) if self.length() > 0 => b"\r\n0\r\n\r\n",
+            (Framing::Chunked, None) => b"0\r\n\r\n",
+            _ => b"",
         }
-        (wire, body_at)
     }
 }
 
@@ -138,9 +193,11 @@ pub(crate) struct Connection {
     /// What was read of requests to come.
     buffer: Vec<u8>,
     keep_alive: bool,
+    /// The client waits for the rest of a body that will not come.
+    left_open: bool,
 }
 
-/// The client went away while a response was sent.
+/// The client went away while a response was sent, or it was reset.
 #[derive(Debug)]
 pub(crate) struct BrokenOff {
     /// How many bytes of the body the socket had taken.
@@ -153,6 +210,7 @@ impl Connection {
             socket,
             buffer: Vec::new(),
             keep_alive: true,
+            left_open: false,
         }
     }
 
@@ -172,25 +230,70 @@ impl Connection {
         }
     }
 
-    /// Sends a response. A reply that is cut ends the connection.
+    /// Sends a response. One that does not tell its end ends the connection.
     pub(crate) async fn reply(&mut self, reply: &Reply) -> Result<(), BrokenOff> {
-        let (wire, body_at) = reply.wire(self.keep_alive);
         let mut sent = 0;
-        while sent < wire.len() {
-            match self.socket.write(&wire[sent..]).await {
-                Ok(count) if count > 0 => sent += count,
-                _ => {
-                    self.keep_alive = false;
-                    return Err(BrokenOff {
-                        body_bytes: sent.saturating_sub(body_at).min(reply.body.len()),
-                    });
+        let done = self.send(reply, &mut sent).await;
+        if done.is_err() {
+            self.keep_alive = false;
+            return Err(BrokenOff { body_bytes: sent });
+        }
+        match reply.left {
+            Left::Reset if reply.cut.is_some() => {
+                self.keep_alive = false;
+                // Dropped, a connection that lingers for no time is reset. The first byte may be on its way still.
+                let _ = self.socket.set_zero_linger();
+                return Err(BrokenOff { body_bytes: sent });
+            }
+            Left::Open if reply.cut.is_some() => {
+                self.keep_alive = false;
+                self.left_open = true;
+            }
+            _ if !reply.tells_its_end() => self.hang_up().await,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Counts in `sent` how many bytes of the body the socket has taken.
+    async fn send(&mut self, reply: &Reply, sent: &mut usize) -> io::Result<()> {
+        let mut wire = reply.head(self.keep_alive);
+        let length = reply.cut.unwrap_or(usize::MAX).min(reply.length());
+        let dripping = reply
+            .drip
+            .map(|drip| (drip / DRIPS, length / DRIPS as usize + 1));
+        for piece in reply.pieces(usize::MAX) {
+            let each = dripping.map_or(piece.len(), |(_, each)| each);
+            for drop in piece.chunks(each) {
+                // With the head, in one write.
+                let head = wire.len();
+                wire.extend_from_slice(drop);
+                let mut out = 0;
+                while out < wire.len() {
+                    let count = self.socket.write(&wire[out..]).await?;
+                    if count == 0 {
+                        return Err(io::ErrorKind::WriteZero.into());
+                    }
+                    let body = |out: usize| out.saturating_sub(head);
+                    *sent += body(out + count) - body(out);
+                    out += count;
+                }
+                wire.clear();
+                if let Some((pause, _)) = dripping {
+                    tokio::time::sleep(pause).await;
                 }
             }
         }
-        if !reply.tells_its_end() {
-            self.hang_up().await;
+        wire.extend_from_slice(reply.tail());
+        self.socket.write_all(&wire).await
+    }
+
+    /// Waits until the client has closed a connection that was left open.
+    pub(crate) async fn abandoned(&mut self) {
+        while self.left_open {
+            self.buffer.clear();
+            self.left_open = matches!(self.socket.read_buf(&mut self.buffer).await, Ok(1..));
         }
-        Ok(())
     }
 
     /// Sends documents as they are made, in chunks.
@@ -345,14 +448,33 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_ends_the_wire_at_its_byte() {
+    fn a_filling_stands_in_its_place() {
+        let mut reply = Reply::json(200, *b"01234");
+        reply.filling = Some(Filling {
+            at: 2,
+            unit: b"ab".to_vec(),
+            times: 2,
+        });
+        let sent = |reply: &Reply, limit| reply.pieces(limit).collect::<Vec<_>>().concat();
+        assert_eq!(sent(&reply, 99), b"01abab234");
+        assert_eq!(sent(&reply, 5), b"01aba");
+        reply.cut = Some(3);
+        assert_eq!(sent(&reply, 99), b"01a");
+        assert_eq!(reply.length(), 9);
+    }
+
+    #[test]
+    fn a_cut_ends_the_body_at_its_byte() {
         for framing in [Framing::Length, Framing::Chunked, Framing::Close] {
             for cut in 0..5 {
                 let mut reply = Reply::json(200, *b"01234");
                 reply.framing = framing;
                 reply.cut = Some(cut);
-                let (wire, body_at) = reply.wire(true);
-                assert_eq!(&wire[body_at..], &b"01234"[..cut]);
+                assert_eq!(
+                    reply.pieces(99).collect::<Vec<_>>().concat(),
+                    &b"01234"[..cut]
+                );
+                assert!(reply.tail().is_empty());
             }
         }
     }

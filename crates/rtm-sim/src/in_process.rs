@@ -1,12 +1,13 @@
 //! The simulator without sockets: what would come over the wire, for a client that simulates the wire itself.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::agora::{Agora, PageId};
 use crate::clock::Clock;
-use crate::config::{Faults, InvalidSetting, Load, SimConfig};
+use crate::config::{Faults, InvalidSetting, Load, SimAuth, SimConfig};
 use crate::endpoint;
-use crate::http::{Reply, Request};
+use crate::http::{Left, Reply, Request};
 use crate::ledger::{Ledger, SimStats, Stream};
 
 /// A stand-in for Agora that is called, and not connected to. Cheap to clone; clones are one server.
@@ -28,8 +29,12 @@ pub struct InProcess {
 pub struct Exchange {
     agora: Arc<Agora>,
     reply: Option<Reply>,
+    body: Vec<u8>,
     page: Option<PageId>,
 }
+
+/// More of a body than any client takes: what is longer is not made.
+const LONGEST: usize = 4 << 20;
 
 /// How the server leaves a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +43,10 @@ pub enum WireEnd {
     Whole,
     /// The connection is closed, in the middle of the body or where only the close tells its end.
     Closed,
+    /// The connection is reset in the middle of the body; what of it the client has seen is the network's to decide.
+    Reset,
+    /// The connection stays open, and nothing more comes.
+    Stalled,
 }
 
 impl InProcess {
@@ -62,6 +71,9 @@ impl InProcess {
         let endpoint::Answer { reply, page } = endpoint::answer(&self.agora, &request).await;
         let exchange = Exchange {
             agora: Arc::clone(&self.agora),
+            body: reply.as_ref().map_or_else(Vec::new, |reply| {
+                reply.pieces(LONGEST).collect::<Vec<_>>().concat()
+            }),
             reply,
             page,
         };
@@ -96,6 +108,15 @@ impl InProcess {
     /// What goes wrong from now on. Values are taken as they are: see [`Faults::check`].
     pub fn set_faults(&self, faults: Faults) {
         self.agora.set_faults(faults);
+    }
+
+    /// Accepts other credentials from now on, and those no more that were accepted.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such App ID: a mistake in the caller's test.
+    pub fn set_auth(&self, app_id: &str, auth: SimAuth) {
+        assert!(self.agora.set_auth(app_id, auth), "no App ID {app_id:?}");
     }
 
     /// Puts `events`, raw JSON text, into a ring, byte for byte and in order.
@@ -138,10 +159,16 @@ impl Exchange {
         headers.map(|(name, value)| (&**name, &**value))
     }
 
-    /// The body, as far as the server sends it.
+    /// The body, as far as the server sends it, at most its first 4 MiB.
     #[must_use]
     pub fn body(&self) -> &[u8] {
-        self.reply.as_ref().map_or(&[], Reply::sent)
+        &self.body
+    }
+
+    /// How long the body takes from its first byte to its last, coming evenly.
+    #[must_use]
+    pub fn drip(&self) -> Option<Duration> {
+        self.reply.as_ref()?.drip
     }
 
     /// How the server leaves it.
@@ -149,6 +176,8 @@ impl Exchange {
     pub fn end(&self) -> WireEnd {
         match &self.reply {
             Some(reply) if reply.tells_its_end() => WireEnd::Whole,
+            Some(reply) if reply.cut.is_some() && reply.left == Left::Reset => WireEnd::Reset,
+            Some(reply) if reply.cut.is_some() && reply.left == Left::Open => WireEnd::Stalled,
             _ => WireEnd::Closed,
         }
     }

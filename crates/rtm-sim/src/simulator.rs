@@ -13,7 +13,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::agora::Agora;
 use crate::clock::Clock;
-use crate::config::{Faults, InvalidSetting, Load, SimConfig};
+use crate::config::{Faults, InvalidSetting, Load, SimAuth, SimConfig};
 use crate::http::Connection;
 use crate::ledger::{Ledger, SimStats, Stream};
 use crate::{control, endpoint};
@@ -113,6 +113,15 @@ impl Simulator {
     /// What goes wrong from now on. Values are taken as they are: see [`Faults::check`].
     pub fn set_faults(&self, faults: Faults) {
         self.agora.set_faults(faults);
+    }
+
+    /// Accepts other credentials from now on, and those no more that were accepted.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such App ID: a mistake in the caller's test.
+    pub fn set_auth(&self, app_id: &str, auth: SimAuth) {
+        assert!(self.agora.set_auth(app_id, auth), "no App ID {app_id:?}");
     }
 
     /// Puts `events`, raw JSON text, into a ring, byte for byte and in order.
@@ -228,6 +237,10 @@ async fn serve(agora: &Agora, socket: TcpStream, token: &CancellationToken) {
         };
         if !send(agora, &mut connection, answer).await {
             return;
+        }
+        tokio::select! {
+            () = token.cancelled() => return,
+            () = connection.abandoned() => {}
         }
     }
 }

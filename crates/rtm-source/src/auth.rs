@@ -125,6 +125,9 @@ struct Current {
     hidden: Vec<SecretString>,
 }
 
+/// How many forms of secrets are kept out of messages: those in use, and some that were.
+const MAX_HIDDEN: usize = 32;
+
 /// What changes when a file is rewritten or replaced. Kubernetes and most editors replace, so the inode tells; the
 /// rest is for those that rewrite in place.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -166,7 +169,12 @@ impl Credentials {
             let seen = stamp(path).ok();
             if seen.is_none() || seen != current.seen {
                 match load(&self.auth) {
-                    Ok(loaded) => *current = loaded,
+                    Ok(loaded) => {
+                        // A request that is under way has sent the old one, and what answers may quote it.
+                        let old = std::mem::replace(&mut *current, loaded).hidden;
+                        current.hidden.extend(old);
+                        current.hidden.truncate(MAX_HIDDEN);
+                    }
                     Err(error) => {
                         if current.seen != seen {
                             tracing::warn!(%error, "the secret could not be read again; the old one stays in use");
@@ -191,6 +199,9 @@ impl Credentials {
     pub(crate) fn redact(&self, text: &str) -> String {
         /// Shorter ones would make every message unreadable, and protect nothing.
         const SHORTEST: usize = 4;
+        if rtm_planted::bug("source-secret-quoted") {
+            return text.to_owned();
+        }
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let hidden = current.hidden.iter().map(ExposeSecret::expose_secret);
         hidden
@@ -260,8 +271,32 @@ fn load(auth: &Auth) -> Result<Current, SecretError> {
     Ok(Current {
         seen,
         headers: map,
-        hidden,
+        hidden: hidden.iter().flat_map(forms).collect(),
     })
+}
+
+/// A secret, and the forms that JSON and URLs give it where it holds what they escape.
+fn forms(secret: &SecretString) -> Vec<SecretString> {
+    let plain = secret.expose_secret();
+    let quoted = serde_json::Value::from(plain).to_string();
+    let json = quoted[1..quoted.len() - 1].to_owned();
+    let percent = |plain_too: &[u8]| {
+        let encode = |byte: u8| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
+            other if plain_too.contains(&other) => char::from(other).to_string(),
+            other => format!("%{other:02X}"),
+        };
+        plain.bytes().map(encode).collect::<String>()
+    };
+    let mut forms = vec![plain.to_owned()];
+    for form in [json.replace('/', "\\/"), json, percent(b""), percent(b"/")] {
+        if !forms.contains(&form) {
+            forms.push(form);
+        }
+    }
+    forms.into_iter().map(SecretString::from).collect()
 }
 
 /// The secret, and what its file looked like *before* it was read: a change in between is then seen as one.
@@ -474,6 +509,26 @@ mod tests {
                     "{redacted}"
                 );
             }
+            for quoted in ["canary-7Zq\\/x", "canary-7Zq%2Fx"] {
+                assert_eq!(credentials.redact(&format!("<{quoted}>")), "<[redacted]>");
+            }
         }
+    }
+
+    /// Holds: after a rotation the old secret is still kept out of messages: an answer to it may be under way.
+    #[test]
+    fn a_secret_that_was_is_not_printed_either() {
+        let (_dir, path) = file(CANARY);
+        let token = Secret::File(path.clone());
+        let credentials = Credentials::new(Auth::AgoraToken { token }).unwrap();
+        for round in 0..20 {
+            fs::write(&path, format!("next-{round}-{}", "x".repeat(round))).unwrap();
+            credentials.headers();
+            if round < 10 {
+                assert_eq!(credentials.redact(&format!("no {CANARY}")), "no [redacted]");
+            }
+            assert!(credentials.redact(&format!("no next-{round}-")) != "[redacted]");
+        }
+        assert!(credentials.current.lock().unwrap().hidden.len() <= MAX_HIDDEN);
     }
 }

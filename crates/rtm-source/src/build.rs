@@ -18,6 +18,10 @@ const MAX_APP_ID: usize = 64;
 /// the server is just closing would be in doubt.
 const POOL_IDLE: Duration = Duration::from_secs(20);
 
+/// The most headers of a response; Agora's have about ten. Their bytes the client limits by itself, to some 400 kB and what
+/// one more read brings.
+const MAX_HEADERS: usize = 100;
+
 pub(crate) fn check(options: &SourceOptions) -> Result<(), BuildError> {
     let named = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     let app_id = &options.app_id;
@@ -152,6 +156,7 @@ pub(crate) fn client(
         .user_agent(options.user_agent.as_str())
         // One request, one connection, one answer: a second attempt at anything would read, and delete, twice.
         .http1_only()
+        .http1_max_headers(MAX_HEADERS)
         .retry(reqwest::retry::never())
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)

@@ -112,7 +112,14 @@ impl Source {
             .header(ACCEPT, HeaderValue::from_static("application/json"))
             // The caps and the stored bytes are those of the wire.
             .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        let response = match timeout_at(deadline, request.send()).await {
+        let again = rtm_planted::bug("source-retried-after-a-reset")
+            .then(|| request.try_clone())
+            .flatten();
+        let mut sent = timeout_at(deadline, request.send()).await;
+        if let (Ok(Err(_)), Some(again)) = (&sent, again) {
+            sent = timeout_at(deadline, again.send()).await;
+        }
+        let response = match sent {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(FetchError::from_client(error)),
             Err(_) => {
@@ -131,6 +138,7 @@ impl Source {
             body,
             ending,
         };
+        let response = response.unpacked(self.max_page_bytes);
         let fetched =
             response.judge_redacted(ring, Timestamp::now(), |text| self.credentials.redact(text));
         if status == 401 {

@@ -12,6 +12,14 @@ use crate::scan::{End, Part, scan, text};
 /// The end of the year 9999: later times do not fit the formats that consumers read.
 const MAX_MS: i64 = 253_402_300_799_999;
 
+/// The deepest event. An event is passed on inside an envelope, and parsers elsewhere stop at 128 levels, as serde_json
+/// does: a deeper one would be poison for whoever reads the topic.
+const MAX_DEPTH: usize = 100;
+
+/// The longest user or channel id, in bytes. Agora's have up to 64 characters; ids become keys and subjects, which
+/// brokers limit.
+const MAX_ID: usize = 1_024;
+
 /// Splits a response body into its events.
 ///
 /// Pure, and never fails as a whole: what is odd about one event is that event's [`Reject`], and of a body that was cut
@@ -25,10 +33,15 @@ pub fn decode(body: &[u8]) -> Decoded<'_> {
     let (mut request_id, mut result, mut events) = (None, None, Vec::new());
     let end = scan(body, |part, at| match part {
         Part::Events => {}
-        Part::Event(raw) => events.push(event(raw, u32::try_from(at).unwrap_or(u32::MAX))),
+        Part::Event { raw, depth } => {
+            events.push(event(raw, depth, u32::try_from(at).unwrap_or(u32::MAX)));
+        }
         Part::RequestId(raw) => request_id = text(raw),
         Part::Result(raw) => result = text(raw),
     });
+    if rtm_planted::bug("source-last-event-of-a-page-lost") {
+        events.pop();
+    }
     Decoded {
         request_id,
         result,
@@ -83,17 +96,24 @@ pub struct Reject<'a> {
 
 impl Reject<'_> {
     /// Every value that [`Reject::reason`] can have.
-    pub const REASONS: [&'static str; 6] = [
+    pub const REASONS: [&'static str; 8] = [
         "not_an_object",
+        "too_deep",
         "invalid_utf8",
         "invalid_json",
         "no_user_id",
         "odd_user_id",
         "odd_channel_id",
+        "id_too_long",
     ];
 }
 
-fn event(raw: &[u8], offset: u32) -> Result<Event<'_>, Reject<'_>> {
+/// When an event happened, as [`Event::ms`]; `None` for a reject too.
+pub(crate) fn ms(raw: &[u8]) -> Option<i64> {
+    event(raw, 0, 0).ok()?.ms
+}
+
+fn event(raw: &[u8], depth: usize, offset: u32) -> Result<Event<'_>, Reject<'_>> {
     let reject = |reason: &'static str, message: String| Reject {
         raw,
         offset,
@@ -102,6 +122,10 @@ fn event(raw: &[u8], offset: u32) -> Result<Event<'_>, Reject<'_>> {
     };
     if raw.first() != Some(&b'{') {
         return Err(reject("not_an_object", "an event is an object".to_owned()));
+    }
+    if depth > MAX_DEPTH {
+        let message = format!("it is {depth} levels deep, and {MAX_DEPTH} are passed on");
+        return Err(reject("too_deep", message));
     }
     let json =
         std::str::from_utf8(raw).map_err(|error| reject("invalid_utf8", error.to_string()))?;
@@ -123,6 +147,16 @@ fn event(raw: &[u8], offset: u32) -> Result<Event<'_>, Reject<'_>> {
         }
         known => known.flatten(),
     };
+    for (name, id) in [
+        ("user_id", Some(&user_id)),
+        ("group_id", channel_id.as_ref()),
+    ] {
+        let length = id.map_or(0, |id| id.len());
+        if length > MAX_ID {
+            let message = format!("{name} has {length} bytes, and {MAX_ID} are passed on");
+            return Err(reject("id_too_long", message));
+        }
+    }
     Ok(Event {
         raw: json,
         offset,

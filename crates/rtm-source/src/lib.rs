@@ -16,8 +16,10 @@
 //! A [`FetchError`] says what must be assumed about the events that the request was for: nothing was deleted, or up to
 //! [`MAX_PAGE_EVENTS`] may be gone ([`FetchError::possibly_lost`]).
 
+mod arrivals;
 mod auth;
 mod build;
+mod certificate;
 mod client;
 mod decode;
 mod fetch;
@@ -26,6 +28,7 @@ mod page;
 mod ring;
 mod scan;
 mod schedule;
+mod second_poller;
 mod verdict;
 
 pub use auth::{Auth, Secret, SecretError};
@@ -38,11 +41,24 @@ pub use page::{FetchError, FetchErrorKind, Page, RequestIds};
 pub use reqwest::Url;
 pub use ring::{ParseStreamError, Region, RegionError, Ring, Stream};
 pub use scan::count;
-pub use schedule::{Next, Observed, Outcome, Schedule, ScheduleOptions};
+pub use schedule::{Next, Observed, Outcome, Overflow, Schedule, ScheduleOptions};
 pub use verdict::{Ending, NoResponse, Response};
+
+/// What the fuzz targets under `fuzz/` call beside the API; no part of it.
+#[doc(hidden)]
+pub mod fuzz {
+    /// `Retry-After`, as a response's is read.
+    #[must_use]
+    pub fn retry_after(text: &str, now: jiff::Timestamp) -> Option<std::time::Duration> {
+        crate::verdict::retry_after(text, now)
+    }
+}
 
 /// The most events that one call returns, by the API's documentation.
 pub const MAX_PAGE_EVENTS: usize = 1_000;
+
+/// The most events that a ring stores, by the same documentation; past that, the newest replaces the oldest.
+pub const MAX_RING_EVENTS: usize = 2_000;
 
 /// Any error, as the source of ours.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use crate::{BoxError, MAX_PAGE_EVENTS, Ring};
+use crate::{BoxError, MAX_PAGE_EVENTS, MAX_RING_EVENTS, Ring};
 
 /// One response, not yet read: the bytes are to be made durable before anyone asks what they mean.
 #[derive(Debug, Clone)]
@@ -25,8 +25,13 @@ pub struct Page {
     /// Whether the JSON is all there, judged from the JSON: its top-level object closes. The connection cannot tell,
     /// since a body that ends by close is not reported as cut.
     pub complete: bool,
-    /// How many whole events are in the body, odd ones included. Tolerant: for the schedule and the accounting.
+    /// How many whole events are in the body, odd ones included: as many as [`decode`](crate::decode()) yields. For the
+    /// schedule and the accounting.
     pub count: usize,
+    /// When the first event happened, by its `ms`, and when the last: best effort, `None` if it is odd or has none.
+    pub first_ms: Option<i64>,
+    /// As `first_ms`.
+    pub last_ms: Option<i64>,
 }
 
 impl Page {
@@ -118,13 +123,21 @@ impl FetchError {
     ];
 
     /// An upper bound for the events that Agora may have deleted and that are not in [`FetchError::partial`].
+    ///
+    /// It is the most that a call returns, less what was saved. A partial page with more events than that shows that the
+    /// documented limit does not hold there; then the most that a ring stores takes its place.
     #[must_use]
     pub fn possibly_lost(&self) -> u64 {
         if self.kind != FetchErrorKind::InDoubt {
             return 0;
         }
         let saved = self.partial.as_ref().map_or(0, |page| page.count);
-        MAX_PAGE_EVENTS.saturating_sub(saved) as u64
+        let most = if saved > MAX_PAGE_EVENTS {
+            MAX_RING_EVENTS
+        } else {
+            MAX_PAGE_EVENTS
+        };
+        most.saturating_sub(saved) as u64
     }
 }
 

@@ -17,6 +17,8 @@ pub fn count(body: &[u8]) -> usize {
 pub(crate) struct Outline<'a> {
     pub(crate) end: End,
     pub(crate) count: usize,
+    /// The first and the last of the events, as raw text.
+    pub(crate) ends: Option<(&'a [u8], &'a [u8])>,
     /// Whether there is an `events`, be it null.
     pub(crate) has_events: bool,
     pub(crate) request_id: Option<Cow<'a, str>>,
@@ -24,16 +26,21 @@ pub(crate) struct Outline<'a> {
 }
 
 pub(crate) fn outline(body: &[u8]) -> Outline<'_> {
-    let (mut count, mut has_events, mut request_id, mut result) = (0, false, None, None);
+    let (mut count, mut ends, mut has_events) = (0, None, false);
+    let (mut request_id, mut result) = (None, None);
     let end = scan(body, |part, _| match part {
         Part::Events => has_events = true,
-        Part::Event(_) => count += 1,
+        Part::Event { raw, .. } => {
+            count += 1;
+            ends = Some((ends.map_or(raw, |(first, _)| first), raw));
+        }
         Part::RequestId(raw) => request_id = text(raw),
         Part::Result(raw) => result = text(raw),
     });
     Outline {
         end,
         count,
+        ends,
         has_events,
         request_id,
         result,
@@ -44,8 +51,8 @@ pub(crate) fn outline(body: &[u8]) -> Outline<'_> {
 pub(crate) enum Part<'a> {
     /// The key `events`, before its elements.
     Events,
-    /// An element of `events`.
-    Event(&'a [u8]),
+    /// An element of `events`, and how deep its brackets go: 1 for an object of scalars.
+    Event { raw: &'a [u8], depth: usize },
     /// The value of `request_id`.
     RequestId(&'a [u8]),
     /// The value of `result`.
@@ -76,6 +83,7 @@ pub(crate) fn scan<'a>(body: &'a [u8], visit: impl FnMut(Part<'a>, usize)) -> En
         } else {
             0
         },
+        depth: 0,
         visit,
     };
     match scanner.object() {
@@ -87,6 +95,8 @@ pub(crate) fn scan<'a>(body: &'a [u8], visit: impl FnMut(Part<'a>, usize)) -> En
 struct Scanner<'a, V> {
     body: &'a [u8],
     at: usize,
+    /// Of the last value.
+    depth: usize,
     visit: V,
 }
 
@@ -138,8 +148,9 @@ impl<'a, V: FnMut(Part<'a>, usize)> Scanner<'a, V> {
             return Ok(());
         }
         loop {
-            let (at, event) = self.value()?;
-            (self.visit)(Part::Event(event), at);
+            let (at, raw) = self.value()?;
+            let depth = self.depth;
+            (self.visit)(Part::Event { raw, depth }, at);
             match self.peek()? {
                 b',' => self.at += 1,
                 b']' => {
@@ -155,6 +166,7 @@ impl<'a, V: FnMut(Part<'a>, usize)> Scanner<'a, V> {
     fn value(&mut self) -> Result<(usize, &'a [u8]), End> {
         let first = self.peek()?;
         let start = self.at;
+        self.depth = 0;
         match first {
             b'"' => self.string()?,
             b'{' | b'[' => self.nested()?,
@@ -189,7 +201,10 @@ impl<'a, V: FnMut(Part<'a>, usize)> Scanner<'a, V> {
                     self.string()?;
                     continue;
                 }
-                Some(b'{' | b'[') => depth += 1,
+                Some(b'{' | b'[') => {
+                    depth += 1;
+                    self.depth = self.depth.max(depth);
+                }
                 Some(b'}' | b']') => depth -= 1,
                 Some(_) => {}
             }

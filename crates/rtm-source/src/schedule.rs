@@ -9,13 +9,19 @@
 //! (1 + r)/N seconds apart, with r the usual round trip, which is exactly the rate at which N slots come back. A full
 //! page is polled again at the next such moment: sooner would only borrow the slot from the poll after it.
 //!
+//! **Doubt.** When a page of a ring is in doubt, the same stream of the other regions is polled next: some events are
+//! stored in two regions, and the copies of what was lost may be there, and overwritten soon. That changes the order and
+//! not the pace, and a ring that has waited for twice its even share goes first all the same.
+//!
 //! **Failures.** A ring that fails is left alone for a jittered, exponential backoff, and its share goes to the others.
 //! 429 holds every ring, because the budget is the App ID's.
 
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
+use crate::arrivals::Arrivals;
 use crate::limiter::REST;
+use crate::second_poller::{PageEnd, SecondPoller};
 use crate::{FetchError, FetchErrorKind, Page, Ring};
 
 /// No answer to [`Schedule::next`] is further away, so that a caller that misses a wake-up recovers.
@@ -43,6 +49,7 @@ pub struct Schedule {
     round_trip: Duration,
     /// When an event was last seen, or the schedule was first asked.
     busy_at: Option<Instant>,
+    second_poller: SecondPoller,
 }
 
 #[derive(Debug)]
@@ -56,6 +63,10 @@ struct RingState {
     failures: u32,
     /// Full pages in a row.
     full_pages: u32,
+    /// It may have copies of what another region's ring has just lost.
+    sought: bool,
+    arrivals: Arrivals,
+    page_end: PageEnd,
 }
 
 impl Schedule {
@@ -71,6 +82,9 @@ impl Schedule {
                 ready_at: None,
                 failures: 0,
                 full_pages: 0,
+                sought: false,
+                arrivals: Arrivals::default(),
+                page_end: PageEnd::default(),
             })
             .collect();
         Schedule {
@@ -82,6 +96,7 @@ impl Schedule {
             refusals: 0,
             round_trip: Duration::ZERO,
             busy_at: None,
+            second_poller: SecondPoller::default(),
         }
     }
 
@@ -127,13 +142,19 @@ impl Schedule {
                 },
             )
         };
+        let seeking = self.rings.iter().any(|state| state.sought);
+        let patience = 2 * self.share() * self.interval(now);
+        let first = |state: &RingState| {
+            let waited = state.started_at.map(|at| now.saturating_duration_since(at));
+            !seeking || state.sought || waited.is_none_or(|waited| waited >= patience)
+        };
         self.rings
             .iter()
             .filter(|state| {
                 !state.in_flight && state.ready_at.is_none_or(|ready_at| ready_at <= now)
             })
             // The first of equals, and rings that were never polled before all others.
-            .min_by_key(|state| urgency(state).map(Reverse))
+            .min_by_key(|state| (!first(state), urgency(state).map(Reverse)))
             .map(|state| &state.ring)
     }
 
@@ -149,6 +170,7 @@ impl Schedule {
         if let Some(state) = self.state(ring) {
             state.in_flight = true;
             state.started_at = Some(now);
+            state.sought = false;
         }
     }
 
@@ -158,16 +180,47 @@ impl Schedule {
             return Observed::default();
         };
         state.in_flight = false;
-        match *outcome {
-            Outcome::Page { count, full } => self.observe_page(ring, now, count, full),
+        if !matches!(outcome, Outcome::Page { .. }) {
+            state.page_end.forget();
+        }
+        let observed = match *outcome {
+            Outcome::Page { count, full, span } => self.observe_page(ring, now, count, full, span),
             Outcome::NotSent => self.back_off(ring, now, false, None),
-            Outcome::InDoubt { retry_after } => self.back_off(ring, now, false, retry_after),
+            Outcome::InDoubt { retry_after } => {
+                self.seek_copies(ring, now);
+                self.back_off(ring, now, false, retry_after)
+            }
+            Outcome::Refused { status: 429, .. } if rtm_planted::bug("source-429-ignored") => {
+                Observed::default()
+            }
             Outcome::Refused {
                 status: 429,
                 retry_after,
             } => self.hold(now, retry_after),
             // What is left is for people: credentials, App ID, URL.
             Outcome::Refused { retry_after, .. } => self.back_off(ring, now, true, retry_after),
+        };
+        Observed {
+            second_poller: self.second_poller.suspected(now),
+            ..observed
+        }
+    }
+
+    /// The rings of the same stream in other regions come next, even if the pace is an idle one.
+    fn seek_copies(&mut self, lost: &Ring, now: Instant) {
+        let mut found = false;
+        for state in &mut self.rings {
+            if state.ring.stream == lost.stream
+                && state.ring.region != lost.region
+                && !rtm_planted::bug("source-siblings-not-sought")
+            {
+                state.sought = true;
+                found = true;
+            }
+        }
+        if found {
+            let soon = now + self.full_pace();
+            self.paced_until = self.paced_until.min(Some(soon));
         }
     }
 
@@ -177,20 +230,35 @@ impl Schedule {
         self.round_trip
     }
 
-    fn observe_page(&mut self, ring: &Ring, now: Instant, count: usize, full: bool) -> Observed {
+    fn observe_page(
+        &mut self,
+        ring: &Ring,
+        now: Instant,
+        count: usize,
+        full: bool,
+        span: Option<(i64, i64)>,
+    ) -> Observed {
         self.refusals = 0;
         if count > 0 {
             self.busy_at = Some(now);
             // The end of an idle pace comes at once.
             self.paced_until = self.paced_until.min(Some(now + self.interval(now)));
         }
-        let Some(state) = self.state(ring) else {
+        let Some(state) = self.rings.iter_mut().find(|state| state.ring == *ring) else {
             return Observed::default();
         };
         state.failures = 0;
         state.ready_at = None;
         state.full_pages = if full { state.full_pages + 1 } else { 0 };
-        let overflow_suspected = state.full_pages >= 2;
+        if rtm_planted::bug("source-full-page-not-polled-again") {
+            state.full_pages = 0;
+        }
+        let polled_at = state.started_at.unwrap_or(now);
+        let lost = (state.arrivals).page(polled_at, count, span, state.full_pages);
+        (self.second_poller).page(now, &mut state.page_end, count, full, span);
+        let overflow = (state.full_pages >= 2).then_some(Overflow {
+            estimated_lost: lost,
+        });
         let took = state
             .started_at
             .map_or(Duration::ZERO, |at| now.duration_since(at));
@@ -202,7 +270,8 @@ impl Schedule {
             usual => (usual * 7 + took) / 8,
         };
         Observed {
-            overflow_suspected,
+            overflow_suspected: overflow.is_some(),
+            overflow,
             ..Observed::default()
         }
     }
@@ -233,6 +302,7 @@ impl Schedule {
     }
 
     fn hold(&mut self, now: Instant, retry_after: Option<Duration>) -> Observed {
+        self.second_poller.refused(now);
         let hold = self.backoff(self.refusals, self.options.backoff_max, retry_after);
         // Less than the limit's own window would be refused again.
         let hold = hold.max(REST);
@@ -266,10 +336,7 @@ impl Schedule {
 
     /// The time between two polls: as the slots come back, or slower when idle.
     fn interval(&self, now: Instant) -> Duration {
-        let slots = u32::try_from(self.options.requests_per_second)
-            .unwrap_or(u32::MAX)
-            .max(1);
-        let full_pace = (REST + self.round_trip) / slots;
+        let full_pace = self.full_pace();
         let quiet = self
             .busy_at
             .is_some_and(|at| now.duration_since(at) >= self.options.idle_after);
@@ -277,6 +344,14 @@ impl Schedule {
             Some(idle_interval) if quiet => full_pace.max(idle_interval / self.share()),
             _ => full_pace,
         }
+    }
+
+    /// The time between two polls as the slots come back.
+    fn full_pace(&self) -> Duration {
+        let slots = u32::try_from(self.options.requests_per_second)
+            .unwrap_or(u32::MAX)
+            .max(1);
+        (REST + self.round_trip) / slots
     }
 
     /// The number of rings that the budget is shared by.
@@ -307,6 +382,8 @@ pub enum Outcome {
         count: usize,
         /// Whether more are probably waiting.
         full: bool,
+        /// When the first and the last of them happened, by their `ms`, where both say.
+        span: Option<(i64, i64)>,
     },
     /// The request did not leave.
     NotSent,
@@ -332,6 +409,7 @@ impl Outcome {
             Ok(page) => Outcome::Page {
                 count: page.count,
                 full: page.is_full(),
+                span: page.first_ms.zip(page.last_ms),
             },
             Err(error) => match error.kind {
                 FetchErrorKind::NotSent => Outcome::NotSent,
@@ -358,6 +436,20 @@ pub struct Observed {
     pub alarm: bool,
     /// Two full pages in a row: the ring was full, and may have overwritten events.
     pub overflow_suspected: bool,
+    /// What is known of it; there exactly if `overflow_suspected`.
+    pub overflow: Option<Overflow>,
+    /// Someone else seems to read this App ID's events, by now. Stays true, whatever the outcome, until the signs are
+    /// gone: 429s that we did not cause, or pages that begin long after the one before ended.
+    pub second_poller: bool,
+}
+
+/// A ring that seems to have overwritten events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overflow {
+    /// How many were lost since this was last told, by the gap in the events' `ms` before this page, and before the
+    /// first of the full pages in a row. An estimate, and a lower bound if events came in the gap at least as fast as on
+    /// the slower side of it; 0 where it cannot be told, such as after the start.
+    pub estimated_lost: u64,
 }
 
 /// What a schedule goes by.

@@ -1,14 +1,17 @@
 //! What a response, or the lack of one, says about the events that were asked for.
 
+use std::io::Read;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
 use http::HeaderName;
 use http::header::{CONTENT_ENCODING, HeaderMap, RETRY_AFTER};
 use jiff::Timestamp;
 
 use crate::scan::{End, Outline, outline};
 use crate::{BoxError, FetchError, FetchErrorKind, Page, RequestIds, Ring};
+use crate::{certificate, decode};
 
 /// The longest `Retry-After` that is passed on. The schedule has a limit of its own, and a lower one.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3_600);
@@ -99,6 +102,9 @@ impl Verdict {
             300..=399 => Some(Verdict::refused("redirect")),
             400 | 404 | 413 | 415 => Some(Verdict::refused("refused")),
             // 408 and every 5xx too: a gateway that gives up may well have done so after the read.
+            _ if rtm_planted::bug("source-doubt-counted-as-refused") => {
+                Some(Verdict::refused("refused"))
+            }
             _ => Some(Verdict::in_doubt("status")),
         }
     }
@@ -121,6 +127,35 @@ impl Verdict {
 }
 
 impl Response {
+    /// Undoes a gzip encoding that nobody asked for, such as a proxy's that ignores `Accept-Encoding: identity`: else
+    /// none of the events would be found, and Agora has deleted them.
+    ///
+    /// Never makes more than `max_bytes`, and then the body counts as too large; of an encoding that is cut or damaged it
+    /// keeps what comes before. A body of which nothing can be read stays as it is, and so does any other encoding: the
+    /// bytes may be the only copy.
+    #[must_use]
+    pub fn unpacked(mut self, max_bytes: usize) -> Response {
+        let gzip = header(&self.headers, CONTENT_ENCODING.as_str())
+            .is_some_and(|encoding| matches!(&*encoding.to_lowercase(), "gzip" | "x-gzip"));
+        if !gzip {
+            return self;
+        }
+        let mut unpacked = Vec::new();
+        let mut decoder = MultiGzDecoder::new(&*self.body).take(max_bytes as u64 + 1);
+        // An error comes after what could be read before it, and whether that is a page its JSON tells.
+        let _ = decoder.read_to_end(&mut unpacked);
+        if unpacked.is_empty() {
+            return self;
+        }
+        if unpacked.len() > max_bytes {
+            unpacked.truncate(max_bytes);
+            self.ending = Ending::TooLarge;
+        }
+        self.headers.remove(CONTENT_ENCODING);
+        self.body = unpacked.into();
+        self
+    }
+
     /// What the response says about the events of `ring` that were asked for. `fetched_at` is when the last byte was
     /// here; a `Retry-After` that is a date counts from then.
     ///
@@ -161,13 +196,17 @@ impl Response {
             request_id: request_id.clone(),
             complete: outline.end == End::Complete,
             count: outline.count,
+            first_ms: outline.ends.and_then(|(first, _)| decode::ms(first)),
+            last_ms: outline.ends.and_then(|(_, last)| decode::ms(last)),
             body: body.clone(),
         };
         let Some(verdict) = verdict else {
             return Ok(page);
         };
         // With status 200 the bytes may be events in a form that we do not know, and the only copy.
-        let worth_keeping = page.count > 0 || (status == 200 && !body.is_empty());
+        let worth_keeping = !rtm_planted::bug("source-cut-body-thrown-away");
+        let worth_keeping =
+            worth_keeping && (page.count > 0 || (status == 200 && !body.is_empty()));
         let ids = RequestIds {
             request: request_id,
             resource: resource_id,
@@ -243,7 +282,8 @@ impl FetchError {
         } else {
             NoResponse::Reset
         };
-        FetchError::no_response(why, Some(error.without_url().into()))
+        let source = certificate::explain(error.without_url().into());
+        FetchError::no_response(why, Some(source))
     }
 }
 
@@ -256,7 +296,10 @@ fn header(headers: &HeaderMap, name: &str) -> Option<String> {
 }
 
 /// `Retry-After` in either form (RFC 9110, section 10.2.3), from `now`. What is neither is as good as missing.
-fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
+pub(crate) fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
+    if rtm_planted::bug("source-retry-after-ignored") {
+        return None;
+    }
     let after = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         // More digits than fit are a long time.
         Duration::from_secs(text.parse().unwrap_or(u64::MAX))
@@ -305,6 +348,8 @@ fn printable(text: &str, limit: usize) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
     use super::*;
 
     fn verdict(status: u16, body: &str, ending: &Ending) -> Option<(FetchErrorKind, &'static str)> {
@@ -419,6 +464,33 @@ mod tests {
             // The parser may or may not check the weekday; both are fine.
             if !text.contains("1993") || expected.is_some() {
                 assert_eq!(retry_after(text, now), expected, "{text}");
+            }
+        }
+    }
+
+    proptest! {
+        /// Holds: whatever it says, `Retry-After` never panics and never asks for more than an hour, and a number of
+        /// seconds and a date that far away ask for the same.
+        #[test]
+        fn retry_after_is_bounded(
+            text in prop_oneof![
+                any::<String>(),
+                "[-+]?[0-9]{0,40}(\\.[0-9]{1,3})?",
+                "(Mon|Tue|Wed|Thu|Fri|Sat|Sun), [0-9]{1,2} (Jan|Feb|Dec|Foo) [0-9]{1,5} [0-9]{2}:[0-9]{2}:[0-9]{2} (GMT|UTC)",
+            ],
+            now in -377_705_023_201i64..253_402_207_200,
+            seconds in 0..7_200u64,
+        ) {
+            let at = Timestamp::from_second(now).unwrap();
+            prop_assert!(retry_after(&text, at).is_none_or(|after| after <= MAX_RETRY_AFTER));
+            let asked = Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER));
+            prop_assert_eq!(retry_after(&seconds.to_string(), at), asked);
+            // Dates of HTTP end with the year 9999.
+            if let Ok(since) = u64::try_from(now)
+                && since + seconds < 253_402_300_800
+            {
+                let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(since + seconds));
+                prop_assert_eq!(retry_after(&date, at), asked);
             }
         }
     }

@@ -22,6 +22,10 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// Where a body is cut, as in [`rtm_source::SourceOptions::max_page_bytes`].
 const MAX_PAGE_BYTES: usize = 2 << 20;
 
+/// The most headers that the real client takes, and about the most bytes.
+const MAX_HEADERS: usize = 100;
+const MAX_HEADER_BYTES: usize = 400 << 10;
+
 /// How long after the deadline a request may still arrive: a closed connection's last packets, well within the grace
 /// that the limiter gives them.
 const STRAGGLES: Duration = Duration::from_secs(4);
@@ -221,11 +225,32 @@ impl SimulatedSource {
         }
         let cut = matches!(trip.fate, Fate::Cut | Fate::Stall)
             .then(|| (exchange.body().len() as f64 * trip.at) as usize);
-        let response = receive(exchange, cut, trip.fate == Fate::Stall);
+        let cut = cut.or((exchange.end() == WireEnd::Reset)
+            .then(|| (exchange.body().len() as f64 * trip.at) as usize));
+        // A real client refuses so many, and so long ones.
+        let (many, long) = exchange
+            .headers()
+            .fold((0, 0), |(many, long), (name, value)| {
+                (many + 1, long + name.len() + value.len())
+            });
+        if many > MAX_HEADERS || long > MAX_HEADER_BYTES {
+            return failed(NoResponse::Reset, "simulated: the headers are refused");
+        }
+        let (mut cut, mut stalls) = (cut, trip.fate == Fate::Stall);
+        if let Some(drip) = exchange.drip() {
+            let time = deadline.saturating_duration_since(Instant::now());
+            if drip > time && cut.is_none() {
+                let share = time.as_secs_f64() / drip.as_secs_f64();
+                (cut, stalls) = (Some((exchange.body().len() as f64 * share) as usize), true);
+            } else if cut.is_none() {
+                sleep(drip).await;
+            }
+        }
+        let response = receive(exchange, cut, stalls);
         if matches!(response.ending, Ending::TimedOut) {
             sleep_until(deadline).await;
         }
-        response.judge(ring, (self.wall)())
+        response.unpacked(MAX_PAGE_BYTES).judge(ring, (self.wall)())
     }
 
     fn path(&self, ring: &Ring) -> String {
@@ -272,7 +297,8 @@ fn receive(exchange: Exchange, cut: Option<usize>, stalls: bool) -> Response {
         (Some(_), _) if stalls => Ending::TimedOut,
         (Some(_), _) => Ending::Broken("simulated: reset in the body".into()),
         _ if got < length => Ending::TooLarge,
-        (None, WireEnd::Whole | WireEnd::Closed) => Ending::Closed,
+        (None, WireEnd::Stalled) => Ending::TimedOut,
+        (None, WireEnd::Whole | WireEnd::Closed | WireEnd::Reset) => Ending::Closed,
     };
     let response = Response {
         status: exchange.status().unwrap_or_default(),
@@ -323,6 +349,10 @@ mod tests {
             failed_result: 0.1,
             closed: 0.1,
             html: 0.1,
+            gzip: 0.1,
+            bomb: 0.05,
+            huge_bytes: 4 << 20,
+            headers: 0.05,
             ..Faults::default()
         }
     }

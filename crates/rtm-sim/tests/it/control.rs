@@ -108,3 +108,27 @@ async fn load_and_faults_can_be_changed() {
     assert_eq!(fetch(client.post(own("push")).body(push)).await.status, 404);
     assert_eq!(get(&client, &own("nothing")).await.status, 404);
 }
+
+/// Holds: credentials can be changed over HTTP; the old ones are refused from then on.
+#[tokio::test]
+async fn credentials_can_be_changed() {
+    let sim = start(quiet()).await;
+    let client = client();
+    let own = format!("http://{}/_sim/auth", sim.addr());
+    let set = async |app: &str| {
+        let body = format!(r#"{{"app_id":"{app}","auth":{{"agora":{{"token":"t2"}}}}}}"#);
+        fetch(client.put(&own).body(body)).await.status
+    };
+    let read = async |token: &str| {
+        let request = client.get(url(&sim, REGION, APP, "user"));
+        fetch(request.header("authorization", format!("agora token={token}")))
+            .await
+            .status
+    };
+    assert_eq!(read("t1").await, 200);
+    assert_eq!(set("nobody").await, 404);
+    assert_eq!(set(APP).await, 200);
+    assert_eq!((read("t1").await, read("t2").await), (401, 200));
+    assert_eq!(sim.stats().apps[0].unauthorized, 1);
+    sim.shutdown().await;
+}

@@ -378,3 +378,102 @@ async fn the_seed_decides_the_faults() {
     assert_eq!(first, statuses(11, true).await);
     assert_ne!(first, statuses(12, false).await);
 }
+
+/// Holds: a reset asks the client for nothing and may leave it anything, a stall and a drip give exactly what the ledger
+/// says, and what is packed is sent whole.
+#[tokio::test]
+async fn the_other_faults_are_in_the_ledger() {
+    let none = Faults::default;
+    let event = r#"{"user_id":"u","type":"Login","ms":1}"#;
+    for (name, faults) in [
+        (
+            "reset",
+            Faults {
+                reset: 1.0,
+                ..none()
+            },
+        ),
+        (
+            "stall",
+            Faults {
+                stall: 1.0,
+                ..none()
+            },
+        ),
+        (
+            "drip",
+            Faults {
+                drip: 1.0,
+                drip_ms: 300,
+                ..none()
+            },
+        ),
+        (
+            "gzip",
+            Faults {
+                gzip: 1.0,
+                ..none()
+            },
+        ),
+        (
+            "huge",
+            Faults {
+                huge: 1.0,
+                huge_bytes: 1 << 20,
+                ..none()
+            },
+        ),
+        (
+            "headers",
+            Faults {
+                headers: 1.0,
+                deletes: 1.0,
+                ..none()
+            },
+        ),
+    ] {
+        let sim = start(SimConfig { faults, ..quiet() }).await;
+        let client = client();
+        // What stalls, stalls until the client has had enough.
+        let impatient = reqwest::Client::builder()
+            .no_proxy()
+            .read_timeout(Duration::from_millis(200))
+            .build()
+            .unwrap();
+        let client = if name == "stall" { &impatient } else { &client };
+        for round in 0..6 {
+            sim.push(APP, REGION, Stream::User, &[event; 20]);
+            let started = std::time::Instant::now();
+            let got = get(client, &url(&sim, REGION, APP, "user")).await;
+            let page = sim.ledger().pages.swap_remove(round);
+            assert_eq!(page.events.len(), 20);
+            match (name, page.fate) {
+                ("reset", Fate::Cut { bytes_sent, .. }) => {
+                    assert!(page.finished_at_ms.is_none() && got.body.len() <= bytes_sent);
+                    assert!(!got.complete);
+                }
+                ("stall", Fate::Cut { bytes_sent, .. }) => {
+                    assert!(page.finished_at_ms.is_some() && !got.complete);
+                    assert_eq!(got.body.len(), bytes_sent);
+                }
+                ("drip", Fate::Whole) => {
+                    assert!(got.complete && got.events() == 20);
+                    assert!(started.elapsed() >= Duration::from_millis(250));
+                }
+                ("gzip", Fate::Whole) => {
+                    assert!(got.complete && got.body.starts_with(b"\x1f\x8b"));
+                    assert_eq!(got.headers["content-encoding"], "gzip");
+                }
+                ("huge", Fate::Whole) => {
+                    assert!(got.complete && got.body.len() > 1 << 20 && got.events() == 20);
+                    assert_eq!(carried(&page, &got.body), 20);
+                }
+                ("headers", Fate::Unsent) => assert!(got.body.is_empty()),
+                (name, fate) => panic!("{name}: {fate:?}"),
+            }
+        }
+        assert_eq!(sim.stats().apps[0].faults, 6);
+        conserved(&sim.ledger().pages, &sim.ledger().rings);
+        sim.shutdown().await;
+    }
+}

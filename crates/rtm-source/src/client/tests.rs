@@ -9,6 +9,9 @@ use std::thread::JoinHandle;
 use super::*;
 use crate::{FetchErrorKind, Limiter, Secret};
 
+mod losses;
+mod tls;
+
 const CANARY: &str = "canary-7Zqx";
 const PAGE: &str =
     r#"{"result":"success","request_id":"r1","events":[{"user_id":"a"},{"user_id":"b"}]}"#;
@@ -512,7 +515,9 @@ async fn a_body_longer_than_any_page_is_cut() {
     let page = error.partial.as_ref().unwrap();
     assert_eq!(page.body.len(), 100_000);
     assert_eq!(page.count, (100_000 - r#"{"events":["#.len() + 1) / 16);
-    assert_eq!(error.possibly_lost(), 0, "more than a page has been saved");
+    // More than a page has been saved, so that a page is not the most that there can be.
+    assert!(page.count > 2_000);
+    assert_eq!(error.possibly_lost(), 0);
 }
 
 #[tokio::test]
@@ -540,74 +545,6 @@ async fn a_refused_secret_is_read_again() {
             request.contains(&format!("agora token={token}\r\n")),
             "{request}"
         );
-    }
-}
-
-/// Certificates are verified, and names too; an extra CA adds to what is trusted.
-#[tokio::test]
-async fn tls_is_verified() {
-    let served = |names: Vec<String>| {
-        let certificate = rcgen::generate_simple_self_signed(names).unwrap();
-        let key =
-            rustls_pki_types::PrivateKeyDer::try_from(certificate.signing_key.serialize_der())
-                .unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.cert.der().clone()], key)
-            .unwrap();
-        (certificate.cert.pem(), Arc::new(config))
-    };
-    let dir = tempfile::tempdir().unwrap();
-    let ca = dir.path().join("ca.pem");
-    for (name, trusted, accepted) in [
-        ("127.0.0.1", true, true),
-        ("127.0.0.1", false, false),
-        ("127.0.0.2", true, false),
-    ] {
-        let (pem, config) = served(vec![name.to_owned()]);
-        std::fs::write(&ca, pem).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("https://{}", listener.local_addr().unwrap());
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
-                let mut stream = rustls::StreamOwned::new(connection, stream.unwrap());
-                while read_head(&mut stream).is_some_and(|head| {
-                    let answer = if head.starts_with("HEAD") {
-                        "HTTP/1.1 404 X\r\nContent-Length: 3\r\n\r\n".to_owned()
-                    } else {
-                        ok(PAGE)
-                    };
-                    stream.write_all(answer.as_bytes()).is_ok()
-                }) {}
-            }
-        });
-        let region = Region::new("tls", &url, false).unwrap();
-        let mut options = SourceOptions::new(
-            "app",
-            Auth::AgoraToken {
-                token: Secret::Inline(CANARY.into()),
-            },
-            vec![region.clone()],
-        );
-        options.extra_ca_file = trusted.then(|| ca.clone());
-        let source = Source::new(options).unwrap();
-        let connected = source.connect(&region).await;
-        let fetched = fetch(&source).await;
-        if accepted {
-            connected.unwrap();
-            assert_eq!(fetched.unwrap().body, PAGE);
-        } else {
-            assert_eq!(connected.unwrap_err().reason, "connect");
-            let error = fetched.unwrap_err();
-            assert_eq!(
-                (error.kind, error.reason),
-                (FetchErrorKind::NotSent, "connect")
-            );
-        }
     }
 }
 

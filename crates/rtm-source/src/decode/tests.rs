@@ -220,11 +220,10 @@ fn depth_costs_no_stack() {
             let decoded = decode(body.as_bytes());
             assert!(decoded.complete);
             assert!(decoded.events[0].is_err());
-            assert_eq!(decoded.events[1].as_ref().unwrap().user_id, "u");
-            assert_eq!(
-                decoded.events[2].as_ref().unwrap_err().reason,
-                "odd_user_id"
-            );
+            for deep in &decoded.events[1..] {
+                assert_eq!(deep.as_ref().unwrap_err().reason, "too_deep");
+            }
+            assert_eq!(ms(nested.as_bytes()), None);
             // Never closed.
             assert!(!decode(format!(r#"{{"events":[{}"#, open.repeat(levels)).as_bytes()).complete);
         };
@@ -233,6 +232,56 @@ fn depth_costs_no_stack() {
     };
     let small = std::thread::Builder::new().stack_size(128 * 1024);
     small.spawn(decoded).unwrap().join().unwrap();
+}
+
+/// Holds: what parsers and brokers elsewhere could not take is a reject with its bytes, and what they can is not.
+#[test]
+fn depth_and_ids_have_limits() {
+    let nested = |levels: usize| {
+        let (open, close) = ("[".repeat(levels - 1), "]".repeat(levels - 1));
+        only(&format!(r#"{{"user_id":"u","new":{open}{close}}}"#))
+    };
+    let deepest = nested(MAX_DEPTH).unwrap();
+    let enveloped = format!(r#"{{"event":{}}}"#, deepest.raw);
+    serde_json::from_str::<serde_json::Value>(&enveloped).unwrap();
+    assert_eq!(nested(MAX_DEPTH + 1).unwrap_err(), "too_deep");
+    // Brackets in strings are no depth.
+    let text = "[{".repeat(MAX_DEPTH);
+    assert!(only(&format!(r#"{{"user_id":"u","new":"{text}"}}"#)).is_ok());
+    for field in ["user_id", "group_id", "channel_id"] {
+        for (length, accepted) in [(MAX_ID, true), (MAX_ID + 1, false)] {
+            let id = "i".repeat(length);
+            let event = match field {
+                "user_id" => format!(r#"{{"user_id":"{id}"}}"#),
+                _ => format!(r#"{{"user_id":"u","{field}":"{id}"}}"#),
+            };
+            assert_eq!(only(&event).err(), (!accepted).then_some("id_too_long"));
+        }
+    }
+}
+
+/// Holds: a 64 MiB body is split in one pass, whatever it is full of, and no more is counted than comes out.
+#[test]
+fn a_huge_body_is_no_trouble() {
+    const MIB: usize = 1 << 20;
+    // The smaller ones would say the same at 64 MiB, later.
+    for (with, length, events) in [
+        (" ".repeat(MIB), 64 * MIB, 1),
+        ("[".repeat(MIB), 4 * MIB, 1),
+        (r#"\""#.repeat(MIB), 4 * MIB, 1),
+        (" ".repeat(MIB) + "7,", 4 * MIB, 5),
+    ] {
+        let mut body = br#"{"events":[{"user_id":"u"},"#.to_vec();
+        while body.len() < length {
+            body.extend_from_slice(with.as_bytes());
+        }
+        let decoded = decode(&body);
+        assert!(!decoded.complete);
+        assert_eq!(decoded.events.len(), events);
+        if length < 64 * MIB {
+            assert_eq!(count(&body), events);
+        }
+    }
 }
 
 #[test]
@@ -389,6 +438,29 @@ proptest! {
             for event in decoded.events.iter().flatten() {
                 prop_assert!(serde_json::from_str::<&RawValue>(event.raw).is_ok());
             }
+        }
+    }
+
+    /// Holds: a page's count, which the accounting of losses goes by, is the number of events that `decode` will yield,
+    /// for every body: hostile ones, cut anywhere, made of what a page is made of in any order.
+    #[test]
+    fn what_is_counted_is_what_comes_out(
+        parts in prop::collection::vec(prop::sample::select(vec![
+            "{", "}", "[", "]", ",", ":", "\"", "\\", "\"events\":[", "{\"user_id\":\"u\"}", "null", "1", "1e400", " ",
+            "\"events\"", "\"result\":\"success\"", "x", "\u{feff}", "\"\\u0065vents\":", "é",
+        ]), 0..60),
+        headed in any::<bool>(),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let body = if headed { r#"{"events":["# } else { "" }.to_owned() + &parts.concat();
+        for body in [body.as_bytes(), &body.as_bytes()[..cut.index(body.len() + 1)]] {
+            let decoded = decode(body);
+            prop_assert_eq!(decoded.events.len(), count(body));
+            let outline = crate::scan::outline(body);
+            prop_assert_eq!(outline.end == End::Complete, decoded.complete);
+            let ends = decoded.events.first().zip(decoded.events.last());
+            let ends = ends.map(|(first, last)| (raw(first).1, raw(last).1));
+            prop_assert_eq!(outline.ends, ends);
         }
     }
 }

@@ -13,14 +13,17 @@ use crate::{Region, Stream};
 const EMPTY: Outcome = Outcome::Page {
     count: 0,
     full: false,
+    span: None,
 };
 const SOME: Outcome = Outcome::Page {
     count: 7,
     full: false,
+    span: None,
 };
 const FULL: Outcome = Outcome::Page {
     count: 1000,
     full: true,
+    span: None,
 };
 const IN_DOUBT: Outcome = Outcome::InDoubt { retry_after: None };
 
@@ -273,6 +276,34 @@ fn two_full_pages_in_a_row_suggest_an_overflow() {
     assert!(!observe(0, FULL));
 }
 
+/// Holds: what the gap before the first full page cost is told with the second.
+#[test]
+fn an_overflow_tells_what_it_cost_at_least() {
+    let (rings, mut schedule) = schedule(1);
+    let start = Instant::now();
+    let mut poll = |at: u64, count, first, last| {
+        let page = Outcome::Page {
+            count,
+            full: count >= 1000,
+            span: Some((first, last)),
+        };
+        schedule.started(&rings[0], start + ms(at));
+        schedule.observe(&rings[0], start + ms(at), &page)
+    };
+    // One event a millisecond; then nobody polls for five seconds.
+    for at in (100..=1_000).step_by(100) {
+        let observed = poll(at, 100, at as i64 - 99, at as i64);
+        assert!(observed.overflow.is_none() && !observed.second_poller);
+    }
+    assert_eq!(poll(6_000, 1000, 4_001, 5_000).overflow, None);
+    let observed = poll(6_100, 1000, 5_001, 6_000);
+    assert!(observed.overflow_suspected);
+    let lost = observed.overflow.unwrap().estimated_lost;
+    assert!((2_990..=3_010).contains(&lost), "{lost}");
+    let none = Some(Overflow { estimated_lost: 0 });
+    assert_eq!(poll(6_200, 1000, 6_001, 6_100).overflow, none, "told once");
+}
+
 #[test]
 fn backoff_doubles_with_jitter_up_to_its_limit_and_ends_with_a_page() {
     let options = ScheduleOptions::default();
@@ -313,6 +344,76 @@ fn a_failing_ring_leaves_its_share_to_the_others() {
     let dead = polls.iter().filter(|(_, ring)| *ring == dead).count();
     assert!((6..20).contains(&dead), "{dead}");
     assert!(polls.len() > 290, "{}", polls.len());
+}
+
+/// Holds: after a page in doubt its siblings, and no others, come next, at the usual pace, once each.
+#[test]
+fn the_siblings_of_a_page_in_doubt_come_next() {
+    let mut world = World::new(8, ScheduleOptions::default());
+    world.run(Duration::from_secs(5), |_| (ms(5), SOME));
+    let lost = world.rings[2].clone();
+    let mut doubted = false;
+    let polls = world.run(Duration::from_secs(8), |ring| {
+        let doubt = *ring == lost && !doubted;
+        doubted |= doubt;
+        (ms(5), if doubt { IN_DOUBT } else { SOME })
+    });
+    let at = polls.iter().position(|(_, ring)| *ring == lost).unwrap();
+    let mut next: Vec<String> = polls[at + 1..at + 4]
+        .iter()
+        .map(|(_, ring)| ring.to_string())
+        .collect();
+    next.sort();
+    assert_eq!(next, ["r0/user", "r2/user", "r3/user"]);
+    assert!(
+        polls[at + 4..at + 7]
+            .iter()
+            .all(|(_, ring)| ring.stream == Stream::Channel)
+    );
+    let gaps = gaps(&polls, None);
+    assert!(gaps.iter().all(|gap| *gap > ms(90)), "{gaps:?}");
+}
+
+/// Holds: an idle pace does not keep the siblings waiting, and a single region has none.
+#[test]
+fn siblings_do_not_wait_for_an_idle_pace() {
+    let options = ScheduleOptions {
+        idle_interval: Some(Duration::from_secs(60)),
+        ..ScheduleOptions::default()
+    };
+    for (count, waits) in [(2, ms(20_000)), (4, ms(0))] {
+        let mut world = World::new(count, options.clone());
+        world.run(Duration::from_secs(120), |_| (ms(5), EMPTY));
+        let polls = world.run(Duration::from_secs(300), |_| (ms(5), IN_DOUBT));
+        let gap = polls[1].0 - polls[0].0;
+        assert!(gap >= waits && gap < waits + ms(20_000), "{count}: {gap:?}");
+        assert_eq!(polls[0].1.stream == polls[1].1.stream, count == 4);
+    }
+}
+
+/// Holds: doubt without end about one stream starves the other of none of its even share.
+#[test]
+fn doubt_without_end_starves_nobody() {
+    let options = ScheduleOptions {
+        backoff_min: ms(1),
+        backoff_max: ms(1),
+        ..ScheduleOptions::default()
+    };
+    let mut world = World::new(8, options);
+    world.run(Duration::from_secs(5), |_| (ms(5), SOME));
+    let polls = world.run(Duration::from_secs(60), |ring| match ring.stream {
+        Stream::User => (ms(5), IN_DOUBT),
+        Stream::Channel => (ms(5), SOME),
+    });
+    for ring in world
+        .rings
+        .iter()
+        .filter(|ring| ring.stream == Stream::Channel)
+    {
+        let worst = gaps(&polls, Some(ring)).into_iter().max().unwrap();
+        assert!(worst <= ms(800) * 5 / 2, "{ring} waits {worst:?}");
+    }
+    assert!(gaps(&polls, None).iter().all(|gap| *gap > ms(90)));
 }
 
 /// Credentials, App ID or URL: an alarm, slow retries, and never an end of them.
@@ -464,7 +565,11 @@ fn outcome() -> impl Strategy<Value = Outcome> {
     let retry_after = prop::option::of((0..100_000u64).prop_map(ms));
     prop_oneof![
         6 => Just(SOME),
-        3 => Just(FULL),
+        3 => (0..9_000i64, 0..100i64).prop_map(|(first, length)| Outcome::Page {
+            count: 1000,
+            full: true,
+            span: Some((first, first + length)),
+        }),
         3 => Just(EMPTY),
         1 => Just(Outcome::NotSent),
         1 => retry_after.clone().prop_map(|retry_after| Outcome::InDoubt { retry_after }),
