@@ -224,7 +224,11 @@ impl Replay {
             };
             replay.clean = false;
             let before = replay.segments.last().map(|before| before.number);
-            replay.seamless &= before.is_some_and(|before| before + 1 == number);
+            if before.is_none_or(|before| before + 1 != number) {
+                // The head that could have told is gone.
+                replay.seamless = false;
+                replay.torn.clear();
+            }
             match scan(storage, number, bytes, &mut |frame| {
                 replay.apply(&mut read, &frame);
             }) {
@@ -348,8 +352,14 @@ impl Replay {
     fn settle_torn(&mut self, unseen: bool) {
         let mut told = 0;
         for (id, place) in std::mem::take(&mut self.torn) {
+            // Not a torn copy of an entry that is still where it was.
+            let is_copy = |lane: &LaneRead| {
+                let mut entries = lane.entries.iter();
+                entries.any(|known| known.position == place.position)
+            };
             if let Some(lane) = self.lanes.get_mut(&id)
                 && place.position <= lane.appended.last
+                && !is_copy(lane)
             {
                 lane.entries.push(place);
                 told += 1;
