@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rtm_planted::bug;
 
 use crate::change::{self, Appended, Change, Cursor};
-use crate::frame::{Kind, VERSION, take};
+use crate::frame::{Kind, MAX_POSITION, VERSION, take};
 use crate::index::{Index, Place};
 use crate::scan::{Frame, Trust, read_version, scan};
 use crate::state::{LaneState, ReaderState, SegmentState, State};
@@ -291,7 +291,8 @@ impl Replay {
                     let Some(next) = take(&mut rest) else {
                         return segment.damaged += 1;
                     };
-                    self.next_position = self.next_position.max(u64::from_le_bytes(next));
+                    let next = u64::from_le_bytes(next).min(MAX_POSITION.0);
+                    self.next_position = self.next_position.max(next);
                 }
                 let Some(changes) = change::decode(rest) else {
                     return segment.damaged += 1;
