@@ -82,7 +82,8 @@ pub(crate) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
         let lane = lane.into_state();
         for place in lane.index.places() {
             let told = place.position <= lane.appended.last;
-            if !told || replay.unproven.contains(&(place.segment, place.offset)) {
+            let unproven = !told || replay.unproven.contains(&(place.segment, place.offset));
+            if unproven && !bug("journal-unproven-believed") {
                 live.push(place);
             }
             state.segments.entry(place.segment).or_default().add(place);
@@ -254,7 +255,7 @@ impl Replay {
     fn find_unproven(&mut self) {
         let mut vouched = false;
         for segment in self.segments.iter_mut().rev() {
-            if !vouched && !bug("journal-unproven-believed") {
+            if !vouched {
                 let places = segment.unproven.iter();
                 self.unproven
                     .extend(places.map(|place| (place.segment, place.offset)));
@@ -376,6 +377,8 @@ impl Replay {
                 && !is_copy(lane)
             {
                 lane.entries.push(place);
+                // Any other copy is better.
+                self.unproven.insert((place.segment, place.offset));
                 told += 1;
             }
         }
