@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "cli/journal.rs"]
+mod journal;
+
 use std::path::Path;
 
 use assert_cmd::Command;

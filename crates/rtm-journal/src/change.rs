@@ -14,7 +14,7 @@
 use bytes::Bytes;
 use rtm_planted::bug;
 
-use crate::frame::take;
+use crate::frame::{MAX_POSITION, take};
 use crate::{LaneName, Position, ReaderName};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,10 +121,10 @@ pub(crate) fn decode(mut body: &[u8]) -> Option<Vec<Change>> {
         changes.push(match take(rest)? {
             [1] => Change::Lane {
                 lane: LaneName::try_from(take_name(rest)?).ok()?,
-                floor: Position(u64::from_le_bytes(take(rest)?)),
+                floor: take_position(rest)?,
                 appended: Appended {
                     counts: u64::from_le_bytes(take(rest)?),
-                    last: Position(u64::from_le_bytes(take(rest)?)),
+                    last: take_position(rest)?,
                 },
                 mark: match take(rest)? {
                     [0] => None,
@@ -136,7 +136,7 @@ pub(crate) fn decode(mut body: &[u8]) -> Option<Vec<Change>> {
                 lane: LaneName::try_from(take_name(rest)?).ok()?,
                 reader: ReaderName::try_from(take_name(rest)?).ok()?,
                 cursor: Cursor {
-                    through: Position(u64::from_le_bytes(take(rest)?)),
+                    through: take_position(rest)?,
                     passed: u64::from_le_bytes(take(rest)?),
                     before: u64::from_le_bytes(take(rest)?),
                     tally: take_bytes(rest)?,
@@ -166,6 +166,12 @@ fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
 fn take_bytes(rest: &mut &[u8]) -> Option<Bytes> {
     let bytes = u16::from_le_bytes(take(rest)?);
     Some(Bytes::copy_from_slice(take_slice(rest, bytes.into())?))
+}
+
+/// One that can be counted on from: everything else was not written by us.
+fn take_position(rest: &mut &[u8]) -> Option<Position> {
+    let position = Position(u64::from_le_bytes(take(rest)?));
+    (position <= MAX_POSITION).then_some(position)
 }
 
 fn take_name<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
@@ -206,7 +212,7 @@ mod tests {
                 lane: lane.clone(),
                 reader: reader.clone(),
                 cursor: Cursor {
-                    through: Position(u64::MAX),
+                    through: MAX_POSITION,
                     passed: 5,
                     before: 6,
                     tally: Bytes::from(vec![8; crate::MAX_TALLY_BYTES]),

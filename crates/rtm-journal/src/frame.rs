@@ -52,6 +52,8 @@ pub(crate) const HEADER_BYTES: usize = 60;
 /// No body is longer. The longest is a head of [`crate::MAX_LANES`] lanes with everything at its limit, 17 MiB; an entry
 /// is stored as it is where compression does not make it smaller.
 pub(crate) const MAX_BODY_BYTES: usize = 2 * crate::MAX_ENTRY_BYTES;
+/// No position is larger: at a million entries a second that is enough for a hundred thousand years.
+pub(crate) const MAX_POSITION: Position = Position(1 << 62);
 pub(crate) const MAGIC: [u8; 4] = [0xa7, 0x4a, 0xf5, 0xc1];
 
 const PROLOGUE_MAGIC: &[u8; 8] = b"rtm-jrnl";
@@ -167,6 +169,7 @@ impl Header {
         // The CRC holds, so we wrote this; but nothing is allocated by a number that is not checked.
         let sane = header.body_bytes as usize <= MAX_BODY_BYTES
             && header.entry_bytes as usize <= crate::MAX_ENTRY_BYTES
+            && header.position <= MAX_POSITION
             && header.group <= offset;
         sane.then_some(header)
     }

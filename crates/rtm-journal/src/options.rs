@@ -19,6 +19,9 @@ pub const MAX_READERS: usize = 16;
 
 /// The least `max_bytes`: below it the heads of the segments are most of the journal.
 const LEAST_MAX_BYTES: u64 = 64 << 10;
+/// For each lane beyond two, for the same reason: a head takes about 1 KiB a lane with two readers, there are some twenty
+/// segments, and the heads are to stay below a sixteenth of it all.
+const LEAST_LANE_BYTES: u64 = 256 << 10;
 /// Segments are unlinked whole, so a journal of few segments frees its room in few large steps.
 const LEAST_SEGMENTS: u64 = 16;
 /// Offsets in a segment are 32 bits; a group may go past the end of one.
@@ -30,7 +33,8 @@ const MAX_ENTRIES: u64 = 1 << 20;
 /// How a journal is kept. `Options::default()` suits a bridge.
 #[derive(Clone)]
 pub struct Options {
-    /// The bound on the size of all segment files, in bytes. Default 4 GiB, at least 64 KiB. Entries never take it
+    /// The bound on the size of all segment files, in bytes. Default 4 GiB, at least 64 KiB, and 256 KiB for each lane
+    /// that is expected beyond two. Entries never take it
     /// past the bound; an eighth of it is kept for what is dead but not yet reclaimed.
     pub max_bytes: u64,
     /// The size in bytes at which a new segment is begun. Default 64 MiB; at most a sixteenth of `max_bytes` and 1 GiB,
@@ -88,10 +92,12 @@ impl Options {
     }
 
     pub(crate) fn limits(&self) -> Result<Limits, OpenError> {
-        if self.max_bytes < LEAST_MAX_BYTES {
+        let beyond = (self.lanes_expected as u64).saturating_sub(2);
+        let least = LEAST_MAX_BYTES.saturating_add(beyond.saturating_mul(LEAST_LANE_BYTES));
+        if self.max_bytes < least {
             return Err(OpenError::TooSmall {
                 max_bytes: self.max_bytes,
-                least: LEAST_MAX_BYTES,
+                least,
             });
         }
         let largest = (self.max_bytes / LEAST_SEGMENTS).min(MAX_SEGMENT_BYTES);
@@ -168,5 +174,11 @@ mod tests {
             ..Options::default()
         };
         assert!(matches!(tiny.limits(), Err(OpenError::TooSmall { .. })));
+        let crowded = Options {
+            max_bytes: 100 << 20,
+            lanes_expected: 1000,
+            ..Options::default()
+        };
+        assert!(matches!(crowded.limits(), Err(OpenError::TooSmall { .. })));
     }
 }

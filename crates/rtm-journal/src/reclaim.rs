@@ -34,7 +34,8 @@ impl Writer {
         let (released, dead) = {
             let mut state = shared.state();
             let released = state.release();
-            // The newest head is all that tells the lanes and cursors, so it stays.
+            // The newest head is all that tells the lanes and cursors, so it stays; and so does what is newer and perhaps
+            // durable too.
             let newest = state
                 .segments
                 .iter()
@@ -44,7 +45,7 @@ impl Writer {
             let dead = state
                 .segments
                 .iter()
-                .filter(|(number, segment)| is_dead(segment) && Some(**number) != newest);
+                .filter(|(number, segment)| is_dead(segment) && Some(**number) < newest);
             (
                 released,
                 dead.map(|(number, _)| *number).collect::<Vec<u32>>(),

@@ -1,5 +1,6 @@
 //! Opening: what the segments say, and the little that has to be put right.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use rtm_planted::bug;
 
 use crate::change::{self, Appended, Change, Cursor};
-use crate::frame::{Kind, VERSION, take};
+use crate::frame::{Kind, MAX_POSITION, VERSION, take};
 use crate::index::{Index, Place};
 use crate::scan::{Frame, Trust, read_version, scan};
 use crate::state::{LaneState, ReaderState, SegmentState, State};
@@ -64,22 +65,10 @@ pub(crate) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
             SegmentState {
                 bytes,
                 head_bytes: segment.head_bytes,
-                durable: segment.head_bytes > 0,
+                durable: segment.head_bytes > 0 && segment.proven,
                 ..SegmentState::default()
             },
         );
-    }
-    let mut unproven = BTreeSet::new();
-    for segment in replay.segments.iter().rev() {
-        if bug("journal-unproven-believed") {
-            break;
-        }
-        let places = segment.unproven.iter();
-        unproven.extend(places.map(|place| (place.segment, place.offset)));
-        // A segment's second group is written when its first is durable, and with it everything before.
-        if segment.last_group.is_some_and(|start| start > 0) {
-            break;
-        }
     }
     if let Some(newest) = replay.segments.last() {
         state.next_segment = newest.number.checked_add(1).ok_or(OpenError::Storage {
@@ -93,7 +82,8 @@ pub(crate) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
         let lane = lane.into_state();
         for place in lane.index.places() {
             let told = place.position <= lane.appended.last;
-            if !told || unproven.contains(&(place.segment, place.offset)) {
+            let unproven = !told || replay.unproven.contains(&(place.segment, place.offset));
+            if unproven && !bug("journal-unproven-believed") {
                 live.push(place);
             }
             state.segments.entry(place.segment).or_default().add(place);
@@ -138,6 +128,8 @@ pub(crate) struct Replay {
     pub(crate) clean: bool,
     /// Of the segments before, what might be torn.
     torn: Vec<(u32, Place)>,
+    /// The places of entries that nobody vouches for.
+    pub(crate) unproven: BTreeSet<(u32, u32)>,
     /// There was an intact head, and no number has been missing since: the next head tells nothing new of what was
     /// appended, unless something in between is lost.
     seamless: bool,
@@ -153,6 +145,8 @@ pub(crate) struct SegmentRead {
     /// Prologue and head; 0 where the head is damaged.
     pub(crate) head_bytes: u64,
     pub(crate) last_group: Option<u32>,
+    /// Its head had been durable.
+    pub(crate) proven: bool,
     /// Stretches in the last group that are no intact frames.
     pub(crate) torn: u64,
     /// They had been durable: the next segment's head knows of more entries.
@@ -184,7 +178,11 @@ impl Replay {
     /// Reads every segment. With `living` set another process may be at work, and segments may go while we read.
     pub(crate) fn read(storage: &dyn Storage, living: bool) -> Result<Replay, ReplayError> {
         let mut replay = Replay::read_all(storage, living)?;
-        replay.lanes.values_mut().for_each(LaneRead::settle);
+        let unproven = &replay.unproven;
+        replay
+            .lanes
+            .values_mut()
+            .for_each(|lane| lane.settle(unproven));
         Ok(replay)
     }
 
@@ -224,7 +222,11 @@ impl Replay {
             };
             replay.clean = false;
             let before = replay.segments.last().map(|before| before.number);
-            replay.seamless &= before.is_some_and(|before| before + 1 == number);
+            if before.is_none_or(|before| before + 1 != number) {
+                // The head that could have told is gone.
+                replay.seamless = false;
+                replay.torn.clear();
+            }
             match scan(storage, number, bytes, &mut |frame| {
                 replay.apply(&mut read, &frame);
             }) {
@@ -244,7 +246,23 @@ impl Replay {
                 }
             }
         }
+        replay.find_unproven();
         Ok(replay)
+    }
+
+    /// A segment's second group is written when its first is durable, and with it everything before. So what nobody
+    /// vouches for is in the last groups of the newest segments, back to the first that has a second group.
+    fn find_unproven(&mut self) {
+        let mut vouched = false;
+        for segment in self.segments.iter_mut().rev() {
+            if !vouched {
+                let places = segment.unproven.iter();
+                self.unproven
+                    .extend(places.map(|place| (place.segment, place.offset)));
+            }
+            vouched |= segment.last_group.is_some_and(|start| start > 0);
+            segment.proven = vouched;
+        }
     }
 
     fn apply(&mut self, segment: &mut SegmentRead, frame: &Frame) {
@@ -287,7 +305,8 @@ impl Replay {
                     let Some(next) = take(&mut rest) else {
                         return segment.damaged += 1;
                     };
-                    self.next_position = self.next_position.max(u64::from_le_bytes(next));
+                    let next = u64::from_le_bytes(next).min(MAX_POSITION.0);
+                    self.next_position = self.next_position.max(next);
                 }
                 let Some(changes) = change::decode(rest) else {
                     return segment.damaged += 1;
@@ -348,10 +367,18 @@ impl Replay {
     fn settle_torn(&mut self, unseen: bool) {
         let mut told = 0;
         for (id, place) in std::mem::take(&mut self.torn) {
+            // Not a torn copy of an entry that is still where it was.
+            let is_copy = |lane: &LaneRead| {
+                let mut entries = lane.entries.iter();
+                entries.any(|known| known.position == place.position)
+            };
             if let Some(lane) = self.lanes.get_mut(&id)
                 && place.position <= lane.appended.last
+                && !is_copy(lane)
             {
                 lane.entries.push(place);
+                // Any other copy is better.
+                self.unproven.insert((place.segment, place.offset));
                 told += 1;
             }
         }
@@ -386,22 +413,21 @@ impl LaneRead {
     }
 
     /// Lets go of what is dead.
-    fn settle(&mut self) {
+    fn settle(&mut self, unproven: &BTreeSet<(u32, u32)>) {
         let cursors = self.readers.values().map(|cursor| cursor.through);
         if let Some(slowest) = cursors.min() {
             self.floor = self.floor.max(slowest);
         }
         self.entries.retain(|place| place.position > self.floor);
-        self.sort();
+        self.sort(unproven);
     }
 
-    /// An entry may be there twice: in a segment whose sync failed, or copied forward. The later one had been synced.
-    pub(crate) fn sort(&mut self) {
+    /// An entry may be there twice: in a segment whose sync failed, or copied forward. The later one had been synced,
+    /// unless nobody vouches for it: then the earlier one, of a copy forward, is what there is for certain.
+    pub(crate) fn sort(&mut self, unproven: &BTreeSet<(u32, u32)>) {
         self.entries.sort_unstable_by_key(|place| {
-            (
-                place.position,
-                std::cmp::Reverse((place.segment, place.offset)),
-            )
+            let at = (place.segment, place.offset);
+            (place.position, unproven.contains(&at), Reverse(at))
         });
         if bug("journal-older-copy-kept") {
             self.entries

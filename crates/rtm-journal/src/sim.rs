@@ -8,12 +8,16 @@
 //! It also watches the journal's own rules, and panics where they are broken: a segment whose write or sync has failed
 //! is neither written nor synced again, and segments are appended to only by who created them.
 
+mod anything;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::Storage;
+
+pub use anything::open_anything;
 
 /// What a disk writes whole.
 const SECTOR_BYTES: usize = 512;

@@ -239,7 +239,7 @@ pub(crate) fn stored(dir: &Path, filter: &EntryFilter) -> Result<StoredEntries, 
         if asked.is_some_and(|asked| asked != id) {
             continue;
         }
-        lane.sort();
+        lane.sort(&replay.unproven);
         let wanted = lane.entries().iter().filter(|place| filter.wants(place));
         places.extend(wanted.map(|place| (id, *place)));
         let readers = lane.readers.iter();

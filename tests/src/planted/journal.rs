@@ -47,7 +47,7 @@ pub(super) const PLANTED: &[Planted] = &[
     planted(
         "journal-older-copy-kept",
         "8: of two copies the one that was synced counts",
-        "every_crash_in_short_histories",
+        "random_crashes_in_long_histories",
     ),
     planted(
         "journal-unproven-believed",

@@ -1,4 +1,8 @@
-//! `rtm-bridge journal stat`.
+//! `rtm-bridge journal`: what a journal holds, whether it is sound, and what to forget.
+
+mod dump;
+mod forget;
+mod verify;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -7,34 +11,62 @@ use bytesize::ByteSize;
 use rtm_journal::{Inspection, Journal, LaneInspection, ReaderInspection};
 
 use super::{ConfigArgs, refuse};
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum JournalCommand {
     /// Size, lanes, cursors and what waits; reads only, also while the bridge runs
     Stat(StatArgs),
+    /// Read and check everything that is stored, on a stopped bridge or a copy; exit code 1 when something is damaged
+    Verify(verify::VerifyArgs),
+    /// Print what is stored, one JSON document an entry, on a stopped bridge or a copy
+    Dump(dump::DumpArgs),
+    /// Forget a sink that has left the configuration, so that it holds no room back; on a stopped bridge
+    Forget(forget::ForgetArgs),
 }
 
+/// Where the journal is.
 #[derive(Debug, clap::Args)]
-pub(super) struct StatArgs {
+struct DirArgs {
     /// The journal's directory; without it, the configuration says
     #[arg(long, value_name = "DIRECTORY")]
     dir: Option<PathBuf>,
     #[command(flatten)]
     config: ConfigArgs,
+}
+
+impl DirArgs {
+    fn dir(&self) -> Result<PathBuf, ConfigError> {
+        match &self.dir {
+            Some(dir) => Ok(dir.clone()),
+            None => Ok(Config::load(&self.config.config)?.journal.dir),
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: rtm-bridge journal stat --dir /var/lib/rtm-bridge")]
+pub(super) struct StatArgs {
+    #[command(flatten)]
+    place: DirArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn journal(command: JournalCommand) -> anyhow::Result<ExitCode> {
-    let JournalCommand::Stat(args) = command;
-    let dir = match args.dir {
-        Some(dir) => dir,
-        None => match Config::load(&args.config.config) {
-            Ok(config) => config.journal.dir,
-            Err(error) => return Ok(refuse(&error)),
-        },
+    match command {
+        JournalCommand::Stat(args) => stat(&args),
+        JournalCommand::Verify(args) => verify::verify(&args),
+        JournalCommand::Dump(args) => dump::dump(&args),
+        JournalCommand::Forget(args) => forget::forget(&args),
+    }
+}
+
+fn stat(args: &StatArgs) -> anyhow::Result<ExitCode> {
+    let dir = match args.place.dir() {
+        Ok(dir) => dir,
+        Err(error) => return Ok(refuse(&error)),
     };
     let inspection = Journal::inspect(&dir)?;
     if args.json {
@@ -75,10 +107,11 @@ fn print(dir: &Path, found: &Inspection) {
     }
     for lane in &found.lanes {
         println!(
-            "  lane {}: {} entries pending, {}",
+            "  lane {}: {} entries pending, {}; {} events stored ever",
             lane.name,
             lane.entries,
-            ByteSize(lane.bytes)
+            ByteSize(lane.bytes),
+            lane.appended
         );
         for reader in &lane.readers {
             let age = reader
@@ -86,10 +119,12 @@ fn print(dir: &Path, found: &Inspection) {
                 .oldest_age
                 .map_or_else(String::new, |age| format!(", oldest {} s", age.as_secs()));
             println!(
-                "    {:<12} committed through {}, pending {} entries, {}{age}",
+                "    {:<12} committed through {}, {} events; pending {} entries, {} events, {}{age}",
                 reader.name,
                 reader.committed.0,
+                reader.passed,
                 reader.pending.entries,
+                reader.pending.count,
                 ByteSize(reader.pending.bytes)
             );
         }
@@ -104,6 +139,9 @@ fn json(found: &Inspection) -> serde_json::Value {
             "committed": reader.committed.0,
             "pending_entries": reader.pending.entries,
             "pending_bytes": reader.pending.bytes,
+            "pending_events": reader.pending.count,
+            "passed_events": reader.passed,
+            "missing_events": reader.missing,
             "oldest_pending_age_seconds": reader.pending.oldest_age.map(|age| age.as_secs_f64()),
         })
     };
@@ -112,6 +150,7 @@ fn json(found: &Inspection) -> serde_json::Value {
             "name": lane.name,
             "pending_entries": lane.entries,
             "pending_bytes": lane.bytes,
+            "appended_events": lane.appended,
             "readers": lane.readers.iter().map(reader).collect::<Vec<_>>(),
         })
     };

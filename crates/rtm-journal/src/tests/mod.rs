@@ -1,5 +1,6 @@
 //! Tests of the whole journal, on a disk that they own.
 
+mod anything;
 mod basics;
 mod counts;
 mod crashes;

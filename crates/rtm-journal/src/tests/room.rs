@@ -233,3 +233,42 @@ async fn a_lane_without_readers_keeps_everything() {
     }
     assert_eq!(drain(&mut reader(&a, "late")), appended);
 }
+
+/// Holds: a thousand lanes of two readers, with marks and tallies, make a head of about a kilobyte each, and all of it is
+/// there after a restart.
+#[tokio::test]
+async fn a_thousand_lanes_fit_into_a_head() {
+    let disk = TestDisk::new();
+    let thousand = || Options {
+        max_bytes: 512 << 20,
+        lanes_expected: 1000,
+        commit_interval: Duration::from_secs(3600),
+        ..options()
+    };
+    let journal = open_with(&disk, thousand());
+    let name = |lane: u32| format!("{lane:032x}");
+    let mut readers = Vec::new();
+    for number in 0..1000 {
+        let lane = lane(&journal, &name(number));
+        for name in ["kafka", "nats"] {
+            let mut reader = reader(&lane, name);
+            reader.commit_with(Position(0), &[7; 200]).unwrap();
+            readers.push(reader);
+        }
+    }
+    let last = lane(&journal, &name(999));
+    last.set_mark(Some(bytes::Bytes::from(vec![1; 64])))
+        .await
+        .unwrap();
+    journal.close().await.unwrap();
+    drop((readers, last, journal));
+    let before = disk.files().into_keys().max().unwrap();
+    let journal = open_with(&disk, thousand());
+    let head = disk.files()[&(before + 1)].len();
+    assert!((500_000..1_000_000).contains(&head), "{head} bytes");
+    assert_eq!(journal.stats().lanes.len(), 1000);
+    assert_eq!(
+        reader(&lane(&journal, &name(500)), "nats").tally(),
+        &[7; 200][..]
+    );
+}

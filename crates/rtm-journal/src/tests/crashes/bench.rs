@@ -275,12 +275,12 @@ impl Bench {
             self.lanes.push(lane);
             self.readers.push(readers);
         }
-        for lane in 0..LANES.len() {
+        for (lane, let_go) in let_go.into_iter().enumerate() {
             if self.readers[lane][0].is_none() {
                 // Not durable yet when the crash came: made again.
                 self.add_reader(lane, 0);
             }
-            self.examine_entries(lane, let_go[lane]);
+            self.examine_entries(lane, let_go);
         }
         self.known
             .lanes

@@ -1,0 +1,164 @@
+//! `rtm-bridge journal dump`.
+
+use std::fmt::Write as _;
+use std::io::{self, BufWriter, Write as _};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+use rtm_journal::{Entry, EntryFilter, Journal, LaneName, Position, StoredEntry};
+use serde_json::{Value, json};
+
+use super::DirArgs;
+use crate::commands::refuse;
+use crate::entry;
+
+/// Prints what is stored, also what every sink has confirmed and what is not reclaimed yet. Changes nothing.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+One line an entry, by position: lane (the App ID), position, epoch, time, count (its events), the sinks that have not
+confirmed it, the tags, and the body as it came from Agora, as text (body) or, where it is not UTF-8, in hexadecimal
+(body_hex). An entry that cannot be read has an error instead, and the exit code is 1.
+
+Example: rtm-bridge journal dump --dir /var/lib/rtm-bridge --since 2026-11-24T08:00:00Z | jq .tags.region")]
+pub(in crate::commands) struct DumpArgs {
+    #[command(flatten)]
+    place: DirArgs,
+    /// Of this lane only: an App ID
+    #[arg(long, value_name = "LANE")]
+    lane: Option<LaneName>,
+    /// From this position on
+    #[arg(long, value_name = "POSITION", default_value_t = 0)]
+    from: u64,
+    /// To this position, with it
+    #[arg(long, value_name = "POSITION", default_value_t = u64::MAX, hide_default_value = true)]
+    to: u64,
+    /// Stored at this time or later, such as 2026-11-24T08:00:00Z
+    #[arg(long, value_name = "TIME")]
+    since: Option<Timestamp>,
+    /// Stored before this time
+    #[arg(long, value_name = "TIME")]
+    before: Option<Timestamp>,
+}
+
+pub(super) fn dump(args: &DumpArgs) -> anyhow::Result<ExitCode> {
+    let dir = match args.place.dir() {
+        Ok(dir) => dir,
+        Err(error) => return Ok(refuse(&error)),
+    };
+    let filter = EntryFilter {
+        lane: args.lane.clone(),
+        positions: Position(args.from)..=Position(args.to),
+        since: args.since.map(system_time),
+        before: args.before.map(system_time),
+    };
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut unreadable = false;
+    for stored in Journal::stored(&dir, &filter)? {
+        unreadable |= stored.entry.is_err();
+        let line = terminal_safe(&line(&stored).to_string());
+        match writeln!(out, "{line}") {
+            // Whoever read it has had enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                return Ok(ExitCode::SUCCESS);
+            }
+            wrote => wrote?,
+        }
+    }
+    match out.flush() {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
+        flushed => flushed?,
+    }
+    Ok(if unreadable {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// The journal stamps whole milliseconds.
+fn system_time(at: Timestamp) -> SystemTime {
+    let ms = at.as_millisecond();
+    let distance = Duration::from_millis(ms.unsigned_abs());
+    if ms < 0 {
+        SystemTime::UNIX_EPOCH - distance
+    } else {
+        SystemTime::UNIX_EPOCH + distance
+    }
+}
+
+fn line(stored: &StoredEntry) -> Value {
+    let mut line = json!({
+        "lane": stored.lane,
+        "position": stored.position.0,
+        "time": Timestamp::try_from(stored.appended_at).map(|time| time.to_string()).ok(),
+        "count": stored.count,
+        "pending": stored.pending.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
+    });
+    match &stored.entry {
+        Ok(entry) => {
+            line["epoch"] = entry.epoch.to_string().into();
+            put_content(entry, &mut line);
+        }
+        Err(error) => line["error"] = crate::chain(error.as_ref()).into(),
+    }
+    line
+}
+
+fn put_content(entry: &Entry, line: &mut Value) {
+    let body = match entry::decode(&entry.bytes) {
+        Ok((tags, body)) => {
+            line["tags"] = serde_json::to_value(&tags).unwrap_or_default();
+            body
+        }
+        Err(error) => {
+            // Another version's: its bytes as they are.
+            line["error"] = crate::chain(&error).into();
+            entry.bytes.clone()
+        }
+    };
+    match std::str::from_utf8(&body) {
+        Ok(text) => line["body"] = text.into(),
+        Err(_) => line["body_hex"] = hex(&body).into(),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// The same JSON, with nothing in it that a terminal obeys or that changes the direction of text.
+fn terminal_safe(json: &str) -> String {
+    let unsafe_ = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    json.chars().fold(String::new(), |mut text, c| {
+        if unsafe_(c) {
+            // All of these are below 0x10000, so this is one escape, and they are only ever inside strings.
+            let _ = write!(text, "\\u{:04x}", u32::from(c));
+        } else {
+            text.push(c);
+        }
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_obeys_is_escaped_and_means_the_same() {
+        let hostile = "a\u{1b}[2J\u{7f}\u{9b}31m\u{202e}b\u{2066}\u{feff}\r\n\u{0}é\u{1f600}";
+        let json = json!({ "body": hostile }).to_string();
+        let safe = terminal_safe(&json);
+        assert!(safe.chars().all(|c| !c.is_control()), "{safe:?}");
+        assert!(!safe.contains('\u{202e}') && safe.contains("é\u{1f600}"));
+        let back: Value = serde_json::from_str(&safe).unwrap();
+        assert_eq!(back["body"], hostile);
+    }
+}

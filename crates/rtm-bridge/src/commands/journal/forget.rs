@@ -1,0 +1,137 @@
+//! `rtm-bridge journal forget`.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use rtm_journal::{Inspection, Journal, LaneName, Options, ReaderName};
+
+use super::DirArgs;
+use crate::commands::{refuse, runtime};
+use crate::config::Config;
+
+/// How long the journal may take to store it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Forgets how far a sink is: what it has not confirmed is no longer kept for it.
+///
+/// A sink or an App ID that leaves the configuration goes on holding back what it has not confirmed, until this. What
+/// the other sinks have not confirmed is kept. When an App ID's last sink is forgotten, all that is pending is kept, for
+/// a sink to come.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example: rtm-bridge journal forget --sink old-kafka --dir /var/lib/rtm-bridge"
+)]
+pub(in crate::commands) struct ForgetArgs {
+    /// The sink's name
+    #[arg(long, value_name = "NAME")]
+    sink: ReaderName,
+    /// Of this App ID only; without it, of all
+    #[arg(long, value_name = "ID")]
+    app: Option<LaneName>,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    place: DirArgs,
+}
+
+pub(super) fn forget(args: &ForgetArgs) -> anyhow::Result<ExitCode> {
+    let mut options = Options::default();
+    let dir = match &args.place.dir {
+        Some(dir) => dir.clone(),
+        None => match Config::load(&args.place.config.config) {
+            Ok(config) if is_configured(&config, args) => {
+                return Ok(refuse(&format!(
+                    "the sink {} is in the configuration: take it out first, or the next start makes it again",
+                    args.sink
+                )));
+            }
+            Ok(config) => {
+                options.max_bytes = config.journal.max_bytes;
+                options.min_free_bytes = config.journal.min_free_bytes;
+                config.journal.dir
+            }
+            Err(error) => return Ok(refuse(&error)),
+        },
+    };
+    let lanes = holding(&Journal::inspect(&dir)?, args);
+    if lanes.is_empty() {
+        return Ok(refuse(&format!(
+            "the journal in {} knows no sink {}{}",
+            dir.display(),
+            args.sink,
+            args.app
+                .as_ref()
+                .map_or_else(String::new, |app| format!(" of {app}"))
+        )));
+    }
+    for (lane, events) in &lanes {
+        println!(
+            "lane {lane}: {} has {events} events not confirmed",
+            args.sink
+        );
+    }
+    if !args.yes && !confirmed()? {
+        return Ok(refuse(&"nothing was changed; answer `yes`, or give --yes"));
+    }
+    let names = lanes.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    remove(&dir, options, &args.sink, &names)?;
+    println!("forgotten");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn is_configured(config: &Config, args: &ForgetArgs) -> bool {
+    let polled = |app: &LaneName| config.apps.iter().any(|known| known.app_id == app.as_str());
+    config.sinks.contains_key(args.sink.as_str()) && args.app.as_ref().is_none_or(polled)
+}
+
+/// The lanes that know the sink, each with the events that it has not confirmed.
+fn holding(found: &Inspection, args: &ForgetArgs) -> Vec<(LaneName, u64)> {
+    let lanes = found.lanes.iter().filter_map(|lane| {
+        let name: LaneName = lane.name.parse().ok()?;
+        let mut readers = lane.readers.iter();
+        let reader = readers.find(|reader| reader.name == args.sink.as_str())?;
+        Some((name, reader.pending.count))
+    });
+    lanes
+        .filter(|(lane, _)| args.app.as_ref().is_none_or(|app| app == lane))
+        .collect()
+}
+
+fn confirmed() -> io::Result<bool> {
+    if !io::stdin().is_terminal() {
+        return Ok(false);
+    }
+    print!("Forget it? Type yes: ");
+    io::stdout().flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(answer.trim() == "yes")
+}
+
+fn remove(
+    dir: &Path,
+    options: Options,
+    sink: &ReaderName,
+    lanes: &[LaneName],
+) -> anyhow::Result<()> {
+    // The error says so if the bridge runs.
+    let journal = Journal::open(dir, options)?;
+    runtime()?.block_on(async {
+        for name in lanes {
+            let lane = journal.lane(name)?;
+            tokio::time::timeout(PATIENCE, lane.remove_reader(sink))
+                .await
+                .context("the journal cannot be written; is the disk full?")?
+                .with_context(|| format!("forget {sink} of {name}"))?;
+        }
+        // After a crash the next start counts what may be lost: it must still see that there was one.
+        if !journal.unclean() {
+            journal.close().await?;
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,86 @@
+//! `rtm-bridge journal verify`.
+
+use std::process::ExitCode;
+
+use bytesize::ByteSize;
+use rtm_journal::{Damage, Journal, Verification};
+
+use super::DirArgs;
+use crate::commands::refuse;
+
+/// Checks every frame, and that every entry can be decompressed. Changes nothing.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Damage costs what it hit and nothing else: the bridge goes on, and counts what is lost. A torn end is what a crash
+leaves of the last write, which was never reported stored; it is no damage.
+
+Exit code: 0 sound, 1 damaged or not readable, 2 wrong usage.
+
+Example: rtm-bridge journal verify --dir /var/lib/rtm-bridge")]
+pub(in crate::commands) struct VerifyArgs {
+    #[command(flatten)]
+    place: DirArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn verify(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
+    let dir = match args.place.dir() {
+        Ok(dir) => dir,
+        Err(error) => return Ok(refuse(&error)),
+    };
+    let found = Journal::verify(&dir)?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&json(&found))?);
+    } else {
+        println!(
+            "{}: {} in {} segment(s), {} frames intact, {} of them entries",
+            dir.display(),
+            ByteSize(found.bytes),
+            found.segments,
+            found.frames,
+            found.entries
+        );
+        for stretch in &found.torn {
+            println!("  torn     {}", line(stretch));
+        }
+        for stretch in &found.damage {
+            println!("  DAMAGED  {}", line(stretch));
+        }
+        if found.damage.is_empty() {
+            println!("  no damage");
+        }
+    }
+    Ok(if found.damage.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn line(damage: &Damage) -> String {
+    format!(
+        "segment {} at {}, {} bytes: {}",
+        damage.segment, damage.offset, damage.bytes, damage.what
+    )
+}
+
+fn json(found: &Verification) -> serde_json::Value {
+    let stretch = |damage: &Damage| {
+        serde_json::json!({
+            "segment": damage.segment,
+            "offset": damage.offset,
+            "bytes": damage.bytes,
+            "what": damage.what,
+        })
+    };
+    serde_json::json!({
+        "segments": found.segments,
+        "bytes": found.bytes,
+        "frames": found.frames,
+        "entries": found.entries,
+        "damage": found.damage.iter().map(stretch).collect::<Vec<_>>(),
+        "torn": found.torn.iter().map(stretch).collect::<Vec<_>>(),
+    })
+}
