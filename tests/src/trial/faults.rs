@@ -132,6 +132,7 @@ impl Fault {
             Fault::DiskFull => {
                 rig.history.may_overwrite = true;
                 rig.history.disk_filled = true;
+                rig.history.disk_is_full = true;
                 rig.disk.as_ref().context("no disk of its own")?.fill()
             }
             Fault::WrongSecret => {
@@ -163,7 +164,13 @@ impl Fault {
                 Ok(())
             }
             Fault::Odd(_) => rig.load(load).await,
-            Fault::DiskFull => rig.disk.as_ref().map_or(Ok(()), |disk| disk.free()),
+            Fault::DiskFull => {
+                rig.history.disk_is_full = false;
+                match rig.disk.as_ref().map_or(Ok(()), |disk| disk.free()) {
+                    Ok(()) => rig.await_end().await,
+                    failed => failed,
+                }
+            }
             Fault::WrongSecret => rig.places.write_secret(true),
         };
         done.with_context(|| format!("{self} ends"))

@@ -63,6 +63,10 @@ pub(super) struct History {
     pub(super) unsent: bool,
     /// The journal had no room.
     pub(super) disk_filled: bool,
+    /// It has none now.
+    pub(super) disk_is_full: bool,
+    /// It was asked to end, and is still to be started again.
+    pub(super) ending: bool,
 }
 
 impl Rig<'_> {
@@ -244,12 +248,29 @@ impl Rig<'_> {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         // It may have ended after the first.
-        let status = match self.bridge.process.exited()? {
-            Some(status) => status,
-            None => self.bridge.process.terminate(SHUTDOWN).await?,
-        };
-        ensure!(status.success(), "the bridge ended with {status}");
-        self.start_again(Instant::now()).await;
+        if self.bridge.process.exited()?.is_none() {
+            self.bridge
+                .process
+                .signal(nix::sys::signal::Signal::SIGTERM)?;
+        }
+        self.history.ending = true;
+        // A bridge that holds what it cannot store does not end before it can; others must not wait for that here.
+        if self.history.disk_is_full {
+            self.history
+                .notes
+                .push("SIGTERM while the disk was full: ended once it was freed".to_owned());
+            return Ok(());
+        }
+        self.await_end().await
+    }
+
+    /// Waits for the end of a bridge that was asked to end, and starts it again.
+    pub(super) async fn await_end(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.history.ending) {
+            let status = self.bridge.process.wait(SHUTDOWN).await?;
+            ensure!(status.success(), "the bridge ended with {status}");
+            self.start_again(Instant::now()).await;
+        }
         Ok(())
     }
 
@@ -280,6 +301,7 @@ impl Rig<'_> {
     ///
     /// When it still does not start.
     pub async fn revive(&mut self) -> Result<()> {
+        self.await_end().await?;
         if self.bridge.process.exited()?.is_some() {
             let log = self.dir.path().join("bridge.log");
             self.bridge = Bridge::start(&self.places.config, &[], &log).await?;

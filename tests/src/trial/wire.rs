@@ -173,7 +173,6 @@ async fn relay(
     let (mut request, mut chunk) = (Vec::new(), vec![0; 64 << 10]);
     loop {
         let mut piece = [0; 4096];
-        let now = *weather.borrow();
         tokio::select! {
             read = from_client.read(&mut piece) => {
                 let length = read?;
@@ -185,6 +184,7 @@ async fn relay(
                 if request.starts_with(b"GET /redirected") {
                     shared.followed.fetch_add(1, Ordering::Relaxed);
                 }
+                let now = *weather.borrow();
                 if let Some((evil, share)) = now.evil
                     && shared.roll() < share
                 {
@@ -207,6 +207,7 @@ async fn relay(
             read = from_upstream.read(&mut chunk) => {
                 let length = read?;
                 ensure!(length > 0, "the simulator has hung up");
+                let now = *weather.borrow();
                 shared.delay(now).await;
                 to_client.write_all(&chunk[..length]).await?;
             }
