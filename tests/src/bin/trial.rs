@@ -78,6 +78,9 @@ struct Random {
     /// Two faults at once
     #[arg(long)]
     pairs: bool,
+    /// Says what the trials would do, and runs none
+    #[arg(long)]
+    plan: bool,
     /// Trials until so many hours have passed, whatever --trials says; goes on after a failure
     #[arg(long, value_name = "HOURS")]
     hours: Option<f64>,
@@ -100,6 +103,15 @@ fn main() -> Result<ExitCode> {
 }
 
 async fn run(trial: Trial) -> Result<bool> {
+    if let Trial::Random(random) = &trial
+        && random.plan
+    {
+        let first = random.first_seed();
+        for seed in first..first + random.trials {
+            println!("{}", Plan::draw(seed, random.pairs, Disk::possible()));
+        }
+        return Ok(true);
+    }
     let with_nats = !matches!(trial, Trial::Kafka(_));
     let brokers = &mut Brokers::start(with_nats).await?;
     match trial {
@@ -150,6 +162,12 @@ impl Load {
     }
 }
 
+impl Random {
+    fn first_seed(&self) -> u64 {
+        self.seed.unwrap_or_else(|| fastrand::u64(..1_000_000))
+    }
+}
+
 async fn steady(brokers: &mut Brokers, name: &str, load: Load, cpu: f64) -> Result<bool> {
     let ran = Box::pin(trial::steady(brokers, load.rate, load.time(60), 0.0)).await;
     // The bounds are for 2,000 events/s.
@@ -191,7 +209,7 @@ async fn randoms(brokers: &mut Brokers, random: &Random) -> Result<bool> {
         println!("no full disks: this process may not mount a tmpfs; kill -9 takes their place");
     }
     let began = Instant::now();
-    let first = random.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
+    let first = random.first_seed();
     let end = random
         .hours
         .map(|hours| began + Duration::from_secs_f64(hours * 3_600.0));

@@ -193,6 +193,37 @@ impl Places {
         Ok(audit.finish())
     }
 
+    /// Writes down what the sinks hold, one record a line: partition or subject, offset, key, payload.
+    pub(super) async fn save(&self, brokers: &Brokers, dir: &Path) -> Result<()> {
+        for (topic, _) in self.topics() {
+            let mut text = String::new();
+            for record in brokers.kafka.read_all(&topic).await? {
+                text += &format!(
+                    "{}\t{}\t{:?}\t{}\n",
+                    record.partition,
+                    record.offset,
+                    record.key,
+                    String::from_utf8_lossy(&record.payload)
+                );
+            }
+            let name = topic.trim_start_matches(&self.prefix);
+            std::fs::write(dir.join(format!("kafka{name}.txt")), text)?;
+        }
+        if let Some(nats) = &brokers.nats {
+            let mut text = String::new();
+            for record in nats.read_all(&self.prefix).await? {
+                text += &format!(
+                    "{}\t{}\t{}\n",
+                    record.subject,
+                    record.sequence,
+                    String::from_utf8_lossy(&record.payload)
+                );
+            }
+            std::fs::write(dir.join("nats.txt"), text)?;
+        }
+        Ok(())
+    }
+
     /// Removes topics and stream: a broker with those of fifty trials takes long to start again.
     pub(super) async fn remove(&self, brokers: &Brokers) -> Result<()> {
         let topics = self.topics().map(|(topic, _)| topic);

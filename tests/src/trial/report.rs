@@ -111,11 +111,13 @@ impl Rig<'_> {
                 &self.history.kills,
                 possibly_lost,
             ));
-            if ACCOUNTING_LANDED {
+            if ACCOUNTING_LANDED && !self.history.second_bridge {
                 broken.extend(accounting::equation(&metrics, APP, sink, findings)?);
             }
         }
-        broken.extend(rate_kept(&stats));
+        if !self.history.second_bridge {
+            broken.extend(rate_kept(&stats));
+        }
         broken.extend(overwriting_told(&stats, &self.history, &metrics)?);
         broken.extend(self.bounded(files, &metrics));
         if self.wire.as_ref().is_some_and(|wire| wire.followed() > 0) {
@@ -123,6 +125,8 @@ impl Rig<'_> {
         }
         if broken.is_empty() {
             self.places.remove(self.brokers).await?;
+        } else {
+            self.places.save(self.brokers, self.dir.path()).await?;
         }
         Ok(Report {
             kafka,

@@ -65,8 +65,10 @@ pub(super) struct History {
     pub(super) disk_filled: bool,
     /// It has none now.
     pub(super) disk_is_full: bool,
-    /// It was asked to end, and is still to be started again.
+    /// The bridge was asked to end, and is still to be started again.
     pub(super) ending: bool,
+    /// There was a second bridge: together they went over the limit, and each counted its own part.
+    pub(super) second_bridge: bool,
 }
 
 impl Rig<'_> {

@@ -48,8 +48,8 @@ async fn a_paused_kafka_delays_nobody_and_loses_nothing() {
 }
 
 /// Holds: random faults, and pairs of them, break no promise; killed at any time, the bridge loses at most the pages
-/// that were under way, and counts them. The seeds are fixed: together they kill the bridge, end it twice over, pause
-/// and kill both brokers, fill the disk, cut and refuse responses and delay the network. One set of brokers for all.
+/// that were under way, and counts them. The seeds are fixed: together they kill the bridge, pause Kafka, kill
+/// NATS, fill the disk, cut responses and delay the network. One set of brokers for all.
 #[tokio::test(flavor = "multi_thread")]
 async fn random_faults_break_no_promise() {
     let disks = Disk::possible();
@@ -93,4 +93,4 @@ async fn random_faults_break_no_promise() {
 }
 
 /// Seeds, and whether they are of pairs.
-const QUICK: [(u64, bool); 3] = [(1, true), (2, true), (3, true)];
+const QUICK: [(u64, bool); 3] = [(20, true), (36, true), (39, true)];
