@@ -120,6 +120,12 @@ impl Rig<'_> {
         }
         broken.extend(overwriting_told(&stats, &self.history, &metrics)?);
         broken.extend(self.bounded(files, &metrics));
+        let log = std::fs::read_to_string(self.dir.path().join("bridge.log"))?;
+        for (place, text) in [("the log", &log), ("the metrics", &metrics_text)] {
+            if tells_secret(text) {
+                broken.push(format!("the secret stands in {place}"));
+            }
+        }
         if self.wire.as_ref().is_some_and(|wire| wire.followed() > 0) {
             broken.push("a redirect was followed".to_owned());
         }
@@ -236,6 +242,12 @@ fn rate_kept(stats: &SimStats) -> Vec<String> {
         }
     }
     broken
+}
+
+/// Whether a text holds the secret, plain or as it is sent.
+fn tells_secret(text: &str) -> bool {
+    // base64 of `demo-key:demo-secret`.
+    text.contains("demo-secret") || text.contains("ZGVtby1rZXk6ZGVtby1zZWNyZXQ")
 }
 
 /// Rings run over only where polling was kept from happening, and then the bridge says so.
@@ -386,12 +398,15 @@ impl fmt::Display for Report {
             "a new event, at the end {:.2} s to every sink",
             self.live.as_secs_f64()
         )?;
-        writeln!(
-            f,
-            "CPU                     {:.2} s, {:.1} s per million events",
-            self.cpu_seconds,
-            self.cpu_per_million()
-        )?;
+        // The figures are of the last process, the events of all.
+        if self.restarts.is_empty() {
+            writeln!(
+                f,
+                "CPU                     {:.2} s, {:.1} s per million events",
+                self.cpu_seconds,
+                self.cpu_per_million()
+            )?;
+        }
         for note in &self.notes {
             writeln!(f, "note: {note}")?;
         }

@@ -154,3 +154,13 @@ fn overwriting_is_told() {
         (1, 0)
     );
 }
+
+/// Holds: the secret is found in the forms in which it is written and sent.
+#[test]
+fn a_secret_is_found() {
+    use base64::Engine as _;
+    let sent = base64::engine::general_purpose::STANDARD.encode("demo-key:demo-secret");
+    assert!(tells_secret(&format!("Authorization: Basic {sent}")));
+    assert!(tells_secret("secret=demo-secret"));
+    assert!(!tells_secret("secret=[REDACTED]"));
+}
