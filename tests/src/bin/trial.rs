@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use rtm_tests::trial::shows::{self, Outage};
 use rtm_tests::trial::{self, Brokers, Disk, Plan, Report};
 
@@ -48,7 +48,13 @@ enum Trial {
         load: Load,
     },
     /// Kafka paused, NATS killed, each with the bridge killed in the middle; a disk that fills and is freed
-    Outage(Load),
+    Outage {
+        /// Only this one [default: all of them]
+        #[arg(long)]
+        only: Option<Outage>,
+        #[command(flatten)]
+        load: Load,
+    },
     /// 2 % cut bodies, 2 % 5xx, 1 % 429, 1 % odd events
     Hostile(Load),
     /// A body bomb, a slow drip and 64 MiB, with a bound on memory
@@ -131,9 +137,9 @@ async fn run(trial: Trial) -> Result<bool> {
         Trial::Kills { count, seed, load } => {
             Box::pin(kills(brokers, "kills", load, count, seed)).await
         }
-        Trial::Outage(load) => {
+        Trial::Outage { only, load } => {
             let mut kept = true;
-            for what in [Outage::KafkaPaused, Outage::NatsKilled, Outage::DiskFull] {
+            for what in only.map_or_else(|| Outage::value_variants().to_vec(), |one| vec![one]) {
                 let name = format!("outage, {what:?}");
                 let time = load.time(60);
                 let ran = Box::pin(shows::outage(brokers, what, load.rate, time)).await;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use fastrand::Rng;
 use rtm_sim::{Load, Pattern};
 
@@ -89,13 +89,7 @@ impl Plan {
     ///
     /// When it cannot be run to its end: a fault cannot be made, or not everything arrives.
     pub async fn run(&self, brokers: &mut Brokers) -> Result<Report> {
-        let rig = Box::pin(Rig::start(brokers, &self.setup)).await?;
-        let dir = rig.dir().to_path_buf();
-        let ran = Box::pin(self.run_on(rig)).await;
-        ran.with_context(|| format!("the trial in {}", dir.display()))
-    }
-
-    async fn run_on(&self, mut rig: Rig<'_>) -> Result<Report> {
+        let mut rig = Box::pin(Rig::start(brokers, &self.setup)).await?;
         rig.load(&self.load).await?;
         let began = Instant::now();
         let mut moments: Vec<(Duration, bool, &Fault)> = Vec::new();

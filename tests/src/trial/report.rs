@@ -73,12 +73,11 @@ impl Rig<'_> {
     ///
     /// When not everything arrives, the bridge does not end well, or something cannot be read. The trial's files stay.
     pub async fn finish(mut self) -> Result<Report> {
-        let dir = self.dir.path().to_path_buf();
-        let finished = Box::pin(self.finish_in()).await;
-        if let (Some(disk), true) = (&self.disk, !finished.as_ref().is_ok_and(Report::kept)) {
-            disk.save(&dir.join("journal-as-it-was"))?;
-        }
-        finished.with_context(|| format!("the quiet phase of the trial in {}", dir.display()))
+        let report = Box::pin(self.finish_in())
+            .await
+            .context("the quiet phase")?;
+        self.finished = report.kept();
+        Ok(report)
     }
 
     async fn finish_in(&mut self) -> Result<Report> {

@@ -45,6 +45,8 @@ pub struct Rig<'b> {
     pub(super) http: reqwest::Client,
     /// At the start: open files and series of `/metrics`.
     pub(super) bounds: (usize, usize),
+    /// Whether the trial has come to its end, so that its report tells of its files.
+    pub(super) finished: bool,
 }
 
 /// What happened to the bridge, and what the faults of the trial excuse.
@@ -125,6 +127,7 @@ impl Rig<'_> {
             dir,
             http: http_client()?,
             bounds: (0, 0),
+            finished: false,
         };
         rig.polling().await?;
         rig.bounds = (
@@ -423,6 +426,21 @@ impl Rig<'_> {
         let config: PathBuf = dir.join("second.toml");
         std::fs::write(&config, text)?;
         Bridge::start(&config, &[], &dir.join("second-bridge.log")).await
+    }
+}
+
+impl Drop for Rig<'_> {
+    /// The files of a trial that came to no end are what there is to know of it; those on a disk of its own would go.
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        if let Some(disk) = &self.disk
+            && let Err(error) = disk.save(&self.dir.path().join("journal-as-it-was"))
+        {
+            eprintln!("trial: the journal is not saved: {error:#}");
+        }
+        eprintln!("trial: the files are in {}", self.dir.path().display());
     }
 }
 

@@ -13,14 +13,16 @@ use super::wire::{Evil, Weather};
 use crate::wait_for;
 
 /// What is out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Outage {
     /// Kafka is paused, and the bridge killed in the middle.
     KafkaPaused,
     /// NATS is killed, and so is the bridge in the middle.
     NatsKilled,
-    /// The journal's disk is full.
+    /// The journal's disk is full, and the bridge leaves a part of it alone, as it does unless told otherwise.
     DiskFull,
+    /// The same with `min_free_bytes = 0`: the bridge finds the disk full only when a write fails.
+    DiskFullUnguarded,
 }
 
 /// Within which a bridge that was killed is started again.
@@ -48,10 +50,17 @@ pub async fn outage(
     rate: f64,
     time: Duration,
 ) -> Result<Report> {
-    let disk = (what == Outage::DiskFull).then_some(DiskSetup {
-        mib: 256,
-        min_free_mib: 0,
-    });
+    let disk = |min_free_mib| {
+        Some(DiskSetup {
+            mib: 256,
+            min_free_mib,
+        })
+    };
+    let disk = match what {
+        Outage::DiskFull => disk(8),
+        Outage::DiskFullUnguarded => disk(0),
+        Outage::KafkaPaused | Outage::NatsKilled => None,
+    };
     let setup = Setup {
         disk,
         ..Setup::default()
@@ -62,7 +71,9 @@ pub async fn outage(
     let (broker, sink) = match what {
         Outage::KafkaPaused => (Broker::Kafka, "kafka"),
         Outage::NatsKilled => (Broker::Nats, "nats"),
-        Outage::DiskFull => return Box::pin(disk_full(rig, time)).await,
+        Outage::DiskFull | Outage::DiskFullUnguarded => {
+            return Box::pin(disk_full(rig, time)).await;
+        }
     };
     match what {
         Outage::KafkaPaused => rig.brokers.pause(broker).await?,
