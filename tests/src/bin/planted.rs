@@ -71,6 +71,35 @@ struct Runner {
     limit: Duration,
 }
 
+/// A program of tests, as cargo built it.
+#[derive(Debug, PartialEq, Eq)]
+struct TestProgram {
+    package: String,
+    dir: PathBuf,
+    path: PathBuf,
+}
+
+/// The program of tests that one of cargo's messages tells of, if it does.
+fn test_program(message: &str) -> Option<TestProgram> {
+    let message: serde_json::Value = serde_json::from_str(message).ok()?;
+    if message["profile"]["test"] != true {
+        return None;
+    }
+    // `path+file:///dir#name@version`, or without the name where the directory has it.
+    let (dir, rest) = message["package_id"].as_str()?.rsplit_once('#')?;
+    let package = match rest.split_once('@') {
+        Some((name, _)) => name,
+        None => dir.rsplit('/').next()?,
+    };
+    Some(TestProgram {
+        package: package.to_owned(),
+        dir: PathBuf::from(message["manifest_path"].as_str()?)
+            .parent()?
+            .to_path_buf(),
+        path: message["executable"].as_str()?.into(),
+    })
+}
+
 /// A bug and what came of it.
 struct Row {
     name: &'static str,
@@ -98,10 +127,8 @@ enum Verdict {
 
 impl Runner {
     fn run(&self, bugs: &[&'static Planted]) -> Result<Vec<Row>> {
-        let packages: BTreeSet<&str> = bugs.iter().map(|bug| bug.package).collect();
-        for package in &packages {
-            self.build(package)?;
-        }
+        println!("building all tests, with bugs to select");
+        let tests = self.build()?;
         // Several bugs may be for one test: without a bug it is run once.
         let mut sound: BTreeMap<(&str, &str), Verdict> = BTreeMap::new();
         let mut rows = Vec::new();
@@ -110,13 +137,13 @@ impl Runner {
             let without = match sound.get(&key) {
                 Some(known) => known.clone(),
                 None => {
-                    let verdict = self.test(bug, false)?;
+                    let verdict = self.test(&tests, bug, false)?;
                     sound.insert(key, verdict.clone());
                     verdict
                 }
             };
             let with = match without {
-                Verdict::Passed(_) => Some(self.test(bug, true)?),
+                Verdict::Passed(_) => Some(self.test(&tests, bug, true)?),
                 _ => None,
             };
             let row = Row {
@@ -131,54 +158,67 @@ impl Runner {
         Ok(rows)
     }
 
-    /// Builds a package's tests with bugs to select, and for the tests of the whole bridge the bridge.
-    fn build(&self, package: &str) -> Result<()> {
-        println!("building the tests of {package}");
-        let mut builds = vec![vec!["test", "--no-run", "--tests", "-p", package]];
-        if package == "rtm-tests" {
-            builds.push(vec!["build", "-p", "rtm-bridge"]);
-        }
-        for arguments in builds {
-            let status = self.cargo(&arguments).arg("--quiet").status()?;
-            ensure!(status.success(), "cannot build {package}: {status}");
-        }
-        Ok(())
+    /// Builds the whole workspace, and with it the bridge that the tests start: a part of it would be built with other
+    /// features of its dependencies, and so nearly all of them again. Gives each package's test programs.
+    fn build(&self) -> Result<Vec<TestProgram>> {
+        let output = Command::new(&self.cargo)
+            .args(["test", "--no-run", "--tests", "--workspace", "--locked"])
+            .args(["--features", "rtm-planted/on", "--message-format=json"])
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .output()
+            .context("start cargo")?;
+        ensure!(output.status.success(), "cannot build: {}", output.status);
+        let text = String::from_utf8_lossy(&output.stdout);
+        let tests: Vec<TestProgram> = text.lines().filter_map(test_program).collect();
+        ensure!(!tests.is_empty(), "cargo built no tests");
+        Ok(tests)
     }
 
-    fn cargo(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.cargo);
-        command
-            .args(arguments)
-            .args(["--locked", "--features", "rtm-planted/on"])
-            .env_remove(rtm_planted::VARIABLE)
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn test(&self, bug: &Planted, with: bool) -> Result<Verdict> {
-        let mut output = tempfile::tempfile()?;
-        let arguments = ["test", "--tests", "--no-fail-fast", "-p", bug.package];
-        let mut command = self.cargo(&arguments);
-        if with {
-            command.env(rtm_planted::VARIABLE, bug.name);
+    /// Runs those of the bug's tests that its filter matches, one program after the other.
+    fn test(&self, tests: &[TestProgram], bug: &Planted, with: bool) -> Result<Verdict> {
+        let mut passed = 0;
+        for test in tests.iter().filter(|test| test.package == bug.package) {
+            let mut output = tempfile::tempfile()?;
+            let mut command = Command::new(&test.path);
+            command
+                .arg(bug.tests)
+                .current_dir(&test.dir)
+                .env("CARGO_MANIFEST_DIR", &test.dir)
+                .env_remove(rtm_planted::VARIABLE)
+                .stdin(Stdio::null())
+                .stdout(output.try_clone()?)
+                .stderr(output.try_clone()?);
+            if with {
+                command.env(rtm_planted::VARIABLE, bug.name);
+            }
+            let ended = self.limited(command)?;
+            let text = read(&mut output)?;
+            match judge(&text, ended) {
+                Verdict::Passed(tests) => passed += tests,
+                Verdict::NoTest => {}
+                verdict => {
+                    if !with {
+                        println!("{text}");
+                    }
+                    return Ok(verdict);
+                }
+            }
         }
-        command
-            .arg(bug.tests)
-            .stdout(output.try_clone()?)
-            .stderr(output.try_clone()?);
-        let ended = self.limited(command)?;
-        let text = read(&mut output)?;
-        let verdict = judge(&text, ended);
-        if !with && !matches!(verdict, Verdict::Passed(_)) {
-            println!("{text}");
-        }
-        Ok(verdict)
+        Ok(if passed > 0 {
+            Verdict::Passed(passed)
+        } else {
+            Verdict::NoTest
+        })
     }
 
     /// Waits for `command` up to the limit, and then ends it and all that it started; nothing says that it was ended.
     fn limited(&self, mut command: Command) -> Result<Option<ExitStatus>> {
         let end = Instant::now() + self.limit;
-        let mut child = command.process_group(0).spawn().context("start cargo")?;
+        let mut child = command
+            .process_group(0)
+            .spawn()
+            .context("start the tests")?;
         loop {
             if let Some(status) = child.try_wait()? {
                 return Ok(Some(status));
@@ -201,7 +241,7 @@ fn read(output: &mut File) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// What the output of `cargo test` says. `ended` is nothing where it was stopped.
+/// What the output of a program of tests says. `ended` is nothing where it was stopped.
 fn judge(output: &str, ended: Option<ExitStatus>) -> Verdict {
     let (mut passed, mut failed, mut slow) = (0, Vec::new(), Vec::new());
     for line in output.lines() {
@@ -225,13 +265,10 @@ fn judge(output: &str, ended: Option<ExitStatus>) -> Verdict {
     };
     match (failed.is_empty(), status.success()) {
         (false, _) => Verdict::Failed(failed),
-        (true, false) => Verdict::Died(
-            output
-                .lines()
-                .rfind(|line| line.contains("signal") || line.starts_with("error"))
-                .unwrap_or("without a word")
-                .to_owned(),
-        ),
+        (true, false) => {
+            let last = output.lines().rfind(|line| !line.trim().is_empty());
+            Verdict::Died(format!("{status}, {}", last.unwrap_or_default()))
+        }
         (true, true) if passed == 0 => Verdict::NoTest,
         (true, true) => Verdict::Passed(passed),
     }
@@ -305,13 +342,24 @@ mod tests {
         bug("caught-too", "shared"),
     ];
 
-    /// Says what `cargo test` would, and notes how it was called.
+    /// Says what cargo would, and notes that it was called.
     const CARGO: &str = r#"#!/bin/sh
+echo "$@" >>"$0.calls"
+dir=${0%/*}
+echo '{"reason":"compiler-artifact","package_id":"path+file:///x/p#1.0.0","profile":{"test":false},"executable":null}'
+for name in first second; do
+    echo '{"reason":"compiler-artifact","package_id":"path+file:///x/p#1.0.0","manifest_path":"'"$dir"'/Cargo.toml","profile":{"test":true},"executable":"'"$dir/$name"'"}'
+done
+"#;
+
+    /// A program of tests that the filters of [`BUGS`] match nothing of.
+    const FIRST: &str = "#!/bin/sh\necho running 0 tests\n";
+
+    /// Says what a program of tests would, and notes how it was called.
+    const SECOND: &str = r#"#!/bin/sh
 echo "$@ with ${RTM_PLANTED:-nothing}" >>"$0.calls"
-case "$*" in *--no-run*) exit 0 ;; esac
-for filter; do :; done
 echo "running tests"
-case "$filter" in
+case "$1" in
 nothing) exit 0 ;;
 broken) echo "test broken ... FAILED"; exit 101 ;;
 esac
@@ -319,21 +367,23 @@ echo "test one::ignored ... ignored"
 case "$RTM_PLANTED" in
 caught*) echo "test one::first ... ok"; echo "test one::shared ... FAILED"; echo "test result: FAILED."; exit 101 ;;
 hangs) echo "test one::shared has been running for over 60 seconds"; exec sleep 600 ;;
-dies) echo "error: test failed"; echo "process didn't exit successfully (signal: 6, SIGABRT)"; exit 101 ;;
+dies) echo "fatal runtime error: stack overflow"; kill -6 $$ ;;
 esac
 echo "test one::shared ... ok"
 "#;
 
     /// Holds: each outcome is told from the others; what is not caught, matches no test or fails anyway is no success;
-    /// a package is built once, and a test that several bugs share is run once without any.
+    /// all is built once, and a test that several bugs share is run once without any.
     #[test]
     fn tells_what_is_caught() {
         let dir = tempfile::tempdir().unwrap();
-        let cargo = dir.path().join("cargo");
-        std::fs::write(&cargo, CARGO).unwrap();
-        std::fs::set_permissions(&cargo, std::fs::Permissions::from_mode(0o755)).unwrap();
+        for (name, text) in [("cargo", CARGO), ("first", FIRST), ("second", SECOND)] {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
         let runner = Runner {
-            cargo: cargo.clone(),
+            cargo: dir.path().join("cargo"),
             limit: Duration::from_secs(2),
         };
         let rows = runner.run(&BUGS.iter().collect::<Vec<_>>()).unwrap();
@@ -347,7 +397,7 @@ echo "test one::shared ... ok"
             (true, "caught: the tests hang, of them one::shared"),
             (
                 true,
-                "caught: the tests died: process didn't exit successfully (signal: 6, SIGABRT)",
+                "caught: the tests died: signal: 6 (SIGABRT), fatal runtime error: stack overflow",
             ),
             (false, "NO TEST: the filter matches none"),
             (false, "BROKEN without the bug: Failed([\"broken\"])"),
@@ -356,13 +406,30 @@ echo "test one::shared ... ok"
         for (said, (caught, outcome)) in said.iter().zip(expected) {
             assert_eq!((said.0, said.1.as_str()), (caught, outcome));
         }
-        let calls = std::fs::read_to_string(dir.path().join("cargo.calls")).unwrap();
+        let calls = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+        assert_eq!(calls("cargo.calls").lines().count(), 1);
+        assert!(calls("cargo.calls").contains("--features rtm-planted/on"));
+        let calls = calls("second.calls");
         let count = |part: &str| calls.lines().filter(|line| line.contains(part)).count();
-        assert_eq!(count("--no-run"), 1, "{calls}");
         assert_eq!(count("shared with nothing"), 1, "{calls}");
         assert_eq!(count("shared with"), 6, "{calls}");
-        assert_eq!(count("--features rtm-planted/on"), calls.lines().count());
         assert!(table(&rows).contains("missed         something  NOT CAUGHT"));
+    }
+
+    /// Holds: cargo's messages are understood in both forms of a package's id.
+    #[test]
+    fn finds_test_programs() {
+        let message = |id: &str| {
+            format!(
+                r#"{{"package_id":"{id}","manifest_path":"/w/tests/Cargo.toml","profile":{{"test":true}},"executable":"/t/it-1"}}"#
+            )
+        };
+        let found = test_program(&message("path+file:///w/tests#rtm-tests@0.1.0")).unwrap();
+        assert_eq!(found.package, "rtm-tests");
+        assert_eq!(found.dir, PathBuf::from("/w/tests"));
+        let plain = test_program(&message("path+file:///w/crates/rtm-sim#0.1.0")).unwrap();
+        assert_eq!(plain.package, "rtm-sim");
+        assert_eq!(test_program(r#"{"reason":"build-finished"}"#), None);
     }
 
     /// Holds: the real list is sound: names are unique, and say whose they are.
