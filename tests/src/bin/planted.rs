@@ -2,7 +2,7 @@
 //!
 //! `cargo run -p rtm-tests --features planted --bin planted [name…]`
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::unix::process::CommandExt;
@@ -186,6 +186,8 @@ impl Runner {
                 .current_dir(&test.dir)
                 .env("CARGO_MANIFEST_DIR", &test.dir)
                 .env_remove(rtm_planted::VARIABLE)
+                // What a planted bug makes fail is no regression to be kept beside the sources.
+                .env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1")
                 .stdin(Stdio::null())
                 .stdout(output.try_clone()?)
                 .stderr(output.try_clone()?);
@@ -318,6 +320,7 @@ fn table(rows: &[Row]) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::collections::BTreeSet;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;

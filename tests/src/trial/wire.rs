@@ -279,7 +279,7 @@ async fn strike(
         }
         Evil::RetryAfterNonsense => {
             to.write_all(refusal("-99999999999999999999").as_bytes())
-                .await?
+                .await?;
         }
         Evil::Bomb => {
             let text = format!(

@@ -1,5 +1,6 @@
 //! The whole bridge: the real binary, the simulator in a process of its own, real brokers.
 
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use rtm_tests::trial::{self, Brokers, Disk, Plan, Report};
@@ -12,7 +13,14 @@ fn must_be_kept(report: &Report) {
         report.broken,
         report.dir.display()
     );
-    report.discard().unwrap();
+    report
+        .discard()
+        .expect("the files of the trial can be removed");
+}
+
+/// Prints a line that `cargo test` shows for passing tests too.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "trials: {line}");
 }
 
 /// Holds: both streams reach both brokers whole, odd events the dead letters, and no second has more than ten requests.
@@ -54,9 +62,7 @@ async fn a_paused_kafka_delays_nobody_and_loses_nothing() {
 async fn random_faults_break_no_promise() {
     let disks = Disk::possible();
     if !disks {
-        eprintln!(
-            "trials: this process may not mount a tmpfs, so kill -9 takes the place of full disks"
-        );
+        say("this process may not mount a tmpfs, so kill -9 takes the place of full disks");
     }
     let began = Instant::now();
     let mut brokers = Brokers::start(true).await.unwrap();
@@ -85,11 +91,11 @@ async fn random_faults_break_no_promise() {
         requests += report.stats.apps[0].requests;
         report.discard().unwrap();
     }
-    eprintln!(
-        "trials: {} random ones, {events} events, {requests} requests, {:.0} s",
+    say(&format!(
+        "{} random ones, {events} events, {requests} requests, {:.0} s",
         QUICK.len(),
         began.elapsed().as_secs_f64()
-    );
+    ));
 }
 
 /// Seeds, and whether they are of pairs.
