@@ -9,6 +9,8 @@
 //!    jars by Maven, nats-server by Go. They listen on free loopback ports, keep their files in a temporary directory,
 //!    and end with the tests, however those end.
 //!
+//! A [`SecureKafka`] is always local, since its users are made with its storage.
+//!
 //! Otherwise the first test that asks fails, and says what to install.
 
 use std::fmt;
@@ -21,7 +23,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 use crate::process::{POLL, Process, tail};
 
@@ -31,7 +33,7 @@ mod kafka;
 mod nats;
 
 use container::Container;
-pub use kafka::{Kafka, KafkaRecord};
+pub use kafka::{Door, Kafka, KafkaRecord, Operation, Right, SecureKafka};
 pub use nats::{Nats, NatsRecord};
 
 /// The Kafka that all tests of this process share, started by the first to ask.
@@ -51,6 +53,47 @@ pub async fn kafka() -> &'static Kafka {
         .await
         .as_ref()
         .unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The Kafka with every kind of authentication that all tests of this process share, started by the first to ask.
+///
+/// # Panics
+///
+/// When there is none to be had, for every test that asks and with the same reason.
+pub async fn secure_kafka() -> &'static SecureKafka {
+    static SHARED: OnceCell<Result<SecureKafka, String>> = OnceCell::const_new();
+    let start = async || {
+        Box::pin(SecureKafka::start_own())
+            .await
+            .map_err(|error| format!("{error:#}"))
+    };
+    SHARED
+        .get_or_init(start)
+        .await
+        .as_ref()
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// As [`secure_kafka`], and another, for tests that pause or kill it: one after the other has it. It runs when it is given,
+/// and the test may leave it in any state.
+///
+/// # Panics
+///
+/// As [`secure_kafka`], and when it does not come back from what the last test did to it.
+pub async fn mortal_kafka() -> MutexGuard<'static, SecureKafka> {
+    static SHARED: OnceCell<Result<Mutex<SecureKafka>, String>> = OnceCell::const_new();
+    let start = async || {
+        Box::pin(SecureKafka::start_own())
+            .await
+            .map(Mutex::new)
+            .map_err(|error| format!("{error:#}"))
+    };
+    let shared = SHARED.get_or_init(start).await;
+    let shared = shared.as_ref().unwrap_or_else(|error| panic!("{error}"));
+    let mut broker = shared.lock().await;
+    let revived = broker.revive().await;
+    revived.unwrap_or_else(|error| panic!("{error:#}"));
+    broker
 }
 
 /// The NATS server with JetStream that all tests of this process share, started by the first to ask.
@@ -160,6 +203,14 @@ impl Host {
         }
     }
 
+    /// Whether it has ended.
+    fn ended(&mut self) -> Result<bool> {
+        match self {
+            Host::Local(local) => Ok(local.process.exited()?.is_some()),
+            Host::Elsewhere | Host::Container(_) => Err(not_ours()),
+        }
+    }
+
     /// Starts it again after a kill. It is not ready yet on return.
     async fn start_again(&mut self) -> Result<()> {
         match self {
@@ -240,6 +291,11 @@ async fn start<B>(
             )),
         }
     }
+    start_local(name, local).await
+}
+
+/// Starts the broker `name` by `local`.
+async fn start_local<B>(name: &str, local: impl AsyncFn() -> Result<B>) -> Result<B> {
     // Another process may take a free port between our finding it and the broker's using it.
     const ATTEMPTS: u32 = 3;
     let mut attempt = 1;

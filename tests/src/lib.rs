@@ -2,13 +2,14 @@
 //!
 //! [`brokers`] finds or installs a Kafka and a NATS server, [`bridge`] runs `rtm-bridge` and its simulator, and
 //! [`process`] is what both stand on. [`trial`] runs all of them together and compares the simulator's ledger with what
-//! the brokers hold.
+//! the brokers hold. [`simulation`] has the parts of a bridge that runs on simulated time.
 
 pub mod binary;
 pub mod bridge;
 pub mod brokers;
 pub mod planted;
 pub mod process;
+pub mod simulation;
 pub mod trial;
 
 use std::time::{Duration, Instant};

@@ -5,26 +5,30 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use rtm_journal::{Journal, Lane, LaneName, Reader, ReaderName};
-use rtm_sink::FileSink;
+use rtm_sink::{AnySink, FileSink};
 use rtm_sink_kafka::{KafkaOptions, KafkaSink, TopicSpec};
 use rtm_sink_nats::{NatsAuth, NatsOptions, NatsSink, NatsTls, StreamSpec, widen};
 use rtm_source::{
-    Auth, Limiter, Region, RegionError, Ring, Schedule, ScheduleOptions, Secret, Source,
+    Auth, Fetch, Limiter, Region, RegionError, Schedule, ScheduleOptions, Secret, Source,
     SourceOptions,
 };
 use secrecy::SecretString;
-use serde::{Deserialize, Serialize};
-use tracing::{info, warn};
+use tokio::task::JoinSet;
+use tracing::{debug, info, warn};
 
 use crate::bridge::{MAX_PAGE_BYTES, Pipeline};
 use crate::config::{
-    AppConfig, AuthConfig, Config, InlineSecret, KafkaConfig, KeyBy, NatsAuthConfig, NatsConfig,
-    RegionConfig, SinkConfig, Template,
+    AppConfig, AuthConfig, Config, CopyPolicy, InlineSecret, KafkaConfig, KeyBy, NatsAuthConfig,
+    NatsConfig, RegionConfig, SinkConfig, Template, WhenFull,
 };
+use crate::copies::Copies;
+use crate::losses::Losses;
 use crate::metrics::{ClientState, Metrics, QueueState};
+use crate::outlet::{Behind, CopyFilter, Outlet, Skip};
 use crate::record::{Router, Routes};
+use crate::state::State;
+use crate::tally::Tally;
 
 /// A predecessor may just have used the budget: how long no request is sent after taking the journal's lock.
 const START_AFTER: Duration = Duration::from_secs(1);
@@ -32,22 +36,34 @@ const START_AFTER: Duration = Duration::from_secs(1);
 /// As [`START_AFTER`], when the predecessor died: its last request may still be under way.
 const START_AFTER_UNCLEAN: Duration = Duration::from_millis(1250);
 
-/// How many events a request can cost: a full page.
-const PAGE: u64 = rtm_source::MAX_PAGE_EVENTS as u64;
+/// What the name of a sink's second cursor ends in, the one that remembers copies. No sink's name has a dot.
+pub const BEHIND: &str = ".copies";
 
 /// Partitions of a created topic: the cluster's default.
 const DEFAULT_PARTITIONS: i32 = -1;
 
 /// The parts of a bridge.
-pub struct Assembled {
+pub struct Assembled<F> {
     /// The journal, open and locked.
     pub journal: Journal,
     /// One for each App ID.
-    pub pipelines: Vec<Pipeline>,
+    pub pipelines: Vec<Pipeline<F>>,
     /// One for each sink.
     pub clients: Vec<Client>,
     /// Lanes of App IDs that left the configuration with entries pending, by App ID.
     pub orphans: Vec<(String, Lane)>,
+}
+
+impl<F> Assembled<F> {
+    /// Every lane that is published, with its app's name: those of the configuration, and those that left it.
+    pub fn lanes(&self) -> impl Iterator<Item = (&str, &Lane)> {
+        let polled = self
+            .pipelines
+            .iter()
+            .map(|pipeline| (pipeline.app.as_str(), &pipeline.lane));
+        let orphans = self.orphans.iter().map(|(app, lane)| (app.as_str(), lane));
+        polled.chain(orphans)
+    }
 }
 
 /// Why a bridge could not be made, or not be closed.
@@ -95,7 +111,10 @@ pub enum RunError {
 /// # Errors
 ///
 /// [`RunError`]; nothing has been asked of Agora then.
-pub async fn assemble(config: &Config, metrics: &Arc<Metrics>) -> Result<Assembled, RunError> {
+pub async fn assemble(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+) -> Result<Assembled<Source>, RunError> {
     let journal = open(config, metrics)?;
     let mut clients = Vec::new();
     for (name, sink) in &config.sinks {
@@ -103,25 +122,111 @@ pub async fn assemble(config: &Config, metrics: &Arc<Metrics>) -> Result<Assembl
     }
     let mut pipelines = Vec::new();
     for app in &config.apps {
-        pipelines.push(pipeline(app, &journal, metrics)?);
+        let source = source(app).map_err(|source| RunError::Source {
+            app: app.name.clone(),
+            source,
+        })?;
+        pipelines.push(pipeline(app, source, &journal, metrics)?);
     }
+    let orphans = orphans(config, &journal)?;
+    Ok(Assembled {
+        journal,
+        pipelines,
+        clients,
+        orphans,
+    })
+}
+
+/// Lanes of App IDs that left the configuration.
+fn orphans(config: &Config, journal: &Journal) -> Result<Vec<(String, Lane)>, RunError> {
     let mut orphans = Vec::new();
     for name in journal.lanes() {
         if config.apps.iter().any(|app| app.app_id == name.as_str()) {
             continue;
         }
-        let lane = lane(&journal, name.as_str(), name.as_str())?;
+        let lane = lane(journal, name.as_str(), name.as_str())?;
         warn!(
             app_id = name.as_str(),
             "the journal holds entries of an App ID that left the configuration; they are still published"
         );
         orphans.push((name.as_str().to_owned(), lane));
     }
-    Ok(Assembled {
-        journal,
-        pipelines,
-        clients,
-        orphans,
+    Ok(orphans)
+}
+
+/// Opens a connection to each region's host, in the background, until the set is dropped: the first request then finds
+/// it open. What fails here fails there again, and is told there.
+#[must_use]
+pub fn open_connections(pipelines: &[Pipeline<Source>]) -> JoinSet<()> {
+    let mut opening = JoinSet::new();
+    for pipeline in pipelines {
+        let rings = pipeline.source.rings().iter().step_by(2);
+        for ring in rings {
+            let connected = pipeline.source.connect(&ring.region);
+            opening.spawn(async move {
+                if let Err(error) = connected.await {
+                    debug!(error = crate::chain(&error), "not connected yet");
+                }
+            });
+        }
+    }
+    opening
+}
+
+/// One lane's way out to one sink.
+///
+/// # Errors
+///
+/// [`RunError::Lane`].
+pub fn outlet<F>(
+    config: &Config,
+    assembled: &Assembled<F>,
+    state: &State,
+    app: &str,
+    lane: &Lane,
+    client: &Client,
+) -> Result<Outlet, RunError> {
+    let known = config.apps.iter().find(|known| known.name == app);
+    let skips = |name: &str| {
+        let sink = config.sinks.get(name);
+        sink.is_some_and(|sink| sink.when_full() == WhenFull::Skip)
+    };
+    let skip = (known.is_some() && skips(client.name())).then(|| Skip {
+        journal: assembled.journal.clone(),
+        lane: lane.name().clone(),
+        pipeline: state.pipeline(app),
+        others: assembled
+            .clients
+            .iter()
+            .map(Client::name)
+            .filter(|name| !skips(name))
+            .filter_map(|name| ReaderName::try_from(name).ok())
+            .collect(),
+    });
+    let copies = match known {
+        Some(app) if app.regions.len() > 1 => Some(CopyFilter {
+            copies: Copies::new(i64::try_from(app.copies_window.as_millis()).unwrap_or(i64::MAX)),
+            behind: match app.cross_region_copies {
+                CopyPolicy::Publish => None,
+                CopyPolicy::Drop => {
+                    let name = format!("{}{BEHIND}", client.name());
+                    Some(Behind::new(reader(lane, &name)?))
+                }
+            },
+        }),
+        _ => None,
+    };
+    Ok(Outlet {
+        reader: reader(lane, client.name())?,
+        router: client.router(),
+        tally: Tally::default(),
+        metrics: state.metrics.sink(app, client.name()),
+        all_metrics: Arc::clone(&state.metrics),
+        state: state.sink(app, client.name()),
+        copies,
+        suspicion: Arc::clone(&state.suspicion),
+        suspecting: None,
+        skip,
     })
 }
 
@@ -166,18 +271,21 @@ pub fn reader(lane: &Lane, sink: &str) -> Result<Reader, RunError> {
     lane.reader(&name).map_err(|source| error(source.into()))
 }
 
-fn pipeline(
+/// One App ID, read through `source`.
+///
+/// # Errors
+///
+/// [`RunError::Lane`].
+pub fn pipeline<F>(
     app: &AppConfig,
+    source: F,
     journal: &Journal,
     metrics: &Arc<Metrics>,
-) -> Result<Pipeline, RunError> {
-    let error = |source: Box<dyn std::error::Error + Send + Sync>| RunError::Source {
-        app: app.name.clone(),
-        source,
-    };
+) -> Result<Pipeline<F>, RunError>
+where
+    F: Fetch,
+{
     let lane = lane(journal, &app.name, &app.app_id)?;
-    count_crash(app, &lane, metrics);
-    let source = source(app).map_err(error)?;
     let start_after = if journal.unclean() {
         START_AFTER_UNCLEAN
     } else {
@@ -198,55 +306,10 @@ fn pipeline(
         limiter: Limiter::new(requests_per_second, start_after),
         source,
         schedule: std::sync::Mutex::new(schedule),
+        losses: Losses::read(lane.clone(), &app.name, metrics),
         lane,
         metrics: Arc::clone(metrics),
     })
-}
-
-/// What a lane's mark says while its rings are polled.
-#[derive(Debug, Serialize, Deserialize)]
-struct PollingMark {
-    app: String,
-    /// Region and stream of each ring.
-    rings: Vec<(String, String)>,
-}
-
-/// The most rings that a mark names, so that it stays small; the others count under the first ring.
-const MARKED_RINGS: usize = 32;
-
-/// The mark of a lane whose rings are being polled.
-#[must_use]
-pub fn polling_mark(app: &str, rings: &[Ring]) -> Bytes {
-    let name = |ring: &Ring| {
-        (
-            ring.region.name().to_owned(),
-            ring.stream.as_str().to_owned(),
-        )
-    };
-    let mark = PollingMark {
-        app: app.to_owned(),
-        rings: rings.iter().take(MARKED_RINGS).map(name).collect(),
-    };
-    Bytes::from(serde_json::to_vec(&mark).unwrap_or_default())
-}
-
-/// A mark that is still there says that the last process died while it polled: each ring may have had one request in
-/// flight, whose page nobody stored.
-fn count_crash(app: &AppConfig, lane: &Lane, metrics: &Metrics) {
-    let Some(mark) = lane.mark() else { return };
-    let rings = serde_json::from_slice::<PollingMark>(&mark)
-        .map(|mark| mark.rings)
-        .unwrap_or_default();
-    for (region, stream) in &rings {
-        metrics
-            .ring(&app.name, region, stream)
-            .in_doubt("crash", PAGE);
-    }
-    warn!(
-        app = app.name,
-        possibly_lost = PAGE * rings.len() as u64,
-        "the last process died while it polled: requests that were in flight may have cost events"
-    );
 }
 
 /// The region that a configuration names.
@@ -339,6 +402,8 @@ pub enum Client {
     Nats(String, Routes, Arc<NatsSink>),
     /// A file, or standard output.
     File(String, Routes, Arc<FileSink>),
+    /// Any other: for the simulation of the whole bridge.
+    Other(String, Routes, AnySink),
 }
 
 impl Client {
@@ -346,7 +411,10 @@ impl Client {
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
-            Client::Kafka(name, ..) | Client::Nats(name, ..) | Client::File(name, ..) => name,
+            Client::Kafka(name, ..)
+            | Client::Nats(name, ..)
+            | Client::File(name, ..)
+            | Client::Other(name, ..) => name,
         }
     }
 
@@ -356,7 +424,19 @@ impl Client {
         match self {
             Client::Kafka(_, routes, _)
             | Client::Nats(_, routes, _)
-            | Client::File(_, routes, _) => Router::new(routes.clone()),
+            | Client::File(_, routes, _)
+            | Client::Other(_, routes, _) => Router::new(routes.clone()),
+        }
+    }
+
+    /// What records are handed to.
+    #[must_use]
+    pub fn sink(&self) -> AnySink {
+        match self {
+            Client::Kafka(_, _, sink) => AnySink::new(Arc::clone(sink)),
+            Client::Nats(_, _, sink) => AnySink::new(Arc::clone(sink)),
+            Client::File(_, _, sink) => AnySink::new(Arc::clone(sink)),
+            Client::Other(_, _, sink) => sink.clone(),
         }
     }
 
@@ -386,7 +466,7 @@ impl Client {
                     ..ClientState::default()
                 }
             }
-            Client::File(..) => ClientState {
+            Client::File(..) | Client::Other(..) => ClientState {
                 up: true,
                 ..ClientState::default()
             },
@@ -398,7 +478,7 @@ impl Client {
         match self {
             Client::Kafka(_, _, sink) => sink.close().await,
             Client::Nats(_, _, sink) => sink.close().await,
-            Client::File(..) => {}
+            Client::File(..) | Client::Other(..) => {}
         }
     }
 }
@@ -440,7 +520,7 @@ async fn client(name: &str, sink: &SinkConfig, config: &Config) -> Result<Client
                 Arc::new(sink),
             )
         }
-        SinkConfig::Stdout => {
+        SinkConfig::Stdout(_) => {
             let sink = FileSink::stdout().map_err(|source| error(source.into()))?;
             Client::File(
                 name.to_owned(),
@@ -478,7 +558,11 @@ fn nats_routes(nats: &NatsConfig) -> Result<Routes, String> {
 }
 
 /// A file has no topics; its lines say where they come from.
-fn line_routes() -> Result<Routes, String> {
+///
+/// # Errors
+///
+/// None: its templates are constants.
+pub fn line_routes() -> Result<Routes, String> {
     let topic = Template::parse("{stream}_events", crate::config::STATIC)?;
     Ok(Routes {
         dead_letters: Template::parse("dead_letters", crate::config::STATIC)?,
@@ -501,14 +585,8 @@ pub fn kafka_options(
         .iter()
         .map(|(name, value)| (name.clone(), value.0.clone()))
         .collect();
-    for (name, file) in &kafka.option_files {
+    for file in kafka.option_files.values() {
         warn_if_world_readable(file);
-        let value = std::fs::read_to_string(file)
-            .map_err(|error| format!("{name}: cannot read {}: {error}", file.display()))?;
-        options.insert(
-            name.clone(),
-            value.trim_end_matches(['\r', '\n']).to_owned(),
-        );
     }
     for (name, variable) in &kafka.option_env {
         let value = std::env::var(variable)
@@ -521,6 +599,7 @@ pub fn kafka_options(
     });
     Ok(KafkaOptions {
         options,
+        option_files: kafka.option_files.clone(),
         create_topics,
         ..KafkaOptions::new(kafka.brokers.clone())
     })

@@ -14,23 +14,28 @@
 //! - A cursor moves only over what the broker confirmed: [`publish`] commits after [`deliver`] returns.
 //! - A GET in flight is ended by its deadline only: [`poll`] waits for its tasks, shutdown included.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use backon::BackoffBuilder;
-use rtm_journal::{Entry, Lane, ReadError, Reader, Reservation};
+use futures::FutureExt;
+use rtm_journal::{Entry, Lane, ReadError, Reservation};
 use rtm_sink::{Outcome, PublishError, PublishErrorKind, Reason, Record, Sink};
-use rtm_source::{FetchError, FetchErrorKind, Limiter, Next, Page, Ring, Schedule, Slot, Source};
+use rtm_source::{Fetch, FetchError, FetchErrorKind, Limiter, Next, Page, Ring, Schedule, Slot};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
-use crate::assemble::{self, Assembled, Client, RunError};
+use crate::assemble::{self, Assembled, RunError};
 use crate::config::Config;
-use crate::entry;
-use crate::metrics::{Metrics, RingMetrics, SinkMetrics};
-use crate::record::Router;
-use crate::state::{PipelineState, SinkState, State};
+use crate::losses::{Losses, PAGE};
+use crate::metrics::{self, Metrics, RingMetrics};
+use crate::outlet::{Batch, Detail, Outlet};
+use crate::state::{PipelineState, State};
+use crate::tally::Tally;
+use crate::{careful, entry};
 
 /// Room in the journal that a page may need: the source cuts bodies at 2 MiB.
 const ROOM_FOR_A_PAGE: usize = MAX_PAGE_BYTES + entry::OVERHEAD;
@@ -50,28 +55,11 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 /// Pause between attempts at a broker that refuses us: someone has to act first.
 const HOLD: Duration = Duration::from_secs(5);
 
+/// Pause after a panic, so that one that comes again at once does not fill the log.
+const AFTER_PANIC: Duration = Duration::from_millis(100);
+
 /// How often the loss of room in the journal is said again.
 const STOPPED_LOG_INTERVAL: Duration = Duration::from_secs(30);
-
-/// What a batch is while `deliver` works on it.
-struct Batch {
-    entries: Vec<Entry>,
-    records: Vec<Record>,
-    details: Vec<Detail>,
-}
-
-/// What is known of a record beside what the sink is given.
-#[derive(Clone)]
-struct Detail {
-    /// Index of the journal entry it came from.
-    entry: usize,
-    /// The event's `ms`.
-    ms: Option<i64>,
-    /// Why it is a dead letter, if it is one.
-    dead: Option<&'static str>,
-    /// How often the broker refused it.
-    refusals: u32,
-}
 
 /// Polls every App ID of `config` and publishes to every sink, until `stop`.
 ///
@@ -87,46 +75,45 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::new(config));
+    let assembled = assemble::assemble(config, &metrics).await?;
+    // TLS is opened while the limiter waits out its first second.
+    let opening = assemble::open_connections(&assembled.pipelines);
+    run_assembled(config, assembled, metrics, started, stop).await?;
+    drop(opening);
+    Ok(())
+}
+
+/// As [`run`], from the parts.
+///
+/// # Errors
+///
+/// As [`run`].
+pub async fn run_assembled<F: Fetch>(
+    config: &Config,
+    assembled: Assembled<F>,
+    metrics: Arc<Metrics>,
+    started: impl FnOnce(Arc<State>),
+    stop: CancellationToken,
+) -> Result<(), RunError> {
+    let crashed = assembled.journal.unclean();
+    let state = Arc::new(State::new(config, &assembled, Arc::clone(&metrics)));
+    let drain = CancellationToken::new();
+    let mut polls = JoinSet::new();
+    let mut publishes = JoinSet::new();
+    for (app, lane) in assembled.lanes() {
+        for client in &assembled.clients {
+            let outlet = assemble::outlet(config, &assembled, &state, app, lane, client)?;
+            let span = info_span!("publish", app, sink = client.name());
+            publishes
+                .spawn(publish(outlet, client.sink(), drain.clone(), crashed).instrument(span));
+        }
+    }
     let Assembled {
         journal,
         pipelines,
         clients,
-        orphans,
-    } = assemble::assemble(config, &metrics).await?;
-    let state = Arc::new(State::new(
-        config,
-        journal.clone(),
-        Arc::clone(&metrics),
-        &pipelines,
-        &clients,
-    ));
-    let drain = CancellationToken::new();
-    let mut polls = JoinSet::new();
-    let mut publishes = JoinSet::new();
-    let lanes = pipelines
-        .iter()
-        .map(|pipeline| (pipeline.app.as_str(), &pipeline.lane));
-    for (app, lane) in lanes.chain(orphans.iter().map(|(app, lane)| (app.as_str(), lane))) {
-        for client in &clients {
-            let reader = assemble::reader(lane, client.name())?;
-            let outlet = Outlet {
-                reader,
-                router: client.router(),
-                metrics: metrics.sink(app, client.name()),
-                all_metrics: Arc::clone(&metrics),
-                state: state.sink(app, client.name()),
-            };
-            let span = info_span!("publish", app, sink = client.name());
-            match client {
-                Client::Kafka(_, _, sink) => publishes
-                    .spawn(publish(outlet, Arc::clone(sink), drain.clone()).instrument(span)),
-                Client::Nats(_, _, sink) => publishes
-                    .spawn(publish(outlet, Arc::clone(sink), drain.clone()).instrument(span)),
-                Client::File(_, _, sink) => publishes
-                    .spawn(publish(outlet, Arc::clone(sink), drain.clone()).instrument(span)),
-            };
-        }
-    }
+        ..
+    } = assembled;
     for pipeline in pipelines {
         let span = info_span!("poll", app = pipeline.app);
         let state = state.pipeline(&pipeline.app);
@@ -166,19 +153,21 @@ async fn join_all(tasks: &mut JoinSet<()>) {
 }
 
 /// One App ID: what polling it needs.
-pub struct Pipeline {
+pub struct Pipeline<F> {
     /// Its name.
     pub app: String,
     /// Its App ID.
     pub app_id: String,
     /// Its rings at Agora.
-    pub source: Source,
+    pub source: F,
     /// Its request budget.
     pub limiter: Limiter,
     /// Whose turn it is.
     pub schedule: std::sync::Mutex<Schedule>,
     /// Its part of the journal.
     pub lane: Lane,
+    /// What may have been lost at the source.
+    pub losses: Losses,
     /// Every metric.
     pub metrics: Arc<Metrics>,
 }
@@ -191,8 +180,17 @@ struct Ticket {
 }
 
 /// Polls one App ID's rings until `stop`, then lets the requests in flight finish.
-async fn poll(pipeline: Arc<Pipeline>, state: Arc<PipelineState>, stop: CancellationToken) {
-    mark(&pipeline, true).await;
+async fn poll<F: Fetch>(
+    pipeline: Arc<Pipeline<F>>,
+    state: Arc<PipelineState>,
+    stop: CancellationToken,
+) {
+    // Before the first request, so that a crash after it is known of.
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => return,
+        () = begin(&pipeline) => {}
+    }
     let mut in_flight: JoinSet<(Ring, rtm_source::Outcome)> = JoinSet::new();
     let mut ticket: Option<Ticket> = None;
     loop {
@@ -222,32 +220,54 @@ async fn poll(pipeline: Arc<Pipeline>, state: Arc<PipelineState>, stop: Cancella
         }
     }
     drop(ticket);
+    if rtm_planted::bug("bridge-get-cancelled-at-shutdown") {
+        in_flight.abort_all();
+    }
     while let Some(done) = in_flight.join_next().await {
         observe(&pipeline, done);
     }
-    mark(&pipeline, false).await;
-}
-
-/// Says durably that rings are being polled: what a crash may cost is counted at the next start.
-async fn mark(pipeline: &Pipeline, polling: bool) {
-    let mark = polling.then(|| assemble::polling_mark(&pipeline.app, pipeline.source.rings()));
-    if let Err(error) = pipeline.lane.set_mark(mark).await {
-        error!(
+    if let Err(error) = pipeline.losses.end().await {
+        warn!(
             error = crate::chain(&error),
-            "the journal did not take the mark of polling"
+            "the end of polling is not noted: the next start counts requests in flight that there were not"
         );
     }
 }
 
-fn next(pipeline: &Pipeline) -> Next {
-    crate::lock(&pipeline.schedule).next(Instant::now())
+/// Says durably that rings are being polled, and counts what the last process may have cost if it died.
+async fn begin<F: Fetch>(pipeline: &Pipeline<F>) {
+    let rings = pipeline.source.rings();
+    match pipeline
+        .losses
+        .begin(&pipeline.app, rings, &pipeline.metrics)
+        .await
+    {
+        Ok(None) => {}
+        Ok(Some(possibly_lost)) => warn!(
+            possibly_lost,
+            "the last process died while it polled: requests that were in flight may have cost events"
+        ),
+        Err(error) => error!(
+            error = crate::chain(&error),
+            "the journal did not take the mark of polling"
+        ),
+    }
 }
 
-fn started(pipeline: &Pipeline, ring: &Ring) {
-    crate::lock(&pipeline.schedule).started(ring, Instant::now());
+fn next<F>(pipeline: &Pipeline<F>) -> Next {
+    crate::lock(&pipeline.schedule).next(now())
 }
 
-async fn sleep_until(until: Option<Instant>) {
+fn started<F>(pipeline: &Pipeline<F>, ring: &Ring) {
+    crate::lock(&pipeline.schedule).started(ring, now());
+}
+
+/// Tokio's time, which tests can own.
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+async fn sleep_until(until: Option<std::time::Instant>) {
     match until {
         Some(until) => tokio::time::sleep_until(until.into()).await,
         None => std::future::pending().await,
@@ -255,7 +275,7 @@ async fn sleep_until(until: Option<Instant>) {
 }
 
 /// Waits for room in the journal, loudly, and then for a slot. Cancel-safe: both are given back.
-async fn take_ticket(pipeline: &Pipeline, state: &PipelineState) -> Ticket {
+async fn take_ticket<F: Fetch>(pipeline: &Pipeline<F>, state: &PipelineState) -> Ticket {
     let reservation = match pipeline.lane.try_reserve(ROOM_FOR_A_PAGE) {
         Some(reservation) => reservation,
         None => wait_for_room(pipeline, state).await,
@@ -269,7 +289,7 @@ async fn take_ticket(pipeline: &Pipeline, state: &PipelineState) -> Ticket {
     Ticket { reservation, slot }
 }
 
-async fn wait_for_room(pipeline: &Pipeline, state: &PipelineState) -> Reservation {
+async fn wait_for_room<F: Fetch>(pipeline: &Pipeline<F>, state: &PipelineState) -> Reservation {
     let reserve = pipeline.lane.reserve(ROOM_FOR_A_PAGE);
     tokio::pin!(reserve);
     loop {
@@ -286,78 +306,133 @@ async fn wait_for_room(pipeline: &Pipeline, state: &PipelineState) -> Reservatio
     }
 }
 
-/// One request: send, receive, make durable. Runs in a task of its own, so that nothing cancels it.
-async fn fetch(
-    pipeline: Arc<Pipeline>,
+/// One request: send, receive, make durable. Runs in a task of its own, so that nothing cancels it, and ends whatever
+/// happens, so that the ring is polled again.
+async fn fetch<F: Fetch>(
+    pipeline: Arc<Pipeline<F>>,
     state: Arc<PipelineState>,
     ring: Ring,
     ticket: Ticket,
 ) -> (Ring, rtm_source::Outcome) {
-    let Ticket { reservation, slot } = ticket;
-    let metrics = state.ring(&ring);
-    let sent = Instant::now();
-    let fetched = pipeline.source.fetch(&ring, slot).await;
-    metrics.poll_duration.observe(sent.elapsed().as_secs_f64());
-    let outcome = rtm_source::Outcome::of(&fetched);
-    let page = match fetched {
-        Ok(page) => {
-            metrics.polled(if page.count == 0 { "empty" } else { "page" });
-            // A complete page without events says nothing that anyone could want later.
-            (page.count > 0).then_some(page)
+    let exchange = AssertUnwindSafe(exchange(&pipeline, &state, &ring, ticket));
+    let outcome = match exchange.catch_unwind().await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            error!(
+                region = ring.region.name(),
+                stream = ring.stream.as_str(),
+                "a request has panicked, and its page may be lost; please report this"
+            );
+            lost(&pipeline, &state, &ring, "crash", PAGE).await;
+            rtm_source::Outcome::InDoubt { retry_after: None }
         }
-        Err(error) => failed(&pipeline, &ring, &metrics, error),
     };
-    if let Some(page) = page {
-        let entry = entry::encode(&pipeline.app, &pipeline.app_id, &page);
-        match reservation.append(&entry).await {
-            Ok(_) => {
-                metrics.events_fetched.inc_by(page.count as u64);
-                state.arrived(&ring, &page);
-            }
-            Err(error) => {
-                metrics.in_doubt("crash", page.count as u64);
-                error!(
-                    error = crate::chain(&error),
-                    events = page.count,
-                    "a page could not be stored: its events are lost"
-                );
-            }
-        }
-    }
     (ring, outcome)
 }
 
-/// Counts and logs a failed request, and gives back the bytes that did arrive.
-fn failed(
-    pipeline: &Pipeline,
+async fn exchange<F: Fetch>(
+    pipeline: &Pipeline<F>,
+    state: &PipelineState,
+    ring: &Ring,
+    ticket: Ticket,
+) -> rtm_source::Outcome {
+    let Ticket { reservation, slot } = ticket;
+    let metrics = state.ring(ring);
+    let sent = Instant::now();
+    let fetched = pipeline.source.fetch(ring, slot).await;
+    metrics.poll_duration.observe(sent.elapsed().as_secs_f64());
+    let outcome = rtm_source::Outcome::of(&fetched);
+    let (page, possibly_lost) = match fetched {
+        Ok(page) => {
+            metrics.polled(if page.count == 0 { "empty" } else { "page" });
+            // A complete page without events says nothing that anyone could want later.
+            ((page.count > 0).then_some(page), None)
+        }
+        Err(error) => {
+            failed(pipeline, ring, &metrics, &error);
+            let possibly_lost = (error.kind == FetchErrorKind::InDoubt)
+                .then(|| (loss_reason(error.reason), error.possibly_lost()));
+            let partial = error.partial.map(|page| *page);
+            let partial = partial.filter(|_| !rtm_planted::bug("bridge-partial-page-forgotten"));
+            (partial, possibly_lost)
+        }
+    };
+    if let Some(page) = page {
+        store(pipeline, state, ring, reservation, &page).await;
+    }
+    if let Some((reason, events)) = possibly_lost {
+        lost(pipeline, state, ring, reason, events).await;
+    }
+    outcome
+}
+
+/// Makes a page durable.
+async fn store<F: Fetch>(
+    pipeline: &Pipeline<F>,
+    state: &PipelineState,
+    ring: &Ring,
+    reservation: Reservation,
+    page: &Page,
+) {
+    let entry = entry::encode(&pipeline.app, &pipeline.app_id, page);
+    let count = u32::try_from(page.count).unwrap_or(u32::MAX);
+    match reservation.append(&entry, count).await {
+        Ok(_) => {
+            state.ring(ring).events_fetched.inc_by(page.count as u64);
+            state.arrived(ring, page);
+        }
+        Err(error) => {
+            error!(
+                error = crate::chain(&error),
+                events = page.count,
+                "a page could not be stored: its events are lost"
+            );
+            lost(pipeline, state, ring, "crash", page.count as u64).await;
+        }
+    }
+}
+
+/// Counts what a request may have cost, durably.
+async fn lost<F: Fetch>(
+    pipeline: &Pipeline<F>,
+    state: &PipelineState,
+    ring: &Ring,
+    reason: &'static str,
+    events: u64,
+) {
+    state.ring(ring).in_doubt(reason, events);
+    if rtm_planted::bug("bridge-losses-only-in-memory") {
+        return;
+    }
+    if let Err(error) = pipeline.losses.count(ring, reason, events).await {
+        error!(
+            error = crate::chain(&error),
+            events, "the journal did not take the count of events possibly lost"
+        );
+    }
+}
+
+/// Counts and logs a failed request.
+fn failed<F: Fetch>(
+    pipeline: &Pipeline<F>,
     ring: &Ring,
     metrics: &RingMetrics,
-    error: FetchError,
-) -> Option<Page> {
+    error: &FetchError,
+) {
     metrics.polled(error.kind.as_str());
     if error.status == Some(429) {
         pipeline.metrics.rate_limited(&pipeline.app);
     }
-    let possibly_lost = error.possibly_lost();
-    if error.kind == FetchErrorKind::InDoubt {
-        metrics.in_doubt(loss_reason(error.reason), possibly_lost);
-    }
+    let ids = error.request_ids.as_ref();
     warn!(
         region = ring.region.name(),
         stream = ring.stream.as_str(),
-        error = crate::chain(&error),
-        possibly_lost,
-        request_id = error
-            .request_ids
-            .as_ref()
-            .and_then(|ids| ids.request.as_deref()),
-        resource_id = error
-            .request_ids
-            .as_ref()
-            .and_then(|ids| ids.resource.as_deref()),
+        error = crate::chain(error),
+        possibly_lost = error.possibly_lost(),
+        request_id = ids.and_then(|ids| ids.request.as_deref()),
+        resource_id = ids.and_then(|ids| ids.resource.as_deref()),
         "a request failed"
     );
-    error.partial.map(|page| *page)
 }
 
 /// The loss metric's label for a source's reason.
@@ -370,7 +445,10 @@ fn loss_reason(reason: &str) -> &'static str {
 }
 
 /// Tells the schedule how a request ended.
-fn observe(pipeline: &Pipeline, done: Result<(Ring, rtm_source::Outcome), tokio::task::JoinError>) {
+fn observe<F>(
+    pipeline: &Pipeline<F>,
+    done: Result<(Ring, rtm_source::Outcome), tokio::task::JoinError>,
+) {
     let (ring, outcome) = match done {
         Ok(done) => done,
         Err(panic) => {
@@ -378,7 +456,7 @@ fn observe(pipeline: &Pipeline, done: Result<(Ring, rtm_source::Outcome), tokio:
             return;
         }
     };
-    let observed = crate::lock(&pipeline.schedule).observe(&ring, Instant::now(), &outcome);
+    let observed = crate::lock(&pipeline.schedule).observe(&ring, now(), &outcome);
     let metrics = pipeline
         .metrics
         .ring(&pipeline.app, ring.region.name(), ring.stream.as_str());
@@ -413,119 +491,101 @@ fn observe(pipeline: &Pipeline, done: Result<(Ring, rtm_source::Outcome), tokio:
     }
 }
 
-/// One lane's way out to one sink.
-struct Outlet {
-    reader: Reader,
-    router: Router,
-    metrics: SinkMetrics,
-    all_metrics: Arc<Metrics>,
-    state: Arc<SinkState>,
+/// Publishes one lane to one sink, until `drain` and nothing waits. `crashed` says that the last process died.
+///
+/// A panic in here is a crash of this loop alone: it starts again at its cursor.
+async fn publish<S: Sink>(
+    mut outlet: Outlet,
+    sink: S,
+    drain: CancellationToken,
+    mut crashed: bool,
+) {
+    loop {
+        outlet.begin(crashed).await;
+        let ended = AssertUnwindSafe(publish_all(&mut outlet, &sink, &drain))
+            .catch_unwind()
+            .await;
+        if ended.is_ok() {
+            return;
+        }
+        error!("publishing has panicked, and starts again at its cursor; please report this");
+        tokio::time::sleep(AFTER_PANIC).await;
+        crashed = true;
+    }
 }
 
-/// Publishes one lane to one sink, until `drain` and nothing waits.
-async fn publish<S: Sink>(mut outlet: Outlet, sink: Arc<S>, drain: CancellationToken) {
+async fn publish_all<S: Sink>(outlet: &mut Outlet, sink: &S, drain: &CancellationToken) {
     loop {
         let first = tokio::select! {
             biased;
             entry = outlet.reader.next() => entry,
             () = drain.cancelled() => return,
         };
-        let Some(batch) = gather(&mut outlet, first) else {
-            continue;
-        };
-        let through = batch.entries.last().map(|entry| entry.position);
-        deliver(&mut outlet, sink.as_ref(), batch).await;
-        if let Some(through) = through {
-            outlet.reader.commit(through);
+        match first {
+            Err(ReadError::Closed) => return,
+            Ok(entry) if outlet.is_careful() => {
+                careful::publish_entry(outlet, sink, entry).await;
+            }
+            first => {
+                let mut batch = gather(outlet, first).await;
+                if rtm_planted::bug("bridge-cursor-before-confirmation") {
+                    outlet.commit(&batch);
+                }
+                deliver(outlet, sink, &mut batch).await;
+                outlet.commit(&batch);
+            }
         }
     }
 }
 
 /// A batch of all that waits, up to the bounds: batches grow when a sink lags.
-fn gather(outlet: &mut Outlet, first: Result<Entry, ReadError>) -> Option<Batch> {
-    let mut batch = Batch {
-        entries: Vec::new(),
-        records: Vec::new(),
-        details: Vec::new(),
-    };
-    let mut bytes = 0;
+async fn gather(outlet: &mut Outlet, first: Result<Entry, ReadError>) -> Batch {
+    let mut batch = Batch::default();
     let mut read = first;
     loop {
         match read {
-            Ok(entry) => bytes += add(outlet, &mut batch, entry),
-            Err(error) => {
-                outlet.all_metrics.journal_damaged();
-                error!(
-                    error = crate::chain(&error),
-                    "an entry of the journal cannot be read: its events are lost for this sink"
-                );
-            }
+            Ok(entry) => outlet.add(&mut batch, entry),
+            Err(error) => outlet.unreadable(&mut batch, &error).await,
         }
-        if batch.records.len() >= MAX_BATCH_RECORDS || bytes >= MAX_BATCH_BYTES {
-            break;
+        if batch.records.len() >= MAX_BATCH_RECORDS || batch.bytes >= MAX_BATCH_BYTES {
+            return batch;
         }
         read = match outlet.reader.try_next() {
             Ok(Some(entry)) => Ok(entry),
-            Ok(None) => break,
+            Ok(None) => return batch,
+            // The storage fails: what was read goes out first.
+            Err(ReadError::Io { .. }) if batch.through.is_some() => return batch,
             Err(error) => Err(error),
         };
     }
-    (!batch.entries.is_empty()).then_some(batch)
-}
-
-/// Adds an entry's records to a batch; says how many bytes they are.
-fn add(outlet: &mut Outlet, batch: &mut Batch, entry: Entry) -> usize {
-    let index = batch.entries.len();
-    let mut bytes = 0;
-    match outlet.router.page(&entry) {
-        Ok(page) => {
-            bytes = page.records.iter().map(|record| record.payload.len()).sum();
-            for (ms, dead) in page.times.into_iter().zip(page.rejects) {
-                batch.details.push(Detail {
-                    entry: index,
-                    ms,
-                    dead,
-                    refusals: 0,
-                });
-            }
-            batch.records.extend(page.records);
-        }
-        Err(error) => {
-            let (record, dead) = outlet.router.unreadable(&entry, &error);
-            batch.records.push(record);
-            batch.details.push(Detail {
-                entry: index,
-                ms: None,
-                dead: Some(dead),
-                refusals: 0,
-            });
-        }
-    }
-    batch.entries.push(entry);
-    bytes
 }
 
 /// Publishes a batch until every record is confirmed, as an event or as a dead letter. Three kinds of error, three
 /// actions; a record of unknown outcome is published again, in order and under the same id.
-async fn deliver<S: Sink>(outlet: &mut Outlet, sink: &S, mut batch: Batch) {
+pub(crate) async fn deliver<S: Sink>(outlet: &mut Outlet, sink: &S, batch: &mut Batch) {
     let mut backoff = backoff();
     outlet.state.publishing();
     while !batch.records.is_empty() {
         let began = Instant::now();
         outlet.metrics.batch.observe(batch.records.len() as f64);
-        let published = sink.publish(&batch.records).await;
+        let published = attempt(outlet, sink, batch).await;
         outlet
             .metrics
             .publish_duration
             .observe(began.elapsed().as_secs_f64());
         let error = match published {
-            Ok(()) => {
-                confirm(outlet, &batch.details);
+            Attempt::Ended(Ok(())) => {
+                let details = std::mem::take(&mut batch.details);
+                confirm(outlet, &mut batch.settled, &details);
                 break;
             }
-            Err(error) => error,
+            Attempt::Ended(Err(error)) => error,
+            Attempt::Skipped => {
+                skip(outlet, batch);
+                break;
+            }
         };
-        let progressed = settle(outlet, &mut batch, &error);
+        let progressed = settle(outlet, batch, &error);
         if batch.records.is_empty() {
             break;
         }
@@ -534,20 +594,50 @@ async fn deliver<S: Sink>(outlet: &mut Outlet, sink: &S, mut batch: Batch) {
             backoff = self::backoff();
         }
         let held = batch.details.iter().any(|detail| detail.refusals > 2);
-        match error.kind {
-            PublishErrorKind::Rejected if !held => {}
+        let pause = match error.kind {
+            PublishErrorKind::Rejected if !held => continue,
             PublishErrorKind::Unavailable => {
                 let pause = backoff.next().unwrap_or(BACKOFF.1);
                 outlet.state.unavailable(&crate::chain(&error), pause);
-                tokio::time::sleep(pause).await;
+                pause
             }
             PublishErrorKind::Misconfigured | PublishErrorKind::Rejected => {
                 outlet.state.held(&crate::chain(&error), HOLD);
-                tokio::time::sleep(HOLD).await;
+                HOLD
+            }
+        };
+        outlet.disarm().await;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = Outlet::must_skip(outlet.skip.as_ref()) => {
+                skip(outlet, batch);
+                break;
             }
         }
     }
     outlet.state.published();
+}
+
+enum Attempt {
+    Ended(Result<(), PublishError>),
+    /// The journal is full, and this sink may lose events.
+    Skipped,
+}
+
+/// One call of `publish`, which may wait for its broker as long as it likes.
+async fn attempt<S: Sink>(outlet: &mut Outlet, sink: &S, batch: &Batch) -> Attempt {
+    let publishing = sink.publish(&batch.records);
+    tokio::pin!(publishing);
+    loop {
+        tokio::select! {
+            biased;
+            ended = &mut publishing => return Attempt::Ended(ended),
+            () = tokio::time::sleep(careful::HARMLESS), if outlet.is_armed() => {
+                outlet.disarm().await;
+            }
+            () = Outlet::must_skip(outlet.skip.as_ref()) => return Attempt::Skipped,
+        }
+    }
 }
 
 fn backoff() -> backon::ExponentialBackoff {
@@ -557,6 +647,15 @@ fn backoff() -> backon::ExponentialBackoff {
         .with_jitter()
         .without_max_times()
         .build()
+}
+
+/// Gives up what is left of a batch, as the configuration says, so that polling can go on.
+fn skip(outlet: &Outlet, batch: &mut Batch) {
+    let events = batch.unsettled();
+    batch.settled.drop_events("skipped", events);
+    batch.records.clear();
+    batch.details.clear();
+    outlet.state.skipped(events);
 }
 
 /// Counts what a failed publish did confirm, turns what it rejected into dead letters, and keeps the rest, in order.
@@ -579,6 +678,12 @@ fn settle(outlet: &mut Outlet, batch: &mut Batch, error: &PublishError) -> bool 
     {
         match outcome {
             Some(Outcome::Confirmed) => confirmed.push(detail),
+            Some(Outcome::Unknown) if rtm_planted::bug("bridge-unknown-is-confirmed") => {
+                confirmed.push(detail);
+            }
+            Some(Outcome::Rejected(_)) if rtm_planted::bug("bridge-rejected-is-forgotten") => {
+                batch.settled.dead_letter("other", detail.events);
+            }
             Some(Outcome::Rejected(why)) => {
                 rejected = true;
                 let record = refuse(outlet, &batch.entries, record, &mut detail, why);
@@ -591,7 +696,11 @@ fn settle(outlet: &mut Outlet, batch: &mut Batch, error: &PublishError) -> bool 
             }
         }
     }
-    confirm(outlet, &confirmed);
+    confirm(outlet, &mut batch.settled, &confirmed);
+    if rtm_planted::bug("bridge-retries-out-of-order") {
+        records.reverse();
+        details.reverse();
+    }
     batch.records = records;
     batch.details = details;
     rejected || !confirmed.is_empty()
@@ -619,17 +728,17 @@ fn refuse(
 }
 
 /// Counts confirmed records.
-fn confirm(outlet: &Outlet, confirmed: &[Detail]) {
+fn confirm(outlet: &Outlet, settled: &mut Tally, confirmed: &[Detail]) {
     if confirmed.is_empty() {
         return;
     }
     let now = jiff::Timestamp::now().as_millisecond();
-    let mut events = 0;
     for detail in confirmed {
         match detail.dead {
-            Some(reason) => outlet.metrics.dead_lettered(reason),
+            Some(_) if rtm_planted::bug("bridge-dead-letters-not-counted") => {}
+            Some(reason) => settled.dead_letter(metrics::dead_letter_reason(reason), detail.events),
             None => {
-                events += 1;
+                settled.confirmed += detail.events;
                 if let Some(ms) = detail.ms {
                     outlet
                         .metrics
@@ -639,7 +748,6 @@ fn confirm(outlet: &Outlet, confirmed: &[Detail]) {
             }
         }
     }
-    outlet.metrics.confirmed.inc_by(events);
     outlet.metrics.confirmed_now();
     outlet.state.confirmed();
 }

@@ -7,6 +7,9 @@
 //! | [`bridge`] | run, poll, publish, deliver |
 //! | [`config`] | TOML and environment to valid types |
 //! | [`assemble`] | configuration to the parts of a bridge |
+//! | [`outlet`], [`careful`] | one lane's way out to one sink; what crashes us is published step by step |
+//! | [`tally`], [`losses`] | the counts that survive: of what became of events, of what the source may have lost |
+//! | [`copies`] | copies of one event from two regions |
 //! | [`entry`] | what a journal entry holds |
 //! | [`record`] | journal entry to records: decode, tag, route |
 //! | [`metrics`] | every metric |
@@ -20,13 +23,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub mod admin;
 pub mod assemble;
 pub mod bridge;
+mod careful;
 pub mod commands;
 pub mod config;
+pub mod copies;
 pub mod entry;
+pub mod losses;
 pub mod metrics;
+pub mod outlet;
 pub mod read_back;
 pub mod record;
 pub mod state;
+pub mod tally;
 
 /// The commit that this was built from, or `unknown`.
 pub const COMMIT: &str = env!("RTM_BRIDGE_COMMIT");

@@ -11,6 +11,7 @@ use prometheus::{
 };
 
 use crate::config::Config;
+use crate::tally::{DROP_REASONS, Tally};
 
 /// Outcomes of a poll, as labels.
 pub const POLL_OUTCOMES: [&str; 5] = ["page", "empty", "not_sent", "refused", "in_doubt"];
@@ -19,7 +20,7 @@ pub const POLL_OUTCOMES: [&str; 5] = ["page", "empty", "not_sent", "refused", "i
 pub const LOSS_REASONS: [&str; 4] = ["cut", "timeout", "status", "crash"];
 
 /// Why a record became a dead letter, as labels: the decoder's reasons and the brokers'. Others count as `other`.
-pub const DEAD_LETTER_REASONS: [&str; 10] = [
+pub const DEAD_LETTER_REASONS: [&str; 11] = [
     "not_an_object",
     "invalid_utf8",
     "invalid_json",
@@ -29,8 +30,16 @@ pub const DEAD_LETTER_REASONS: [&str; 10] = [
     "too_large",
     "bad_subject",
     "unreadable",
+    "poison",
     "other",
 ];
+
+/// The label for a reason: itself, or `other`.
+#[must_use]
+pub fn dead_letter_reason(reason: &str) -> &'static str {
+    let known = DEAD_LETTER_REASONS.iter().find(|known| **known == reason);
+    known.copied().unwrap_or("other")
+}
 
 /// Every metric of the process, in its own registry.
 #[derive(Debug)]
@@ -65,14 +74,19 @@ pub struct Metrics {
     journal_damaged_entries: IntCounter,
     journal_write_failures: IntCounter,
     journal_commit_duration: Histogram,
+    journal_failing: IntGauge,
     journal_pending_entries: IntGaugeVec,
+    journal_pending_events: IntGaugeVec,
     journal_pending_bytes: IntGaugeVec,
     journal_oldest_pending_age: GaugeVec,
 
     // The sinks.
+    events_stored: IntCounterVec,
     records_confirmed: IntCounterVec,
     records_retried: IntCounterVec,
     records_dead_lettered: IntCounterVec,
+    records_dropped: IntCounterVec,
+    copies: IntCounterVec,
     publish_duration: HistogramVec,
     publish_batch: HistogramVec,
     event_age: HistogramVec,
@@ -108,11 +122,10 @@ pub struct RingMetrics {
 /// The handles of one app and sink.
 #[derive(Debug, Clone)]
 pub struct SinkMetrics {
-    /// Records that the broker confirmed.
-    pub confirmed: IntCounter,
     /// Records published again.
     pub retried: IntCounter,
-    dead_lettered: [IntCounter; DEAD_LETTER_REASONS.len()],
+    /// Events that another region had given before.
+    pub copies: IntCounter,
     /// Seconds that one call of `publish` took.
     pub publish_duration: Histogram,
     /// Records given to one call of `publish`.
@@ -262,6 +275,17 @@ impl Metrics {
                 "One write and sync of the journal",
                 duration.clone(),
             ),
+            journal_failing: int_gauge(
+                &r,
+                "journal_failing",
+                "1 while the journal cannot be written, and polling waits",
+            ),
+            journal_pending_events: int_gauges(
+                &r,
+                "journal_pending_events",
+                "Events that the sink has not confirmed",
+                &["app", "sink"],
+            ),
             journal_pending_entries: int_gauges(
                 &r,
                 "journal_pending_entries",
@@ -280,10 +304,28 @@ impl Metrics {
                 "Age of the oldest of them; 0 when there is none",
                 &["app", "sink"],
             ),
+            events_stored: counters(
+                &r,
+                "events_stored_total",
+                "Events stored for the sink: confirmed, pending, dead-lettered and dropped together. Survives restarts",
+                &["app", "sink"],
+            ),
             records_confirmed: counters(
                 &r,
                 "records_confirmed_total",
-                "Events that the broker confirmed, dead letters aside",
+                "Events that the broker confirmed, dead letters aside. Survives restarts",
+                &["app", "sink"],
+            ),
+            records_dropped: counters(
+                &r,
+                "records_dropped_total",
+                "Events given up for the sink, by reason. Survives restarts",
+                &["app", "sink", "reason"],
+            ),
+            copies: counters(
+                &r,
+                "cross_region_copies_total",
+                "Events that another region had given before",
                 &["app", "sink"],
             ),
             records_retried: counters(
@@ -295,7 +337,7 @@ impl Metrics {
             records_dead_lettered: counters(
                 &r,
                 "records_dead_lettered_total",
-                "Records that went to the dead letters, confirmed there",
+                "Events that went to the dead letters, confirmed there. Survives restarts",
                 &["app", "sink", "reason"],
             ),
             publish_duration: histograms(
@@ -401,6 +443,7 @@ impl Metrics {
             for sink in config.sinks.keys() {
                 let _ = self.sink(&app.name, sink);
                 let pair = &[app.name.as_str(), sink.as_str()];
+                self.set_accounts(&app.name, sink, 0, 0, &Tally::default(), 0);
                 self.journal_pending_entries.with_label_values(pair);
                 self.journal_pending_bytes.with_label_values(pair);
                 self.journal_oldest_pending_age.with_label_values(pair);
@@ -462,12 +505,8 @@ impl Metrics {
     pub fn sink(&self, app: &str, sink: &str) -> SinkMetrics {
         let pair = &[app, sink];
         SinkMetrics {
-            confirmed: self.records_confirmed.with_label_values(pair),
             retried: self.records_retried.with_label_values(pair),
-            dead_lettered: DEAD_LETTER_REASONS.map(|reason| {
-                self.records_dead_lettered
-                    .with_label_values(&[app, sink, reason])
-            }),
+            copies: self.copies.with_label_values(pair),
             publish_duration: self.publish_duration.with_label_values(pair),
             batch: self.publish_batch.with_label_values(pair),
             event_age: self.event_age.with_label_values(pair),
@@ -521,12 +560,28 @@ impl Metrics {
             .set(gauge(stats.free_bytes.unwrap_or_default()));
         self.journal_segments.set(gauge(stats.segments as u64));
         raise(&self.journal_write_failures, stats.write_failures);
+        self.journal_failing.set(i64::from(stats.failing));
         for lane in &stats.lanes {
             let Some(app) = app_of(lane.name.as_str()) else {
                 continue;
             };
             for reader in &lane.readers {
-                let pair = &[app.as_str(), reader.name.as_str()];
+                let sink = reader.name.as_str();
+                // A sink's second cursor holds nothing of its own.
+                if sink.ends_with(crate::assemble::BEHIND) {
+                    continue;
+                }
+                let pair = &[app.as_str(), sink];
+                let tally = Tally::decode(&reader.tally);
+                let stored = reader.passed + reader.pending_count + reader.missing;
+                self.set_accounts(
+                    &app,
+                    sink,
+                    stored,
+                    reader.pending_count,
+                    &tally,
+                    reader.missing,
+                );
                 self.journal_pending_entries
                     .with_label_values(pair)
                     .set(gauge(reader.pending_entries));
@@ -540,6 +595,41 @@ impl Metrics {
                     .with_label_values(pair)
                     .set(age);
             }
+        }
+    }
+
+    /// Sets the account of one app and sink from what the journal says, all of one moment, so that it balances.
+    fn set_accounts(
+        &self,
+        app: &str,
+        sink: &str,
+        stored: u64,
+        pending: u64,
+        tally: &Tally,
+        missing: u64,
+    ) {
+        let pair = &[app, sink];
+        raise(&self.events_stored.with_label_values(pair), stored);
+        raise(
+            &self.records_confirmed.with_label_values(pair),
+            tally.confirmed,
+        );
+        self.journal_pending_events
+            .with_label_values(pair)
+            .set(i64::try_from(pending).unwrap_or(i64::MAX));
+        for reason in DEAD_LETTER_REASONS {
+            let events = tally.dead_lettered.get(reason).copied().unwrap_or(0);
+            let counter = &self.records_dead_lettered;
+            raise(&counter.with_label_values(&[app, sink, reason]), events);
+        }
+        for reason in DROP_REASONS {
+            let events = tally.dropped.get(reason).copied().unwrap_or(0);
+            let lost = if reason == "damaged" { missing } else { 0 };
+            let counter = &self.records_dropped;
+            raise(
+                &counter.with_label_values(&[app, sink, reason]),
+                events + lost,
+            );
         }
     }
 
@@ -623,6 +713,14 @@ impl RingMetrics {
         self.lost[index].inc_by(possibly_lost);
     }
 
+    /// Shows events that may have been lost before this process started.
+    pub fn possibly_lost(&self, reason: &str, events: u64) {
+        let index = LOSS_REASONS.iter().position(|known| *known == reason);
+        if let Some(index) = index {
+            self.lost[index].inc_by(events);
+        }
+    }
+
     /// When a request last succeeded, in seconds since the Unix epoch; 0 before the first.
     #[must_use]
     pub fn last_success(&self) -> f64 {
@@ -631,15 +729,6 @@ impl RingMetrics {
 }
 
 impl SinkMetrics {
-    /// Counts dead letters that the broker confirmed.
-    pub fn dead_lettered(&self, reason: &str) {
-        let index = DEAD_LETTER_REASONS
-            .iter()
-            .position(|known| *known == reason)
-            .unwrap_or(DEAD_LETTER_REASONS.len() - 1);
-        self.dead_lettered[index].inc();
-    }
-
     /// Notes that the broker confirmed something now.
     pub fn confirmed_now(&self) {
         self.last_confirmation.set(now());

@@ -229,6 +229,12 @@ fn observe_dead_letter(audit: &mut Audit<'_>, app_id: &str, stored: &Stored<'_>)
         .map(String::into_bytes)
         .or_else(|| letter.raw_hex.as_deref().and_then(from_hex))
         .unwrap_or_default();
+    // Of a record that the broker refused, the dead letter holds the whole payload.
+    let envelope = rtm_sim::parse_envelope(&raw).ok();
+    let event = match &envelope {
+        Some(envelope) if envelope.id == letter.id => envelope.event.get().as_bytes(),
+        _ => &raw,
+    };
     audit.observe(&rtm_sim::Observed {
         sink_order: stored.order,
         partition: stored.partition,
@@ -238,7 +244,7 @@ fn observe_dead_letter(audit: &mut Audit<'_>, app_id: &str, stored: &Stored<'_>)
         request_id: letter.request_id.as_deref().unwrap_or_default(),
         id: &letter.id,
         key: None,
-        event: &raw,
+        event,
         dead_letter: true,
     });
 }

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use jiff::Timestamp as Time;
 use rtm_journal::Entry;
 use rtm_sink::{Headers, Reason, Record, RecordId, Timestamp, Topic};
@@ -16,6 +16,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::config::{KeyBy, STATIC, Template, Variable};
+use crate::copies::EventKey;
 use crate::entry::{self, EntryError, Tags};
 
 /// Bound on what a dead letter repeats of a payload that the broker has refused twice.
@@ -41,15 +42,28 @@ pub struct Router {
     topics: HashMap<(String, String, String), (Topic, Topic)>,
 }
 
-/// What one journal entry becomes.
-#[derive(Debug, Default)]
+/// What a journal entry becomes.
+#[derive(Debug)]
 pub struct Page {
+    /// The region that it was read from.
+    pub region: String,
+    /// When, in milliseconds since the Unix epoch.
+    pub fetched_ms: i64,
     /// Its events and its rejects, in the page's order.
-    pub records: Vec<Record>,
-    /// The `ms` of each record's event, for its age; none for dead letters and for events that give no time.
-    pub times: Vec<Option<i64>>,
-    /// Why each record is a dead letter; none for events.
-    pub rejects: Vec<Option<&'static str>>,
+    pub made: Vec<Made>,
+}
+
+/// One event of a journal entry, or one reject, ready to be published.
+#[derive(Debug, Clone)]
+pub struct Made {
+    /// What a sink is given.
+    pub record: Record,
+    /// The event's `ms`, for its age; none for dead letters and for events that give no time.
+    pub ms: Option<i64>,
+    /// Why it is a dead letter; none for events.
+    pub dead: Option<&'static str>,
+    /// What copies of the event have in common; none for dead letters.
+    pub event_key: Option<EventKey>,
 }
 
 impl Router {
@@ -72,56 +86,57 @@ impl Router {
         let decoded = rtm_source::decode(&body);
         let (topic, dead_letters) = self.topics(&tags);
         let dynamic = (!self.routes.topic.uses_only(STATIC)).then_some(&self.routes.topic);
-        let shared = Shared::new(&tags, journaled.position.0);
-        let mut page = Page {
-            records: Vec::with_capacity(decoded.events.len()),
-            times: Vec::with_capacity(decoded.events.len()),
-            rejects: Vec::with_capacity(decoded.events.len()),
-        };
+        let mut shared = Shared::new(&tags, journaled);
+        shared
+            .arena
+            .reserve(decoded.events.len() * shared.usual() + 2 * body.len());
+        let mut made = Vec::with_capacity(decoded.events.len());
         for item in &decoded.events {
-            let id = |offset| RecordId {
-                epoch: journaled.epoch.0,
-                position: journaled.position.0,
-                offset,
-            };
-            match item {
+            made.push(match item {
                 Ok(event) => {
                     let topic = match dynamic {
                         None => topic.clone(),
                         Some(template) => Topic::from(subject(template, &tags, event)),
                     };
-                    page.times.push(event.ms);
-                    page.rejects.push(None);
-                    page.records.push(self.event(
-                        event,
-                        id(event.offset),
-                        topic,
-                        &tags,
-                        &shared,
-                        &body,
-                    ));
+                    self.event(event, topic, &tags, &mut shared, &body)
                 }
                 Err(reject) => {
-                    page.times.push(None);
-                    page.rejects.push(Some(reject.reason));
                     let why = Reason {
                         code: reject.reason,
-                        message: reject.message.to_string(),
+                        message: reject.message.clone(),
                     };
+                    let id = shared.id(reject.offset);
                     let topic = dead_letters.clone();
-                    page.records.push(dead_letter(
-                        id(reject.offset),
-                        topic,
-                        &tags,
-                        &shared,
-                        &why,
-                        reject.raw,
-                        false,
-                    ));
+                    Made {
+                        record: dead_letter(id, topic, &tags, &shared, &why, reject.raw, false),
+                        ms: None,
+                        dead: Some(reject.reason),
+                        event_key: None,
+                    }
                 }
-            }
+            });
         }
-        Ok(page)
+        Ok(Page {
+            region: tags.region.into_owned(),
+            fetched_ms: tags.fetched_at,
+            made,
+        })
+    }
+
+    /// What a journal entry holds, by key, without making records: for an entry that is only read again to know it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Router::page`].
+    pub fn keys(journaled: &Entry) -> Result<(String, i64, Vec<EventKey>), EntryError> {
+        let (tags, body) = entry::decode(&journaled.bytes)?;
+        let keys = rtm_source::decode(&body)
+            .events
+            .iter()
+            .flatten()
+            .map(|event| event_key(&tags, event))
+            .collect();
+        Ok((tags.region.into_owned(), tags.fetched_at, keys))
     }
 
     /// The dead letter for a record that the broker refused: its payload, the reason, and the same id.
@@ -140,7 +155,7 @@ impl Router {
     ) -> Result<Record, EntryError> {
         let (tags, _) = entry::decode(&journaled.bytes)?;
         let (_, dead_letters) = self.topics(&tags);
-        let shared = Shared::new(&tags, journaled.position.0);
+        let shared = Shared::new(&tags, journaled);
         Ok(dead_letter(
             record.id,
             dead_letters,
@@ -152,12 +167,8 @@ impl Router {
         ))
     }
 
-    /// The dead letter for a whole entry that this version cannot read, and its reason.
-    pub fn unreadable(&mut self, journaled: &Entry, error: &EntryError) -> (Record, &'static str) {
-        let why = Reason {
-            code: "unreadable",
-            message: crate::chain(error),
-        };
+    /// The dead letter for a whole entry, because it cannot be read.
+    pub fn whole(&mut self, journaled: &Entry, why: &Reason) -> Made {
         let nobody = Cow::Borrowed("unknown");
         let tags = Tags {
             app: nobody.clone(),
@@ -170,17 +181,15 @@ impl Router {
             request_id: None,
             complete: false,
         };
-        let shared = Shared::new(&tags, journaled.position.0);
-        let id = RecordId {
-            epoch: journaled.epoch.0,
-            position: journaled.position.0,
-            offset: 0,
-        };
+        let shared = Shared::new(&tags, journaled);
+        let id = shared.id(0);
         let (_, topic) = self.topics(&tags);
-        (
-            dead_letter(id, topic, &tags, &shared, &why, &journaled.bytes, false),
-            why.code,
-        )
+        Made {
+            record: dead_letter(id, topic, &tags, &shared, why, &journaled.bytes, false),
+            ms: None,
+            dead: Some(why.code),
+            event_key: None,
+        }
     }
 
     /// The topics of events and of dead letters; of events only where the template names no part of the event.
@@ -205,12 +214,11 @@ impl Router {
     fn event(
         &self,
         event: &Event<'_>,
-        id: RecordId,
         topic: Topic,
         tags: &Tags<'_>,
-        shared: &Shared,
+        shared: &mut Shared,
         body: &Bytes,
-    ) -> Record {
+    ) -> Made {
         let user = self.routes.key == KeyBy::UserId
             || (self.routes.key == KeyBy::Auto && tags.stream == "user");
         let key = match (&event.channel_id, self.routes.key) {
@@ -219,66 +227,101 @@ impl Router {
             _ => Some(&event.user_id),
         };
         let event_key = event_key(tags, event);
+        let id = shared.id(event.offset);
         let headers = if self.routes.headers {
             shared.headers(id, Some(&event_key))
         } else {
             Headers::new()
         };
-        Record {
+        let record = Record {
             id,
             topic,
             key: key.map(|text| share(body, text)).unwrap_or_default(),
             timestamp: Timestamp(record_time(event.ms, tags.fetched_at)),
             headers,
-            payload: envelope(event, id, &event_key, shared),
+            payload: shared.envelope(event, &event_key),
+        };
+        Made {
+            record,
+            ms: event.ms,
+            dead: None,
+            event_key: Some(event_key),
         }
     }
 }
 
 /// The tags of a page, formatted once for all of its events.
 struct Shared {
-    /// `,"app":"…","app_id":"…","region":"…","stream":"…"`
+    /// `{"v":1,"id":"<epoch>.<position>.`
+    begin: String,
+    /// `","app":"…","app_id":"…","region":"…","stream":"…","type":`
     source: String,
-    /// `,"fetched_at":"…","request_id":"…"`
+    /// `,"fetched_at":"…","request_id":"…","event_key":"`
     fetch: String,
+    /// `","position":…,"event":`
+    end: String,
     fetched_at: Bytes,
     app: Bytes,
     region: Bytes,
     stream: Bytes,
+    epoch: u64,
     position: u64,
     fetched_ms: i64,
+    /// The payloads of a page lie in one piece of memory, one behind the other.
+    arena: BytesMut,
+    /// The last second that was formatted: events of a page share few.
+    second: (i64, String),
 }
 
 impl Shared {
-    fn new(tags: &Tags<'_>, position: u64) -> Shared {
+    fn new(tags: &Tags<'_>, journaled: &Entry) -> Shared {
+        let position = journaled.position.0;
         let fetched_at = format_time(tags.fetched_at).unwrap_or_default();
         let source = format!(
-            r#","app":{},"app_id":{},"region":{},"stream":{}"#,
+            r#"","app":{},"app_id":{},"region":{},"stream":{},"type":"#,
             quoted(&tags.app),
             quoted(&tags.app_id),
             quoted(&tags.region),
             quoted(&tags.stream)
         );
         let fetch = format!(
-            r#","fetched_at":{},"request_id":{}"#,
+            r#","fetched_at":{},"request_id":{},"event_key":""#,
             quoted(&fetched_at),
             tags.request_id
                 .as_deref()
                 .map_or_else(|| "null".to_owned(), quoted)
         );
         Shared {
+            begin: format!(r#"{{"v":1,"id":"{}.{position}."#, journaled.epoch),
             source,
             fetch,
+            end: format!(r#"","position":{position},"event":"#),
             fetched_at: Bytes::from(fetched_at),
             app: Bytes::copy_from_slice(tags.app.as_bytes()),
             region: Bytes::copy_from_slice(tags.region.as_bytes()),
             stream: Bytes::copy_from_slice(tags.stream.as_bytes()),
+            epoch: journaled.epoch.0,
             position,
             fetched_ms: tags.fetched_at,
+            arena: BytesMut::new(),
+            second: (-1, String::new()),
         }
     }
 
-    fn headers(&self, id: RecordId, event_key: Option<&str>) -> Headers {
+    fn id(&self, offset: u32) -> RecordId {
+        RecordId {
+            epoch: self.epoch,
+            position: self.position,
+            offset,
+        }
+    }
+
+    /// What an envelope is made of besides the event, which it repeats in part.
+    fn usual(&self) -> usize {
+        160 + self.begin.len() + self.source.len() + self.fetch.len() + self.end.len()
+    }
+
+    fn headers(&self, id: RecordId, event_key: Option<&EventKey>) -> Headers {
         let mut headers: Headers = vec![
             (Cow::Borrowed("rtm-id"), Bytes::from(id.to_string())),
             (Cow::Borrowed("rtm-app"), self.app.clone()),
@@ -289,35 +332,82 @@ impl Shared {
         if let Some(event_key) = event_key {
             headers.push((
                 Cow::Borrowed("rtm-event-key"),
-                Bytes::copy_from_slice(event_key.as_bytes()),
+                Bytes::copy_from_slice(hex_key(event_key).as_slice()),
             ));
         }
         headers
     }
+
+    /// The payload of one event: spliced around its bytes, without a tree and without a formatter.
+    fn envelope(&mut self, event: &Event<'_>, event_key: &EventKey) -> Bytes {
+        let Shared {
+            begin,
+            source,
+            fetch,
+            end,
+            arena: json,
+            second,
+            ..
+        } = self;
+        json.extend_from_slice(begin.as_bytes());
+        json.extend_from_slice(itoa::Buffer::new().format(event.offset).as_bytes());
+        json.extend_from_slice(source.as_bytes());
+        put_text(json, &event.kind);
+        json.extend_from_slice(br#","user_id":"#);
+        put_text(json, &event.user_id);
+        json.extend_from_slice(br#","channel_id":"#);
+        match &event.channel_id {
+            Some(channel) => put_text(json, channel),
+            None => json.extend_from_slice(b"null"),
+        }
+        json.extend_from_slice(br#","time":"#);
+        match event.ms.and_then(|ms| time_of(ms, second)) {
+            Some((seconds, ms)) => {
+                json.extend_from_slice(b"\"");
+                json.extend_from_slice(seconds.as_bytes());
+                let digit = |n: u16| b'0' + (n % 10) as u8;
+                json.extend_from_slice(&[
+                    b'.',
+                    digit(ms / 100),
+                    digit(ms / 10),
+                    digit(ms),
+                    b'Z',
+                    b'"',
+                ]);
+            }
+            None => json.extend_from_slice(b"null"),
+        }
+        json.extend_from_slice(fetch.as_bytes());
+        json.extend_from_slice(&hex_key(event_key));
+        json.extend_from_slice(end.as_bytes());
+        json.extend_from_slice(event.raw.as_bytes());
+        json.extend_from_slice(b"}");
+        json.split().freeze()
+    }
 }
 
-/// The payload of one event.
-fn envelope(event: &Event<'_>, id: RecordId, event_key: &str, shared: &Shared) -> Bytes {
-    use std::io::Write;
+/// A JSON string. Most ids need no escape; what does is left to serde.
+fn put_text(json: &mut BytesMut, text: &str) {
+    let plain = |byte: u8| byte >= 0x20 && byte != b'"' && byte != b'\\';
+    if text.bytes().all(plain) {
+        json.extend_from_slice(b"\"");
+        json.extend_from_slice(text.as_bytes());
+        json.extend_from_slice(b"\"");
+    } else {
+        json.extend_from_slice(quoted(text).as_bytes());
+    }
+}
 
-    let mut json =
-        Vec::with_capacity(384 + shared.source.len() + shared.fetch.len() + 2 * event.raw.len());
-    // Writing to a vector cannot fail.
-    let _ = write!(json, r#"{{"v":1,"id":"{id}"{}"#, shared.source);
-    let mut text = |name: &str, value: Option<&str>| {
-        let _ = write!(json, r#","{name}":"#);
-        let _ = serde_json::to_writer(&mut json, &value);
-    };
-    text("type", Some(&event.kind));
-    text("user_id", Some(&event.user_id));
-    text("channel_id", event.channel_id.as_deref());
-    text("time", event.ms.and_then(format_time).as_deref());
-    let _ = write!(
-        json,
-        r#"{},"event_key":"{event_key}","position":{},"event":{}}}"#,
-        shared.fetch, shared.position, event.raw
-    );
-    Bytes::from(json)
+/// The time to the second, as in [`format_time`], and the milliseconds after it. `last` is what was formatted last.
+fn time_of(ms: i64, last: &mut (i64, String)) -> Option<(&str, u16)> {
+    let second = ms.div_euclid(1000);
+    if last.0 != second {
+        let text = format_time(second * 1000)?;
+        // Without `.000Z`.
+        let kept = text.len().checked_sub(5)?;
+        *last = (second, text[..kept].to_owned());
+    }
+    Some((&last.1, u16::try_from(ms.rem_euclid(1000)).unwrap_or(0)))
 }
 
 /// The payload of a dead letter.
@@ -413,8 +503,9 @@ fn subject(template: &Template, tags: &Tags<'_>, event: &Event<'_>) -> String {
 /// Equal for copies of one event that were read from two regions: the first 128 bits of SHA-256 over what the event
 /// says, in base 16. Each of App ID, stream, user, channel (empty for user events), type and `ms` in decimal (empty when
 /// there is none) is preceded by its length in bytes as four bytes, big endian.
-fn event_key(tags: &Tags<'_>, event: &Event<'_>) -> String {
-    let ms = event.ms.map(|ms| ms.to_string()).unwrap_or_default();
+fn event_key(tags: &Tags<'_>, event: &Event<'_>) -> EventKey {
+    let mut digits = itoa::Buffer::new();
+    let ms = event.ms.map_or("", |ms| digits.format(ms));
     let channel = event.channel_id.as_deref().unwrap_or_default();
     let mut hash = Sha256::new();
     for field in [
@@ -423,22 +514,39 @@ fn event_key(tags: &Tags<'_>, event: &Event<'_>) -> String {
         &*event.user_id,
         channel,
         &*event.kind,
-        &*ms,
+        ms,
     ] {
         hash.update(u32::try_from(field.len()).unwrap_or(u32::MAX).to_be_bytes());
         hash.update(field.as_bytes());
     }
-    hex(&hash.finalize()[..16])
+    let mut key = EventKey::default();
+    key.copy_from_slice(&hash.finalize()[..16]);
+    key
+}
+
+fn hex_key(key: &EventKey) -> [u8; 32] {
+    let mut text = [0; 32];
+    for (byte, pair) in key.iter().zip(text.chunks_exact_mut(2)) {
+        pair.copy_from_slice(&digits(*byte));
+    }
+    text
+}
+
+/// A byte in base 16.
+fn digits(byte: u8) -> [u8; 2] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    [
+        DIGITS[usize::from(byte >> 4)],
+        DIGITS[usize::from(byte & 15)],
+    ]
 }
 
 fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
-    text
+    bytes
+        .iter()
+        .flat_map(|byte| digits(*byte))
+        .map(char::from)
+        .collect()
 }
 
 /// The record's timestamp: the event's `ms` where it is sane, else the fetch time. Brokers refuse whole batches with a
@@ -509,6 +617,7 @@ mod tests {
             epoch: Epoch(0xfeed),
             appended_at: SystemTime::UNIX_EPOCH,
             bytes: Bytes::from(entry::with_tags(&tags, body.as_bytes())),
+            count: 1,
         }
     }
 
@@ -528,7 +637,7 @@ mod tests {
         let page = router("rtm.{stream}", true)
             .page(&entry("channel", &body))
             .unwrap();
-        let record = &page.records[0];
+        let record = &page.made[0].record;
         let envelope = rtm_sim::parse_envelope(&record.payload).unwrap();
         assert_eq!(envelope.event.get(), event);
         assert_eq!(
@@ -569,21 +678,21 @@ mod tests {
     fn user_events_are_keyed_by_the_user_and_have_no_channel() {
         let body = r#"{"events":[{"user_id":12345,"type":"Login","ms":5}]}"#;
         let page = router("t", false).page(&entry("user", body)).unwrap();
-        assert_eq!(&page.records[0].key[..], b"12345");
-        assert!(page.records[0].headers.is_empty());
-        let envelope = rtm_sim::parse_envelope(&page.records[0].payload).unwrap();
+        assert_eq!(&page.made[0].record.key[..], b"12345");
+        assert!(page.made[0].record.headers.is_empty());
+        let envelope = rtm_sim::parse_envelope(&page.made[0].record.payload).unwrap();
         assert!(envelope.channel_id.is_none());
         // 1970 is no time that a broker should keep records by.
-        assert_eq!(page.records[0].timestamp, Timestamp(FETCHED_AT));
+        assert_eq!(page.made[0].record.timestamp, Timestamp(FETCHED_AT));
     }
 
     #[test]
     fn one_odd_event_is_a_dead_letter_with_its_bytes_between_sound_neighbours() {
         let body = r#"{"events":[{"user_id":"a","type":"Login","ms":1},"no event",{"user_id":"b","type":"Login","ms":2}]}"#;
         let page = router("t", false).page(&entry("user", body)).unwrap();
-        assert_eq!(page.records.len(), 3);
-        assert_eq!(page.rejects, [None, Some("not_an_object"), None]);
-        let letter = &page.records[1];
+        let dead: Vec<_> = page.made.iter().map(|made| made.dead).collect();
+        assert_eq!(dead, [None, Some("not_an_object"), None]);
+        let letter = &page.made[1].record;
         assert_eq!(letter.topic.as_str(), "dead.main");
         let payload: serde_json::Value = serde_json::from_slice(&letter.payload).unwrap();
         assert_eq!(payload["raw"], "\"no event\"");
@@ -602,7 +711,7 @@ mod tests {
         let page = router("rtm.{channel_id}.{user_id}.{type}", false)
             .page(&entry("channel", body))
             .unwrap();
-        let subject = page.records[0].topic.as_str();
+        let subject = page.made[0].record.topic.as_str();
         assert_eq!(subject.split('.').count(), 4, "{subject}");
         assert!(
             subject
@@ -617,7 +726,7 @@ mod tests {
         // printf '\0\0\0\x040a1b\0\0\0\x07channel\0\0\0\x01u\0\0\0\x01c\0\0\0\x04Join\0\0\0\x011' | sha256sum
         let body = r#"{"events":[{"group_id":"c","user_id":"u","type":"Join","ms":1}]}"#;
         let page = router("t", false).page(&entry("channel", body)).unwrap();
-        let envelope = rtm_sim::parse_envelope(&page.records[0].payload).unwrap();
+        let envelope = rtm_sim::parse_envelope(&page.made[0].record.payload).unwrap();
         assert_eq!(
             envelope.event_key.as_deref(),
             Some("4bc5de755a99ba9ce3702c6570de6f6f")
@@ -636,13 +745,13 @@ mod tests {
             message: "10 MB".to_owned(),
         };
         let letter = router
-            .refused(&journaled, &page.records[0], &why, false)
+            .refused(&journaled, &page.made[0].record, &why, false)
             .unwrap();
-        assert_eq!(letter.id, page.records[0].id);
+        assert_eq!(letter.id, page.made[0].record.id);
         let payload: serde_json::Value = serde_json::from_slice(&letter.payload).unwrap();
         assert_eq!(
             payload["raw"].as_str().unwrap().as_bytes(),
-            &page.records[0].payload[..]
+            &page.made[0].record.payload[..]
         );
         let cut = router.refused(&journaled, &letter, &why, true).unwrap();
         assert!(cut.payload.len() < 2 * TRUNCATED_BYTES);

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rtm_journal::Journal;
-use rtm_source::{Page, Ring};
+use rtm_source::{Fetch, Page, Ring};
 use serde::Serialize;
 use tracing::{error, info, warn};
 
-use crate::assemble::Client;
+use crate::assemble::{Assembled, Client};
 use crate::bridge::Pipeline;
 use crate::config::Config;
 use crate::lock;
@@ -34,6 +34,8 @@ pub struct State {
     pub journal: Journal,
     /// Every metric.
     pub metrics: Arc<Metrics>,
+    /// See [`crate::outlet::Outlet::suspicion`].
+    pub suspicion: Arc<tokio::sync::Mutex<()>>,
     pipelines: HashMap<String, Arc<PipelineState>>,
     sinks: Mutex<HashMap<(String, String), Arc<SinkState>>>,
     clients: Vec<Client>,
@@ -82,7 +84,8 @@ struct Progress {
 /// A reason not to be ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NotReady {
-    /// The app.
+    /// The app; empty where it is all of them.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub app: String,
     /// The sink, if it is one that is behind.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -94,34 +97,26 @@ pub struct NotReady {
 impl State {
     /// The state of a bridge that is about to run.
     #[must_use]
-    pub fn new(
+    pub fn new<F: Fetch>(
         config: &Config,
-        journal: Journal,
+        assembled: &Assembled<F>,
         metrics: Arc<Metrics>,
-        pipelines: &[Pipeline],
-        clients: &[Client],
     ) -> State {
-        let budgets: HashMap<&str, u32> = config
-            .apps
-            .iter()
-            .map(|app| (app.name.as_str(), app.requests_per_second))
-            .collect();
-        let states = pipelines.iter().map(|pipeline| {
-            let budget = budgets
-                .get(pipeline.app.as_str())
-                .copied()
-                .unwrap_or_default();
-            (
-                pipeline.app.clone(),
-                Arc::new(PipelineState::new(pipeline, budget)),
-            )
+        let budget = |name: &str| {
+            let app = config.apps.iter().find(|app| app.name == name);
+            app.map_or(0, |app| app.requests_per_second)
+        };
+        let states = assembled.pipelines.iter().map(|pipeline| {
+            let state = PipelineState::new(pipeline, budget(&pipeline.app));
+            (pipeline.app.clone(), Arc::new(state))
         });
         State {
-            journal,
+            journal: assembled.journal.clone(),
             metrics,
+            suspicion: Arc::default(),
             pipelines: states.collect(),
             sinks: Mutex::default(),
-            clients: clients.to_vec(),
+            clients: assembled.clients.clone(),
             app_of: config
                 .apps
                 .iter()
@@ -181,6 +176,13 @@ impl State {
     #[must_use]
     pub fn not_ready(&self) -> Vec<NotReady> {
         let mut reasons = Vec::new();
+        if self.journal.stats().failing {
+            reasons.push(NotReady {
+                app: String::new(),
+                sink: None,
+                reason: "the journal cannot be written".to_owned(),
+            });
+        }
         for pipeline in self.pipelines.values() {
             for reason in pipeline.not_ready() {
                 reasons.push(NotReady {
@@ -223,7 +225,7 @@ impl State {
 }
 
 impl PipelineState {
-    fn new(pipeline: &Pipeline, requests_per_second: u32) -> PipelineState {
+    fn new<F: Fetch>(pipeline: &Pipeline<F>, requests_per_second: u32) -> PipelineState {
         let now = Instant::now();
         let ring = |ring: &Ring| {
             let metrics =
@@ -304,6 +306,12 @@ impl PipelineState {
         }
     }
 
+    /// Whether polling waits for room.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        lock(&self.stopped).is_some()
+    }
+
     fn collect(&self) {
         let budget = self.started.elapsed().as_secs_f64() * f64::from(self.requests_per_second);
         let unused = (budget as u64).saturating_sub(self.sent.load(Ordering::Relaxed));
@@ -365,6 +373,17 @@ impl SinkState {
         let mut progress = lock(&self.progress);
         if progress.waiting_since.is_some() {
             progress.waiting_since = Some(Instant::now());
+        }
+    }
+
+    /// Notes and logs that events were given up, so that polling can go on.
+    pub fn skipped(&self, events: u64) {
+        if self.log_is_due() {
+            error!(
+                sink = self.sink,
+                events,
+                "the journal is full: the oldest events are skipped for this sink, as when_full = \"skip\" says"
+            );
         }
     }
 

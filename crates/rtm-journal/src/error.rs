@@ -107,10 +107,11 @@ pub enum RemoveReaderError {
     Closed,
 }
 
-/// Why an entry, or a mark, was not stored.
+/// Why an entry, a mark or a tally was not stored.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
-    /// It is larger than what was reserved, or a mark larger than [`crate::MAX_MARK_BYTES`].
+    /// It is larger than what was reserved, a mark larger than [`crate::MAX_MARK_BYTES`], or a tally larger than
+    /// [`crate::MAX_TALLY_BYTES`].
     #[error("{bytes} bytes are more than the {most} there is room for")]
     TooLarge {
         /// The size of what was to be stored.
@@ -132,6 +133,8 @@ pub enum ReadError {
     Damaged {
         /// Where the entry was.
         position: Position,
+        /// What was counted in it: that is kept apart from the bytes.
+        count: u32,
     },
     /// The storage failed. The reader has not moved: try again after a while. An entry that stays unreadable for 30 s
     /// becomes [`ReadError::Damaged`].
@@ -162,6 +165,14 @@ pub enum CloseError {
 /// Why a journal could not be looked at.
 #[derive(Debug, thiserror::Error)]
 pub enum InspectError {
+    /// A process has it open, and what is asked for needs it to stand still.
+    #[error("the journal in {} is in use{}: stop the bridge, or look at a copy", path.display(), pid.map(|pid| format!(" by process {pid}")).unwrap_or_default())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// The holder, as it wrote itself into the lock file.
+        pid: Option<u32>,
+    },
     /// The directory cannot be read.
     #[error("the journal's directory {} cannot be read", path.display())]
     Directory {

@@ -7,17 +7,17 @@
 //! | at | bytes | what |
 //! |---|---|---|
 //! | 0 | 8 | `rtm-jrnl` |
-//! | 8 | 4 | format version, 1 |
+//! | 8 | 4 | format version, 2 |
 //! | 12 | 4 | number of the segment |
 //! | 16 | 4 | 0 |
 //! | 20 | 4 | CRC of the 20 bytes before. Where it is wrong, the prologue is damaged, not of another version |
 //!
-//! **Frame**: a header of 56 bytes, then the body.
+//! **Frame**: a header of 60 bytes, then the body.
 //!
 //! | at | bytes | what |
 //! |---|---|---|
 //! | 0 | 4 | `A7 4A F5 C1`, which is no UTF-8: where to look for the next frame behind a damaged one |
-//! | 4 | 4 | CRC of the segment's number, the frame's offset (4 bytes each) and the 48 bytes that follow |
+//! | 4 | 4 | CRC of the segment's number, the frame's offset (4 bytes each) and the 52 bytes that follow |
 //! | 8 | 4 | length of the body |
 //! | 12 | 4 | CRC of the body |
 //! | 16 | 4 | length of the entry before compression |
@@ -29,6 +29,7 @@
 //! | 32 | 8 | position; 0 where it does not apply |
 //! | 40 | 8 | epoch of the process that appended the entry (an entry copied forward keeps it) or wrote the frame |
 //! | 48 | 8 | when, in milliseconds since the Unix epoch |
+//! | 56 | 4 | what the caller counts in the entry; 0 where it does not apply |
 //!
 //! | kind | body |
 //! |---|---|
@@ -45,11 +46,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::{Epoch, Position};
 
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 pub(crate) const PROLOGUE_BYTES: usize = 24;
-pub(crate) const HEADER_BYTES: usize = 56;
-/// No body is longer; an entry is stored as it is where compression does not make it smaller.
-pub(crate) const MAX_BODY_BYTES: usize = crate::MAX_ENTRY_BYTES;
+pub(crate) const HEADER_BYTES: usize = 60;
+/// No body is longer. The longest is a head of [`crate::MAX_LANES`] lanes with everything at its limit, 17 MiB; an entry
+/// is stored as it is where compression does not make it smaller.
+pub(crate) const MAX_BODY_BYTES: usize = 2 * crate::MAX_ENTRY_BYTES;
 pub(crate) const MAGIC: [u8; 4] = [0xa7, 0x4a, 0xf5, 0xc1];
 
 const PROLOGUE_MAGIC: &[u8; 8] = b"rtm-jrnl";
@@ -76,6 +78,7 @@ pub(crate) struct Header {
     pub(crate) position: Position,
     pub(crate) epoch: Epoch,
     pub(crate) at_ms: i64,
+    pub(crate) count: u32,
 }
 
 impl Header {
@@ -92,6 +95,7 @@ impl Header {
             position: Position(0),
             epoch,
             at_ms: to_ms(now),
+            count: 0,
         }
     }
 
@@ -121,6 +125,7 @@ impl Header {
         put(&self.position.0.to_le_bytes());
         put(&self.epoch.0.to_le_bytes());
         put(&self.at_ms.to_le_bytes());
+        put(&self.count.to_le_bytes());
         out[..4].copy_from_slice(&MAGIC);
         let crc = placed_crc(segment, offset, &out[8..]);
         out[4..8].copy_from_slice(&crc.to_le_bytes());
@@ -157,6 +162,7 @@ impl Header {
             position: Position(u64::from_le_bytes(take(&mut rest)?)),
             epoch: Epoch(u64::from_le_bytes(take(&mut rest)?)),
             at_ms: i64::from_le_bytes(take(&mut rest)?),
+            count: u32::from_le_bytes(take(&mut rest)?),
         };
         // The CRC holds, so we wrote this; but nothing is allocated by a number that is not checked.
         let sane = header.body_bytes as usize <= MAX_BODY_BYTES
@@ -237,6 +243,7 @@ mod tests {
             position: Position(4),
             epoch: Epoch(3),
             at_ms: -2,
+            count: 1,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Where the live entries of a lane are: 32 bytes of memory for each.
+//! Where the live entries of a lane are: 40 bytes of memory for each.
 
 use std::collections::VecDeque;
 
@@ -10,6 +10,7 @@ pub(crate) struct Index {
     slots: VecDeque<Slot>,
     /// The sum of the frames that have left, so that `Slot::end` need never be rewritten.
     base: u64,
+    base_count: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +18,8 @@ struct Slot {
     position: Position,
     /// The bytes of all frames of this lane up to and with this one: differences tell what is pending.
     end: u64,
+    /// The same of their counts.
+    count_end: u64,
     at_ms: i64,
     segment: u32,
     offset: u32,
@@ -31,6 +34,7 @@ pub(crate) struct Place {
     /// Header and body.
     pub(crate) bytes: u32,
     pub(crate) at_ms: i64,
+    pub(crate) count: u32,
 }
 
 /// The entries behind a position.
@@ -38,6 +42,7 @@ pub(crate) struct Place {
 pub(crate) struct Behind {
     pub(crate) entries: u64,
     pub(crate) bytes: u64,
+    pub(crate) count: u64,
     /// When the first of them was appended.
     pub(crate) oldest_ms: Option<i64>,
 }
@@ -58,10 +63,11 @@ impl Index {
                 .back()
                 .is_none_or(|last| last.position < place.position)
         );
-        let before = self.slots.back().map_or(self.base, |last| last.end);
+        let (end, count_end) = self.start(self.slots.len());
         self.slots.push_back(Slot {
             position: place.position,
-            end: before + u64::from(place.bytes),
+            end: end + u64::from(place.bytes),
+            count_end: count_end + u64::from(place.count),
             at_ms: place.at_ms,
             segment: place.segment,
             offset: place.offset,
@@ -78,9 +84,12 @@ impl Index {
         let Some(first) = self.slots.get(rank) else {
             return Behind::default();
         };
+        let (start, count_start) = self.start(rank);
+        let (end, count_end) = self.start(self.slots.len());
         Behind {
             entries: (self.slots.len() - rank) as u64,
-            bytes: self.bytes() - (self.start(rank) - self.base),
+            bytes: end - start,
+            count: count_end - count_start,
             oldest_ms: Some(first.at_ms),
         }
     }
@@ -89,6 +98,7 @@ impl Index {
     pub(crate) fn pop_through(&mut self, floor: Position) -> Option<Place> {
         let first = self.place(0).filter(|first| first.position <= floor)?;
         self.base += u64::from(first.bytes);
+        self.base_count += u64::from(first.count);
         self.slots.pop_front();
         if self.slots.len() < self.slots.capacity() / 4 && self.slots.capacity() > 1024 {
             // An outage makes the index large; it need not stay so.
@@ -121,20 +131,25 @@ impl Index {
 
     fn place(&self, rank: usize) -> Option<Place> {
         let slot = self.slots.get(rank)?;
+        let (start, count_start) = self.start(rank);
         Some(Place {
             position: slot.position,
             segment: slot.segment,
             offset: slot.offset,
-            // A frame's length is below 2^32, so is this difference.
-            bytes: (slot.end - self.start(rank)) as u32,
+            // A frame's length and count are below 2^32, so are these differences.
+            bytes: (slot.end - start) as u32,
             at_ms: slot.at_ms,
+            count: (slot.count_end - count_start) as u32,
         })
     }
 
-    /// The bytes of all frames before the one at `rank`.
-    fn start(&self, rank: usize) -> u64 {
+    /// The bytes and counts of all frames before the one at `rank`.
+    fn start(&self, rank: usize) -> (u64, u64) {
         rank.checked_sub(1)
-            .map_or(self.base, |before| self.slots[before].end)
+            .map_or((self.base, self.base_count), |before| {
+                let slot = &self.slots[before];
+                (slot.end, slot.count_end)
+            })
     }
 
     /// How many entries are not behind `position`.
@@ -159,6 +174,7 @@ mod tests {
             offset: position as u32,
             bytes: position as u32,
             at_ms: position as i64,
+            count: 10 * position as u32,
         }
     }
 
@@ -170,6 +186,7 @@ mod tests {
         }
         let behind = |index: &Index, position| {
             let behind = index.behind(Position(position));
+            assert_eq!(behind.count, 10 * behind.bytes);
             (behind.entries, behind.bytes, behind.oldest_ms)
         };
         assert_eq!(behind(&index, 0), (4, 19, Some(2)));
@@ -206,6 +223,6 @@ mod tests {
 
     #[test]
     fn a_slot_is_as_small_as_the_documentation_says() {
-        assert_eq!(size_of::<Slot>(), 32);
+        assert_eq!(size_of::<Slot>(), 40);
     }
 }

@@ -8,7 +8,7 @@ use crate::disk::{Disk, Lock};
 use crate::frame::VERSION;
 use crate::index::{Behind, Place};
 use crate::recover::{LaneRead, Replay, ReplayError};
-use crate::stats::Pending;
+use crate::stats::{Pending, missing};
 use crate::{Epoch, InspectError, Position};
 
 /// What is in a journal's directory.
@@ -56,6 +56,8 @@ pub struct LaneInspection {
     pub entries: u64,
     /// Their size on the disk.
     pub bytes: u64,
+    /// The counts of all entries that ever became durable in it.
+    pub appended: u64,
     /// The size of its mark.
     pub mark_bytes: Option<usize>,
     /// By name.
@@ -71,15 +73,37 @@ pub struct ReaderInspection {
     pub committed: Position,
     /// What is not.
     pub pending: Pending,
+    /// The counts of what is committed.
+    pub passed: u64,
+    /// As [`crate::ReaderStats::missing`].
+    pub missing: u64,
+    /// The size of its tally.
+    pub tally_bytes: usize,
 }
 
-pub(crate) fn inspect(dir: &Path, now: SystemTime) -> Result<Inspection, InspectError> {
+/// The directory for reading, and who has it open: nobody, or somebody of that process number if it tells.
+pub(crate) fn look(dir: &Path) -> Result<(Disk, Option<Option<u32>>), InspectError> {
     let holder = Lock::held(dir);
     let disk = Disk::read_only(dir).map_err(|source| InspectError::Directory {
         path: dir.to_owned(),
         source,
     })?;
-    let replay = Replay::read(&disk, holder.is_some()).map_err(|error| match error {
+    Ok((disk, holder))
+}
+
+/// As [`look`], where nobody may be changing it meanwhile.
+pub(crate) fn look_alone(dir: &Path) -> Result<Disk, InspectError> {
+    match look(dir)? {
+        (disk, None) => Ok(disk),
+        (_, Some(pid)) => Err(InspectError::InUse {
+            path: dir.to_owned(),
+            pid,
+        }),
+    }
+}
+
+pub(crate) fn failed(dir: &Path) -> impl Fn(ReplayError) -> InspectError {
+    move |error| match error {
         ReplayError::List(source) => InspectError::Directory {
             path: dir.to_owned(),
             source,
@@ -90,7 +114,12 @@ pub(crate) fn inspect(dir: &Path, now: SystemTime) -> Result<Inspection, Inspect
             known: VERSION,
         },
         ReplayError::Read { segment, source } => InspectError::Storage { segment, source },
-    })?;
+    }
+}
+
+pub(crate) fn inspect(dir: &Path, now: SystemTime) -> Result<Inspection, InspectError> {
+    let (disk, holder) = look(dir)?;
+    let replay = Replay::read(&disk, holder.is_some()).map_err(failed(dir))?;
     let epochs: BTreeSet<Epoch> = replay
         .segments
         .iter()
@@ -124,6 +153,13 @@ pub(crate) fn inspect(dir: &Path, now: SystemTime) -> Result<Inspection, Inspect
     })
 }
 
+/// `?` and a number where everything that told it is damaged.
+pub(crate) fn name_of(id: u32, lane: &LaneRead) -> String {
+    lane.name
+        .as_ref()
+        .map_or_else(|| format!("?{id:08x}"), ToString::to_string)
+}
+
 fn lane_inspection(id: u32, lane: &LaneRead, now: SystemTime) -> LaneInspection {
     let behind = |through: Position| {
         let pending = &lane.entries()[lane
@@ -133,22 +169,27 @@ fn lane_inspection(id: u32, lane: &LaneRead, now: SystemTime) -> LaneInspection 
         Behind {
             entries: pending.len() as u64,
             bytes: bytes(pending),
+            count: pending.iter().map(|place| u64::from(place.count)).sum(),
             oldest_ms: pending.first().map(|first| first.at_ms),
         }
     };
     let all = behind(Position(0));
-    let readers = lane.readers.iter().map(|(name, through)| ReaderInspection {
-        name: name.to_string(),
-        committed: *through,
-        pending: Pending::of(behind(*through), now),
+    let readers = lane.readers.iter().map(|(name, cursor)| {
+        let pending = Pending::of(behind(cursor.through), now);
+        ReaderInspection {
+            name: name.to_string(),
+            committed: cursor.through,
+            pending,
+            passed: cursor.passed,
+            missing: missing(lane.appended.counts, cursor, pending.count),
+            tally_bytes: cursor.tally.len(),
+        }
     });
     LaneInspection {
-        name: lane
-            .name
-            .as_ref()
-            .map_or_else(|| format!("?{id:08x}"), ToString::to_string),
+        name: name_of(id, lane),
         entries: all.entries,
         bytes: all.bytes,
+        appended: lane.appended.counts,
         mark_bytes: lane.mark.as_ref().map(bytes::Bytes::len),
         readers: readers.collect(),
     }

@@ -13,8 +13,8 @@ use crate::recover::recover;
 use crate::state::{Ending, LaneState, Shared};
 use crate::writer::{self, Writer};
 use crate::{
-    CloseError, Epoch, InspectError, Inspection, Lane, LaneError, LaneName, OpenError, Options,
-    Stats, Storage, inspect,
+    CloseError, Driver, EntryFilter, Epoch, InspectError, Inspection, Lane, LaneError, LaneName,
+    OpenError, Options, Stats, Storage, StoredEntries, Verification, inspect, verify,
 };
 
 /// An open journal. Cheap to clone; lanes and readers keep it open too.
@@ -51,34 +51,69 @@ impl Journal {
         Journal::start(Box::new(storage), None, options, limits)
     }
 
+    /// Opens a journal on any storage, without a lock and without a thread: the [`Driver`] does the writing, whenever it
+    /// is run. For simulations, which own the disk and the time ([`Options::monotonic`]).
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    pub fn open_driven(
+        storage: impl Storage,
+        options: Options,
+    ) -> Result<(Journal, Driver), OpenError> {
+        let limits = options.limits()?;
+        let writer = Journal::prepare(Box::new(storage), None, options, limits)?;
+        let journal = Journal::of(&writer.shared, None);
+        Ok((journal, Driver::new(writer)))
+    }
+
     fn start(
         storage: Box<dyn Storage>,
         lock: Option<Lock>,
         options: Options,
         limits: Limits,
     ) -> Result<Journal, OpenError> {
-        let recovered = recover(&*storage)?;
+        let writer = Journal::prepare(storage, lock, options, limits)?;
+        let shared = Arc::clone(&writer.shared);
+        let thread = std::thread::Builder::new().name("rtm-journal".to_owned());
+        let thread = thread
+            .spawn(move || writer::run(writer))
+            .map_err(OpenError::Thread)?;
+        Ok(Journal::of(&shared, Some(thread)))
+    }
+
+    fn of(shared: &Arc<Shared>, thread: Option<JoinHandle<()>>) -> Journal {
+        Journal {
+            handle: Arc::new(Handle {
+                shared: Arc::clone(shared),
+                thread: Mutex::new(thread),
+            }),
+        }
+    }
+
+    /// Recovers, and begins this process's first segment.
+    fn prepare(
+        storage: Box<dyn Storage>,
+        lock: Option<Lock>,
+        options: Options,
+        limits: Limits,
+    ) -> Result<Writer, OpenError> {
+        let mut recovered = recover(&*storage)?;
+        let unproven = std::mem::take(&mut recovered.unproven);
         // The keys of a RandomState come from the system's random numbers.
-        let epoch = Epoch(std::hash::RandomState::new().hash_one(std::process::id()));
+        let random = || Epoch(std::hash::RandomState::new().hash_one(std::process::id()));
+        let epoch = options.epoch.unwrap_or_else(random);
         let shared = Arc::new(Shared::new(
             storage, lock, options, limits, epoch, recovered,
         ));
-        let mut writer = Writer::new(Arc::clone(&shared));
+        let mut writer = Writer::new(shared);
+        writer.copy(unproven);
         // Here and not in the thread, so that what a person has to put right is told at once.
         writer.begin().map_err(|source| OpenError::Storage {
             operation: "write to",
             source,
         })?;
-        let thread = std::thread::Builder::new().name("rtm-journal".to_owned());
-        let thread = thread
-            .spawn(move || writer::run(writer))
-            .map_err(OpenError::Thread)?;
-        Ok(Journal {
-            handle: Arc::new(Handle {
-                shared,
-                thread: Mutex::new(Some(thread)),
-            }),
-        })
+        Ok(writer)
     }
 
     /// The lane of this name, made if it is new. Any number of handles of one lane may be open.
@@ -119,8 +154,8 @@ impl Journal {
             }
         }
         if new {
-            state.touch(id);
-            self.handle.work.notify_one();
+            state.touch(id, self.handle.options.instant());
+            self.handle.work.notify();
         }
         Ok(Lane::new(Arc::clone(&self.handle), name))
     }
@@ -167,7 +202,7 @@ impl Journal {
     /// waiting fail, and the next opening is [`Journal::unclean`].
     pub async fn close(&self) -> Result<(), CloseError> {
         self.handle.state().ending.get_or_insert(Ending::Close);
-        self.handle.work.notify_one();
+        self.handle.work.notify();
         // Nobody gets room any more, and nobody has to wait for it.
         self.handle.room.notify_waiters();
         loop {
@@ -193,6 +228,25 @@ impl Journal {
     /// [`InspectError`].
     pub fn inspect(dir: &Path) -> Result<Inspection, InspectError> {
         inspect::inspect(dir, std::time::SystemTime::now())
+    }
+
+    /// Reads and checks every frame and every entry in `dir`, decompression included, without a change to it.
+    ///
+    /// # Errors
+    ///
+    /// [`InspectError`]; [`InspectError::InUse`] while a process has it open. Damage is none: it is what is told.
+    pub fn verify(dir: &Path) -> Result<Verification, InspectError> {
+        verify::verify(dir)
+    }
+
+    /// All entries in `dir` that are asked for, also those that every reader has committed and that are not reclaimed
+    /// yet, by position. Reads without a change.
+    ///
+    /// # Errors
+    ///
+    /// [`InspectError`]; [`InspectError::InUse`] while a process has it open.
+    pub fn stored(dir: &Path, filter: &EntryFilter) -> Result<StoredEntries, InspectError> {
+        verify::stored(dir, filter)
     }
 
     /// Panics unless what is kept twice agrees.
@@ -248,7 +302,7 @@ impl Drop for Handle {
     fn drop(&mut self) {
         // A close that is on its way is finished, though nobody waits for it any more.
         self.state().ending.get_or_insert(Ending::Abandon);
-        self.work.notify_one();
+        self.work.notify();
         self.join();
     }
 }

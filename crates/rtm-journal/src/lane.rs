@@ -4,13 +4,14 @@ use std::fmt;
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
+use rtm_planted::bug;
 use tokio::sync::oneshot;
 use zstd::bulk::Compressor;
 
 use crate::frame::{HEADER_BYTES, Header, Kind};
 use crate::journal::Handle;
 use crate::options::{MAX_ENTRY_BYTES, MAX_MARK_BYTES, MAX_READERS};
-use crate::state::{Append, From, Shared, State};
+use crate::state::{Append, From, Shared};
 use crate::{AppendError, LaneName, Position, Reader, ReaderError, ReaderName, RemoveReaderError};
 
 /// One lane: entries in order, with their readers and a mark. Cheap to clone.
@@ -39,7 +40,8 @@ impl Lane {
     /// Reserves room for one entry of up to `bytes` bytes, and waits until there is some.
     ///
     /// Asking for more than [`MAX_ENTRY_BYTES`], or than the lane could have with the journal empty, reserves that
-    /// much. Of a closed journal it returns at once, and the append fails. Dropping the future reserves nothing.
+    /// much. While the journal cannot be written there is no room, and it goes on by itself when it can be. Of a closed
+    /// journal it returns at once, and the append fails. Dropping the future reserves nothing.
     pub async fn reserve(&self, bytes: usize) -> Reservation {
         if let Some(reservation) = self.try_reserve(bytes) {
             return reservation;
@@ -71,12 +73,21 @@ impl Lane {
             .min(usize::try_from(most).unwrap_or(usize::MAX));
         let charge = (bytes as u64 + HEADER_BYTES as u64).max(limits.least_charge);
         if state.is_open() {
+            if state.failing && !bug("journal-room-while-failing") {
+                // What was asked for before is kept in memory: no more of that.
+                return None;
+            }
             let room = state.room(limits, options.lanes_expected, self.id, spare_bytes);
             // The writer makes room out of what is dead, and looks after the file system.
             state.pressure |= charge > room.disk;
             state.watch_free |= charge > room.free;
-            if charge > room.share.min(room.disk).min(room.free) {
-                self.handle.work.notify_one();
+            let least = if bug("journal-room-beyond-the-bound") {
+                room.share.min(room.free)
+            } else {
+                room.share.min(room.disk).min(room.free)
+            };
+            if charge > least {
+                self.handle.work.notify();
                 return None;
             }
         }
@@ -108,8 +119,8 @@ impl Lane {
             if lane.readers.len() >= MAX_READERS {
                 return Err(ReaderError::TooMany(lane.readers.len()));
             }
-            state.add_reader(self.id, name);
-            self.handle.work.notify_one();
+            state.add_reader(self.id, name, self.handle.options.instant());
+            self.handle.work.notify();
         }
         let lane = state.lanes.entry(self.id).or_default();
         let readable = Arc::clone(&lane.readable);
@@ -117,7 +128,7 @@ impl Lane {
             return Err(ReaderError::AlreadyOpen(name.clone()));
         };
         reader.open = true;
-        let committed = reader.committed;
+        let committed = reader.cursor.through;
         drop(state);
         Ok(Reader::new(
             Arc::clone(&self.handle),
@@ -151,9 +162,10 @@ impl Lane {
                 Some(reader) if reader.open => return Err(RemoveReaderError::Open(name.clone())),
                 Some(_) => {}
             }
-            state.remove_reader(self.id, name);
-            self.flush(&mut state)
+            state.remove_reader(self.id, name, self.handle.options.instant());
+            state.flush()
         };
+        self.handle.work.notify();
         done.await.map_err(|_| RemoveReaderError::Closed)
     }
 
@@ -192,17 +204,11 @@ impl Lane {
             // A copy: the bytes may be a slice of something large.
             state.lanes.entry(self.id).or_default().mark =
                 mark.map(|mark| Bytes::copy_from_slice(&mark));
-            state.touch(self.id);
-            self.flush(&mut state)
+            state.touch(self.id, self.handle.options.instant());
+            state.flush()
         };
+        self.handle.work.notify();
         done.await.map_err(|_| AppendError::Closed)
-    }
-
-    fn flush(&self, state: &mut State) -> oneshot::Receiver<()> {
-        let (done, wait) = oneshot::channel();
-        state.flushes.push(done);
-        self.handle.work.notify_one();
-        wait
     }
 }
 
@@ -232,7 +238,8 @@ impl Reservation {
         self.bytes
     }
 
-    /// Stores an entry, which is durable on return. Room that it does not need is given back at once.
+    /// Stores an entry, which is durable on return. `count` is what the caller counts in it, the events of a page say: it
+    /// is summed, and comes back with the entry. Room that it does not need is given back at once.
     ///
     /// A failing disk is no error: the entry is kept in memory, goes to a new segment, and this waits until it is
     /// durable. Compresses on the calling thread (0.2 ms for a page).
@@ -242,18 +249,22 @@ impl Reservation {
     /// # Errors
     ///
     /// [`AppendError`].
-    pub async fn append(self, entry: &[u8]) -> Result<Position, AppendError> {
+    pub async fn append(self, entry: &[u8], count: u32) -> Result<Position, AppendError> {
         if entry.len() > self.bytes {
             return Err(AppendError::TooLarge {
                 bytes: entry.len(),
                 most: self.bytes,
             });
         }
-        let durable = self.hand_over(entry)?;
+        let durable = self.hand_over(entry, count)?;
         durable.await.map_err(|_| AppendError::Closed)
     }
 
-    fn hand_over(mut self, entry: &[u8]) -> Result<oneshot::Receiver<Position>, AppendError> {
+    fn hand_over(
+        mut self,
+        entry: &[u8],
+        count: u32,
+    ) -> Result<oneshot::Receiver<Position>, AppendError> {
         let entry = Bytes::copy_from_slice(entry);
         let compressed = compress(&self.handle, &entry);
         let mut header = Header::of(
@@ -265,6 +276,7 @@ impl Reservation {
         header.compressed = compressed.is_some();
         header.entry_bytes = u32::try_from(entry.len()).unwrap_or(u32::MAX);
         header.lane = self.lane;
+        header.count = count;
         let body = compressed.unwrap_or_else(|| entry.clone());
         let charge = u64::from(header.frame_bytes()).max(self.handle.limits.least_charge);
         let (reply, durable) = oneshot::channel();
@@ -288,7 +300,7 @@ impl Reservation {
         };
         state.queue.push_back(Append { header, body, from });
         drop(state);
-        self.handle.work.notify_one();
+        self.handle.work.notify();
         self.handle.room.notify_waiters();
         Ok(durable)
     }

@@ -4,7 +4,7 @@
 //! let journal = Journal::open(dir, Options::default())?;   // recovers by itself; one process at a time
 //! let lane = journal.lane(&"app".parse()?)?;
 //! let room = lane.reserve(2 << 20).await;                   // waits for room; the bytes are fetched after this
-//! let position = room.append(&page).await?;                 // durable on return
+//! let position = room.append(&page, events).await?;         // durable on return
 //!
 //! let mut reader = lane.reader(&"kafka".parse()?)?;
 //! let entry = reader.next().await?;                         // waits at the tail
@@ -19,6 +19,8 @@
 //!   [`Options::commit_interval`]; it never skips.
 //! - **Nothing is overwritten.** An entry is kept until every reader of its lane has committed it. A lane without
 //!   readers keeps everything. When a lane's room is gone, [`Lane::reserve`] waits.
+//! - **Counted.** What the caller counts in each entry is summed over a lane and over what each reader has committed,
+//!   exactly, across restarts; a reader's own [tally](Reader::commit_with) is durable together with its cursor.
 //! - **Bounded.** [`Options::max_bytes`] bounds the directory; every lane has a share that no other can take.
 //! - **Recovery needs nobody.** A torn tail is cut; damage in the middle costs the frames it hit, and no others.
 //!
@@ -29,15 +31,16 @@
 //! | `journal`, `lane`, `reader` | the handles: [`Journal`]; [`Lane`] and [`Reservation`]; [`Reader`] |
 //! | `state` | what the process knows: lanes, cursors, segments; one lock. `index` is where each entry is |
 //! | `room` | who may have how many bytes |
-//! | `writer` | the one thread that writes: groups, new segments, failures; `reclaim` removes and cleans segments |
+//! | `writer` | the one that writes, in a thread or by a [`Driver`]: groups, new segments, failures; `reclaim` removes and cleans segments |
 //! | `frame`, `change` | the format, byte by byte |
-//! | `scan`, `recover` | reading segments back; `inspect` is the same for people |
-//! | `storage`, `disk` | the operations on files that everything above is built on, and the real ones |
+//! | `scan`, `recover` | reading segments back; `inspect` and `verify` are the same for people |
+//! | `storage`, `disk` | the operations on files that everything above is built on, and the real ones; `sim` has simulated ones |
 //!
 //! Architecture invariant: only `writer` and `reclaim` (and `recover`, before the writer starts) change files.
 
 mod change;
 mod disk;
+mod driver;
 mod error;
 mod frame;
 mod index;
@@ -51,15 +54,19 @@ mod reclaim;
 mod recover;
 mod room;
 mod scan;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 mod state;
 mod stats;
 mod storage;
 mod tail;
+mod verify;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
+pub use driver::Driver;
 pub use error::{
     AppendError, CloseError, InspectError, LaneError, OpenError, ReadError, ReaderError,
     RemoveReaderError,
@@ -68,10 +75,13 @@ pub use inspect::{Inspection, LaneInspection, ReaderInspection, SegmentInspectio
 pub use journal::Journal;
 pub use lane::{Lane, Reservation};
 pub use name::{LaneName, NameError, ReaderName};
-pub use options::{MAX_ENTRY_BYTES, MAX_LANES, MAX_MARK_BYTES, MAX_READERS, Options};
+pub use options::{
+    MAX_ENTRY_BYTES, MAX_LANES, MAX_MARK_BYTES, MAX_READERS, MAX_TALLY_BYTES, Options,
+};
 pub use reader::{Entry, Reader};
 pub use stats::{LaneStats, Pending, ReaderStats, Stats};
 pub use storage::Storage;
+pub use verify::{Damage, EntryFilter, StoredEntries, StoredEntry, Verification};
 
 /// The place of an entry: a sequence number over the whole journal, from 1. Larger is later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]

@@ -2,16 +2,18 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use crate::OpenError;
+use crate::{Epoch, OpenError};
 
 /// The largest entry, before compression. A page of the source is at most 2 MiB.
 pub const MAX_ENTRY_BYTES: usize = 16 << 20;
 /// The largest mark: marks are copied into the head of every segment.
 pub const MAX_MARK_BYTES: usize = 4 << 10;
+/// The largest tally of a reader, for the same reason.
+pub const MAX_TALLY_BYTES: usize = 512;
 /// The most lanes of one journal: all are copied into the head of every segment.
-pub const MAX_LANES: usize = 256;
+pub const MAX_LANES: usize = 1024;
 /// The most readers of one lane, for the same reason.
 pub const MAX_READERS: usize = 16;
 
@@ -21,8 +23,8 @@ const LEAST_MAX_BYTES: u64 = 64 << 10;
 const LEAST_SEGMENTS: u64 = 16;
 /// Offsets in a segment are 32 bits; a group may go past the end of one.
 const MAX_SEGMENT_BYTES: u64 = 1 << 30;
-/// The index takes 32 bytes of memory for an entry. So that many tiny entries cannot outgrow memory, an entry counts
-/// as at least this part of `max_bytes`: a journal holds about a million entries, and the index 32 MiB.
+/// The index takes 40 bytes of memory for an entry. So that many tiny entries cannot outgrow memory, an entry counts
+/// as at least this part of `max_bytes`: a journal holds about a million entries, and the index 40 MiB.
 const MAX_ENTRIES: u64 = 1 << 20;
 
 /// How a journal is kept. `Options::default()` suits a bridge.
@@ -48,6 +50,11 @@ pub struct Options {
     pub on_sync: Option<Arc<dyn Fn(Duration) + Send + Sync>>,
     /// The wall clock that entries are stamped with and ages are told by. Default none, which is the system's.
     pub clock: Option<Arc<dyn Fn() -> SystemTime + Send + Sync>>,
+    /// The monotonic clock that everything waits by: cursors, tries again, patience. Default none, which is the
+    /// system's. Another one goes with [`crate::Journal::open_driven`] only: the writer's thread sleeps by the system's.
+    pub monotonic: Option<Arc<dyn Fn() -> Instant + Send + Sync>>,
+    /// The epoch of this opening, for a simulation that has to repeat itself. Default none, which is a random one.
+    pub epoch: Option<Epoch>,
 }
 
 impl Default for Options {
@@ -61,6 +68,8 @@ impl Default for Options {
             lanes_expected: 1,
             on_sync: None,
             clock: None,
+            monotonic: None,
+            epoch: None,
         }
     }
 }
@@ -70,6 +79,12 @@ impl Options {
         self.clock
             .as_ref()
             .map_or_else(SystemTime::now, |clock| clock())
+    }
+
+    pub(crate) fn instant(&self) -> Instant {
+        self.monotonic
+            .as_ref()
+            .map_or_else(Instant::now, |clock| clock())
     }
 
     pub(crate) fn limits(&self) -> Result<Limits, OpenError> {

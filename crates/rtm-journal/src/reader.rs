@@ -13,7 +13,7 @@ use crate::frame::{HEADER_BYTES, Header, Kind, from_ms};
 use crate::index::Place;
 use crate::journal::Handle;
 use crate::stats::Pending;
-use crate::{Epoch, Position, ReadError, ReaderName, Storage};
+use crate::{AppendError, Epoch, MAX_TALLY_BYTES, Position, ReadError, ReaderName, Storage};
 
 /// How long an entry may be unreadable before it counts as damaged: long enough for a volume to come back, and not for
 /// ever, since one bad sector must not hold up all that follows.
@@ -47,6 +47,8 @@ pub struct Entry {
     pub appended_at: SystemTime,
     /// What was appended.
     pub bytes: Bytes,
+    /// What the caller counted in it.
+    pub count: u32,
 }
 
 impl Reader {
@@ -123,6 +125,7 @@ impl Reader {
                     epoch,
                     appended_at: from_ms(place.at_ms),
                     bytes,
+                    count: place.count,
                 })));
             }
             match self.read(place) {
@@ -151,26 +154,58 @@ impl Reader {
     /// the next append, or within [`crate::Options::commit_interval`]. A crash before that repeats entries. Going
     /// backwards is ignored, and so is everything after [`crate::Journal::close`].
     pub fn commit(&mut self, through: Position) {
+        self.move_to(through, None);
+    }
+
+    /// As [`Reader::commit`], and replaces the reader's tally: bytes of the caller's, at most [`MAX_TALLY_BYTES`], which
+    /// become durable in one with the cursor. After a crash the tally is exactly that of the cursor. With `through` where
+    /// the cursor is already, the tally alone is replaced; further back, nothing is.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError::TooLarge`]: then nothing was committed.
+    pub fn commit_with(&mut self, through: Position, tally: &[u8]) -> Result<(), AppendError> {
+        check_tally(tally)?;
+        self.move_to(through, Some(tally));
+        Ok(())
+    }
+
+    /// Replaces the tally, and leaves the cursor where it is. Durable on return, and so is every commit before. Dropping
+    /// the future does not undo it.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`]. A failing disk is none: the tally is stored when it works again.
+    pub async fn save(&mut self, tally: &[u8]) -> Result<(), AppendError> {
+        check_tally(tally)?;
+        let done = {
+            let mut state = self.handle.state();
+            if !state.is_open() {
+                return Err(AppendError::Closed);
+            }
+            let committed = state.cursor(self.lane, &self.name).through;
+            state.commit(self.lane, &self.name, committed, Some(tally));
+            state
+                .dirty_since
+                .get_or_insert(self.handle.options.instant());
+            state.flush()
+        };
+        self.handle.work.notify();
+        done.await.map_err(|_| AppendError::Closed)
+    }
+
+    fn move_to(&mut self, through: Position, tally: Option<&[u8]>) {
         let through = through.min(self.seen);
         let mut state = self.handle.state();
-        if !state.is_open() {
-            return;
-        }
-        let Some(reader) = state
-            .lanes
-            .get_mut(&self.lane)
-            .and_then(|lane| lane.readers.get_mut(&self.name))
-        else {
-            return;
-        };
-        if through > reader.committed {
-            reader.committed = through;
+        if state.is_open() && state.commit(self.lane, &self.name, through, tally) {
             // While writing fails, commits alone can free the room that it takes to write again.
             state.pressure |= state.failing;
             // A writer that knows of a change already wakes up for it.
             if state.dirty_since.is_none() || state.failing {
-                state.dirty_since.get_or_insert_with(Instant::now);
-                self.handle.work.notify_one();
+                state
+                    .dirty_since
+                    .get_or_insert(self.handle.options.instant());
+                self.handle.work.notify();
             }
         }
     }
@@ -183,12 +218,14 @@ impl Reader {
     /// Everything up to here is committed.
     #[must_use]
     pub fn committed(&self) -> Position {
-        let state = self.handle.state();
-        let reader = state
-            .lanes
-            .get(&self.lane)
-            .and_then(|lane| lane.readers.get(&self.name));
-        reader.map_or(self.at, |reader| reader.committed)
+        self.handle.state().cursor(self.lane, &self.name).through
+    }
+
+    /// The tally of the latest [`Reader::commit_with`] or [`Reader::save`], durable or about to be; empty before the
+    /// first.
+    #[must_use]
+    pub fn tally(&self) -> Bytes {
+        self.handle.state().cursor(self.lane, &self.name).tally
     }
 
     /// What is not committed, given out or not.
@@ -216,9 +253,15 @@ impl Reader {
 
     fn is_patient(&mut self, position: Position) -> bool {
         match self.unreadable_since {
-            Some((at, since)) if at == position => since.elapsed() < READ_PATIENCE,
+            Some((at, since)) if at == position => {
+                self.handle
+                    .options
+                    .instant()
+                    .saturating_duration_since(since)
+                    < READ_PATIENCE
+            }
             _ => {
-                self.unreadable_since = Some((position, Instant::now()));
+                self.unreadable_since = Some((position, self.handle.options.instant()));
                 true
             }
         }
@@ -235,30 +278,14 @@ impl Reader {
         self.handle.state().damaged += u64::from(position > self.seen);
         self.at = position;
         self.seen = self.seen.max(position);
-        ReadError::Damaged { position }
+        ReadError::Damaged {
+            position,
+            count: place.count,
+        }
     }
 
     fn read(&mut self, place: Place) -> Result<Entry, Unreadable> {
-        let (header, body) = read_frame(&*self.handle.storage, place)?;
-        let bytes = if header.compressed {
-            let decompressor = match &mut self.decompressor {
-                Some(decompressor) => decompressor,
-                none => none.insert(Decompressor::new().map_err(Unreadable::Io)?),
-            };
-            let entry = decompressor.decompress(&body[HEADER_BYTES..], header.entry_bytes as usize);
-            Bytes::from(entry.map_err(|_| Unreadable::Damaged("its compression"))?)
-        } else {
-            Bytes::from(body).slice(HEADER_BYTES..)
-        };
-        if bytes.len() != header.entry_bytes as usize {
-            return Err(Unreadable::Damaged("its length"));
-        }
-        Ok(Entry {
-            position: header.position,
-            epoch: header.epoch,
-            appended_at: from_ms(header.at_ms),
-            bytes,
-        })
+        read_entry(&*self.handle.storage, place, &mut self.decompressor)
     }
 }
 
@@ -282,6 +309,45 @@ impl fmt::Debug for Reader {
             .field("at", &self.at)
             .finish_non_exhaustive()
     }
+}
+
+fn check_tally(tally: &[u8]) -> Result<(), AppendError> {
+    if tally.len() > MAX_TALLY_BYTES {
+        return Err(AppendError::TooLarge {
+            bytes: tally.len(),
+            most: MAX_TALLY_BYTES,
+        });
+    }
+    Ok(())
+}
+
+/// An entry, checked and as it was appended. The decompressor is made when it is first needed.
+pub(crate) fn read_entry(
+    storage: &dyn Storage,
+    place: Place,
+    decompressor: &mut Option<Decompressor<'static>>,
+) -> Result<Entry, Unreadable> {
+    let (header, body) = read_frame(storage, place)?;
+    let bytes = if header.compressed {
+        let decompressor = match decompressor {
+            Some(decompressor) => decompressor,
+            none => none.insert(Decompressor::new().map_err(Unreadable::Io)?),
+        };
+        let entry = decompressor.decompress(&body[HEADER_BYTES..], header.entry_bytes as usize);
+        Bytes::from(entry.map_err(|_| Unreadable::Damaged("its compression"))?)
+    } else {
+        Bytes::from(body).slice(HEADER_BYTES..)
+    };
+    if bytes.len() != header.entry_bytes as usize {
+        return Err(Unreadable::Damaged("its length"));
+    }
+    Ok(Entry {
+        position: header.position,
+        epoch: header.epoch,
+        appended_at: from_ms(header.at_ms),
+        bytes,
+        count: header.count,
+    })
 }
 
 /// The frame of an entry, checked: its header, and the bytes of both.
@@ -333,7 +399,7 @@ mod tests {
         .unwrap();
         let lane = journal.lane(&"a".parse().unwrap()).unwrap();
         for entry in [b"1", b"2"] {
-            lane.reserve(1).await.append(entry).await.unwrap();
+            lane.reserve(1).await.append(entry, 1).await.unwrap();
         }
         let mut reader = lane.reader(&"r".parse().unwrap()).unwrap();
         assert!(reader.is_patient(Position(1)));

@@ -6,19 +6,25 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
+use rtm_planted::bug;
 
 use crate::frame::HEADER_BYTES;
+use crate::index::Place;
 use crate::reader::{Unreadable, read_frame};
-use crate::state::{Append, From};
+use crate::state::{Append, From, SegmentState};
 use crate::writer::{LONGEST_PAUSE, Writer};
 
 /// A segment is worth cleaning when this part of it is dead. A journal at its bound has a segment of a sixteenth.
 const WORTH_CLEANING: u64 = 32;
 /// The newest segment is worth leaving when what is dead in it is this part of a segment.
 const WORTH_LEAVING: u64 = 4;
+
+/// Without a live entry.
+fn is_dead(segment: &SegmentState) -> bool {
+    segment.entries == 0 || bug("journal-reclaim-too-early") && segment.entries == 1
+}
 
 impl Writer {
     /// Lets go of entries that every reader has committed, and unlinks segments that have none left. Says whether any
@@ -38,7 +44,7 @@ impl Writer {
             let dead = state
                 .segments
                 .iter()
-                .filter(|(number, segment)| segment.entries == 0 && Some(**number) != newest);
+                .filter(|(number, segment)| is_dead(segment) && Some(**number) != newest);
             (
                 released,
                 dead.map(|(number, _)| *number).collect::<Vec<u32>>(),
@@ -52,7 +58,7 @@ impl Writer {
                     if !failed_before && self.reclaim_at.is_none() {
                         tracing::warn!(segment, %error, "a dead segment of the journal cannot be removed; trying on");
                     }
-                    self.reclaim_at = Some(Instant::now() + LONGEST_PAUSE);
+                    self.reclaim_at = Some(shared.options.instant() + LONGEST_PAUSE);
                 }
                 _ => unlinked.push(segment),
             }
@@ -119,8 +125,22 @@ impl Writer {
                 })
                 .collect()
         };
+        self.copy(places);
+        let wrote = self.write(false);
+        // The rest of it, or the next.
+        let mut state = shared.state();
+        let more = state
+            .segments
+            .get(&segment)
+            .is_some_and(|segment| segment.entries > 0 && !segment.unreadable);
+        state.pressure |= wrote.is_ok() && more;
+    }
+
+    /// Takes entries as they are into the group that is written next.
+    pub(crate) fn copy(&mut self, places: impl IntoIterator<Item = Place>) {
         for place in places {
-            match read_frame(&*shared.storage, place) {
+            let segment = place.segment;
+            match read_frame(&*self.shared.storage, place) {
                 Ok((header, frame)) => {
                     let body = Bytes::from(frame).slice(HEADER_BYTES..);
                     self.group.appends.push(Append {
@@ -133,20 +153,11 @@ impl Writer {
                     // The reader will tell what it is; here it only keeps its segment.
                     let reason: &Unreadable = &error;
                     tracing::warn!(segment, error = %reason, "a segment of the journal cannot be cleaned");
-                    if let Some(state) = shared.state().segments.get_mut(&segment) {
+                    if let Some(state) = self.shared.state().segments.get_mut(&segment) {
                         state.unreadable = true;
                     }
-                    break;
                 }
             }
         }
-        let wrote = self.write(false);
-        // The rest of it, or the next.
-        let mut state = shared.state();
-        let more = state
-            .segments
-            .get(&segment)
-            .is_some_and(|segment| segment.entries > 0 && !segment.unreadable);
-        state.pressure |= wrote.is_ok() && more;
     }
 }

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use bytes::Bytes;
+use rtm_planted::bug;
 
-use crate::change::{self, Change};
+use crate::change::{self, Appended, Change, Cursor};
 use crate::frame::{Kind, VERSION, take};
 use crate::index::{Index, Place};
-use crate::scan::{Frame, read_version, scan};
+use crate::scan::{Frame, Trust, read_version, scan};
 use crate::state::{LaneState, ReaderState, SegmentState, State};
 use crate::{Epoch, LaneName, OpenError, Position, ReaderName, Storage};
 
@@ -17,12 +18,16 @@ pub(crate) struct Recovered {
     pub(crate) state: State,
     /// The process before this one did not close it.
     pub(crate) unclean: bool,
+    /// Live entries that read back, and of which nobody knows whether they are durable: to be copied forward before
+    /// they are believed.
+    pub(crate) unproven: Vec<Place>,
 }
 
 /// Reads the journal, and cuts the torn tail of its newest segment.
 ///
 /// May be interrupted anywhere and done again: what is cut is nothing that a second reading would believe. Nothing is
-/// ever appended to an old segment, since its last sync may have failed unseen; the writer begins a new one.
+/// ever appended to an old segment, since its last sync may have failed unseen; the writer begins a new one, into which
+/// everything goes that no later write vouches for.
 pub(crate) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
     let replay = Replay::read(storage, false).map_err(|error| match error {
         ReplayError::Version { segment, found } => OpenError::Version {
@@ -64,6 +69,18 @@ pub(crate) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
             },
         );
     }
+    let mut unproven = BTreeSet::new();
+    for segment in replay.segments.iter().rev() {
+        if bug("journal-unproven-believed") {
+            break;
+        }
+        let places = segment.unproven.iter();
+        unproven.extend(places.map(|place| (place.segment, place.offset)));
+        // A segment's second group is written when its first is durable, and with it everything before.
+        if segment.last_group.is_some_and(|start| start > 0) {
+            break;
+        }
+    }
     if let Some(newest) = replay.segments.last() {
         state.next_segment = newest.number.checked_add(1).ok_or(OpenError::Storage {
             operation: "number another segment in",
@@ -71,18 +88,27 @@ pub(crate) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
         })?;
         cut(storage, newest, &mut state);
     }
+    let mut live = Vec::new();
     for (id, lane) in replay.lanes {
         let lane = lane.into_state();
         for place in lane.index.places() {
+            let told = place.position <= lane.appended.last;
+            if !told || unproven.contains(&(place.segment, place.offset)) {
+                live.push(place);
+            }
             state.segments.entry(place.segment).or_default().add(place);
         }
         state.lanes.insert(id, lane);
     }
-    Ok(Recovered { state, unclean })
+    Ok(Recovered {
+        state,
+        unclean,
+        unproven: live,
+    })
 }
 
-/// Cuts the torn tail, and makes sure of the rest. Neither is needed for what comes after, so neither may fail it: a
-/// tail that stays is torn again at the next opening, and what was confirmed had been synced.
+/// Cuts the torn tail. It is not needed for what comes after, so it may not fail it: a tail that stays is torn again at
+/// the next opening.
 fn cut(storage: &dyn Storage, newest: &SegmentRead, state: &mut State) {
     let segment = newest.number;
     if newest.end < newest.bytes {
@@ -99,9 +125,6 @@ fn cut(storage: &dyn Storage, newest: &SegmentRead, state: &mut State) {
             }
         }
     }
-    if let Err(error) = storage.sync(segment) {
-        tracing::warn!(segment, %error, "the journal's newest segment cannot be synced");
-    }
 }
 
 /// What the segments say, without a change to any of them.
@@ -113,6 +136,11 @@ pub(crate) struct Replay {
     pub(crate) next_position: u64,
     /// The newest segment ends with the frame that closing writes.
     pub(crate) clean: bool,
+    /// Of the segments before, what might be torn.
+    torn: Vec<(u32, Place)>,
+    /// There was an intact head, and no number has been missing since: the next head tells nothing new of what was
+    /// appended, unless something in between is lost.
+    seamless: bool,
 }
 
 #[derive(Debug, Default)]
@@ -124,6 +152,12 @@ pub(crate) struct SegmentRead {
     pub(crate) entries: u64,
     /// Prologue and head; 0 where the head is damaged.
     pub(crate) head_bytes: u64,
+    pub(crate) last_group: Option<u32>,
+    /// Stretches in the last group that are no intact frames.
+    pub(crate) torn: u64,
+    /// They had been durable: the next segment's head knows of more entries.
+    pub(crate) lost: bool,
+    pub(crate) unproven: Vec<Place>,
     pub(crate) epochs: BTreeSet<Epoch>,
 }
 
@@ -131,8 +165,12 @@ pub(crate) struct SegmentRead {
 pub(crate) struct LaneRead {
     pub(crate) name: Option<LaneName>,
     pub(crate) mark: Option<Bytes>,
-    pub(crate) readers: BTreeMap<ReaderName, Position>,
-    floor: Position,
+    pub(crate) readers: BTreeMap<ReaderName, Cursor>,
+    /// As far as anybody vouches for it, and with everything that reads back.
+    proven: Appended,
+    pub(crate) appended: Appended,
+    /// Everything up to here is dead.
+    pub(crate) floor: Position,
     entries: Vec<Place>,
 }
 
@@ -145,6 +183,13 @@ pub(crate) enum ReplayError {
 impl Replay {
     /// Reads every segment. With `living` set another process may be at work, and segments may go while we read.
     pub(crate) fn read(storage: &dyn Storage, living: bool) -> Result<Replay, ReplayError> {
+        let mut replay = Replay::read_all(storage, living)?;
+        replay.lanes.values_mut().for_each(LaneRead::settle);
+        Ok(replay)
+    }
+
+    /// The same, with entries that every reader has committed, and in no order.
+    pub(crate) fn read_all(storage: &dyn Storage, living: bool) -> Result<Replay, ReplayError> {
         let mut segments = storage.list().map_err(ReplayError::List)?;
         segments.sort_unstable();
         let gone = |error: &io::Error| living && error.kind() == io::ErrorKind::NotFound;
@@ -178,11 +223,15 @@ impl Replay {
                 ..SegmentRead::default()
             };
             replay.clean = false;
+            let before = replay.segments.last().map(|before| before.number);
+            replay.seamless &= before.is_some_and(|before| before + 1 == number);
             match scan(storage, number, bytes, &mut |frame| {
                 replay.apply(&mut read, &frame);
             }) {
                 Ok(scanned) => {
                     read.end = scanned.end;
+                    read.last_group = scanned.last_group;
+                    read.torn = scanned.torn;
                     read.damaged += scanned.damaged;
                     replay.segments.push(read);
                 }
@@ -195,7 +244,6 @@ impl Replay {
                 }
             }
         }
-        replay.lanes.values_mut().for_each(LaneRead::settle);
         Ok(replay)
     }
 
@@ -204,25 +252,34 @@ impl Replay {
             offset,
             header,
             body,
+            trust,
         } = frame;
         segment.epochs.insert(header.epoch);
         self.clean = header.kind == Kind::Close;
         match header.kind {
             Kind::Close => {}
             Kind::Entry => {
+                let place = Place {
+                    position: header.position,
+                    segment: segment.number,
+                    offset: *offset,
+                    bytes: header.frame_bytes(),
+                    at_ms: header.at_ms,
+                    count: header.count,
+                };
+                if *trust == Trust::Torn {
+                    return self.torn.push((header.lane, place));
+                }
                 segment.entries += 1;
                 self.saw(header.position);
-                self.lanes
-                    .entry(header.lane)
-                    .or_default()
-                    .entries
-                    .push(Place {
-                        position: header.position,
-                        segment: segment.number,
-                        offset: *offset,
-                        bytes: header.frame_bytes(),
-                        at_ms: header.at_ms,
-                    });
+                let lane = self.lanes.entry(header.lane).or_default();
+                lane.appended.add(header.position, header.count);
+                lane.entries.push(place);
+                if *trust == Trust::Unproven {
+                    segment.unproven.push(place);
+                } else {
+                    lane.proven.add(header.position, header.count);
+                }
             }
             Kind::Head | Kind::Changes => {
                 let mut rest = body.as_slice();
@@ -242,26 +299,37 @@ impl Replay {
                         .values_mut()
                         .for_each(|lane| lane.readers.clear());
                 }
+                let unseen = self.seamless && changes.iter().any(|change| self.is_unseen(change));
                 changes.into_iter().for_each(|change| self.change(change));
+                if header.kind == Kind::Head {
+                    self.settle_torn(unseen);
+                    self.seamless = true;
+                }
             }
         }
     }
 
     fn change(&mut self, change: Change) {
         match change {
-            Change::Lane { lane, floor, mark } => {
-                self.saw(floor);
+            Change::Lane {
+                lane,
+                floor,
+                appended,
+                mark,
+            } => {
+                self.saw(floor.max(appended.last));
                 let read = self.lanes.entry(lane.id()).or_default();
                 (read.name, read.floor, read.mark) = (Some(lane), floor, mark);
+                (read.proven, read.appended) = (appended, appended);
             }
             Change::Reader {
                 lane,
                 reader,
-                through,
+                cursor,
             } => {
-                self.saw(through);
+                self.saw(cursor.through);
                 let read = self.lanes.entry(lane.id()).or_default();
-                read.readers.insert(reader, through);
+                read.readers.insert(reader, cursor);
                 // Known from this alone, should the frame that introduced the lane be damaged.
                 read.name = Some(lane);
             }
@@ -275,8 +343,38 @@ impl Replay {
         }
     }
 
+    /// A head has told which entries had been durable when it was written: what looks torn among them is damaged, and
+    /// stays for its readers to hear of. The rest never was, or was written again behind the head.
+    fn settle_torn(&mut self, unseen: bool) {
+        let mut told = 0;
+        for (id, place) in std::mem::take(&mut self.torn) {
+            if let Some(lane) = self.lanes.get_mut(&id)
+                && place.position <= lane.appended.last
+            {
+                lane.entries.push(place);
+                told += 1;
+            }
+        }
+        if let Some(before) = self.segments.last_mut().filter(|_| unseen) {
+            before.lost = true;
+            before.damaged += before.torn.saturating_sub(told);
+        }
+    }
+
+    /// It knows of entries that no segment before has.
+    fn is_unseen(&self, change: &Change) -> bool {
+        let Change::Lane { lane, appended, .. } = change else {
+            return false;
+        };
+        let seen = self.lanes.get(&lane.id());
+        seen.map_or(Position(0), |seen| seen.appended.last) < appended.last
+    }
+
     /// Positions are never given twice.
     fn saw(&mut self, position: Position) {
+        if bug("journal-positions-given-again") {
+            return;
+        }
         self.next_position = self.next_position.max(position.0.saturating_add(1));
     }
 }
@@ -287,18 +385,28 @@ impl LaneRead {
         &self.entries
     }
 
-    /// An entry may be there twice: in a segment whose sync failed, or copied forward. The later one had been synced.
+    /// Lets go of what is dead.
     fn settle(&mut self) {
-        if let Some(slowest) = self.readers.values().min() {
-            self.floor = self.floor.max(*slowest);
+        let cursors = self.readers.values().map(|cursor| cursor.through);
+        if let Some(slowest) = cursors.min() {
+            self.floor = self.floor.max(slowest);
         }
         self.entries.retain(|place| place.position > self.floor);
+        self.sort();
+    }
+
+    /// An entry may be there twice: in a segment whose sync failed, or copied forward. The later one had been synced.
+    pub(crate) fn sort(&mut self) {
         self.entries.sort_unstable_by_key(|place| {
             (
                 place.position,
                 std::cmp::Reverse((place.segment, place.offset)),
             )
         });
+        if bug("journal-older-copy-kept") {
+            self.entries
+                .sort_unstable_by_key(|place| (place.position, place.segment, place.offset));
+        }
         self.entries.dedup_by_key(|place| place.position);
     }
 
@@ -308,12 +416,17 @@ impl LaneRead {
         let readers = self
             .readers
             .into_iter()
-            .map(|(name, through)| (name, ReaderState::recovered(through)))
+            .map(|(name, mut cursor)| {
+                cursor.through.0 += u64::from(bug("journal-recovery-off-by-one"));
+                (name, ReaderState::recovered(cursor))
+            })
             .collect();
         LaneState {
             name: self.name,
             mark: self.mark,
             floor: self.floor,
+            // The rest is counted when it is durable.
+            appended: self.proven,
             readers,
             index,
             ..LaneState::default()

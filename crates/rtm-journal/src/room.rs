@@ -186,6 +186,7 @@ mod tests {
             offset: 0,
             bytes: 1,
             at_ms: 0,
+            count: 0,
         };
         state.lanes.get_mut(&0).unwrap().index.push(place);
         assert_eq!(state.room(&limits, 1, 0, u64::MAX).share, 900);

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use rtm_planted::bug;
+
 use crate::Storage;
 use crate::frame::{HEADER_BYTES, Header, Kind, MAGIC, PROLOGUE_BYTES, version};
 
@@ -15,6 +17,19 @@ pub(crate) struct Frame {
     pub(crate) offset: u32,
     pub(crate) header: Header,
     pub(crate) body: Vec<u8>,
+    pub(crate) trust: Trust,
+}
+
+/// How sure it is that a frame was durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// A later group of the segment vouches for it.
+    Proven,
+    /// It is whole, and of the last group, for which nobody vouches: it reads back also where its sync has failed, and
+    /// where a process was killed that had not synced it.
+    Unproven,
+    /// An entry of the last group whose body is not what its header says. Torn, unless somebody vouches for it after all.
+    Torn,
 }
 
 /// What a segment was found to be.
@@ -22,8 +37,12 @@ pub(crate) struct Frame {
 pub(crate) struct Scanned {
     /// The end of the last intact frame; what follows is a torn tail.
     pub(crate) end: u64,
-    /// Stretches before `end` that are no intact frames.
+    /// Stretches before the last group that are no intact frames: they had been durable. Those in it are torn.
     pub(crate) damaged: u64,
+    /// Those in the last group.
+    pub(crate) torn: u64,
+    /// Where the last group begins, if there is an intact frame.
+    pub(crate) last_group: Option<u32>,
 }
 
 /// The format version of a segment; nothing where its beginning is cut or damaged.
@@ -75,7 +94,12 @@ pub(crate) fn scan(
             .first()
             .is_some_and(|first| first.header.group < header.group)
         {
-            held.drain(..).for_each(&mut *visit);
+            held.drain(..).for_each(|frame| {
+                visit(Frame {
+                    trust: Trust::Proven,
+                    ..frame
+                });
+            });
         }
         let mut body = Vec::new();
         if header.kind != Kind::Entry {
@@ -92,14 +116,17 @@ pub(crate) fn scan(
             offset,
             header,
             body,
+            trust: Trust::Unproven,
         });
     }
+    scanned.last_group = held.first().map(|first| first.header.group);
     // The last group: its entries have to prove themselves.
     scanned.end = held
         .first()
         .map_or(scanned.end, |first| first.offset.into());
     for frame in held {
         let whole = frame.header.kind != Kind::Entry
+            || bug("journal-torn-tail-believed")
             || frame.header.matches(window.get(
                 frame.offset + HEADER_BYTES as u32,
                 frame.header.body_bytes as usize,
@@ -109,12 +136,15 @@ pub(crate) fn scan(
             visit(frame);
         } else {
             stretches.push(frame.offset);
+            visit(Frame {
+                trust: Trust::Torn,
+                ..frame
+            });
         }
     }
-    scanned.damaged = stretches
-        .iter()
-        .filter(|at| u64::from(**at) < scanned.end)
-        .count() as u64;
+    let durable = scanned.last_group.unwrap_or(0);
+    scanned.damaged = stretches.iter().filter(|at| **at < durable).count() as u64;
+    scanned.torn = stretches.len() as u64 - scanned.damaged;
     Ok(scanned)
 }
 

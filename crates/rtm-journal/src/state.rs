@@ -6,10 +6,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
+use rtm_planted::bug;
 use tokio::sync::{Notify, oneshot};
 use zstd::bulk::Compressor;
 
-use crate::change::Change;
+use crate::change::{Appended, Change, Cursor};
 use crate::disk::Lock;
 use crate::frame::Header;
 use crate::index::{Index, Place};
@@ -24,8 +25,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) epoch: Epoch,
     pub(crate) unclean: bool,
-    /// Wakes the writer.
-    pub(crate) work: Condvar,
+    pub(crate) work: Work,
     /// Wakes those who wait for room.
     pub(crate) room: Notify,
     /// Wakes those who wait for the writer's end.
@@ -51,7 +51,7 @@ impl Shared {
             limits,
             epoch,
             unclean: recovered.unclean,
-            work: Condvar::new(),
+            work: Work::default(),
             room: Notify::new(),
             ended: Notify::new(),
             compressors: Mutex::new(Vec::new()),
@@ -73,6 +73,20 @@ impl Shared {
                 .unwrap_or_else(PoisonError::into_inner)
                 .take(),
         );
+    }
+}
+
+/// Wakes the writer, be it a thread or driven.
+#[derive(Default)]
+pub(crate) struct Work {
+    pub(crate) thread: Condvar,
+    pub(crate) driver: Notify,
+}
+
+impl Work {
+    pub(crate) fn notify(&self) {
+        self.thread.notify_one();
+        self.driver.notify_one();
     }
 }
 
@@ -102,6 +116,8 @@ pub(crate) struct State {
     /// The last write failed, and none has succeeded since.
     pub(crate) failing: bool,
     pub(crate) write_failures: u64,
+    /// Entries copied forward.
+    pub(crate) copied: u64,
     /// Frames found damaged, at opening and by readers.
     pub(crate) damaged: u64,
     pub(crate) last_id: u64,
@@ -123,6 +139,7 @@ pub(crate) struct LaneState {
     pub(crate) open: bool,
     /// Everything up to here is dead.
     pub(crate) floor: Position,
+    pub(crate) appended: Appended,
     pub(crate) mark: Option<Bytes>,
     pub(crate) readers: BTreeMap<ReaderName, ReaderState>,
     pub(crate) index: Index,
@@ -138,24 +155,33 @@ pub(crate) struct LaneState {
     pub(crate) removed: Vec<ReaderName>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct ReaderState {
-    pub(crate) committed: Position,
+    pub(crate) cursor: Cursor,
     pub(crate) open: bool,
-    /// What the log says, if it knows the reader.
+    /// Counts changes of the cursor; `saved` of them are durable.
+    changed: u64,
+    saved: u64,
+    /// How far the log says it is, if it knows the reader.
     durable: Option<Position>,
     /// Tells apart two readers of one name, with a removal between.
     id: u64,
 }
 
 impl ReaderState {
-    pub(crate) fn recovered(through: Position) -> ReaderState {
+    pub(crate) fn recovered(cursor: Cursor) -> ReaderState {
         ReaderState {
-            committed: through,
-            durable: Some(through),
+            durable: Some(cursor.through),
+            cursor,
             open: false,
+            changed: 0,
+            saved: 0,
             id: 0,
         }
+    }
+
+    fn is_saved(&self) -> bool {
+        self.durable.is_some() && self.changed == self.saved
     }
 }
 
@@ -212,7 +238,15 @@ pub(crate) enum From {
 /// What a write made durable, to be noted once it has succeeded.
 pub(crate) struct Saved {
     lanes: Vec<(u32, u64, usize)>,
-    readers: Vec<(u32, ReaderName, u64, Position)>,
+    readers: Vec<SavedReader>,
+}
+
+struct SavedReader {
+    lane: u32,
+    name: ReaderName,
+    id: u64,
+    changed: u64,
+    through: Position,
 }
 
 impl State {
@@ -222,39 +256,89 @@ impl State {
         self.last_id
     }
 
+    /// How far a reader is. One that does not exist is nowhere.
+    pub(crate) fn cursor(&self, lane: u32, name: &ReaderName) -> Cursor {
+        let lane = self.lanes.get(&lane);
+        lane.and_then(|lane| lane.readers.get(name))
+            .map(|reader| reader.cursor.clone())
+            .unwrap_or_default()
+    }
+
+    /// For who waits until all changes made so far are durable.
+    pub(crate) fn flush(&mut self) -> oneshot::Receiver<()> {
+        let (done, wait) = oneshot::channel();
+        self.flushes.push(done);
+        wait
+    }
+
     /// Neither closing nor closed.
     pub(crate) fn is_open(&self) -> bool {
         self.ending.is_none() && self.stopped.is_none()
     }
 
-    pub(crate) fn touch(&mut self, lane: u32) {
+    pub(crate) fn touch(&mut self, lane: u32, now: Instant) {
         if let Some(lane) = self.lanes.get_mut(&lane) {
             lane.changed += 1;
         }
-        self.dirty_since.get_or_insert_with(Instant::now);
+        self.dirty_since.get_or_insert(now);
     }
 
-    pub(crate) fn add_reader(&mut self, lane: u32, name: &ReaderName) {
+    pub(crate) fn add_reader(&mut self, lane: u32, name: &ReaderName, now: Instant) {
         let id = self.fresh_id();
         if let Some(lane) = self.lanes.get_mut(&lane) {
+            let pending = lane.index.behind(lane.floor).count;
             let reader = ReaderState {
-                committed: lane.floor,
+                cursor: Cursor {
+                    through: lane.floor,
+                    before: lane.appended.counts.saturating_sub(pending),
+                    ..Cursor::default()
+                },
                 durable: None,
                 open: false,
+                changed: 0,
+                saved: 0,
                 id,
             };
             lane.readers.insert(name.clone(), reader);
         }
-        self.dirty_since.get_or_insert_with(Instant::now);
+        self.dirty_since.get_or_insert(now);
     }
 
-    pub(crate) fn remove_reader(&mut self, lane: u32, name: &ReaderName) {
+    /// Moves a reader's cursor, with what it counts, and replaces its tally. Says whether that was a change.
+    pub(crate) fn commit(
+        &mut self,
+        lane: u32,
+        name: &ReaderName,
+        through: Position,
+        tally: Option<&[u8]>,
+    ) -> bool {
+        let Some(LaneState { index, readers, .. }) = self.lanes.get_mut(&lane) else {
+            return false;
+        };
+        let Some(reader) = readers.get_mut(name) else {
+            return false;
+        };
+        let cursor = &mut reader.cursor;
+        if through < cursor.through || (through == cursor.through && tally.is_none()) {
+            return false;
+        }
+        let passed = index.behind(cursor.through).count - index.behind(through).count;
+        cursor.passed = cursor.passed.saturating_add(passed);
+        cursor.through = through;
+        if let Some(tally) = tally {
+            cursor.tally = Bytes::copy_from_slice(tally);
+        }
+        reader.changed += 1;
+        true
+    }
+
+    pub(crate) fn remove_reader(&mut self, lane: u32, name: &ReaderName, now: Instant) {
         if let Some(state) = self.lanes.get_mut(&lane) {
             state.readers.remove(name);
             state.removed.push(name.clone());
         }
         // With the floor, which must outlive the lane's last reader.
-        self.touch(lane);
+        self.touch(lane, now);
     }
 
     /// What the log does not know yet, or everything.
@@ -277,51 +361,61 @@ impl State {
                 changes.push(Change::Lane {
                     lane: lane.clone(),
                     floor: state.floor,
+                    appended: state.appended,
                     mark: state.mark.clone(),
                 });
                 saved.lanes.push((*id, state.changed, state.removed.len()));
             }
             for (name, reader) in &state.readers {
-                if everything || reader.durable != Some(reader.committed) {
-                    let (reader, through) = (reader.id, reader.committed);
+                if everything || !reader.is_saved() {
+                    let mut cursor = reader.cursor.clone();
+                    if bug("journal-cursor-ahead") {
+                        cursor.through.0 += 1;
+                    }
+                    if bug("journal-tally-apart") && !everything {
+                        cursor.tally = Bytes::new();
+                    }
                     changes.push(Change::Reader {
                         lane: lane.clone(),
                         reader: name.clone(),
-                        through,
+                        cursor,
                     });
-                    saved.readers.push((*id, name.clone(), reader, through));
+                    saved.readers.push(SavedReader {
+                        lane: *id,
+                        name: name.clone(),
+                        id: reader.id,
+                        changed: reader.changed,
+                        through: reader.cursor.through,
+                    });
                 }
             }
         }
         (changes, saved)
     }
 
-    pub(crate) fn note(&mut self, saved: Saved) {
+    pub(crate) fn note(&mut self, saved: Saved, now: Instant) {
         for (id, changed, removed) in saved.lanes {
             if let Some(lane) = self.lanes.get_mut(&id) {
                 lane.saved = changed;
                 lane.removed.drain(..removed);
             }
         }
-        for (id, name, reader, through) in saved.readers {
-            let state = self
+        for saved in saved.readers {
+            let reader = self
                 .lanes
-                .get_mut(&id)
-                .and_then(|lane| lane.readers.get_mut(&name));
-            if let Some(state) = state.filter(|state| state.id == reader) {
-                state.durable = Some(through);
+                .get_mut(&saved.lane)
+                .and_then(|lane| lane.readers.get_mut(&saved.name));
+            if let Some(reader) = reader.filter(|reader| reader.id == saved.id) {
+                reader.saved = saved.changed;
+                reader.durable = Some(saved.through);
             }
         }
-        self.dirty_since = self.is_dirty().then(Instant::now);
+        self.dirty_since = self.is_dirty().then_some(now);
     }
 
     fn is_dirty(&self) -> bool {
         self.lanes.values().any(|lane| {
-            lane.changed != lane.saved
-                || lane
-                    .readers
-                    .values()
-                    .any(|reader| reader.durable != Some(reader.committed))
+            lane.changed != lane.saved || lane.readers.values().any(|reader| !reader.is_saved())
         })
     }
 
@@ -336,7 +430,7 @@ impl State {
         for lane in self.lanes.values_mut() {
             let cursor = |reader: &ReaderState| {
                 if self.failing {
-                    reader.committed
+                    reader.cursor.through
                 } else {
                     reader.durable.unwrap_or_default()
                 }

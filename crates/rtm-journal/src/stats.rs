@@ -2,6 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
+use crate::change::Cursor;
+use bytes::Bytes;
+
 use crate::frame::from_ms;
 use crate::index::Behind;
 use crate::state::{LaneState, Shared, State};
@@ -26,6 +29,8 @@ pub struct Stats {
     pub failing: bool,
     /// Failed writes, syncs and creations since the journal was opened. A counter.
     pub write_failures: u64,
+    /// Entries copied forward since the journal was opened, to free the segments they were in. A counter.
+    pub copied: u64,
     /// Damaged stretches found at opening, and damaged entries found by readers since. A counter.
     pub damaged: u64,
     /// By name.
@@ -45,6 +50,8 @@ pub struct LaneStats {
     pub reserved: u64,
     /// The largest entry that could be reserved now.
     pub room_left: u64,
+    /// The counts of all entries that ever became durable in the lane, across restarts.
+    pub appended: u64,
     /// By name.
     pub readers: Vec<ReaderStats>,
 }
@@ -62,6 +69,16 @@ pub struct ReaderStats {
     pub oldest_pending_age: Option<Duration>,
     /// Everything up to here is committed.
     pub committed: Position,
+    /// The counts of what is pending.
+    pub pending_count: u64,
+    /// The counts of what it has committed since it exists. Durable together with the cursor.
+    pub passed: u64,
+    /// The counts of what it was never given, or never got to commit durably: entries damaged beyond recognition, and
+    /// entries that were let go of after a commit that a failing disk and then a crash made forgotten. What a lane has
+    /// ever offered to a reader is `passed + pending_count + missing`, always.
+    pub missing: u64,
+    /// What was stored with the cursor: see [`crate::Reader::tally`].
+    pub tally: Bytes,
 }
 
 /// What a reader has not committed.
@@ -71,6 +88,8 @@ pub struct Pending {
     pub entries: u64,
     /// Their size on the disk, in bytes.
     pub bytes: u64,
+    /// Their counts.
+    pub count: u64,
     /// How long ago the first of them was appended, by the wall clock; zero if that has gone back since.
     pub oldest_age: Option<Duration>,
 }
@@ -81,9 +100,17 @@ impl Pending {
         Pending {
             entries: behind.entries,
             bytes: behind.bytes,
+            count: behind.count,
             oldest_age: behind.oldest_ms.map(age),
         }
     }
+}
+
+pub(crate) fn missing(appended: u64, cursor: &Cursor, pending: u64) -> u64 {
+    appended
+        .saturating_sub(cursor.before)
+        .saturating_sub(cursor.passed)
+        .saturating_sub(pending)
 }
 
 impl Shared {
@@ -111,6 +138,7 @@ impl Shared {
             waiting: state.waiting,
             failing: state.failing,
             write_failures: state.write_failures,
+            copied: state.copied,
             damaged: state.damaged,
             lanes,
         }
@@ -136,13 +164,18 @@ impl Shared {
         now: SystemTime,
     ) -> Option<LaneStats> {
         let readers = lane.readers.iter().map(|(name, reader)| {
-            let pending = Pending::of(lane.index.behind(reader.committed), now);
+            let cursor = &reader.cursor;
+            let pending = Pending::of(lane.index.behind(cursor.through), now);
             ReaderStats {
                 name: name.clone(),
                 pending_entries: pending.entries,
                 pending_bytes: pending.bytes,
                 oldest_pending_age: pending.oldest_age,
-                committed: reader.committed,
+                committed: cursor.through,
+                pending_count: pending.count,
+                passed: cursor.passed,
+                missing: missing(lane.appended.counts, cursor, pending.count),
+                tally: cursor.tally.clone(),
             }
         });
         Some(LaneStats {
@@ -150,9 +183,14 @@ impl Shared {
             entries: lane.index.len() as u64,
             bytes: lane.index.bytes(),
             reserved: lane.reserved(),
-            room_left: state
-                .room(&self.limits, self.options.lanes_expected, id, spare_bytes)
-                .entry_bytes(),
+            room_left: if state.failing {
+                0
+            } else {
+                state
+                    .room(&self.limits, self.options.lanes_expected, id, spare_bytes)
+                    .entry_bytes()
+            },
+            appended: lane.appended.counts,
             readers: readers.collect(),
         })
     }

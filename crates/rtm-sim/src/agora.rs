@@ -5,10 +5,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use fastrand::Rng;
 
+use crate::clock::Clock;
 use crate::config::{Faults, Load, SimApp, SimConfig};
 use crate::generate::{self, Generator};
 use crate::ledger::{self, AppStats, Fate, Ledger, LedgerPage, RingStats, SimStats, Stream};
@@ -22,11 +23,14 @@ pub const REQUESTS_PER_SECOND: usize = 10;
 /// flood that nothing real would send.
 const LONGEST_TICK: Duration = Duration::from_secs(1);
 
+/// The steps in which events arrive by a simulated clock, so that they do not depend on when anyone looks.
+const STEP: Duration = Duration::from_millis(5);
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Agora {
     seed: u64,
-    started: Instant,
+    clock: Clock,
     regions: Vec<String>,
     apps: Vec<App>,
     request_ids: AtomicU64,
@@ -63,8 +67,8 @@ struct Book {
 #[derive(Debug, Clone)]
 struct CurrentLoad {
     load: Arc<Load>,
-    since: Instant,
-    last_tick: Instant,
+    since: Duration,
+    last_tick: Duration,
 }
 
 /// Names a ring: an App ID and one of its region's two.
@@ -109,15 +113,15 @@ pub struct UnknownRing {
 }
 
 impl Agora {
-    pub(crate) fn new(config: &SimConfig) -> Agora {
-        let now = Instant::now();
+    pub(crate) fn new(config: &SimConfig, clock: Clock) -> Agora {
+        let now = clock.monotonic();
         let apps = config.apps.iter().enumerate().map(|(index, app)| {
             let seed = mix(config.seed, index as u64);
             App::new(app, seed, &config.load, config.regions.len())
         });
         Agora {
             seed: config.seed,
-            started: now,
+            clock,
             regions: config.regions.clone(),
             apps: apps.collect(),
             request_ids: AtomicU64::new(0),
@@ -131,28 +135,49 @@ impl Agora {
         }
     }
 
-    /// Lets arrive what is due since the last call.
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Lets arrive what is due since the last call, all of it now: for a clock that is the system's, at regular times.
     pub(crate) fn tick(&self) {
-        let now = Instant::now();
+        let now = self.clock.monotonic();
         let (load, due) = {
             let mut current = lock(&self.load);
-            let elapsed = now
-                .saturating_duration_since(current.last_tick)
-                .min(LONGEST_TICK);
+            let elapsed = now.saturating_sub(current.last_tick).min(LONGEST_TICK);
             current.last_tick = now;
-            let times = current.load.pattern.times(now - current.since);
-            (
-                Arc::clone(&current.load),
-                current.load.events_per_second * times * elapsed.as_secs_f64(),
-            )
+            (Arc::clone(&current.load), current.due(now, elapsed))
         };
+        self.arrive_events(due, self.clock.unix_ms(), &load);
+    }
+
+    /// By a simulated clock: lets arrive what is due since the last call, each at its time, in steps.
+    pub(crate) fn catch_up(&self) {
+        if !self.clock.is_simulated() {
+            return;
+        }
+        let now = self.clock.monotonic();
+        loop {
+            let (load, due, at) = {
+                let mut current = lock(&self.load);
+                let at = current.last_tick + STEP;
+                if at > now {
+                    return;
+                }
+                current.last_tick = at;
+                (Arc::clone(&current.load), current.due(at, STEP), at)
+            };
+            self.arrive_events(due, self.clock.unix_ms_at(at), &load);
+        }
+    }
+
+    fn arrive_events(&self, due: f64, ms: u64, load: &Load) {
         if !self.generating.load(Ordering::Relaxed) {
             return;
         }
-        let ms = unix_ms();
         for app in &self.apps {
             let state = &mut *lock(&app.state);
-            state.generator.arrive(due, ms, &load, &mut state.rings);
+            state.generator.arrive(due, ms, load, &mut state.rings);
         }
     }
 
@@ -160,7 +185,7 @@ impl Agora {
     pub(crate) fn arrive(&self, ring: RingId) -> Arrival {
         let mut state = lock(&self.apps[ring.app].state);
         // Under the lock, so that requests are judged in the order of their times.
-        let admitted = state.window.admit(self.started.elapsed());
+        let admitted = state.window.admit(self.clock.monotonic());
         state.stats.requests += 1;
         state.stats.refused_429 += u64::from(!admitted);
         let book = &mut state.books[ring.ring];
@@ -184,6 +209,7 @@ impl Agora {
         reading: &Reading,
         fate: impl FnOnce(&[Box<str>]) -> Fate,
     ) -> Option<(PageId, Arc<Vec<Box<str>>>)> {
+        self.catch_up();
         let app = &self.apps[ring.app];
         let mut state = lock(&app.state);
         let events = state.rings[ring.ring].take();
@@ -201,7 +227,7 @@ impl Agora {
             stream,
             request_id: reading.request_id.clone(),
             serial: serial as u64,
-            deleted_at_ms: unix_ms(),
+            deleted_at_ms: self.clock.unix_ms(),
             at_ms: None,
             status: reading.status,
             events: Arc::clone(&events),
@@ -214,12 +240,14 @@ impl Agora {
 
     /// Notes that the response that carries `page` begins.
     pub(crate) fn begun(&self, page: PageId) {
-        self.with_page(page, |page| page.at_ms = Some(unix_ms()));
+        self.with_page(page, |page| page.at_ms = Some(self.clock.unix_ms()));
     }
 
     /// Notes that all that was to be sent of the response has been handed to the socket.
     pub(crate) fn finished(&self, page: PageId) {
-        self.with_page(page, |page| page.finished_at_ms = Some(unix_ms()));
+        self.with_page(page, |page| {
+            page.finished_at_ms = Some(self.clock.unix_ms());
+        });
     }
 
     /// Notes that the client went away when the socket had taken `bytes` of the body.
@@ -277,21 +305,24 @@ impl Agora {
                 region: region.to_owned(),
             });
         };
+        self.catch_up();
         let ring = &mut lock(&self.apps[app].state).rings[ring_index(region, stream)];
         events.for_each(|event| ring.push(event.into()));
         Ok(())
     }
 
     pub(crate) fn stop_generating(&self) {
+        self.catch_up();
         self.generating.store(false, Ordering::Relaxed);
     }
 
     /// Events arrive as `load` says from now on, even if they had been stopped.
     pub(crate) fn set_load(&self, load: Load) {
+        self.catch_up();
         for app in &self.apps {
             lock(&app.state).generator.adapt(&load);
         }
-        let now = Instant::now();
+        let now = self.clock.monotonic();
         *lock(&self.load) = CurrentLoad {
             load: Arc::new(load),
             since: now,
@@ -309,6 +340,7 @@ impl Agora {
     }
 
     pub(crate) fn stats(&self) -> SimStats {
+        self.catch_up();
         let mut stats = SimStats {
             generating: self.generating.load(Ordering::Relaxed),
             ..SimStats::default()
@@ -326,6 +358,7 @@ impl Agora {
 
     /// A snapshot. Events are shared and not copied, so that it holds up no request.
     pub(crate) fn ledger(&self) -> Ledger {
+        self.catch_up();
         let mut ledger = Ledger::default();
         for app in &self.apps {
             let state = lock(&app.state);
@@ -377,6 +410,14 @@ impl Agora {
     }
 }
 
+impl CurrentLoad {
+    /// How many events arrive in the `elapsed` before `now`.
+    fn due(&self, now: Duration, elapsed: Duration) -> f64 {
+        let times = self.load.pattern.times(now.saturating_sub(self.since));
+        self.load.events_per_second * times * elapsed.as_secs_f64()
+    }
+}
+
 impl App {
     fn new(config: &SimApp, seed: u64, load: &Load, regions: usize) -> App {
         let rings = regions * Stream::ALL.len();
@@ -399,14 +440,6 @@ impl App {
 /// Where a region's ring stands among those of its App ID.
 pub(crate) fn ring_index(region: usize, stream: Stream) -> usize {
     region * Stream::ALL.len() + stream as usize
-}
-
-/// Milliseconds since the Unix epoch.
-pub(crate) fn unix_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A seed made of two, so that neighbouring ones have nothing in common.

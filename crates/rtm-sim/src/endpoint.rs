@@ -1,7 +1,7 @@
 //! The two endpoints of the event API, as Agora documents them, and what goes wrong with them.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -42,7 +42,7 @@ pub(crate) async fn answer(agora: &Agora, request: &Request) -> Answer {
     let mut rng = arrival.rng;
     if !arrival.admitted {
         let mut answer = Answer::refusal(429, "API rate limit exceeded");
-        retry_after(&mut rng, &mut answer);
+        retry_after(agora, &mut rng, &mut answer);
         return answer;
     }
     if let Err(message) = authorize(&agora.app(ring).config.auth, request) {
@@ -143,7 +143,7 @@ fn respond(agora: &Agora, ring: RingId, fault: Fault, faults: &Faults, rng: &mut
             let reply = error_reply(status, rng);
             let mut answer = without_events(agora, ring, deletes, agora.request_id(), Some(reply));
             if status == 429 || status == 503 {
-                retry_after(rng, &mut answer);
+                retry_after(agora, rng, &mut answer);
             }
             answer
         }
@@ -296,10 +296,13 @@ fn error_reply(status: u16, rng: &mut Rng) -> Reply {
 }
 
 /// Adds `Retry-After` in either form, or not.
-fn retry_after(rng: &mut Rng, answer: &mut Answer) {
+fn retry_after(agora: &Agora, rng: &mut Rng, answer: &mut Answer) {
     let value = match rng.u8(..3) {
         0 => "1".to_owned(),
-        1 => httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(1)),
+        1 => {
+            let now = Duration::from_millis(agora.clock().unix_ms());
+            httpdate::fmt_http_date(UNIX_EPOCH + now + Duration::from_secs(1))
+        }
         _ => return,
     };
     if let Some(reply) = &mut answer.reply {

@@ -28,6 +28,18 @@ pub(crate) struct Request {
 }
 
 impl Request {
+    /// One that came from no socket.
+    pub(crate) fn get(path: &str, headers: &[(&str, &str)]) -> Request {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Request {
+            method: "GET".to_owned(),
+            path: path.to_owned(),
+            headers: headers.iter().map(owned).collect(),
+            body: Vec::new(),
+            keep_alive: true,
+        }
+    }
+
     /// The first header of that name, in whatever case.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         header(&self.headers, name)
@@ -75,6 +87,16 @@ impl Reply {
         }
     }
 
+    /// What is sent of the body.
+    pub(crate) fn sent(&self) -> &[u8] {
+        &self.body[..self.cut.unwrap_or(self.body.len())]
+    }
+
+    /// Whether a client knows from HTTP that it has all of the body.
+    pub(crate) fn tells_its_end(&self) -> bool {
+        self.cut.is_none() && self.framing != Framing::Close
+    }
+
     /// The bytes to send, and where among them the body begins.
     fn wire(&self, keep_alive: bool) -> (Vec<u8>, usize) {
         let mut wire = head(self.status, &self.headers);
@@ -96,7 +118,7 @@ impl Reply {
             wire.extend_from_slice(format!("{length:x}\r\n").as_bytes());
         }
         let body_at = wire.len();
-        wire.extend_from_slice(&self.body[..self.cut.unwrap_or(length)]);
+        wire.extend_from_slice(self.sent());
         if self.cut.is_none() && self.framing == Framing::Chunked {
             let end: &[u8] = if chunked {
                 b"\r\n0\r\n\r\n"
@@ -165,7 +187,7 @@ impl Connection {
                 }
             }
         }
-        if reply.cut.is_some() || reply.framing == Framing::Close {
+        if !reply.tells_its_end() {
             self.hang_up().await;
         }
         Ok(())

@@ -12,6 +12,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::agora::Agora;
+use crate::clock::Clock;
 use crate::config::{Faults, InvalidSetting, Load, SimConfig};
 use crate::http::Connection;
 use crate::ledger::{Ledger, SimStats, Stream};
@@ -74,7 +75,7 @@ impl Simulator {
         let refused = |source| StartError::Listen { addr, source };
         let listener = TcpListener::bind(addr).await.map_err(refused)?;
         let addr = listener.local_addr().map_err(refused)?;
-        let agora = Arc::new(Agora::new(&config));
+        let agora = Arc::new(Agora::new(&config, Clock::system()));
         let token = CancellationToken::new();
         let task = tokio::spawn(run(Arc::clone(&agora), listener, token.clone()));
         tracing::debug!(%addr, "the simulator is listening");

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
-use std::fmt;
+use std::path::PathBuf;
+use std::{fmt, fs, io};
 
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
@@ -18,6 +19,11 @@ pub struct KafkaOptions {
     ///
     /// Options that would break what [`KafkaSink`](crate::KafkaSink) promises are refused.
     pub options: BTreeMap<String, String>,
+    /// As `options`, and over them, each value being what a file holds, without the line ends at its end.
+    ///
+    /// They are read for every new producer, and a refusal of our credentials makes one: what is put right in a file, or
+    /// replaced before the old expires, needs no restart. So it is with the files that librdkafka's own options name.
+    pub option_files: BTreeMap<String, PathBuf>,
     /// Creates topics before the first record for them. `None` leaves that to the brokers, or to the operator.
     pub create_topics: Option<TopicSpec>,
 }
@@ -39,8 +45,24 @@ impl KafkaOptions {
             brokers,
             client_id: "rtm-bridge".to_owned(),
             options: BTreeMap::new(),
+            option_files: BTreeMap::new(),
             create_topics: None,
         }
+    }
+
+    /// With what the files hold now among the options. Blocks.
+    pub(crate) fn read(&self) -> Result<KafkaOptions, ConnectError> {
+        let mut read = self.clone();
+        for (name, path) in &self.option_files {
+            let text = fs::read_to_string(path).map_err(|source| ConnectError::Read {
+                name: name.clone(),
+                path: path.clone(),
+                source,
+            })?;
+            let value = text.trim_end_matches(['\r', '\n']);
+            read.options.insert(name.clone(), value.to_owned());
+        }
+        Ok(read)
     }
 }
 
@@ -50,6 +72,7 @@ impl fmt::Debug for KafkaOptions {
             .field("brokers", &self.brokers)
             .field("client_id", &self.client_id)
             .field("options", &self.options.keys())
+            .field("option_files", &self.option_files)
             .field("create_topics", &self.create_topics)
             .finish()
     }
@@ -81,6 +104,16 @@ pub enum ConnectError {
         /// The option.
         name: String,
     },
+    /// The file that holds an option's value cannot be read.
+    #[error("read the option `{name}` from {}", path.display())]
+    Read {
+        /// The option.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// librdkafka cannot start with these options.
     #[error("start the producer")]
     Start(#[source] KafkaError),
@@ -99,6 +132,10 @@ const DEFAULTS: &[(&str, &str)] = &[
     // The default of 10 s is how long a broker that is back would go unnoticed.
     ("reconnect.backoff.max.ms", "1000"),
     ("socket.keepalive.enable", "true"),
+    // A broker that does not know a producer takes any sequence number from it: on a new partition, or once it has forgotten
+    // the producer. If the first batch then fails for a moment and the second does not, the first is stored after it. One at
+    // a time, none is in flight behind a failure. It is no slower to one partition, and to twelve by a half, on one host.
+    ("max.in.flight.requests.per.connection", "1"),
     ("statistics.interval.ms", "5000"),
 ];
 
@@ -166,6 +203,7 @@ const FORBIDDEN: &[(&str, &str)] = &[
 const ALIASES: &[(&str, &str)] = &[
     ("compression.type", "compression.codec"),
     ("delivery.timeout.ms", "message.timeout.ms"),
+    ("max.in.flight", "max.in.flight.requests.per.connection"),
     ("metadata.broker.list", "bootstrap.servers"),
     ("queue.buffering.max.ms", "linger.ms"),
     ("request.required.acks", "acks"),
@@ -179,6 +217,9 @@ pub(crate) fn client_config(options: &KafkaOptions) -> Result<ClientConfig, Conn
     let mut config = ClientConfig::new();
     for (name, value) in DEFAULTS {
         config.set(*name, *value);
+    }
+    if rtm_planted::bug("kafka-several-in-flight") {
+        config.set("max.in.flight.requests.per.connection", "5");
     }
     for (name, value) in &options.options {
         // One name for each: librdkafka would take both, and rdkafka sets them in any order.
@@ -200,6 +241,9 @@ pub(crate) fn client_config(options: &KafkaOptions) -> Result<ClientConfig, Conn
     }
     for (name, value, ..) in PROMISED {
         config.set(*name, *value);
+    }
+    if rtm_planted::bug("kafka-records-time-out") {
+        config.set("message.timeout.ms", "2000");
     }
     config.set("bootstrap.servers", options.brokers.join(","));
     config.set("client.id", &options.client_id);
@@ -237,19 +281,22 @@ pub(crate) struct Secrets(Vec<String>);
 
 impl Secrets {
     /// The values of options whose names sound secret. Very short ones would blank out half of every line.
-    pub(crate) fn of(options: KafkaOptions) -> Secrets {
+    pub(crate) fn of(options: &KafkaOptions) -> Secrets {
         const SOUNDS_SECRET: [&str; 5] =
             ["password", "secret", "token", ".pem", "oauthbearer.config"];
         let secret = |name: &str| SOUNDS_SECRET.iter().any(|part| name.contains(part));
         let secrets = options
             .options
-            .into_iter()
+            .iter()
             .filter(|(name, value)| secret(name) && value.len() >= 4);
-        Secrets(secrets.map(|(_, value)| value).collect())
+        Secrets(secrets.map(|(_, value)| value.clone()).collect())
     }
 
     /// `text` without secrets and without control characters.
     pub(crate) fn clean(&self, text: &str) -> String {
+        if rtm_planted::bug("kafka-secret-told") {
+            return text.to_owned();
+        }
         let hidden = self
             .0
             .iter()
@@ -359,7 +406,7 @@ mod tests {
         options
             .options
             .insert("sasl.username".into(), "user".into());
-        let secrets = Secrets::of(options);
+        let secrets = Secrets::of(&options);
         assert_eq!(
             secrets.clean("user hunter2\r\nhunter2 -----BEGIN\nabc"),
             "user ***  *** ***"

@@ -1,19 +1,20 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
+use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, PurgeConfig, ThreadedProducer};
-use rdkafka::{ClientContext, error::KafkaResult};
 use rtm_sink::Record;
 use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
-use crate::options::Secrets;
+use crate::handshake;
+use crate::options::{ConnectError, Secrets};
 use crate::reports::Reports;
 
 /// One librdkafka producer, from its making until it fails or the sink closes.
@@ -31,10 +32,16 @@ impl Live {
     pub(crate) fn start(
         config: &ClientConfig,
         context: Context,
-    ) -> KafkaResult<(Live, oneshot::Receiver<()>)> {
+    ) -> Result<(Live, oneshot::Receiver<()>), ConnectError> {
         let (tx, rx) = oneshot::channel();
+        let secrets = context.secrets.clone();
+        let clean = |error| match error {
+            KafkaError::ClientCreation(said) => KafkaError::ClientCreation(secrets.clean(&said)),
+            error => error,
+        };
+        let producer = config.create_with_context(context);
         let live = Live {
-            producer: Some(config.create_with_context(context)?),
+            producer: Some(producer.map_err(|error| ConnectError::Start(clean(error)))?),
             gone: Some(tx),
         };
         Ok((live, rx))
@@ -80,8 +87,9 @@ impl Live {
     pub(crate) fn failure(&self) -> Option<Failure> {
         let mut failure = self.context().failure.get()?.clone();
         // `Fatal` only says that there is something to ask for.
-        if let Some((code, _)) = self.producer().client().fatal_error() {
-            failure.code = code;
+        if let Some((code, reason)) = self.producer().client().fatal_error() {
+            let reason = self.context().secrets.clean(&reason);
+            failure = Failure { code, reason };
         }
         Some(failure)
     }
@@ -130,6 +138,9 @@ pub(crate) struct Failure {
     pub(crate) reason: String,
 }
 
+/// So long TLS may fail after it once worked.
+const DISTRUSTED: Duration = Duration::from_secs(5);
+
 /// What librdkafka's callbacks work on. They run on the producer's polling thread and never block.
 #[derive(Debug)]
 pub(crate) struct Context {
@@ -139,6 +150,8 @@ pub(crate) struct Context {
     failure: OnceLock<Failure>,
     /// This producer has confirmed something.
     confirmed: AtomicBool,
+    /// Since when TLS fails though it once worked, and why.
+    distrust: Mutex<Option<(Instant, String)>>,
 }
 
 impl Context {
@@ -149,7 +162,34 @@ impl Context {
             secrets,
             failure: OnceLock::new(),
             confirmed: AtomicBool::new(false),
+            distrust: Mutex::default(),
         }
+    }
+
+    /// Takes in why a handshake failed, or, without a reason, that none has succeeded since.
+    ///
+    /// Before the first confirmation it is a certificate. Later it may be a broker that restarts amid a handshake, unless
+    /// nothing else happens for a while: then certificates have expired or changed.
+    fn distrust(&self, reason: Option<&str>) {
+        let mut distrust = self.distrust.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (None, Some(reason)) = (&*distrust, reason) {
+            *distrust = Some((Instant::now(), reason.to_owned()));
+        }
+        let patience = if self.confirmed.load(Ordering::Relaxed) {
+            DISTRUSTED
+        } else {
+            Duration::ZERO
+        };
+        let worn = distrust
+            .as_ref()
+            .filter(|(since, _)| since.elapsed() >= patience);
+        if let Some((_, reason)) = worn {
+            self.fail(RDKafkaErrorCode::SSL, reason);
+        }
+    }
+
+    fn trust(&self) {
+        *self.distrust.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     fn fail(&self, code: RDKafkaErrorCode, reason: &str) {
@@ -165,11 +205,18 @@ impl ProducerContext for Context {
 
     fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
         let failure = match result {
+            // librdkafka's own conclusion, from the success of a later batch: the broker never said so.
+            Ok(message)
+                if message.offset() < 0 && !rtm_planted::bug("kafka-concluded-not-confirmed") =>
+            {
+                Some(RDKafkaErrorCode::NoOffset)
+            }
             Ok(_) => {
                 self.confirmed.store(true, Ordering::Relaxed);
                 self.health.confirmed();
                 None
             }
+            Err(_) if rtm_planted::bug("kafka-error-counted-and-forgotten") => None,
             Err((error, _)) => Some(
                 error
                     .rdkafka_error_code()
@@ -209,11 +256,16 @@ impl ClientContext for Context {
             | RDKafkaErrorCode::Authentication
             | RDKafkaErrorCode::SaslAuthenticationFailed
             | RDKafkaErrorCode::UnsupportedSASLMechanism => self.fail(code, &reason),
-            // Before the first confirmation it is a certificate; later it is a broker that restarts amid a handshake.
-            RDKafkaErrorCode::SSL if !self.confirmed.load(Ordering::Relaxed) => {
-                self.fail(code, &reason);
+            RDKafkaErrorCode::SSL => self.distrust(Some(&reason)),
+            // In TLS 1.3 a client is done with the handshake before the broker has seen its certificate.
+            RDKafkaErrorCode::BrokerTransportFailure if handshake::is_alert(&reason) => {
+                self.distrust(Some(&reason));
             }
-            RDKafkaErrorCode::AllBrokersDown => self.health.flag(|known| known.unreachable = true),
+            RDKafkaErrorCode::BrokerTransportFailure => self.trust(),
+            RDKafkaErrorCode::AllBrokersDown => {
+                // Why each of them is down was told before.
+                return self.health.flag(|known| known.unreachable = true);
+            }
             _ => (),
         }
         self.health.lock().last_error = Some(reason);
@@ -227,11 +279,20 @@ impl ClientContext for Context {
         let brokers = statistics["brokers"].as_object().into_iter().flatten();
         let mut health = self.health.lock();
         health.round_trip = None;
+        let mut reached = false;
         for (_, broker) in brokers.filter(|(_, broker)| broker["state"] == "UP") {
+            reached = true;
             health.unreachable = false;
             if let Some(micros) = broker["rtt"]["p99"].as_u64().filter(|micros| *micros > 0) {
                 health.round_trip = health.round_trip.max(Some(Duration::from_micros(micros)));
             }
+        }
+        drop(health);
+        // librdkafka repeats an error only every 30 s.
+        if reached {
+            self.trust();
+        } else {
+            self.distrust(None);
         }
     }
 }
@@ -318,7 +379,7 @@ mod tests {
             .options
             .insert("sasl.password".into(), "canary".into());
         let health = Arc::<Health>::default();
-        let context = Context::new(Arc::default(), Arc::clone(&health), Secrets::of(options));
+        let context = Context::new(Arc::default(), Arc::clone(&health), Secrets::of(&options));
         let log = Log::default();
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::TRACE)

@@ -6,6 +6,7 @@ use rtm_sink::{BoxError, Outcome, PublishError, PublishErrorKind, Reason, Record
 use tokio::task::{spawn_blocking, yield_now};
 use tokio::time::timeout;
 
+use crate::handshake::explain;
 use crate::producer::Live;
 use crate::reports::{Attempt, MAX_RECORDS, Slot};
 use crate::sink::KafkaSink;
@@ -84,18 +85,24 @@ async fn settle_all(
     while let Some(group) = groups.pop() {
         let live = sink.live().await?;
         let slots = attempt(sink, &live, records, &group).await;
-        let left = sort(&group, &slots, outcomes);
+        let mut left = sort(&group, &slots, outcomes);
+        if rtm_planted::bug("kafka-order-lost-after-failure") {
+            left.indices.reverse();
+        }
         rejected = left.rejected.or(rejected);
-        if let Some((kind, code)) = left.ends {
-            return Err(Stop::new(kind, code));
+        if let Some((kind, code, index)) = left.ends {
+            let topic = records[index].topic.clone();
+            return Err(Stop::new(kind, Unpublished { topic, code }));
         }
         if left.indices.is_empty() {
             continue;
         }
         if let Some((label, code)) = left.refused {
             fruitless = 0;
-            if group.judged {
-                outcomes[left.indices[0]] = reject(label, code);
+            if group.judged || rtm_planted::bug("kafka-batch-condemned") {
+                for index in left.indices {
+                    outcomes[index] = reject(label, code);
+                }
                 rejected = Some(code);
             } else {
                 sink.health.lock().splits += 1;
@@ -111,7 +118,8 @@ async fn settle_all(
         if let Some(failure) = &failure
             && let Verdict::Ends(kind) = verdict(failure.code)
         {
-            return Err(Stop::new(kind, failure.clone()));
+            let failure = explain(failure.clone(), &sink.options).await;
+            return Err(Stop::new(kind, failure));
         }
         fruitless = if left.indices.len() < group.indices.len() {
             0
@@ -149,8 +157,8 @@ struct Left {
     refused: Option<(&'static str, RDKafkaErrorCode)>,
     /// One was rejected, for this reason.
     rejected: Option<RDKafkaErrorCode>,
-    /// The call ends.
-    ends: Option<(PublishErrorKind, RDKafkaErrorCode)>,
+    /// The call ends, for what happened to one of them.
+    ends: Option<(PublishErrorKind, RDKafkaErrorCode, usize)>,
 }
 
 /// Writes down the outcomes that are certain, and finds what the others mean.
@@ -159,6 +167,12 @@ fn sort(group: &Group, slots: &[Slot], outcomes: &mut [Outcome]) -> Left {
     for (&index, &slot) in group.indices.iter().zip(slots) {
         let (code, alone) = match slot {
             Slot::Confirmed => {
+                outcomes[index] = Outcome::Confirmed;
+                continue;
+            }
+            Slot::Failed(RDKafkaErrorCode::PurgeQueue)
+                if rtm_planted::bug("kafka-purged-counts-as-confirmed") =>
+            {
                 outcomes[index] = Outcome::Confirmed;
                 continue;
             }
@@ -182,9 +196,9 @@ fn sort(group: &Group, slots: &[Slot], outcomes: &mut [Outcome]) -> Left {
                 // What nobody can repair but the operator is worth more than what passes.
                 if left
                     .ends
-                    .is_none_or(|(before, _)| before == PublishErrorKind::Unavailable)
+                    .is_none_or(|(before, ..)| before == PublishErrorKind::Unavailable)
                 {
-                    left.ends = Some((kind, code));
+                    left.ends = Some((kind, code, index));
                 }
             }
         }
@@ -239,6 +253,10 @@ async fn send(
             yield_now().await;
         }
         let mut sent = live.send(&records[index], attempt.opaque(place));
+        if sent == Err(RDKafkaErrorCode::QueueFull) && rtm_planted::bug("kafka-full-queue-drops") {
+            attempt.settle(place, Slot::Confirmed);
+            continue;
+        }
         while sent == Err(RDKafkaErrorCode::QueueFull) && live.failure().is_none() {
             // Either will do: a report, or the time.
             let _ = timeout(ROOM, sink.reports.next()).await;
@@ -292,12 +310,27 @@ async fn create_topics(sink: &KafkaSink, records: &[Record]) -> Result<(), Stop>
     let mut names: Vec<&str> = missing.iter().map(Topic::as_str).collect();
     names.sort_unstable();
     names.dedup();
-    sink.ensure_topics(&names).await?;
+    if let Err(error) = sink.ensure_topics(&names).await {
+        // That nobody was reached may be a refusal, which the producer meets too, and which ends it.
+        let refusal = sink.failure().map(|failure| verdict(failure.code));
+        return Err(match (&error, refusal) {
+            (CheckError::Unreachable { .. }, Some(Verdict::Ends(kind))) => Stop::new(kind, error),
+            _ => error.into(),
+        });
+    }
     sink.created
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .extend(missing);
     Ok(())
+}
+
+/// What ended a call happened to one topic.
+#[derive(Debug, thiserror::Error)]
+#[error("topic `{topic}`: {code}")]
+struct Unpublished {
+    topic: Topic,
+    code: RDKafkaErrorCode,
 }
 
 /// Why a call ends before every record is settled.

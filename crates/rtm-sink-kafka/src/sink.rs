@@ -11,8 +11,9 @@ use tokio::sync::{RwLock, oneshot};
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
+use crate::handshake::explain;
 use crate::options::{ConnectError, KafkaOptions, Secrets, TopicSpec, client_config};
-use crate::producer::{Context, Health, Known, Live};
+use crate::producer::{Context, Failure, Health, Known, Live};
 use crate::reports::Reports;
 use crate::topics::{self, CheckError, Reached};
 
@@ -24,8 +25,7 @@ const STALLED: Duration = Duration::from_secs(10);
 /// Made without a broker: librdkafka connects by itself, and again whenever it must. Dropping it ends its threads in the
 /// background; [`close`](Self::close) waits for that.
 pub struct KafkaSink {
-    config: ClientConfig,
-    secrets: Secrets,
+    pub(crate) options: KafkaOptions,
     pub(crate) create_topics: Option<TopicSpec>,
     pub(crate) reports: Arc<Reports>,
     pub(crate) health: Arc<Health>,
@@ -78,9 +78,8 @@ impl KafkaSink {
     /// [`ConnectError`] when the options cannot work, whatever the brokers.
     pub fn new(options: KafkaOptions) -> Result<KafkaSink, ConnectError> {
         let sink = KafkaSink {
-            config: client_config(&options)?,
             create_topics: options.create_topics,
-            secrets: Secrets::of(options),
+            options,
             reports: Arc::default(),
             health: Arc::default(),
             state: Mutex::default(),
@@ -88,8 +87,8 @@ impl KafkaSink {
             batches: RwLock::default(),
             created: Mutex::default(),
         };
-        let started = Live::start(&sink.config, sink.context()).map_err(ConnectError::Start)?;
-        sink.replace(started);
+        let (config, context) = sink.configure()()?;
+        sink.replace(Live::start(&config, context)?);
         Ok(sink)
     }
 
@@ -121,18 +120,27 @@ impl KafkaSink {
     pub async fn check(&self, topics: &[&str]) -> Result<Reached, CheckError> {
         let live = self.live().await?;
         let topics: Vec<String> = topics.iter().map(|&name| name.to_owned()).collect();
-        let asked = Arc::clone(&live);
-        let reached = spawn_blocking(move || topics::reach(&asked, &topics)).await;
-        reached
-            .unwrap_or(Err(KafkaError::Canceled))
-            .map_err(|source| CheckError::Unreachable {
-                said: live.failure().map(|failure| failure.reason).or(self
-                    .health
-                    .lock()
-                    .last_error
-                    .clone()),
-                source,
-            })
+        let reached = spawn_blocking(move || topics::reach(&live, &topics)).await;
+        match reached.unwrap_or(Err(KafkaError::Canceled)) {
+            Ok(reached) => Ok(reached),
+            Err(source) => {
+                let said = self.said().await;
+                Err(CheckError::Unreachable { said, source })
+            }
+        }
+    }
+
+    /// Why no broker can be reached, if the producer knows: of it, librdkafka tells more than of requests.
+    async fn said(&self) -> Option<String> {
+        match self.failure() {
+            Some(failure) => Some(explain(failure, &self.options).await.reason),
+            None => self.health.lock().last_error.clone(),
+        }
+    }
+
+    /// Why the current producer is of no more use.
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        self.lock().current.as_ref()?.failure()
     }
 
     /// Creates those of the topics that do not exist, if [`KafkaOptions::create_topics`] says how. Publishing does the
@@ -145,10 +153,12 @@ impl KafkaSink {
         let (Some(spec), false) = (self.create_topics, topics.is_empty()) else {
             return Ok(());
         };
-        let config = topics::admin_config(&self.config);
-        let context = self.context();
         let names = topics.iter().map(|&name| name.to_owned()).collect();
-        topics::create(config, context, names, spec).await
+        let mut created = topics::create(self.configure(), names, spec).await;
+        if let Err(CheckError::Unreachable { said, .. }) = &mut created {
+            *said = self.said().await;
+        }
+        created
     }
 
     /// Ends the producer, with what it holds, and returns when its threads are gone: in about a second. Calls in progress
@@ -177,12 +187,13 @@ impl KafkaSink {
         if let Some(live) = self.usable()? {
             return Ok(live);
         }
-        let (config, context) = (self.config.clone(), self.context());
-        // Reads certificates and starts threads.
-        let started = spawn_blocking(move || Live::start(&config, context)).await;
-        let started = started
-            .unwrap_or(Err(KafkaError::Canceled))
-            .map_err(CheckError::Start)?;
+        let configure = self.configure();
+        // Reads files and starts threads.
+        let started = spawn_blocking(move || {
+            let (config, context) = configure()?;
+            Live::start(&config, context)
+        });
+        let started = started.await.unwrap_or(Err(CANCELED))?;
         self.health.lock().rebuilds += 1;
         info!("made a new producer, as the last one had failed");
         Ok(self.replace(started))
@@ -196,7 +207,7 @@ impl KafkaSink {
         Ok(state
             .current
             .clone()
-            .filter(|live| live.failure().is_none()))
+            .filter(|live| live.failure().is_none() || rtm_planted::bug("kafka-fatal-not-rebuilt")))
     }
 
     fn replace(&self, (live, gone): (Live, oneshot::Receiver<()>)) -> Arc<Live> {
@@ -212,18 +223,35 @@ impl KafkaSink {
         live
     }
 
-    fn context(&self) -> Context {
-        Context::new(
-            Arc::clone(&self.reports),
-            Arc::clone(&self.health),
-            self.secrets.clone(),
-        )
+    /// For a new client, with what the option files hold when it is called. It blocks for milliseconds.
+    fn configure(&self) -> impl Configure + use<> {
+        let options = self.options.clone();
+        let (reports, health) = (Arc::clone(&self.reports), Arc::clone(&self.health));
+        move || {
+            let options = options.read()?;
+            let context = Context::new(reports, health, Secrets::of(&options));
+            Ok((client_config(&options)?, context))
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Makes what a client is made of.
+pub(crate) trait Configure:
+    FnOnce() -> Result<(ClientConfig, Context), ConnectError> + Send + 'static
+{
+}
+
+impl<F> Configure for F where
+    F: FnOnce() -> Result<(ClientConfig, Context), ConnectError> + Send + 'static
+{
+}
+
+/// The runtime ends, and with it the thread that was to make a client.
+pub(crate) const CANCELED: ConnectError = ConnectError::Start(KafkaError::Canceled);
 
 impl Sink for KafkaSink {
     async fn publish(&self, records: &[Record]) -> Result<(), PublishError> {

@@ -3,11 +3,15 @@
 
 use std::time::{Duration, Instant};
 
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use rtm_sink::conformance::{PATIENCE, records};
 use rtm_sink::{Outcome, PublishErrorKind, Record, Sink, Topic};
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use crate::{KafkaOptions, KafkaSink};
@@ -49,6 +53,143 @@ async fn a_fatal_error_rebuilds_the_producer() {
         .unwrap();
     let stats = sink.stats();
     assert_eq!((stats.rebuilds, stats.confirmed, stats.up), (1, 20, true));
+}
+
+/// Holds: what keeps a sink from being made is told by the option's name, and holds neither a secret nor what a file holds.
+#[test]
+fn a_sink_that_cannot_be_made_tells_no_secret() {
+    let dir = std::env::temp_dir();
+    let mut options = KafkaOptions::new(vec!["localhost:1".to_owned()]);
+    options
+        .options
+        .insert("security.protocol".into(), "SSL".into());
+    options
+        .options
+        .insert("ssl.key.pem".into(), "canary".into());
+    let made = format!("{:?}", KafkaSink::new(options.clone()).unwrap_err());
+    assert!(
+        made.contains("ssl.key.pem") && !made.contains("canary"),
+        "{made}"
+    );
+
+    let absent = dir.join("rtm-no-such-file");
+    options.option_files.insert("sasl.password".into(), absent);
+    let error = KafkaSink::new(options.clone()).unwrap_err();
+    let said = format!("{error} {error:?} {options:?}");
+    assert!(
+        said.contains("read the option `sasl.password` from "),
+        "{said}"
+    );
+    assert!(!said.contains("canary"), "{said}");
+}
+
+/// Holds: what passes by itself is waited for within the call, by the same producer. A single real broker is never short of
+/// replicas: it asks for no more than there are.
+#[tokio::test]
+async fn what_passes_is_waited_for() {
+    let cluster = cluster();
+    let sink = sink(&cluster, &[]);
+    sink.publish(&batch(1)).await.unwrap();
+    let passing = [
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR,
+    ];
+    cluster.request_errors(RDKafkaApiKey::Produce, &passing);
+    timeout(PATIENCE, sink.publish(&batch(10)))
+        .await
+        .unwrap()
+        .unwrap();
+    let stats = sink.stats();
+    assert_eq!((stats.rebuilds, stats.confirmed), (0, 11), "{stats:?}");
+}
+
+/// Holds: a batch that fails for a moment is stored before those behind it, by a broker that takes any sequence number, as
+/// on a new partition.
+#[tokio::test]
+async fn a_failed_batch_goes_before_later_ones() {
+    let (records, stored) = a_batch_fails(&[]).await;
+    let published: Vec<Vec<u8>> = records.iter().map(|r| r.payload.to_vec()).collect();
+    assert_eq!(stored, published);
+}
+
+/// Holds: where several are in flight nevertheless, a batch is not confirmed because a later one was, which is what
+/// librdkafka concludes.
+#[tokio::test]
+async fn a_later_batch_confirms_no_earlier_one() {
+    let several = ("max.in.flight", "5");
+    let (records, stored) = a_batch_fails(&[several]).await;
+    for record in &records {
+        let there = stored.contains(&record.payload.to_vec());
+        assert!(there, "{} is confirmed and not stored", record.id);
+    }
+}
+
+/// Publishes some batches, the first of which fails once. What was confirmed, and what is stored.
+async fn a_batch_fails(over: &[(&str, &str)]) -> (Vec<Record>, Vec<Vec<u8>>) {
+    let cluster = cluster();
+    // Each record is a batch.
+    let small = [("batch.num.messages", "1"), ("linger.ms", "0")];
+    let sink = sink(&cluster, &[&small, over].concat());
+    let mut records = batch(1);
+    sink.publish(&records).await.unwrap();
+    cluster
+        .broker_round_trip_time(ALL, Duration::from_millis(100))
+        .unwrap();
+    let failure = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+    cluster.request_errors(RDKafkaApiKey::Produce, &[failure]);
+    records.extend(batch(5));
+    timeout(PATIENCE, sink.publish(&records[1..]))
+        .await
+        .unwrap()
+        .unwrap();
+    let stored = stored(&cluster).await;
+    (records, stored)
+}
+
+/// The payloads that the cluster has, in order.
+async fn stored(cluster: &Cluster) -> Vec<Vec<u8>> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", cluster.bootstrap_servers())
+        .set("group.id", "tests")
+        .set("enable.partition.eof", "true")
+        .create()
+        .unwrap();
+    let mut partitions = TopicPartitionList::new();
+    partitions
+        .add_partition_offset("t", 0, Offset::Beginning)
+        .unwrap();
+    consumer.assign(&partitions).unwrap();
+    let read = move || {
+        let mut stored = Vec::new();
+        loop {
+            match consumer.poll(PATIENCE).unwrap() {
+                Ok(message) => stored.push(message.payload().unwrap().to_vec()),
+                Err(KafkaError::PartitionEOF(_)) => break,
+                Err(_) => (),
+            }
+        }
+        stored
+    };
+    spawn_blocking(read).await.unwrap()
+}
+
+/// Holds: a batch that is refused as a whole, for one that is not among its records any more, condemns none of them.
+#[tokio::test]
+async fn a_refused_batch_condemns_no_record() {
+    let cluster = cluster();
+    let sink = sink(&cluster, &[]);
+    sink.publish(&batch(1)).await.unwrap();
+    let refusal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
+    cluster.request_errors(RDKafkaApiKey::Produce, &[refusal]);
+    timeout(PATIENCE, sink.publish(&batch(10)))
+        .await
+        .unwrap()
+        .unwrap();
+    let stats = sink.stats();
+    assert_eq!((stats.splits, stats.confirmed), (1, 11), "{stats:?}");
 }
 
 /// Holds: the reports of a dropped call, coming late, confirm nothing of the next one.

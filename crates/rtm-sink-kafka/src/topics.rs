@@ -1,17 +1,20 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::Producer;
 use tokio::task::spawn_blocking;
 
-use crate::options::TopicSpec;
-use crate::producer::{Context, Live};
+use crate::options::{ConnectError, TopicSpec};
+use crate::producer::Live;
+use crate::sink::{CANCELED, Configure};
 
 /// How long the brokers may take to answer about topics.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// After this long the first time, and twice as long each time, it is seen whether there is any use in waiting.
+const FIRST_LOOK: Duration = Duration::from_millis(500);
 
 /// What [`KafkaSink::check`](crate::KafkaSink::check) found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,9 +53,9 @@ pub enum CheckError {
         /// What the brokers said.
         source: RDKafkaErrorCode,
     },
-    /// No producer could be made.
-    #[error("start the producer")]
-    Start(#[source] KafkaError),
+    /// No client could be made.
+    #[error(transparent)]
+    Start(#[from] ConnectError),
     /// The sink was closed.
     #[error("the sink is closed")]
     Closed,
@@ -60,7 +63,20 @@ pub enum CheckError {
 
 /// Asks for the list of all topics, because asking for one by its name may create it. Blocks.
 pub(crate) fn reach(live: &Live, topics: &[String]) -> Result<Reached, KafkaError> {
-    let metadata = live.producer().client().fetch_metadata(None, TIMEOUT)?;
+    let end = Instant::now() + TIMEOUT;
+    let mut patience = FIRST_LOOK;
+    let metadata = loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let asked = live
+            .producer()
+            .client()
+            .fetch_metadata(None, patience.min(left));
+        // Refused credentials are known in milliseconds, and librdkafka would wait all the same.
+        if asked.is_ok() || patience >= left || live.failure().is_some() {
+            break asked?;
+        }
+        patience *= 2;
+    };
     let reached = |name: &String| {
         let topic = metadata.topics().iter().find(|topic| topic.name() == name);
         TopicReached {
@@ -78,16 +94,17 @@ pub(crate) fn reach(live: &Live, topics: &[String]) -> Result<Reached, KafkaErro
 
 /// Creates the topics that do not exist, with a client of its own.
 pub(crate) async fn create(
-    config: ClientConfig,
-    context: Context,
+    configure: impl Configure,
     names: Vec<String>,
     spec: TopicSpec,
 ) -> Result<(), CheckError> {
-    let admin =
-        spawn_blocking(move || AdminClient::from_config_and_context(&config, context)).await;
-    let admin = admin
-        .unwrap_or(Err(KafkaError::Canceled))
-        .map_err(CheckError::Start)?;
+    let admin = spawn_blocking(move || {
+        let (mut config, context) = configure()?;
+        // They would gather, as nobody reads them here.
+        config.remove("statistics.interval.ms");
+        AdminClient::from_config_and_context(&config, context).map_err(ConnectError::Start)
+    });
+    let admin = admin.await.unwrap_or(Err(CANCELED))?;
     let topics: Vec<NewTopic<'_>> = names
         .iter()
         .map(|name| {
@@ -111,11 +128,4 @@ pub(crate) async fn create(
         }
     }
     Ok(())
-}
-
-/// A client's configuration for [`create`]: statistics would gather, as nobody reads them there.
-pub(crate) fn admin_config(config: &ClientConfig) -> ClientConfig {
-    let mut config = config.clone();
-    config.remove("statistics.interval.ms");
-    config
 }

@@ -15,6 +15,11 @@ pub(crate) enum Verdict {
 /// Sorts librdkafka's codes. Whatever is not known ends the call as unavailable: it is tried again, after a backoff.
 pub(crate) fn verdict(code: Code) -> Verdict {
     match code {
+        Code::UnknownTopic | Code::UnknownTopicOrPartition
+            if rtm_planted::bug("kafka-missing-topic-rejected") =>
+        {
+            Verdict::Refused("invalid")
+        }
         Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize => {
             Verdict::Refused("too_large")
         }
@@ -22,10 +27,11 @@ pub(crate) fn verdict(code: Code) -> Verdict {
         Code::InvalidMessage | Code::InvalidRecord => Verdict::Refused("invalid"),
         Code::PolicyViolation => Verdict::Refused("policy"),
 
-        // What the failure of a neighbour, or of the producer, does to the others.
+        // What the failure or the success of a neighbour, or the failure of the producer, does to the others.
         Code::PurgeQueue
         | Code::PurgeInflight
         | Code::InvalidDifferentRecord
+        | Code::NoOffset
         | Code::Fatal
         | Code::GaplessGuarantee
         | Code::OutOfOrderSequenceNumber

@@ -17,6 +17,8 @@ pub struct NatsCheck {
     pub subjects: Vec<String>,
     /// How long the JetStream stream remembers record ids.
     pub duplicate_window: Duration,
+    /// What its settings lose or repeat without anybody being told, a sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// What would keep records out.
@@ -91,6 +93,7 @@ pub(crate) async fn check(shared: &Shared, subjects: &[&str]) -> Result<NatsChec
     }
     let info = connection.client.server_info();
     Ok(NatsCheck {
+        warnings: jetstream::warnings(&config),
         server: info.server_name,
         version: info.version,
         subjects: config.subjects,

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::{
-    AuthError, Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, ServerError,
+    AuthError, Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, ServerError, rustls,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -65,6 +65,9 @@ pub enum LinkError {
     /// No server accepted us.
     #[error("connect to nats")]
     Connect(#[source] async_nats::ConnectError),
+    /// No trust on either side, or no TLS on the server's.
+    #[error("tls with nats: {}", explain(_0))]
+    Tls(#[source] rustls::Error),
     /// The credentials could not be read.
     #[error("read the credentials for nats")]
     Credentials(#[source] CredentialsError),
@@ -81,26 +84,55 @@ impl LinkError {
     pub(crate) fn is_refusal(&self) -> bool {
         match self {
             LinkError::Connect(error) => {
-                let refused = matches!(
+                matches!(
                     error.kind(),
                     ConnectErrorKind::Authentication
                         | ConnectErrorKind::AuthorizationViolation
                         | ConnectErrorKind::Tls
-                );
-                refused || is_tls(error)
+                )
             }
-            LinkError::Credentials(_) => true,
+            LinkError::Tls(_) | LinkError::Credentials(_) => true,
             LinkError::Ended { .. } => false,
         }
     }
 }
 
-/// Whether a handshake failed over certificates or for want of TLS, which the library passes on as an I/O error.
-fn is_tls(error: &async_nats::ConnectError) -> bool {
-    let source = std::error::Error::source(error);
-    let io = source.and_then(|source| source.downcast_ref::<std::io::Error>());
-    let inner = io.and_then(std::io::Error::get_ref);
-    inner.is_some_and(|inner| inner.is::<async_nats::rustls::Error>())
+impl From<async_nats::ConnectError> for LinkError {
+    fn from(error: async_nats::ConnectError) -> LinkError {
+        // A handshake that failed is passed on as an I/O error.
+        let source = std::error::Error::source(&error);
+        let io = source.and_then(|source| source.downcast_ref::<std::io::Error>());
+        let inner = io.and_then(std::io::Error::get_ref);
+        match inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(tls) => LinkError::Tls(tls.clone()),
+            None => LinkError::Connect(error),
+        }
+    }
+}
+
+/// What a person can do about it; the library's own words follow as the source.
+fn explain(error: &rustls::Error) -> &'static str {
+    use rustls::{AlertDescription, CertificateError, Error};
+    match error {
+        Error::InvalidMessage(_) => "the server does not speak it",
+        Error::InvalidCertificate(error) => match error {
+            CertificateError::UnknownIssuer => {
+                "the server's certificate is of no authority that is trusted here"
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                "the server's certificate is for another host name"
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                "the server's certificate has expired"
+            }
+            _ => "the server's certificate is not valid",
+        },
+        Error::AlertReceived(AlertDescription::CertificateRequired) => {
+            "the server asks for a client certificate"
+        }
+        Error::AlertReceived(_) => "the server refuses the client certificate, or the handshake",
+        _ => "the handshake failed",
+    }
 }
 
 /// One connection, from when it is up until it is not.
@@ -191,11 +223,15 @@ async fn open(shared: &Shared) -> Result<Arc<Connection>, LinkError> {
         .map_err(LinkError::Credentials)?;
     let alarms = watch::Sender::new(Alarms::default());
     let connected = Arc::new(AtomicBool::new(false));
+    let attempts = match rtm_planted::bug("nats-queue-outlives-its-connection") {
+        false => shared.servers.len(),
+        true => 0, // No limit.
+    };
     let client = connect_options(&shared.options, credentials, &alarms, &connected)
-        .max_reconnects(shared.servers.len())
+        .max_reconnects(attempts)
         .connect(shared.servers.as_slice())
         .await
-        .map_err(LinkError::Connect)?;
+        .map_err(LinkError::from)?;
     connected.store(true, Ordering::Release);
 
     let info = client.server_info();
@@ -225,7 +261,8 @@ fn connect_options(
     let connected = Arc::clone(connected);
     let authenticate = move |nonce: Vec<u8>| {
         // This is what ends the client: it asks again for credentials only when it connects again.
-        let answer = if connected.load(Ordering::Acquire) {
+        let again = connected.load(Ordering::Acquire);
+        let answer = if again && !rtm_planted::bug("nats-queue-outlives-its-connection") {
             Err(AuthError::new("a client lives for one connection"))
         } else {
             credentials.answer(&nonce).map_err(AuthError::new)

@@ -38,8 +38,12 @@ impl HeaderWriter {
         self.scratch.clear();
         // Writing to a string cannot fail.
         let _ = write!(self.scratch, "{}", record.id);
-        headers.insert(NATS_MESSAGE_ID, self.value());
-        headers.insert(NATS_EXPECTED_STREAM, self.jetstream.clone());
+        if !rtm_planted::bug("nats-no-message-id") {
+            headers.insert(NATS_MESSAGE_ID, self.value());
+        }
+        if !rtm_planted::bug("nats-stored-in-any-jetstream") {
+            headers.insert(NATS_EXPECTED_STREAM, self.jetstream.clone());
+        }
         self.append(&mut headers, &record.headers)?;
         Ok(headers)
     }

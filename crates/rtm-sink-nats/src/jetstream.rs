@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::Client;
 use async_nats::jetstream::context::{CreateStreamError, RequestErrorKind};
 use async_nats::jetstream::response::Response;
-use async_nats::jetstream::stream::{Config, DiscardPolicy, Info};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
 use async_nats::jetstream::{Context, ErrorCode, context::ContextBuilder};
 use tokio::time::timeout;
 
@@ -15,6 +15,9 @@ use crate::subject::covers;
 
 /// A question is a detour of a call that failed, or of a start: it must not take long.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A duplicate window below this is warned of: a restart with its backlog takes about as long.
+const SHORT_DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
 /// What [`find`] found.
 #[derive(Debug)]
@@ -91,11 +94,47 @@ pub(crate) async fn verify(client: &Client, options: &NatsOptions) {
                 duplicate_window_seconds = config.duplicate_window.as_secs(),
                 "the jetstream is there"
             );
+            for warning in warnings(&config) {
+                tracing::warn!(jetstream, "{warning}");
+            }
         }
         Found::Missing => tracing::error!(jetstream, "the jetstream does not exist"),
         Found::Off => tracing::error!("jetstream is not enabled"),
         Found::Silent(said) => tracing::warn!(jetstream, said, "cannot ask about the jetstream"),
     }
+}
+
+/// What the JetStream stream's settings lose or repeat without anybody being told, since everything is acknowledged.
+pub(crate) fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let limits = [
+        ("max_bytes", config.max_bytes),
+        ("max_msgs", config.max_messages),
+        ("max_msgs_per_subject", config.max_messages_per_subject),
+    ];
+    let limits = limits.iter().filter(|(_, limit)| *limit > 0);
+    let limits: Vec<&str> = limits.map(|(name, _)| *name).collect();
+    if config.discard == DiscardPolicy::Old && !limits.is_empty() {
+        warnings.push(format!(
+            "past its limit ({}) it drops its oldest messages, read or not (discard: old)",
+            limits.join(", ")
+        ));
+    }
+    if config.retention == RetentionPolicy::Interest {
+        warnings.push(
+            "what comes while it has no consumer is dropped (retention: interest)".to_owned(),
+        );
+    }
+    if config.storage == StorageType::Memory {
+        warnings.push("a restart of the server empties it (storage: memory)".to_owned());
+    }
+    if config.duplicate_window < SHORT_DUPLICATE_WINDOW {
+        warnings.push(format!(
+            "what is published again more than {} ms later is stored twice (duplicate_window)",
+            config.duplicate_window.as_millis()
+        ));
+    }
+    warnings
 }
 
 /// Finds out why records for `subject` got no acknowledgement, and mends it where that is a missing JetStream stream
@@ -163,4 +202,43 @@ fn context(client: &Client) -> Context {
     ContextBuilder::new()
         .timeout(QUESTION_TIMEOUT)
         .build(client.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Holds: each setting that loses or repeats records in silence is named, and the usual ones are not.
+    #[test]
+    fn silent_losses_are_named() {
+        let usual = || Config {
+            duplicate_window: SHORT_DUPLICATE_WINDOW,
+            ..Config::default()
+        };
+        let warned = |config: &Config| warnings(config).join("\n");
+        assert_eq!(warned(&usual()), "");
+        let full = |discard| Config {
+            max_bytes: 1,
+            max_messages_per_subject: 1,
+            discard,
+            ..usual()
+        };
+        assert!(warned(&full(DiscardPolicy::Old)).contains("(max_bytes, max_msgs_per_subject)"));
+        assert_eq!(warned(&full(DiscardPolicy::New)), "");
+        let interest = Config {
+            retention: RetentionPolicy::Interest,
+            ..usual()
+        };
+        assert!(warned(&interest).contains("retention: interest"));
+        let memory = Config {
+            storage: StorageType::Memory,
+            ..usual()
+        };
+        assert!(warned(&memory).contains("storage: memory"));
+        let short = Config {
+            duplicate_window: Duration::from_millis(100),
+            ..usual()
+        };
+        assert!(warned(&short).contains("more than 100 ms later"));
+    }
 }

@@ -6,14 +6,26 @@
 //!   as a duplicate. Any other answer, from whomever, confirms nothing. What an acknowledgement is worth is the
 //!   server's affair: by default it syncs its files every two minutes, and a power failure takes what came since. Set
 //!   `sync_interval: always` there.
-//! - **Duplicates.** `Nats-Msg-Id` is [`Record::id`]. JetStream drops a second copy within its duplicate window.
-//! - **Order** is that of the calls and of their records, through lost answers, lost connections and restarts, as long
-//!   as retries come within the duplicate window. What breaks it is the refusal of *single* records (a full disk, a
-//!   new leader, too many waiting): those behind them may be stored already, and are before them then. The first
-//!   refusal stops the sending, so that only records in flight are concerned; [`NatsStats::out_of_order`] counts them.
+//! - **Duplicates.** `Nats-Msg-Id` is [`Record::id`]. JetStream drops a second copy within its duplicate window; past it
+//!   the copy is stored behind the first, under the same id, by which consumers know it.
+//! - **Order** of first copies is that of the calls and of their records, through lost answers, lost connections and
+//!   restarts. What breaks it is the refusal of *single* records (no room for a large one, a full disk, a new leader,
+//!   too many waiting, a JetStream stream made anew): those behind them may be stored already, and are before them
+//!   then. The first refusal stops the sending, so that only records in flight are concerned.
+//!   [`NatsStats::out_of_order`] counts those of the same topic and key: when they are confirmed, or, where their
+//!   acknowledgements were lost, when they are published again together with the refused one.
 //! - **Cancellation.** Records of a dropped call may still be stored. Late acknowledgements of theirs meet nothing.
 //!
+//! - **Connections.** Each is a new client's, whose credentials and TLS files are read again. An outage of hours is
+//!   therefore no different from one of seconds, and nothing that was queued before it is sent after it.
+//!
 //! Keys and timestamps are not stored: subjects route, and JetStream has its own time.
+//!
+//! # What a JetStream stream loses after it confirmed
+//!
+//! Nobody is told when it drops its oldest messages past a limit (`discard: old`), has no consumer to keep a message for
+//! (`retention: interest`), is emptied by a restart (`storage: memory`), or is deleted. [`NatsSink::check`] and the log
+//! at each connection warn of the first three, and of a short duplicate window.
 //!
 //! # What each failure means
 //!

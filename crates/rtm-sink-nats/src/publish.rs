@@ -3,11 +3,13 @@
 //! Atomic batches will be a second way to settle a run of records, beside [`Call::send_some`]: plain publishes too, of
 //! which only the last has a reply subject. What stands around it (the connection, the inbox, the outcomes) is the same.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use async_nats::client::traits::Publisher;
 use async_nats::message::OutboundMessage;
 use async_nats::{Message, PublishErrorKind as SendErrorKind, Subject};
+use bytes::Bytes;
 use rtm_sink::{Outcome, PublishError, Reason, Record, Topic};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, sleep_until};
@@ -51,7 +53,11 @@ pub(crate) struct Call<'a> {
 enum Slot {
     Unsent,
     InFlight,
-    Confirmed,
+    /// Stored, as this sequence number of the JetStream stream, by this call or, a duplicate, before it.
+    Confirmed {
+        sequence: u64,
+        duplicate: bool,
+    },
     Rejected(Reason),
     /// Answered with an error, or not going to be answered.
     Failed,
@@ -126,7 +132,8 @@ impl<'a> Call<'a> {
     }
 
     fn may_send(&self) -> bool {
-        self.failure.is_none() && self.sent < self.records.len()
+        let failed = self.failure.is_some() && !rtm_planted::bug("nats-failure-stops-nothing");
+        !failed && self.sent < self.records.len()
     }
 
     /// Sends what there is room for, or else waits for an answer; then takes all answers that are here.
@@ -201,6 +208,9 @@ impl<'a> Call<'a> {
                 }
             };
             match self.connection.client.publish_message(message).await {
+                Ok(()) if rtm_planted::bug("nats-ack-not-awaited") => {
+                    self.settled[index] = Slot::stored(index as u64, false);
+                }
                 Ok(()) => {
                     self.settled[index] = Slot::InFlight;
                     self.in_flight += 1;
@@ -250,9 +260,21 @@ impl<'a> Call<'a> {
             return;
         }
         match Reply::parse(answer, &self.shared.options.stream) {
-            Reply::Stored { duplicate } => {
+            Reply::Stored {
+                duplicate: true, ..
+            } if rtm_planted::bug("nats-duplicate-is-an-error") => {
+                self.settle_as(index, Slot::Failed);
+                self.fail(Failure::Known(PublishFailure::NotServing));
+            }
+            Reply::Stored {
+                sequence,
+                duplicate,
+            } => {
                 self.duplicates += u64::from(duplicate);
-                self.settle_as(index, Slot::Confirmed);
+                self.settle_as(index, Slot::stored(sequence, duplicate));
+            }
+            Reply::Refused(_) if rtm_planted::bug("nats-refusal-confirms") => {
+                self.settle_as(index, Slot::stored(0, false));
             }
             Reply::Refused(refusal) => match refusal.verdict() {
                 Verdict::Reject(reason) => self.settle_as(index, Slot::Rejected(reason)),
@@ -364,23 +386,13 @@ impl<'a> Call<'a> {
         let confirmed = self
             .settled
             .iter()
-            .filter(|slot| **slot == Slot::Confirmed)
+            .filter(|slot| matches!(slot, Slot::Confirmed { .. }))
             .count();
-        let first_failed = self
-            .settled
-            .iter()
-            .position(|slot| matches!(slot, Slot::Failed | Slot::Unsent));
-        let out_of_order = first_failed.map_or(0, |first| {
-            self.settled[first..]
-                .iter()
-                .filter(|slot| **slot == Slot::Confirmed)
-                .count()
-        });
         let counters = &self.shared.counters;
         counters.count(
             confirmed as u64,
             self.duplicates,
-            out_of_order as u64,
+            self.out_of_order(),
             failure.is_some(),
         );
         if confirmed == self.records.len() {
@@ -393,7 +405,7 @@ impl<'a> Call<'a> {
         // Without a failure every record was settled, and not all were confirmed.
         let failure = failure.or(rejected).unwrap_or(PublishFailure::NotServing);
         let outcome = |slot| match slot {
-            Slot::Confirmed => Outcome::Confirmed,
+            Slot::Confirmed { .. } => Outcome::Confirmed,
             Slot::Rejected(reason) => Outcome::Rejected(reason),
             Slot::Unsent | Slot::InFlight | Slot::Failed => Outcome::Unknown,
         };
@@ -402,6 +414,55 @@ impl<'a> Call<'a> {
             outcomes: self.settled.into_iter().map(outcome).collect(),
             source: failure.into(),
         })
+    }
+}
+
+impl Slot {
+    fn stored(sequence: u64, duplicate: bool) -> Slot {
+        Slot::Confirmed {
+            sequence,
+            duplicate,
+        }
+    }
+}
+
+impl Call<'_> {
+    /// How many records stand before one of their key that was to come first: it was not stored when they were, or its
+    /// fate is unknown, or this call stored it behind them.
+    ///
+    /// The last shows only when records are published again: one that was refused is stored behind those that were
+    /// stored while their acknowledgements were lost.
+    fn out_of_order(&self) -> u64 {
+        let missing = |slot: &Slot| matches!(slot, Slot::Failed | Slot::Unsent);
+        if rtm_planted::bug("nats-out-of-order-not-counted") {
+            return 0;
+        }
+        // What is stored for the first time, and all of it, is in the order of sending.
+        if self.duplicates == 0 && !self.settled.iter().any(missing) {
+            return 0;
+        }
+        let mut highest: HashMap<(&Topic, &Bytes), u64> = HashMap::new();
+        let mut count = 0;
+        for (record, slot) in self.records.iter().zip(&self.settled) {
+            if record.key.is_empty() {
+                continue;
+            }
+            let highest = highest.entry((&record.topic, &record.key)).or_default();
+            match slot {
+                Slot::Confirmed {
+                    sequence,
+                    duplicate,
+                } => {
+                    count += u64::from(sequence < highest);
+                    if !duplicate {
+                        *highest = (*highest).max(*sequence);
+                    }
+                }
+                Slot::Failed | Slot::Unsent | Slot::InFlight => *highest = u64::MAX,
+                Slot::Rejected(_) => (),
+            }
+        }
+        count
     }
 }
 

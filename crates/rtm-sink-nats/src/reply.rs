@@ -10,8 +10,8 @@ use serde::Deserialize;
 /// One answer to one published record.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Reply {
-    /// The JetStream stream has it; `duplicate` if it had it before.
-    Stored { duplicate: bool },
+    /// The JetStream stream has it, in this place; `duplicate` if it had it before.
+    Stored { sequence: u64, duplicate: bool },
     /// The server refused it.
     Refused(Refusal),
     /// Nobody listens on the subject: no JetStream stream is bound to it, or none that runs.
@@ -69,10 +69,17 @@ impl Reply {
             }) => Reply::Refused(refusal),
             Ok(Ack {
                 stream: Some(stream),
-                seq: Some(1..),
+                seq: Some(sequence @ 1..),
                 duplicate,
                 ..
-            }) if stream == jetstream => Reply::Stored { duplicate },
+            }) if stream == jetstream => Reply::Stored {
+                sequence,
+                duplicate,
+            },
+            _ if rtm_planted::bug("nats-any-answer-confirms") => Reply::Stored {
+                sequence: 1,
+                duplicate: false,
+            },
             _ => Reply::Foreign,
         }
     }
@@ -135,16 +142,19 @@ mod tests {
     /// Holds: only our own JetStream stream's acknowledgement confirms, whatever else answers.
     #[test]
     fn only_an_acknowledgement_confirms() {
-        let stored = |duplicate| Reply::Stored { duplicate };
+        let stored = |sequence, duplicate| Reply::Stored {
+            sequence,
+            duplicate,
+        };
         for (payload, expected) in [
-            (r#"{"stream":"RTM","seq":1}"#, stored(false)),
+            (r#"{"stream":"RTM","seq":1}"#, stored(1, false)),
             (
                 r#"{"stream":"RTM","domain":"hub","seq":9,"duplicate":true}"#,
-                stored(true),
+                stored(9, true),
             ),
             (
-                r#"{"stream":"RTM","seq":1,"batch":"b","count":2}"#,
-                stored(false),
+                r#"{"stream":"RTM","seq":2,"batch":"b","count":2}"#,
+                stored(2, false),
             ),
             (r#"{"stream":"OTHER","seq":1}"#, Reply::Foreign),
             (r#"{"stream":"RTM","seq":0}"#, Reply::Foreign),

@@ -14,8 +14,10 @@ pub struct NatsStats {
     pub confirmed: u64,
     /// Confirmed records that JetStream had already: published again after a lost answer.
     pub duplicates: u64,
-    /// Records confirmed although one before them in their call was not, and had to be published again: they may stand
-    /// before it.
+    /// Records confirmed that stand before one of their topic and key that was to come first, as far as can be told: that
+    /// one was refused or got no answer when they were confirmed, or JetStream's sequence numbers say so once it is
+    /// published again in one call with them. Too high where the other was stored in its place and its answer alone was
+    /// lost, or where the duplicate window had passed for it alone.
     pub out_of_order: u64,
     /// Connections made after the first.
     pub reconnects: u64,

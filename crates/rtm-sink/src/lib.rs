@@ -13,11 +13,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+mod any;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod file;
 mod memory;
 
+pub use any::AnySink;
 pub use file::{CreateError, FileSink};
 pub use memory::MemorySink;
 

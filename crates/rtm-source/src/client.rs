@@ -8,12 +8,15 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
 use http::header::{ACCEPT, ACCEPT_ENCODING};
-use reqwest::{Client, Response, Url};
+use jiff::Timestamp;
+use reqwest::{Client, Url};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::auth::Credentials;
-use crate::verdict::{Ending, Received, Verdict, failure, judge};
-use crate::{Auth, BoxError, FetchError, Page, Region, Ring, SecretError, Slot, Stream, build};
+use crate::{
+    Auth, BoxError, Ending, Fetch, FetchError, NoResponse, Page, Region, Response, Ring,
+    SecretError, Slot, Stream, build,
+};
 
 /// One App ID's events at Agora.
 ///
@@ -84,38 +87,23 @@ impl Source {
         &self.rings
     }
 
-    /// Reads, and thereby empties, a ring: at most [`crate::MAX_PAGE_EVENTS`] events. Takes `slot` from the limiter, to
-    /// which it returns a second after the response or the failure was seen, and later if the request timed out.
-    ///
-    /// **Cancellation loses events.** Let the future run to its end, in a task that nothing aborts; it ends by itself
-    /// within [`SourceOptions::deadline`]. A dropped one has closed its connection and counts for the limiter as timed
-    /// out.
+    /// Reads, and thereby empties, a ring: see [`Fetch::fetch`] for the contract. Ends by itself within
+    /// [`SourceOptions::deadline`].
     ///
     /// # Errors
     ///
     /// [`FetchError`] tells what must be assumed about the events; what did arrive of the body is in its `partial`.
     pub async fn fetch(&self, ring: &Ring, slot: Slot) -> Result<Page, FetchError> {
-        let in_flight = slot.send();
-        let fetched = self.exchange(ring, Instant::now() + self.deadline).await;
-        match &fetched {
-            // Nothing has shown that the request arrived, so it may yet.
-            Err(error) if error.reason == "timeout" && error.status.is_none() => {
-                in_flight.timed_out();
-            }
-            _ => in_flight.observed(),
-        }
-        if fetched
-            .as_ref()
-            .is_err_and(|error| error.status == Some(401))
-        {
-            self.credentials.refused();
-        }
-        fetched
+        let deadline = Instant::now() + self.deadline;
+        slot.using(self.exchange(ring, deadline)).await
     }
 
     async fn exchange(&self, ring: &Ring, deadline: Instant) -> Result<Page, FetchError> {
         let Some(at) = self.rings.iter().position(|known| known == ring) else {
-            return Err(failure(Verdict::not_sent("request"), "no such ring"));
+            return Err(FetchError::no_response(
+                NoResponse::Request,
+                Some("no such ring".into()),
+            ));
         };
         let request = self
             .client_for(&ring.region)
@@ -128,28 +116,31 @@ impl Source {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(FetchError::from_client(error)),
             Err(_) => {
-                return Err(failure(
-                    Verdict::in_doubt("timeout"),
-                    "no response before the deadline",
+                let why = "no response before the deadline";
+                return Err(FetchError::no_response(
+                    NoResponse::Timeout,
+                    Some(why.into()),
                 ));
             }
         };
-        let (status, headers) = (response.status(), response.headers().clone());
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let (body, ending) = self.receive(response, deadline).await;
-        judge(
-            ring,
-            Received {
-                status,
-                headers,
-                body,
-                ending,
-            },
-            |text| self.credentials.redact(text),
-        )
+        let response = Response {
+            status,
+            headers,
+            body,
+            ending,
+        };
+        let fetched =
+            response.judge_redacted(ring, Timestamp::now(), |text| self.credentials.redact(text));
+        if status == 401 {
+            self.credentials.refused();
+        }
+        fetched
     }
 
     /// The body, or what of it comes before it is cut in any way.
-    async fn receive(&self, mut response: Response, deadline: Instant) -> (Bytes, Ending) {
+    async fn receive(&self, mut response: reqwest::Response, deadline: Instant) -> (Bytes, Ending) {
         let announced = response.content_length().unwrap_or_default();
         let room = usize::try_from(announced)
             .unwrap_or(usize::MAX)
@@ -179,26 +170,33 @@ impl Source {
     /// # Errors
     ///
     /// [`ConnectError`] when the host cannot be reached, or its certificate is not accepted.
-    pub async fn connect(&self, region: &Region) -> Result<(), ConnectError> {
+    pub fn connect(
+        &self,
+        region: &Region,
+    ) -> impl Future<Output = Result<(), ConnectError>> + Send + 'static {
         let mut root = region.base_url().clone();
         root.set_path("/");
-        let failed = |reason, source| ConnectError {
-            region: region.name().to_owned(),
+        let name = region.name().to_owned();
+        let failed = move |reason, source| ConnectError {
+            region: name,
             reason,
             source,
         };
         let sent = self.client_for(region).head(root).send();
         // As long again for the answer as for the connection.
-        match timeout(self.connect_timeout * 2, sent).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => {
-                let error = FetchError::from_client(error);
-                Err(failed(
-                    error.reason,
-                    error.source.unwrap_or_else(|| "no answer".into()),
-                ))
+        let patience = self.connect_timeout * 2;
+        async move {
+            match timeout(patience, sent).await {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(error)) => {
+                    let error = FetchError::from_client(error);
+                    Err(failed(
+                        error.reason,
+                        error.source.unwrap_or_else(|| "no answer".into()),
+                    ))
+                }
+                Err(elapsed) => Err(failed("timeout", elapsed.into())),
             }
-            Err(elapsed) => Err(failed("timeout", elapsed.into())),
         }
     }
 
@@ -208,6 +206,16 @@ impl Source {
         } else {
             &self.client
         }
+    }
+}
+
+impl Fetch for Source {
+    fn rings(&self) -> &[Ring] {
+        Source::rings(self)
+    }
+
+    async fn fetch(&self, ring: &Ring, slot: Slot) -> Result<Page, FetchError> {
+        Source::fetch(self, ring, slot).await
     }
 }
 

@@ -20,6 +20,7 @@ mod auth;
 mod build;
 mod client;
 mod decode;
+mod fetch;
 mod limiter;
 mod page;
 mod ring;
@@ -30,12 +31,15 @@ mod verdict;
 pub use auth::{Auth, Secret, SecretError};
 pub use client::{BuildError, ConnectError, Source, SourceOptions};
 pub use decode::{Decoded, Event, Reject, decode};
+pub use fetch::Fetch;
+pub use http::HeaderMap;
 pub use limiter::{Limiter, LimiterStats, Slot};
 pub use page::{FetchError, FetchErrorKind, Page, RequestIds};
 pub use reqwest::Url;
 pub use ring::{ParseStreamError, Region, RegionError, Ring, Stream};
 pub use scan::count;
 pub use schedule::{Next, Observed, Outcome, Schedule, ScheduleOptions};
+pub use verdict::{Ending, NoResponse, Response};
 
 /// The most events that one call returns, by the API's documentation.
 pub const MAX_PAGE_EVENTS: usize = 1_000;

@@ -23,6 +23,8 @@ use std::time::Duration;
 use tokio::sync::{Mutex as Turn, Notify};
 use tokio::time::{Instant, sleep_until};
 
+use crate::{FetchError, Page};
+
 /// How long a slot rests after its request was answered: a second, and a millisecond for a clock of ours that runs
 /// faster than the server's, by up to 1,000 parts per million (NTP steers by at most 500).
 pub(crate) const REST: Duration = Duration::from_millis(1_001);
@@ -142,6 +144,30 @@ pub struct Slot {
 }
 
 impl Slot {
+    /// Uses the slot for `exchange`, which sends one request and waits for what comes of it.
+    ///
+    /// The slot returns a second after `exchange` has ended, which has shown that the request arrived, or never will:
+    /// only after a `timeout` without a status may it still be travelling, and the slot is held for five seconds more. So
+    /// it is if the future is dropped meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// That of `exchange`.
+    pub async fn using(
+        self,
+        exchange: impl Future<Output = Result<Page, FetchError>>,
+    ) -> Result<Page, FetchError> {
+        let in_flight = self.send();
+        let fetched = exchange.await;
+        match &fetched {
+            Err(error) if error.reason == "timeout" && error.status.is_none() => {
+                in_flight.timed_out();
+            }
+            _ => in_flight.observed(),
+        }
+        fetched
+    }
+
     /// From here on a request may be under way.
     pub(crate) fn send(mut self) -> InFlight {
         self.lease.shared.state().used += 1;

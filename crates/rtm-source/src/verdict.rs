@@ -1,10 +1,10 @@
 //! What a response, or the lack of one, says about the events that were asked for.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
+use http::HeaderName;
 use http::header::{CONTENT_ENCODING, HeaderMap, RETRY_AFTER};
-use http::{HeaderName, StatusCode};
 use jiff::Timestamp;
 
 use crate::scan::{End, Outline, outline};
@@ -19,15 +19,21 @@ const MAX_MESSAGE_BODY: usize = 16 * 1024;
 const MAX_REQUEST_ID: usize = 128;
 
 /// A response, as far as it came.
-pub(crate) struct Received {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
-    pub(crate) ending: Ending,
+#[derive(Debug)]
+pub struct Response {
+    /// The HTTP status.
+    pub status: u16,
+    /// The headers, whole.
+    pub headers: HeaderMap,
+    /// The body up to where it ended or was cut, at most [`SourceOptions::max_page_bytes`](crate::SourceOptions).
+    pub body: Bytes,
+    /// How the reading of the body ended.
+    pub ending: Ending,
 }
 
 /// How the reading of a body ended.
-pub(crate) enum Ending {
+#[derive(Debug)]
+pub enum Ending {
     /// As HTTP wants it, or by a close that may have come too early.
     Closed,
     /// The connection failed.
@@ -38,6 +44,23 @@ pub(crate) enum Ending {
     TooLarge,
 }
 
+/// Why there is no response at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoResponse {
+    /// There is no request to send: not sent.
+    Request,
+    /// The host's name was not resolved: not sent.
+    Dns,
+    /// The connection or TLS failed: not sent.
+    Connect,
+    /// Connecting took too long: not sent.
+    ConnectTimeout,
+    /// The deadline came before the headers: in doubt.
+    Timeout,
+    /// The connection ended before the headers: in doubt.
+    Reset,
+}
+
 /// What must be assumed, and the label for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Verdict {
@@ -46,14 +69,14 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
-    pub(crate) fn not_sent(reason: &'static str) -> Verdict {
+    fn not_sent(reason: &'static str) -> Verdict {
         Verdict {
             kind: FetchErrorKind::NotSent,
             reason,
         }
     }
 
-    pub(crate) fn in_doubt(reason: &'static str) -> Verdict {
+    fn in_doubt(reason: &'static str) -> Verdict {
         Verdict {
             kind: FetchErrorKind::InDoubt,
             reason,
@@ -68,8 +91,8 @@ impl Verdict {
     }
 
     /// The whole table. `None` is a page.
-    fn of(status: StatusCode, outline: &Outline<'_>, ending: &Ending) -> Option<Verdict> {
-        match status.as_u16() {
+    fn of(status: u16, outline: &Outline<'_>, ending: &Ending) -> Option<Verdict> {
+        match status {
             200 => Verdict::of_ok(outline, ending),
             401 | 403 => Some(Verdict::refused("unauthorized")),
             429 => Some(Verdict::refused("rate_limited")),
@@ -97,75 +120,89 @@ impl Verdict {
     }
 }
 
-/// Judges a response. `redact` takes our secrets out of a text.
-pub(crate) fn judge(
-    ring: &Ring,
-    received: Received,
-    redact: impl Fn(&str) -> String,
-) -> Result<Page, FetchError> {
-    let Received {
-        status,
-        headers,
-        body,
-        ending,
-    } = received;
-    let outline = outline(&body);
-    let verdict = Verdict::of(status, &outline, &ending);
-    let clean = |text: &str| printable(&redact(text), MAX_REQUEST_ID);
-    let request_id = outline
-        .request_id
-        .as_deref()
-        .filter(|id| !id.is_empty())
-        .map(clean)
-        .or_else(|| header(&headers, "x-request-id").map(|id| clean(&id)));
-    let resource_id = header(&headers, "x-resource-id").map(|id| clean(&id));
-    let page = Page {
-        ring: ring.clone(),
-        fetched_at: Timestamp::now(),
-        status: status.as_u16(),
-        request_id: request_id.clone(),
-        complete: outline.end == End::Complete,
-        count: outline.count,
-        body: body.clone(),
-    };
-    let Some(verdict) = verdict else {
-        return Ok(page);
-    };
-    // With status 200 the bytes may be events in a form that we do not know, and the only copy.
-    let worth_keeping = page.count > 0 || (status == StatusCode::OK && !body.is_empty());
-    let ids = RequestIds {
-        request: request_id,
-        resource: resource_id,
-    };
-    let message = match header(&headers, CONTENT_ENCODING.as_str())
-        .filter(|encoding| encoding != "identity")
-    {
-        Some(encoding) => format!("the body is encoded as {encoding}, unasked"),
-        None => message(&body),
-    };
-    Err(FetchError {
-        status: Some(status.as_u16()),
-        retry_after: header(&headers, RETRY_AFTER.as_str())
-            .and_then(|text| retry_after(&text, SystemTime::now())),
-        message: printable(&redact(&message), MAX_MESSAGE).into(),
-        request_ids: (ids != RequestIds::default()).then(|| Box::new(ids)),
-        partial: (verdict.kind == FetchErrorKind::InDoubt && worth_keeping).then(|| Box::new(page)),
-        source: match ending {
-            Ending::Broken(error) => Some(error),
-            _ => None,
-        },
-        ..failure(verdict, "")
-    })
+impl Response {
+    /// What the response says about the events of `ring` that were asked for. `fetched_at` is when the last byte was
+    /// here; a `Retry-After` that is a date counts from then.
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError`] unless it is a complete page.
+    pub fn judge(self, ring: &Ring, fetched_at: Timestamp) -> Result<Page, FetchError> {
+        self.judge_redacted(ring, fetched_at, str::to_owned)
+    }
+
+    /// [`judge`](Response::judge), where `redact` takes our secrets out of a text.
+    pub(crate) fn judge_redacted(
+        self,
+        ring: &Ring,
+        fetched_at: Timestamp,
+        redact: impl Fn(&str) -> String,
+    ) -> Result<Page, FetchError> {
+        let Response {
+            status,
+            headers,
+            body,
+            ending,
+        } = self;
+        let outline = outline(&body);
+        let verdict = Verdict::of(status, &outline, &ending);
+        let clean = |text: &str| printable(&redact(text), MAX_REQUEST_ID);
+        let request_id = outline
+            .request_id
+            .as_deref()
+            .filter(|id| !id.is_empty())
+            .map(clean)
+            .or_else(|| header(&headers, "x-request-id").map(|id| clean(&id)));
+        let resource_id = header(&headers, "x-resource-id").map(|id| clean(&id));
+        let page = Page {
+            ring: ring.clone(),
+            fetched_at,
+            status,
+            request_id: request_id.clone(),
+            complete: outline.end == End::Complete,
+            count: outline.count,
+            body: body.clone(),
+        };
+        let Some(verdict) = verdict else {
+            return Ok(page);
+        };
+        // With status 200 the bytes may be events in a form that we do not know, and the only copy.
+        let worth_keeping = page.count > 0 || (status == 200 && !body.is_empty());
+        let ids = RequestIds {
+            request: request_id,
+            resource: resource_id,
+        };
+        let message = match header(&headers, CONTENT_ENCODING.as_str())
+            .filter(|encoding| encoding != "identity")
+        {
+            Some(encoding) => format!("the body is encoded as {encoding}, unasked"),
+            None => message(&body),
+        };
+        Err(FetchError {
+            status: Some(status),
+            retry_after: header(&headers, RETRY_AFTER.as_str())
+                .and_then(|text| retry_after(&text, fetched_at)),
+            message: printable(&redact(&message), MAX_MESSAGE).into(),
+            request_ids: (ids != RequestIds::default()).then(|| Box::new(ids)),
+            partial: (verdict.kind == FetchErrorKind::InDoubt && worth_keeping)
+                .then(|| Box::new(page)),
+            source: match ending {
+                Ending::Broken(error) => Some(error),
+                _ => None,
+            },
+            ..failure(verdict)
+        })
+    }
 }
 
-/// A failure without a response.
-pub(crate) fn failure(verdict: Verdict, message: &str) -> FetchError {
+/// A failure of which nothing else is known.
+fn failure(verdict: Verdict) -> FetchError {
     FetchError {
         kind: verdict.kind,
         reason: verdict.reason,
         status: None,
         retry_after: None,
-        message: message.into(),
+        message: Box::default(),
         request_ids: None,
         partial: None,
         source: None,
@@ -173,28 +210,40 @@ pub(crate) fn failure(verdict: Verdict, message: &str) -> FetchError {
 }
 
 impl FetchError {
-    /// What the HTTP client failed at, before there was a response.
-    pub(crate) fn from_client(error: reqwest::Error) -> FetchError {
-        let verdict = if error.is_builder() {
-            Verdict::not_sent("request")
-        } else if error.is_connect() {
-            // The connector hands over only what is connected, TLS included, and no byte of the request before.
-            Verdict::not_sent(if error.is_timeout() {
-                "connect_timeout"
-            } else if error.is_dns() {
-                "dns"
-            } else {
-                "connect"
-            })
-        } else if error.is_timeout() {
-            Verdict::in_doubt("timeout")
-        } else {
-            Verdict::in_doubt("reset")
+    /// What must be assumed where there is no response.
+    #[must_use]
+    pub fn no_response(why: NoResponse, source: Option<BoxError>) -> FetchError {
+        let verdict = match why {
+            NoResponse::Request => Verdict::not_sent("request"),
+            NoResponse::Dns => Verdict::not_sent("dns"),
+            NoResponse::Connect => Verdict::not_sent("connect"),
+            NoResponse::ConnectTimeout => Verdict::not_sent("connect_timeout"),
+            NoResponse::Timeout => Verdict::in_doubt("timeout"),
+            NoResponse::Reset => Verdict::in_doubt("reset"),
         };
         FetchError {
-            source: Some(error.without_url().into()),
-            ..failure(verdict, "")
+            source,
+            ..failure(verdict)
         }
+    }
+
+    /// What the HTTP client failed at, before there was a response.
+    pub(crate) fn from_client(error: reqwest::Error) -> FetchError {
+        let why = if error.is_builder() {
+            NoResponse::Request
+        } else if error.is_connect() {
+            // The connector hands over only what is connected, TLS included, and no byte of the request before.
+            match error.is_timeout() {
+                true => NoResponse::ConnectTimeout,
+                false if error.is_dns() => NoResponse::Dns,
+                false => NoResponse::Connect,
+            }
+        } else if error.is_timeout() {
+            NoResponse::Timeout
+        } else {
+            NoResponse::Reset
+        };
+        FetchError::no_response(why, Some(error.without_url().into()))
     }
 }
 
@@ -207,13 +256,15 @@ fn header(headers: &HeaderMap, name: &str) -> Option<String> {
 }
 
 /// `Retry-After` in either form (RFC 9110, section 10.2.3), from `now`. What is neither is as good as missing.
-fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
+fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
     let after = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         // More digits than fit are a long time.
         Duration::from_secs(text.parse().unwrap_or(u64::MAX))
     } else {
         let date = httpdate::parse_http_date(text).ok()?;
-        date.duration_since(now).unwrap_or_default()
+        let now = u64::try_from(now.as_millisecond()).unwrap_or_default();
+        let since_epoch = date.duration_since(UNIX_EPOCH).unwrap_or_default();
+        since_epoch.saturating_sub(Duration::from_millis(now))
     };
     Some(after.min(MAX_RETRY_AFTER))
 }
@@ -257,11 +308,7 @@ mod tests {
     use super::*;
 
     fn verdict(status: u16, body: &str, ending: &Ending) -> Option<(FetchErrorKind, &'static str)> {
-        let verdict = Verdict::of(
-            StatusCode::from_u16(status).unwrap(),
-            &outline(body.as_bytes()),
-            ending,
-        );
+        let verdict = Verdict::of(status, &outline(body.as_bytes()), ending);
         if let Some(verdict) = verdict {
             assert!(
                 FetchError::REASONS.contains(&verdict.reason),
@@ -351,7 +398,7 @@ mod tests {
     #[test]
     fn retry_after_in_both_forms() {
         // The dates of RFC 9110, section 5.6.7, all three the same.
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777 - 90);
+        let now = Timestamp::from_second(784_111_777 - 90).unwrap();
         for (text, seconds) in [
             ("0", Some(0)),
             ("120", Some(120)),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use testcontainers_modules::testcontainers::core::{IntoContainerPort, Mount};
 use testcontainers_modules::testcontainers::runners::AsyncRunner;
 use testcontainers_modules::testcontainers::{ContainerAsync, GenericImage, ImageExt};
@@ -103,6 +103,17 @@ impl Container {
             .stop_with_timeout(Some(0))
             .await
             .context("kill the container")
+    }
+
+    /// `signal` as the client knows it, such as `USR2`.
+    pub(super) async fn signal(&self, signal: &str) -> Result<()> {
+        let status = tokio::process::Command::new("docker")
+            .args(["kill", "--signal", signal, self.container.id()])
+            .stdout(Stdio::null())
+            .status()
+            .await?;
+        ensure!(status.success(), "docker kill: {status}");
+        Ok(())
     }
 
     pub(super) async fn start_again(&self) -> Result<()> {

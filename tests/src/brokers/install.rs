@@ -34,29 +34,57 @@ pub(super) fn kafka() -> Result<PathBuf> {
             "Maven and Java 17 or later (Debian: apt-get install maven openjdk-17-jre-headless)",
         )?;
         // Formatting takes a second of Java, and its result does not depend on ports or paths: once is enough.
-        let data = dir.join("formatted");
-        let settings = format!(
-            "process.roles=broker,controller\nnode.id=1\ncontroller.listener.names=CONTROLLER\n\
-             listeners=PLAINTEXT://127.0.0.1:9092,CONTROLLER://127.0.0.1:9093\n\
-             controller.quorum.voters=1@127.0.0.1:9093\nlog.dirs={}\n",
-            data.display()
-        );
-        let file = dir.join("format.properties");
-        fs::write(&file, settings)?;
-        run(
-            Command::new("java")
-                .args(java_arguments(dir))
-                .args([
-                    "kafka.tools.StorageTool",
-                    "format",
-                    "--cluster-id",
-                    super::kafka::CLUSTER_ID,
-                    "--config",
-                ])
-                .arg(&file),
-            "Java 17 or later (Debian: apt-get install openjdk-17-jre-headless)",
-        )
+        format(dir, &dir.join("formatted"), &[])
     })
+}
+
+/// A formatted data directory in which `users`, pairs of a name and a password, have SCRAM credentials.
+///
+/// Blocks, for seconds the first time.
+pub(super) fn kafka_with_users(users: &[(&str, &str)]) -> Result<PathBuf> {
+    let kafka = kafka()?;
+    let mut hasher = DefaultHasher::new();
+    users.hash(&mut hasher);
+    let kafka_name = kafka.file_name().unwrap_or_default().to_string_lossy();
+    let name = format!("{kafka_name}-users-{:08x}", hasher.finish() & 0xffff_ffff);
+    let arguments: Vec<String> = users
+        .iter()
+        .flat_map(|(user, password)| {
+            ["SCRAM-SHA-256", "SCRAM-SHA-512"]
+                .map(|kind| format!("{kind}=[name={user},password={password}]"))
+        })
+        .flat_map(|user| ["--add-scram".to_owned(), user])
+        .collect();
+    let dir = installed(&name, |dir| {
+        format(&kafka, &dir.join("formatted"), &arguments)
+    })?;
+    Ok(dir.join("formatted"))
+}
+
+/// Makes `data` a data directory by the Kafka installed in `kafka`.
+fn format(kafka: &Path, data: &Path, more: &[String]) -> Result<()> {
+    let settings = format!(
+        "process.roles=broker,controller\nnode.id=1\ncontroller.listener.names=CONTROLLER\n\
+         listeners=PLAINTEXT://127.0.0.1:9092,CONTROLLER://127.0.0.1:9093\n\
+         controller.quorum.voters=1@127.0.0.1:9093\nlog.dirs={}\n",
+        data.display()
+    );
+    let file = data.with_extension("properties");
+    fs::write(&file, settings)?;
+    run(
+        Command::new("java")
+            .args(java_arguments(kafka))
+            .args([
+                "kafka.tools.StorageTool",
+                "format",
+                "--cluster-id",
+                super::kafka::CLUSTER_ID,
+                "--config",
+            ])
+            .arg(&file)
+            .args(more),
+        "Java 17 or later (Debian: apt-get install openjdk-17-jre-headless)",
+    )
 }
 
 /// The version that `pom.xml` names.

@@ -1,6 +1,7 @@
 //! A Kafka broker, and what it has stored.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -17,6 +18,13 @@ use tokio::task::spawn_blocking;
 
 use super::container::{Container, Wanted};
 use super::{Host, Local, free_port, install, say, scratch};
+
+mod access;
+mod damage;
+mod secure;
+
+pub use access::{Operation, Right};
+pub use secure::{Door, SecureKafka};
 
 /// A single Kafka broker in KRaft mode, without authentication, that creates topics on demand.
 pub struct Kafka {
@@ -62,17 +70,25 @@ impl Kafka {
         let kafka = super::start(
             "Kafka",
             async || Kafka::in_container(settings).await,
-            async || Kafka::local(settings).await,
+            async || {
+                let formatted = spawn_blocking(install::kafka).await??.join("formatted");
+                Kafka::local(settings, Place::new(formatted)?).await
+            },
         )
         .await?;
+        kafka.announce(started)?;
+        Ok(kafka)
+    }
+
+    fn announce(&self, started: Instant) -> Result<()> {
         say(&format!(
             "Kafka {} at {} ({}, started in {:.1} s)",
             install::kafka_version()?,
-            kafka.address,
-            kafka.host,
+            self.address,
+            self.host,
             started.elapsed().as_secs_f64()
         ));
-        Ok(kafka)
+        Ok(())
     }
 
     pub(super) async fn start_shared() -> Result<Kafka> {
@@ -170,6 +186,20 @@ impl Kafka {
         Ok(())
     }
 
+    /// Deletes a topic. Brokers remove it, and forget its producers, a little later.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such topic.
+    pub async fn delete_topic(&self, name: &str) -> Result<()> {
+        let admin: AdminClient<DefaultClientContext> = self.client().create()?;
+        let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+        for result in admin.delete_topics(&[name], &options).await? {
+            result.map_err(|(name, code)| anyhow::anyhow!("delete topic {name}: {code}"))?;
+        }
+        Ok(())
+    }
+
     /// Everything that `topic` holds now, ordered by partition and offset. Of transactions, what was committed.
     ///
     /// # Errors
@@ -193,24 +223,23 @@ impl Kafka {
         config
     }
 
-    async fn local(settings: &[(&str, &str)]) -> Result<Kafka> {
+    async fn local(settings: &[(&str, &str)], place: Place) -> Result<Kafka> {
         let installation = spawn_blocking(install::kafka).await??;
-        let dir = scratch("kafka")?;
-        let (port, controller_port) = (free_port()?, free_port()?);
-        let data = dir.path().join("data");
+        let data = place.data();
         fs::create_dir(&data)?;
-        for file in fs::read_dir(installation.join("formatted"))? {
+        for file in fs::read_dir(&place.formatted)? {
             let file = file?;
             fs::copy(file.path(), data.join(file.file_name()))?;
         }
         let all = broker_settings(
-            port,
-            controller_port,
+            place.port,
+            free_port()?,
             "127.0.0.1",
             &data.display().to_string(),
             settings,
+            &place.listeners,
         );
-        let file = dir.path().join("server.properties");
+        let file = place.dir.path().join("server.properties");
         fs::write(
             &file,
             all.iter()
@@ -221,7 +250,7 @@ impl Kafka {
         let arguments = install::java_arguments(&installation);
         let main = ["kafka.Kafka".to_owned(), file.display().to_string()];
         let command = [&java[..], &arguments, &main].concat();
-        Kafka::ready(port, Host::Local(Local::start(command, dir)?)).await
+        Kafka::ready(place.port, Host::Local(Local::start(command, place.dir)?)).await
     }
 
     async fn in_container(settings: &[(&str, &str)]) -> Result<Kafka> {
@@ -233,6 +262,7 @@ impl Kafka {
             "0.0.0.0",
             "/tmp/kraft-combined-logs",
             settings,
+            &[],
         );
         // The image's rule for settings in the environment.
         let name = |setting: &str| {
@@ -284,6 +314,34 @@ impl Kafka {
     }
 }
 
+/// Where a local broker keeps its files and listens.
+struct Place {
+    dir: tempfile::TempDir,
+    /// A formatted data directory, which is copied.
+    formatted: PathBuf,
+    port: u16,
+    /// More listeners than the one without authentication.
+    listeners: Vec<Listener>,
+}
+
+/// A listener's name, its protocol, and its port.
+type Listener = (&'static str, &'static str, u16);
+
+impl Place {
+    fn new(formatted: PathBuf) -> Result<Place> {
+        Ok(Place {
+            dir: scratch("kafka")?,
+            formatted,
+            port: free_port()?,
+            listeners: Vec::new(),
+        })
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+}
+
 /// Whether a broker has registered with the controller, or at least answers, where it asks for authentication.
 fn has_broker(client: &ClientConfig) -> bool {
     let Ok(consumer) = client.create::<BaseConsumer>() else {
@@ -300,22 +358,37 @@ fn broker_settings(
     listen: &str,
     data: &str,
     over: &[(&str, &str)],
+    more: &[Listener],
 ) -> Vec<(String, String)> {
+    let joined = |own: String, one: &dyn Fn(&Listener) -> String| {
+        more.iter()
+            .fold(own, |text, listener| format!("{text},{}", one(listener)))
+    };
+    let at = |host: &str| {
+        let host = host.to_owned();
+        move |(name, _, port): &Listener| format!("{name}://{host}:{port}")
+    };
     let own = [
         ("process.roles", "broker,controller".to_owned()),
         ("node.id", "1".to_owned()),
         (
             "listeners",
-            format!("PLAINTEXT://{listen}:{port},CONTROLLER://127.0.0.1:{controller_port}"),
+            joined(
+                format!("PLAINTEXT://{listen}:{port},CONTROLLER://127.0.0.1:{controller_port}"),
+                &at(listen),
+            ),
         ),
         (
             "advertised.listeners",
-            format!("PLAINTEXT://127.0.0.1:{port}"),
+            joined(format!("PLAINTEXT://127.0.0.1:{port}"), &at("127.0.0.1")),
         ),
         ("controller.listener.names", "CONTROLLER".to_owned()),
         (
             "listener.security.protocol.map",
-            "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned(),
+            joined(
+                "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned(),
+                &|(name, protocol, _)| format!("{name}:{protocol}"),
+            ),
         ),
         (
             "controller.quorum.voters",

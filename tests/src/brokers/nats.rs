@@ -1,6 +1,7 @@
 //! A NATS server with JetStream, and what it has stored.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -8,6 +9,7 @@ use async_nats::jetstream;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use bytes::Bytes;
 use futures::StreamExt;
+use nix::sys::signal::Signal;
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
@@ -15,13 +17,22 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::container::{Container, Wanted};
-use super::{Host, Local, free_port, install, say, scratch};
+use super::{Host, Local, free_port, install, not_ours, say, scratch};
 
 /// A single NATS server with JetStream on file storage, without authentication.
 pub struct Nats {
     url: String,
     version: String,
     host: Host,
+    /// Where its configuration is; none if it is not ours.
+    file: Option<ConfigurationFile>,
+}
+
+/// The configuration as the server finds it when it starts.
+struct ConfigurationFile {
+    path: PathBuf,
+    listen: String,
+    data: String,
 }
 
 /// One message as JetStream stored it.
@@ -79,6 +90,7 @@ impl Nats {
             url,
             version: String::new(),
             host: Host::Elsewhere,
+            file: None,
         };
         nats.wait_until_ready()
             .await
@@ -137,6 +149,30 @@ impl Nats {
     pub async fn restart(&mut self) -> Result<()> {
         self.host.start_again().await?;
         self.wait_until_ready().await
+    }
+
+    /// Starts a killed server again with `configuration` in place of what [`Nats::start_own_with`] was given.
+    ///
+    /// # Errors
+    ///
+    /// As [`Nats::restart`].
+    pub async fn restart_with(&mut self, configuration: &str) -> Result<()> {
+        let file = self.file.as_ref().ok_or_else(not_ours)?;
+        file.write(configuration)?;
+        self.restart().await
+    }
+
+    /// Tells the server to stop in its own time: it takes no new connections, ends those it has, then itself.
+    ///
+    /// # Errors
+    ///
+    /// When it does not run, or is not ours.
+    pub async fn lame_duck(&mut self) -> Result<()> {
+        match &mut self.host {
+            Host::Elsewhere => Err(not_ours()),
+            Host::Container(container) => container.signal("USR2").await,
+            Host::Local(local) => local.process.signal(Signal::SIGUSR2),
+        }
     }
 
     /// A new connection's JetStream, which belongs to the calling runtime.
@@ -223,51 +259,48 @@ impl Nats {
         let server = spawn_blocking(install::nats_server).await??;
         let dir = scratch("nats")?;
         let port = free_port()?;
-        let file = dir.path().join("server.conf");
-        let data = dir.path().join("data");
-        fs::write(
-            &file,
-            server_configuration(
-                "127.0.0.1",
-                port,
-                &data.display().to_string(),
-                configuration,
-            ),
-        )?;
+        let file = ConfigurationFile {
+            path: dir.path().join("server.conf"),
+            listen: format!("127.0.0.1:{port}"),
+            data: dir.path().join("data").display().to_string(),
+        };
+        file.write(configuration)?;
         let command = vec![
             server.display().to_string(),
             "--config".to_owned(),
-            file.display().to_string(),
+            file.path.display().to_string(),
         ];
-        Nats::ready(port, Host::Local(Local::start(command, dir)?)).await
+        Nats::ready(port, Host::Local(Local::start(command, dir)?), file).await
     }
 
     async fn in_container(configuration: &str) -> Result<Nats> {
         const INSIDE: &str = "/etc/nats/rtm-tests.conf";
         let port = free_port()?;
         // Never removed by us: the container reads it again when it restarts.
-        let file = scratch("nats")?.keep().join("server.conf");
-        fs::write(
-            &file,
-            server_configuration("0.0.0.0", port, "/data", configuration),
-        )?;
+        let file = ConfigurationFile {
+            path: scratch("nats")?.keep().join("server.conf"),
+            listen: format!("0.0.0.0:{port}"),
+            data: "/data".to_owned(),
+        };
+        file.write(configuration)?;
         let wanted = Wanted {
             image: "nats",
             tag: install::NATS_VERSION.to_owned(),
             port,
             env: Vec::new(),
             arguments: vec!["--config".to_owned(), INSIDE.to_owned()],
-            file: Some((file, INSIDE)),
+            file: Some((file.path.clone(), INSIDE)),
         };
         let container = Box::pin(Container::start(wanted)).await?;
-        Nats::ready(port, Host::Container(Box::new(container))).await
+        Nats::ready(port, Host::Container(Box::new(container)), file).await
     }
 
-    async fn ready(port: u16, host: Host) -> Result<Nats> {
+    async fn ready(port: u16, host: Host, file: ConfigurationFile) -> Result<Nats> {
         let mut nats = Nats {
             url: format!("nats://127.0.0.1:{port}"),
             version: String::new(),
             host,
+            file: Some(file),
         };
         nats.wait_until_ready().await?;
         Ok(nats)
@@ -308,8 +341,12 @@ async fn greeting(url: &str) -> Result<String> {
     Ok(info.version)
 }
 
-fn server_configuration(listen: &str, port: u16, data: &str, more: &str) -> String {
-    format!("listen: \"{listen}:{port}\"\njetstream {{ store_dir: \"{data}\" }}\n{more}\n")
+impl ConfigurationFile {
+    fn write(&self, more: &str) -> Result<()> {
+        let ConfigurationFile { path, listen, data } = self;
+        let text = format!("listen: \"{listen}\"\njetstream {{ store_dir: \"{data}\" }}\n{more}\n");
+        fs::write(path, text).with_context(|| format!("write {}", path.display()))
+    }
 }
 
 fn record(message: &jetstream::Message, sequence: u64, nanoseconds: i128) -> Result<NatsRecord> {

@@ -1,5 +1,99 @@
-//! Bugs planted in the bridge.
+//! Bugs planted in the bridge's data path.
 
 use super::Planted;
 
-pub(super) const PLANTED: &[Planted] = &[];
+/// The whole bridge in simulated time.
+const SIMULATION: &str = "simulation::tests::seeds_keep_every_promise";
+
+pub(super) const PLANTED: &[Planted] = &[
+    Planted {
+        name: "bridge-cursor-before-confirmation",
+        breaks: "7, durability order: a cursor passes records that nobody has confirmed",
+        package: "rtm-tests",
+        tests: SIMULATION,
+    },
+    Planted {
+        name: "bridge-get-cancelled-at-shutdown",
+        breaks: "1, ledger: a request in flight is ended by its deadline only, shutdown included",
+        package: "rtm-tests",
+        tests: SIMULATION,
+    },
+    Planted {
+        name: "bridge-partial-page-forgotten",
+        breaks: "2, accounted loss: the whole events of a cut body are delivered",
+        package: "rtm-tests",
+        tests: SIMULATION,
+    },
+    Planted {
+        name: "bridge-losses-only-in-memory",
+        breaks: "2, accounted loss: the count survives a crash",
+        package: "rtm-tests",
+        tests: SIMULATION,
+    },
+    Planted {
+        name: "bridge-crash-not-counted",
+        breaks: "2, accounted loss: what a crash may have cost is counted at the next start",
+        package: "rtm-tests",
+        tests: SIMULATION,
+    },
+    Planted {
+        name: "bridge-unknown-is-confirmed",
+        breaks: "1, ledger: an error is counted and forgotten",
+        package: "rtm-tests",
+        tests: SIMULATION,
+    },
+    Planted {
+        name: "bridge-rejected-is-forgotten",
+        breaks: "1, ledger: what a broker refuses goes to the dead letters",
+        package: "rtm-tests",
+        tests: SIMULATION,
+    },
+    Planted {
+        name: "bridge-retries-out-of-order",
+        breaks: "3, order: what is published again stays in order",
+        package: "rtm-tests",
+        tests: SIMULATION,
+    },
+    Planted {
+        name: "bridge-dead-letters-not-counted",
+        breaks: "12, honest metrics: the account balances",
+        package: "rtm-tests",
+        tests: SIMULATION,
+    },
+    Planted {
+        name: "bridge-dropped-copies-not-counted",
+        breaks: "12, honest metrics: the account balances",
+        package: "rtm-tests",
+        tests: SIMULATION,
+    },
+    Planted {
+        name: "bridge-last-record-lost",
+        breaks: "1, ledger: every record of a page is published",
+        package: "rtm-tests",
+        tests: SIMULATION,
+    },
+    Planted {
+        name: "bridge-poison-not-found",
+        breaks: "9, liveness: a record that crashes the process on every start is found",
+        package: "rtm-tests",
+        tests: SIMULATION,
+    },
+    Planted {
+        name: "bridge-copies-forgotten-at-restart",
+        breaks: "1, ledger: a copy is dropped after a restart as well",
+        package: "rtm-tests",
+        tests: SIMULATION,
+    },
+    Planted {
+        name: "bridge-repeats-dropped",
+        breaks: "1, ledger: two equal events of one region are two events",
+        package: "rtm-tests",
+        tests: SIMULATION,
+    },
+    Planted {
+        name: "bridge-both-copies-dropped",
+        breaks: "1, ledger: an event is never dropped in both copies",
+        package: "rtm-tests",
+        tests: SIMULATION,
+    },
+];

@@ -6,19 +6,22 @@ use std::sync::Arc;
 use rtm_sink::conformance::{self, Carries, PATIENCE, Rig, Stored, converge, record, records};
 use rtm_sink::{Outcome, PublishErrorKind, Record, Sink, Timestamp, Topic};
 use rtm_sink_kafka::{KafkaOptions, KafkaSink, TopicReached, TopicSpec};
-use rtm_tests::brokers::{self, Kafka, KafkaRecord, unique};
-use tokio::sync::{Mutex, watch};
+use rtm_tests::brokers::{self, Kafka, KafkaRecord, SecureKafka, unique};
+use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+
+/// 30 s is how long librdkafka waits for a topic that may just have been created.
+pub(super) const HASTY: [(&str, &str); 1] = [("topic.metadata.propagation.max.ms", "500")];
 
 /// Compressed bytes that a batch may have in the suite's topics.
 const LIMIT: &str = "65536";
 
-fn options(kafka: &Kafka) -> KafkaOptions {
+pub(super) fn options(kafka: &Kafka) -> KafkaOptions {
     KafkaOptions::new(vec![kafka.address().to_owned()])
 }
 
-fn with(mut options: KafkaOptions, over: &[(&str, &str)]) -> KafkaOptions {
+pub(super) fn with(mut options: KafkaOptions, over: &[(&str, &str)]) -> KafkaOptions {
     let over = over
         .iter()
         .map(|&(name, value)| (name.to_owned(), value.to_owned()));
@@ -27,7 +30,7 @@ fn with(mut options: KafkaOptions, over: &[(&str, &str)]) -> KafkaOptions {
 }
 
 /// More than [`LIMIT`] even when compressed, and less than librdkafka's own limit: only the broker can refuse it.
-fn too_large(topic: &Topic) -> Record {
+pub(super) fn too_large(topic: &Topic) -> Record {
     let mut state = 1_u64;
     let noise = std::iter::repeat_with(|| {
         state = state
@@ -58,16 +61,22 @@ fn stored(record: KafkaRecord) -> Stored {
     }
 }
 
-/// A broker of its own, which is paused when it is to be away.
+/// What a topic holds.
+pub(super) async fn read(kafka: &Kafka, topic: &Topic) -> Vec<Stored> {
+    let records = kafka.read_all(topic.as_str()).await.unwrap();
+    records.into_iter().map(stored).collect()
+}
+
+/// A broker that is paused when it is to be away.
 struct KafkaRig {
-    kafka: Mutex<Kafka>,
+    kafka: Mutex<MutexGuard<'static, SecureKafka>>,
 }
 
 impl Rig for KafkaRig {
     type Sink = KafkaSink;
 
     async fn sink(&self) -> KafkaSink {
-        KafkaSink::new(options(&*self.kafka.lock().await)).unwrap()
+        KafkaSink::new(options(self.kafka.lock().await.kafka())).unwrap()
     }
 
     async fn topic(&self, case: &str) -> Topic {
@@ -76,6 +85,7 @@ impl Rig for KafkaRig {
         self.kafka
             .lock()
             .await
+            .kafka()
             .create_topic(&name, 3, &settings)
             .await
             .unwrap();
@@ -83,14 +93,7 @@ impl Rig for KafkaRig {
     }
 
     async fn stored(&self, topic: &Topic) -> Vec<Stored> {
-        let records = self
-            .kafka
-            .lock()
-            .await
-            .read_all(topic.as_str())
-            .await
-            .unwrap();
-        records.into_iter().map(stored).collect()
+        read(self.kafka.lock().await.kafka(), topic).await
     }
 
     fn refused(&self, topic: &Topic) -> Option<Record> {
@@ -98,12 +101,14 @@ impl Rig for KafkaRig {
     }
 
     async fn take_away(&self) -> Option<()> {
-        self.kafka.lock().await.pause().await.unwrap();
+        let mut broker = self.kafka.lock().await;
+        broker.kafka_mut().pause().await.unwrap();
         Some(())
     }
 
     async fn bring_back(&self) {
-        self.kafka.lock().await.resume().await.unwrap();
+        let mut broker = self.kafka.lock().await;
+        broker.kafka_mut().resume().await.unwrap();
     }
 
     fn carries(&self) -> Carries {
@@ -118,7 +123,7 @@ impl Rig for KafkaRig {
 #[tokio::test]
 async fn conforms() {
     let rig = KafkaRig {
-        kafka: Mutex::new(Kafka::start_own().await.unwrap()),
+        kafka: Mutex::new(brokers::mortal_kafka().await),
     };
     assert_eq!(conformance::run(&rig).await, Vec::<&str>::new());
 }
@@ -126,10 +131,11 @@ async fn conforms() {
 /// Holds: a broker that is killed and comes back in the middle of publishing costs no record and no order.
 #[tokio::test]
 async fn a_killed_broker_costs_nothing() {
-    let mut kafka = Kafka::start_own().await.unwrap();
+    let mut broker = brokers::mortal_kafka().await;
+    let kafka = broker.kafka_mut();
     let topic = Topic::from(unique("killed"));
     kafka.create_topic(topic.as_str(), 3, &[]).await.unwrap();
-    let sink = KafkaSink::new(options(&kafka)).unwrap();
+    let sink = KafkaSink::new(options(kafka)).unwrap();
     let batches: Vec<Vec<Record>> = (0..200).map(|_| records(&topic, 100)).collect();
     let published = batches.concat();
     let (confirmed, mut half_way) = watch::channel(0);
@@ -145,14 +151,7 @@ async fn a_killed_broker_costs_nothing() {
         kafka.restart().await.unwrap();
     };
     tokio::join!(publishing, killing);
-    let stored: Vec<Stored> = kafka
-        .read_all(topic.as_str())
-        .await
-        .unwrap()
-        .into_iter()
-        .map(stored)
-        .collect();
-    conformance::assert_in_order(&stored, &published);
+    conformance::assert_in_order(&read(kafka, &topic).await, &published);
     assert_eq!(sink.stats().confirmed, 20_000);
 }
 
@@ -160,13 +159,10 @@ async fn a_killed_broker_costs_nothing() {
 /// there, publishing goes on.
 #[tokio::test]
 async fn a_missing_topic_is_told_and_not_created() {
-    let kafka = Kafka::start_own_with(&[("auto.create.topics.enable", "false")])
-        .await
-        .unwrap();
+    // It creates none by itself.
+    let kafka = brokers::secure_kafka().await.kafka();
     let topic = Topic::from(unique("missing"));
-    // 30 s is how long librdkafka waits for a topic that may just have been created.
-    let hasty = [("topic.metadata.propagation.max.ms", "500")];
-    let sink = KafkaSink::new(with(options(&kafka), &hasty)).unwrap();
+    let sink = KafkaSink::new(with(options(kafka), &HASTY)).unwrap();
     let records = records(&topic, 10);
     let error = sink.publish(&records).await.unwrap_err();
     assert_eq!(error.kind, PublishErrorKind::Misconfigured, "{error:?}");
@@ -234,14 +230,7 @@ async fn a_record_larger_than_the_client_allows_is_rejected() {
         }
     }
     batch.remove(10);
-    let stored: Vec<Stored> = kafka
-        .read_all(topic.as_str())
-        .await
-        .unwrap()
-        .into_iter()
-        .map(stored)
-        .collect();
-    conformance::assert_in_order(&stored, &batch);
+    conformance::assert_in_order(&read(kafka, &topic).await, &batch);
     assert_eq!(sink.stats().rebuilds, 0);
 }
 
@@ -255,19 +244,13 @@ async fn the_neighbours_of_a_refused_record_keep_their_order() {
         .await
         .unwrap();
     // Small batches, so that there are some behind the refused one, in flight at the same time.
-    let sink = KafkaSink::new(with(options(kafka), &[("batch.num.messages", "50")])).unwrap();
+    let several = [("batch.num.messages", "50"), ("max.in.flight", "5")];
+    let sink = KafkaSink::new(with(options(kafka), &several)).unwrap();
     let mut batch = records(&topic, 2000);
     batch.insert(300, too_large(&topic));
     assert_eq!(converge(&sink, &batch).await, [batch[300].id]);
     batch.remove(300);
-    let stored: Vec<Stored> = kafka
-        .read_all(topic.as_str())
-        .await
-        .unwrap()
-        .into_iter()
-        .map(stored)
-        .collect();
-    conformance::assert_in_order(&stored, &batch);
+    conformance::assert_in_order(&read(kafka, &topic).await, &batch);
     let stats = sink.stats();
     assert!(stats.rebuilds > 0 && stats.splits > 0, "{stats:?}");
 }

@@ -1,7 +1,14 @@
 //! One integration binary: the brokers are started once.
 
 mod brokers;
+mod kafka_access;
+mod kafka_faults;
 mod kafka_sink;
 mod nats_access;
+mod nats_log;
+mod nats_outages;
+mod nats_proxy;
 mod nats_sink;
+mod nats_streams;
+mod nats_tls;
 mod whole;

@@ -92,7 +92,7 @@ async fn connect(config: &Config, report: &mut Report) {
         match sink {
             SinkConfig::Kafka(kafka) => connect_kafka(name, kafka, config, report).await,
             SinkConfig::Nats(nats) => connect_nats(name, nats, config, report).await,
-            SinkConfig::Stdout | SinkConfig::File(_) => {}
+            SinkConfig::Stdout(_) | SinkConfig::File(_) => {}
         }
     }
 }
@@ -122,24 +122,23 @@ async fn connect_app(app: &AppConfig, report: &mut Report) {
 }
 
 async fn connect_kafka(name: &str, kafka: &KafkaConfig, config: &Config, report: &mut Report) {
-    let Ok(options) = assemble::kafka_options(kafka) else {
-        return;
-    };
-    let Ok(sink) = KafkaSink::new(options) else {
-        return;
+    let what = format!("sink {name}");
+    let sink = assemble::kafka_options(kafka)
+        .and_then(|options| KafkaSink::new(options).map_err(Into::into));
+    let sink = match sink {
+        Ok(sink) => sink,
+        Err(error) => {
+            return report.line::<Box<dyn std::error::Error + Send + Sync>>(&what, Err(error));
+        }
     };
     let topics = assemble::kafka_topics(kafka, config);
     let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
     match sink.check(&topics).await {
-        Err(error) => report.line::<Box<dyn std::error::Error + Send + Sync>>(
-            &format!("sink {name}"),
-            Err(error.into()),
-        ),
+        Err(error) => {
+            report.line::<Box<dyn std::error::Error + Send + Sync>>(&what, Err(error.into()))
+        }
         Ok(reached) => {
-            report.line::<String>(
-                &format!("sink {name}"),
-                Ok(format!("{} broker(s)", reached.brokers)),
-            );
+            report.line::<String>(&what, Ok(format!("{} broker(s)", reached.brokers)));
             for topic in reached.topics {
                 let state = match topic.partitions {
                     Some(partitions) => Ok(format!("{partitions} partition(s)")),
@@ -171,6 +170,10 @@ async fn connect_nats(name: &str, nats: &NatsConfig, config: &Config, report: &m
         }
         Ok(sink) => {
             let checked = sink.check(&subjects).await;
+            let warnings = checked
+                .as_ref()
+                .map(|found| found.warnings.clone())
+                .unwrap_or_default();
             report.line(
                 &what,
                 checked.map(|found| {
@@ -180,6 +183,9 @@ async fn connect_nats(name: &str, nats: &NatsConfig, config: &Config, report: &m
                     )
                 }),
             );
+            for warning in warnings {
+                report.line::<String>(&what, Ok(format!("warning: {warning}")));
+            }
             sink.close().await;
         }
     }

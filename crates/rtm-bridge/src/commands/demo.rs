@@ -19,6 +19,7 @@ use super::{runtime, stop_on_signals, telemetry};
 use crate::config::{Config, LogConfig};
 use crate::read_back::{self, Stored};
 use crate::state::State;
+use crate::tally::Tally;
 use crate::{admin, bridge};
 
 /// The regions of the demo.
@@ -304,9 +305,10 @@ impl Demo {
     }
 
     fn confirmed(&self, state: &State) -> u64 {
-        self.sinks
-            .iter()
-            .map(|sink| state.metrics.sink(APP, sink).confirmed.get())
+        let stats = state.journal.stats();
+        let readers = stats.lanes.iter().flat_map(|lane| &lane.readers);
+        readers
+            .map(|reader| Tally::decode(&reader.tally).confirmed)
             .sum()
     }
 
@@ -342,19 +344,19 @@ impl Demo {
             let (sum, count) = (age.get_sample_sum(), age.get_sample_count());
             let mean = (count > ages.1).then(|| 1000.0 * (sum - ages.0) / (count - ages.1) as f64);
             *ages = (sum, count);
-            let pending: u64 = journal
-                .lanes
-                .iter()
-                .flat_map(|lane| &lane.readers)
-                .filter(|reader| reader.name.as_str() == *sink)
-                .map(|reader| reader.pending_entries)
-                .sum();
+            let mut readers = journal.lanes.iter().flat_map(|lane| &lane.readers);
+            let (confirmed, pending) =
+                readers
+                    .find(|reader| reader.name.as_str() == *sink)
+                    .map_or((0, 0), |reader| {
+                        let confirmed = Tally::decode(&reader.tally).confirmed;
+                        (confirmed, reader.pending_entries)
+                    });
             let mean = mean.map_or_else(|| "   –".to_owned(), |mean| format!("{mean:>4.0} ms"));
             let up = if state.is_up(sink) { "" } else { "  DOWN" };
             let _ = write!(
                 text,
-                "\n        {sink:<6} confirmed {:>8}   mean age {mean}   pages waiting {pending:>4}{up}",
-                metrics.confirmed.get()
+                "\n        {sink:<6} confirmed {confirmed:>8}   mean age {mean}   pages waiting {pending:>4}{up}"
             );
         }
         text

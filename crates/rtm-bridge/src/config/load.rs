@@ -204,12 +204,11 @@ fn sink(figment: &Figment, name: &str, table: &Value) -> Result<SinkConfig, Sink
         "file" => Ok(SinkConfig::File(
             figment.extract_inner::<FileConfig>(&path).map_err(boxed)?,
         )),
-        "stdout" => {
+        "stdout" => Ok(SinkConfig::Stdout(
             figment
                 .extract_inner::<StdoutConfig>(&path)
-                .map_err(boxed)?;
-            Ok(SinkConfig::Stdout)
-        }
+                .map_err(boxed)?,
+        )),
         other => Err(SinkProblem::Type(format!(
             "unknown type `{other}`, expected one of `kafka`, `nats`, `stdout`, `file` (a sink with another name needs `type`)"
         ))),
@@ -380,7 +379,7 @@ regions = ["eu-west-1"]
     fn the_smallest_configuration_is_enough() {
         let config = parse(MINIMAL).unwrap();
         assert_eq!(config.apps[0].requests_per_second, 10);
-        assert!(matches!(config.sinks["stdout"], SinkConfig::Stdout));
+        assert!(matches!(config.sinks["stdout"], SinkConfig::Stdout(_)));
     }
 
     #[test]

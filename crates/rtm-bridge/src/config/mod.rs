@@ -15,7 +15,8 @@ mod validate;
 
 pub use load::{ConfigError, Problem};
 pub use sinks::{
-    CreateStream, FileConfig, KafkaConfig, KeyBy, NatsAuthConfig, NatsConfig, SinkConfig, TlsConfig,
+    CreateStream, FileConfig, KafkaConfig, KeyBy, NatsAuthConfig, NatsConfig, SinkConfig,
+    StdoutConfig, TlsConfig, WhenFull,
 };
 pub use template::{ALL, STATIC, Template, Variable};
 pub use validate::is_name;
@@ -134,6 +135,13 @@ pub struct AppConfig {
     pub requests_per_second: u32,
     /// Region names of the built-in table, or `{ name, base_url }`.
     pub regions: Vec<RegionConfig>,
+    /// What becomes of an event that another region has given already: `publish` (default) or `drop`, within
+    /// `copies_window`.
+    #[serde(default)]
+    pub cross_region_copies: CopyPolicy,
+    /// How far apart the fetches of two copies may be. Default `60s`. The journal keeps the entries of this time.
+    #[serde(default = "sixty_seconds", deserialize_with = "units::duration")]
+    pub copies_window: Duration,
     /// Path of the user events below the project. Default `rtm/vendor/user_events`.
     #[serde(default = "user_events_path")]
     pub user_events_path: String,
@@ -156,6 +164,22 @@ pub struct AppConfig {
 
 fn ten() -> u32 {
     10
+}
+
+fn sixty_seconds() -> Duration {
+    Duration::from_secs(60)
+}
+
+/// What becomes of an event that another region has given already. True repeats, two equal events of one region, are
+/// always published.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CopyPolicy {
+    /// It is published as well; both have the same `event_key`.
+    #[default]
+    Publish,
+    /// It is dropped, counted.
+    Drop,
 }
 
 fn user_events_path() -> String {

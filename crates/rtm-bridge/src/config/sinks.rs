@@ -16,9 +16,33 @@ pub enum SinkConfig {
     /// NATS JetStream.
     Nats(Box<NatsConfig>),
     /// One JSON document a line on standard output.
-    Stdout,
+    Stdout(StdoutConfig),
     /// One JSON document a line in a file.
     File(FileConfig),
+}
+
+impl SinkConfig {
+    /// What happens when the journal is full because of this sink.
+    #[must_use]
+    pub fn when_full(&self) -> WhenFull {
+        match self {
+            SinkConfig::Kafka(kafka) => kafka.when_full,
+            SinkConfig::Nats(nats) => nats.when_full,
+            SinkConfig::Stdout(stdout) => stdout.when_full,
+            SinkConfig::File(file) => file.when_full,
+        }
+    }
+}
+
+/// What happens when an App ID's room in the journal is gone because a sink lags.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenFull {
+    /// Polling stops, and Agora overwrites its oldest events.
+    #[default]
+    Stop,
+    /// The oldest events are given up for this sink, counted as dropped, and polling goes on for the others.
+    Skip,
 }
 
 /// What a Kafka record is keyed by.
@@ -43,6 +67,10 @@ pub struct KafkaConfig {
     /// Only to tell the type where the sink has another name.
     #[serde(default, rename = "type")]
     pub kind: Option<String>,
+    /// What happens when the journal is full because of this sink: `stop` (polling stops; default) or `skip` (the oldest
+    /// events are given up for this sink, counted).
+    #[serde(default)]
+    pub when_full: WhenFull,
     /// Bootstrap brokers, `host:port`.
     pub brokers: Vec<String>,
     /// Topic template; variables `{app} {app_id} {region} {stream}`. Default `rtm.{stream}_events`.
@@ -136,6 +164,10 @@ pub struct NatsConfig {
     /// Only to tell the type where the sink has another name.
     #[serde(default, rename = "type")]
     pub kind: Option<String>,
+    /// What happens when the journal is full because of this sink: `stop` (polling stops; default) or `skip` (the oldest
+    /// events are given up for this sink, counted).
+    #[serde(default)]
+    pub when_full: WhenFull,
     /// Server URLs.
     pub servers: Vec<String>,
     /// The JetStream stream that stores the subjects.
@@ -289,16 +321,23 @@ pub struct FileConfig {
     /// Only to tell the type where the sink has another name.
     #[serde(default, rename = "type")]
     pub kind: Option<String>,
+    /// What happens when the journal is full because of this sink: `stop` (polling stops; default) or `skip` (the oldest
+    /// events are given up for this sink, counted).
+    #[serde(default)]
+    pub when_full: WhenFull,
     /// The file to append to.
     pub path: PathBuf,
 }
 
-/// A sink of type `stdout`, which has no keys.
+/// A sink of type `stdout`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct StdoutConfig {
+pub struct StdoutConfig {
     /// Only to tell the type where the sink has another name.
     #[serde(default, rename = "type")]
-    #[allow(dead_code, reason = "read by the loader from the raw table")]
-    pub(super) kind: Option<String>,
+    pub kind: Option<String>,
+    /// What happens when the journal is full because of this sink: `stop` (polling stops; default) or `skip` (the oldest
+    /// events are given up for this sink, counted).
+    #[serde(default)]
+    pub when_full: WhenFull,
 }

@@ -76,7 +76,7 @@ pub(super) fn problems(config: &Config) -> Vec<(String, String)> {
         match sink {
             SinkConfig::Kafka(kafka) => kafka_problems(kafka, &mut add),
             SinkConfig::Nats(nats) => nats_problems(nats, &mut add),
-            SinkConfig::Stdout | SinkConfig::File(_) => {}
+            SinkConfig::Stdout(_) | SinkConfig::File(_) => {}
         }
     }
     found

@@ -138,9 +138,12 @@ async fn a_closed_journal_says_so() {
     let early = lane.reserve(10).await;
     append(&lane, b"x").await;
     journal.close().await.unwrap();
-    assert!(matches!(early.append(b"y").await, Err(AppendError::Closed)));
     assert!(matches!(
-        lane.reserve(10).await.append(b"y").await,
+        early.append(b"y", 1).await,
+        Err(AppendError::Closed)
+    ));
+    assert!(matches!(
+        lane.reserve(10).await.append(b"y", 1).await,
         Err(AppendError::Closed)
     ));
     assert!(matches!(
@@ -172,7 +175,8 @@ async fn closing_wakes_everybody() {
     // All the room there is.
     let held = lane.reserve(usize::MAX).await;
     let other = lane.clone();
-    let reserving = tokio::spawn(async move { other.reserve(usize::MAX).await.append(b"x").await });
+    let reserving =
+        tokio::spawn(async move { other.reserve(usize::MAX).await.append(b"x", 1).await });
     let reading = tokio::spawn(async move { reader.next().await });
     until("a waiter", || journal.stats().waiting == 1).await;
     in_time(journal.close()).await.unwrap();
@@ -296,7 +300,7 @@ async fn limits_are_told() {
     let lane = lane(&journal, "a");
     let room = lane.reserve(10).await;
     assert!(matches!(
-        room.append(&[0; 11]).await,
+        room.append(&[0; 11], 1).await,
         Err(AppendError::TooLarge {
             bytes: 11,
             most: 10
@@ -411,7 +415,7 @@ async fn a_dropped_append_does_no_harm() {
     let lane = lane(&journal, "a");
     let mut reader = reader(&lane, "r");
     {
-        let mut append = Box::pin(lane.reserve(1).await.append(b"1"));
+        let mut append = Box::pin(lane.reserve(1).await.append(b"1", 1));
         // Once polled, it is handed over.
         assert!(matches!(
             futures_poll(append.as_mut()),
@@ -470,7 +474,7 @@ async fn a_writer_that_dies_takes_nobody_with_it() {
         assert_ne!(op, Op::Append, "planted: the writer panics");
         None
     });
-    let lost = in_time(async { lane.reserve(1).await.append(b"x").await }).await;
+    let lost = in_time(async { lane.reserve(1).await.append(b"x", 1).await }).await;
     assert!(matches!(lost, Err(AppendError::Closed)));
     assert!(matches!(
         in_time(journal.close()).await,

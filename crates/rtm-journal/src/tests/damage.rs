@@ -239,7 +239,8 @@ async fn damage_is_reported_once_and_passed() {
     assert!(matches!(
         reader.next().await,
         Err(ReadError::Damaged {
-            position: Position(2)
+            position: Position(2),
+            count: 1,
         })
     ));
     assert_eq!(next(&mut reader).await.position, Position(3));
@@ -314,7 +315,7 @@ async fn another_version_is_refused_and_left_alone() {
             error,
             OpenError::Version {
                 found: 9,
-                known: 1,
+                known: 2,
                 ..
             }
         ),
@@ -340,5 +341,54 @@ async fn garbage_opens_as_an_empty_journal() {
             !disk.files().contains_key(&3),
             "with nothing in it, it is removed"
         );
+    }
+}
+
+/// Holds: what is torn in the last write of a segment is damage where a later segment says that it had been durable, and
+/// is told with its count; a corrupt middle is told from a torn tail.
+#[tokio::test]
+async fn damage_in_the_last_write_of_an_older_segment_is_told() {
+    let disk = TestDisk::new();
+    let journal = open(&disk);
+    let a = lane(&journal, "a");
+    drop(reader(&a, "r"));
+    let mut room = a.reserve(20_000).await;
+    for count in 1..=3 {
+        let bytes = noise(count.into(), 17_000);
+        in_time(room.append(&bytes, count)).await.unwrap();
+        room = a.reserve(20_000).await;
+    }
+    drop(room);
+    let files = disk.files();
+    assert!(files.len() >= 3);
+    let holding = |seed| {
+        let at = |file: &Vec<u8>| file.windows(17_000).position(|w| w == noise(seed, 17_000));
+        let found = files
+            .iter()
+            .find_map(|(segment, file)| at(file).map(|at| (*segment, at)));
+        found.unwrap()
+    };
+    for (seed, told) in [(1, true), (2, true), (3, false)] {
+        let mut files = files.clone();
+        let (segment, at) = holding(seed);
+        files.get_mut(&segment).unwrap()[at + 100] ^= 1;
+        let journal = open(&TestDisk::of(files));
+        let mut r = reader(&lane(&journal, "a"), "r");
+        let mut found = Vec::new();
+        loop {
+            match r.try_next() {
+                Ok(Some(entry)) => found.push((entry.count, true)),
+                Err(ReadError::Damaged { count, .. }) => found.push((count, false)),
+                Ok(None) => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        let mut expected = vec![(1, true), (2, true), (3, true)];
+        if told {
+            expected[seed as usize - 1].1 = false;
+        } else {
+            expected.pop();
+        }
+        assert_eq!(found, expected, "{seed}");
     }
 }

@@ -1,8 +1,11 @@
 //! Tests of the whole journal, on a disk that they own.
 
 mod basics;
+mod counts;
+mod crashes;
 mod damage;
 mod disk;
+mod driven;
 mod failures;
 mod model;
 mod on_disk;
@@ -46,7 +49,14 @@ fn reader(lane: &Lane, name: &str) -> Reader {
 }
 
 async fn append(lane: &Lane, entry: &[u8]) -> Position {
-    in_time(async { lane.reserve(entry.len()).await.append(entry).await.unwrap() }).await
+    in_time(async {
+        lane.reserve(entry.len())
+            .await
+            .append(entry, 1)
+            .await
+            .unwrap()
+    })
+    .await
 }
 
 async fn next(reader: &mut Reader) -> Entry {

@@ -148,7 +148,7 @@ async fn a_page_comes_back_as_it_was_sent() {
     assert_eq!((page.status, page.count, page.complete), (200, 2, true));
     assert_eq!(page.request_id.as_deref(), Some("r1"));
     assert_eq!(page.ring, source.rings()[0]);
-    let age = jiff::Timestamp::now().duration_since(page.fetched_at);
+    let age = Timestamp::now().duration_since(page.fetched_at);
     assert!(age.as_secs().abs() < 5, "{age:?}");
 
     let request = server.requests()[0].to_lowercase();

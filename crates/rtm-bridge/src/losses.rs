@@ -1,0 +1,198 @@
+//! What may have been lost at the source, counted durably: the mark of a lane.
+//!
+//! The mark says whether the App ID's rings are being polled, and how many events each may have cost so far, by reason.
+//! A mark that says "polling" at a start means that the last process died while it polled: each ring may have had one
+//! request in flight, whose page nobody stored. That is added and stored before anything is asked of Agora, together
+//! with the new mark, so that a process that dies at once is counted once as well.
+
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use rtm_journal::{AppendError, Lane};
+use rtm_source::Ring;
+use serde::{Deserialize, Serialize};
+
+use crate::lock;
+use crate::metrics::{LOSS_REASONS, Metrics};
+
+/// How many events a request can cost: a full page.
+pub const PAGE: u64 = rtm_source::MAX_PAGE_EVENTS as u64;
+
+/// The most rings that a mark names, so that it stays small. Agora has eight region hosts, each with two rings; what
+/// further rings cost counts under the last one.
+const MARKED_RINGS: usize = 16;
+
+/// The counts of one App ID.
+#[derive(Debug)]
+pub struct Losses {
+    lane: Lane,
+    mark: Mutex<Mark>,
+    turn: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Mark {
+    polling: bool,
+    rings: Vec<RingLosses>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct RingLosses {
+    #[serde(rename = "r")]
+    region: String,
+    #[serde(rename = "s")]
+    stream: String,
+    /// By [`LOSS_REASONS`].
+    #[serde(rename = "l")]
+    lost: [u64; LOSS_REASONS.len()],
+    /// How many rings were being polled that count here: one, except under the last.
+    #[serde(rename = "p")]
+    polled: u64,
+}
+
+impl Losses {
+    /// Reads the mark and shows its counts in `metrics`.
+    #[must_use]
+    pub fn read(lane: Lane, app: &str, metrics: &Metrics) -> Losses {
+        let mark: Mark = lane
+            .mark()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default();
+        for ring in &mark.rings {
+            let metrics = metrics.ring(app, &ring.region, &ring.stream);
+            for (reason, events) in LOSS_REASONS.iter().zip(ring.lost) {
+                metrics.possibly_lost(reason, events);
+            }
+        }
+        Losses {
+            lane,
+            mark: Mutex::new(mark),
+            turn: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Says durably that `rings` are polled from now on, and counts what the death of the last process may have cost:
+    /// says how many events, if it did die while it polled.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lane::set_mark`].
+    pub async fn begin(
+        &self,
+        app: &str,
+        rings: &[Ring],
+        metrics: &Metrics,
+    ) -> Result<Option<u64>, AppendError> {
+        let crashed = {
+            let mut mark = lock(&self.mark);
+            let mut crashed = None;
+            if mark.polling && !rtm_planted::bug("bridge-crash-not-counted") {
+                let mut cost = 0;
+                for ring in mark.rings.iter_mut().filter(|ring| ring.polled > 0) {
+                    let events = PAGE * ring.polled;
+                    ring.add("crash", events);
+                    metrics
+                        .ring(app, &ring.region, &ring.stream)
+                        .in_doubt("crash", events);
+                    cost += events;
+                }
+                crashed = Some(cost);
+            }
+            mark.polling = true;
+            mark.rings.iter_mut().for_each(|ring| ring.polled = 0);
+            for ring in rings {
+                mark.ring(ring).polled += 1;
+            }
+            crashed
+        };
+        self.store().await?;
+        Ok(crashed)
+    }
+
+    /// Counts events that `ring` may have cost, durably.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lane::set_mark`].
+    pub async fn count(&self, ring: &Ring, reason: &str, events: u64) -> Result<(), AppendError> {
+        if events == 0 {
+            return Ok(());
+        }
+        lock(&self.mark).ring(ring).add(reason, events);
+        self.store().await
+    }
+
+    /// Says durably that no request is in flight.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lane::set_mark`].
+    pub async fn end(&self) -> Result<(), AppendError> {
+        lock(&self.mark).polling = false;
+        self.store().await
+    }
+
+    async fn store(&self) -> Result<(), AppendError> {
+        // One after the other, so that an older mark never comes after a newer one.
+        let _turn = self.turn.lock().await;
+        let bytes = serde_json::to_vec(&*lock(&self.mark)).unwrap_or_default();
+        self.lane.set_mark(Some(Bytes::from(bytes))).await
+    }
+}
+
+impl Mark {
+    fn ring(&mut self, ring: &Ring) -> &mut RingLosses {
+        let (region, stream) = (ring.region.name(), ring.stream.as_str());
+        let known = self
+            .rings
+            .iter()
+            .position(|known| known.region == region && known.stream == stream);
+        let index = known.unwrap_or_else(|| {
+            if self.rings.len() < MARKED_RINGS {
+                self.rings.push(RingLosses {
+                    region: region.to_owned(),
+                    stream: stream.to_owned(),
+                    lost: [0; LOSS_REASONS.len()],
+                    polled: 0,
+                });
+            }
+            self.rings.len() - 1
+        });
+        &mut self.rings[index]
+    }
+}
+
+impl RingLosses {
+    fn add(&mut self, reason: &str, events: u64) {
+        let index = LOSS_REASONS
+            .iter()
+            .position(|known| *known == reason)
+            .unwrap_or(LOSS_REASONS.len() - 1);
+        self.lost[index] += events;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_mark_fits_the_journal() {
+        let ring = |index: u32| RingLosses {
+            region: format!("{index:064}"),
+            stream: "channel".to_owned(),
+            lost: [10_000_000_000_000; LOSS_REASONS.len()],
+            polled: 1_000,
+        };
+        let mark = Mark {
+            polling: true,
+            rings: (0..MARKED_RINGS as u32).map(ring).collect(),
+        };
+        let bytes = serde_json::to_vec(&mark).unwrap();
+        assert!(
+            bytes.len() <= rtm_journal::MAX_MARK_BYTES,
+            "{} bytes",
+            bytes.len()
+        );
+    }
+}

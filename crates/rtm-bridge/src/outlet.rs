@@ -1,0 +1,419 @@
+//! One lane's way out to one sink: its cursor, what is counted with it, and what makes its records.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rtm_journal::{Entry, Journal, LaneName, Position, ReadError, Reader, ReaderName};
+use rtm_sink::{Reason, Record};
+use tokio::sync::OwnedMutexGuard;
+use tracing::{debug, error, warn};
+
+use crate::copies::Copies;
+use crate::entry::EntryError;
+use crate::metrics::{Metrics, SinkMetrics};
+use crate::record::{Made, Page, Router};
+use crate::state::{PipelineState, SinkState};
+use crate::tally::{Step, Tally, Trying};
+
+/// How long reading waits after the storage has failed.
+const READ_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often a sink that may skip looks whether it must.
+const SKIP_LOOK: Duration = Duration::from_millis(250);
+
+/// So many crashes in a row without progress mean that something in the next entry causes them.
+pub const POISON_CRASHES: u32 = 3;
+
+/// See the module.
+pub struct Outlet {
+    /// The cursor.
+    pub reader: Reader,
+    /// What makes records of entries.
+    pub router: Router,
+    /// What became of the events so far. Stored with the cursor.
+    pub tally: Tally,
+    /// Its metrics.
+    pub metrics: SinkMetrics,
+    /// All metrics.
+    pub all_metrics: Arc<Metrics>,
+    /// Whether it gets on.
+    pub state: Arc<SinkState>,
+    /// Which copies it has seen; none with a single region.
+    pub copies: Option<CopyFilter>,
+    /// Held by whoever tries what may crash the process: a crash then has one culprit.
+    pub suspicion: Arc<tokio::sync::Mutex<()>>,
+    /// Held by us.
+    pub suspecting: Option<OwnedMutexGuard<()>>,
+    /// Set where the sink may lose events rather than stop the polling: `when_full = "skip"`.
+    pub skip: Option<Skip>,
+}
+
+/// What is known of copies, and the cursor that keeps the entries to know it again after a restart.
+pub struct CopyFilter {
+    /// What was seen.
+    pub copies: Copies,
+    /// Lags behind the sink's cursor by the window. None where copies are published: then they are only counted, and a
+    /// restart may forget.
+    pub behind: Option<Behind>,
+}
+
+/// The cursor that lags.
+pub struct Behind {
+    /// Holds entries back.
+    pub reader: Reader,
+    /// The last entry that it has read.
+    read: Position,
+}
+
+impl Behind {
+    /// A cursor for one outlet.
+    #[must_use]
+    pub fn new(reader: Reader) -> Behind {
+        let read = reader.committed();
+        Behind { reader, read }
+    }
+}
+
+/// What decides whether a sink must skip.
+pub struct Skip {
+    /// The journal that is full.
+    pub journal: Journal,
+    /// The lane.
+    pub lane: LaneName,
+    /// Whether its polling has stopped.
+    pub pipeline: Arc<PipelineState>,
+    /// Readers of the lane that never skip: where one of them is as far behind, skipping frees nothing.
+    pub others: Vec<ReaderName>,
+}
+
+/// What a batch is while it is delivered.
+#[derive(Default)]
+pub struct Batch {
+    /// The entries that it was made from.
+    pub entries: Vec<Entry>,
+    /// What is not yet settled, in order.
+    pub records: Vec<Record>,
+    /// For each of them.
+    pub details: Vec<Detail>,
+    /// What is settled.
+    pub settled: Tally,
+    /// The last entry, readable or not: the cursor goes there.
+    pub through: Option<Position>,
+    /// Bytes of payload.
+    pub bytes: usize,
+}
+
+/// What is known of a record beside what the sink is given.
+#[derive(Debug, Clone)]
+pub struct Detail {
+    /// Index of the journal entry it came from.
+    pub entry: usize,
+    /// The event's `ms`.
+    pub ms: Option<i64>,
+    /// Why it is a dead letter, if it is one.
+    pub dead: Option<&'static str>,
+    /// How often the broker refused it.
+    pub refusals: u32,
+    /// The events that it stands for: more than one only for a dead letter of a whole entry.
+    pub events: u64,
+}
+
+impl Batch {
+    /// Adds a record of the newest entry.
+    pub fn push(&mut self, made: Made, events: u64) {
+        self.bytes += made.record.payload.len();
+        self.details.push(Detail {
+            entry: self.entries.len().saturating_sub(1),
+            ms: made.ms,
+            dead: made.dead,
+            refusals: 0,
+            events,
+        });
+        self.records.push(made.record);
+    }
+
+    /// The events that are not settled.
+    #[must_use]
+    pub fn unsettled(&self) -> u64 {
+        self.details.iter().map(|detail| detail.events).sum()
+    }
+}
+
+impl Outlet {
+    /// Goes back to the cursor, as after a start. `crashed` says that the loop, or the process, ended by a crash since.
+    pub async fn begin(&mut self, crashed: bool) {
+        self.reader.rewind();
+        self.tally = Tally::decode(&self.reader.tally());
+        self.remember().await;
+        self.suspecting = None;
+        if !crashed || rtm_planted::bug("bridge-poison-not-found") {
+            self.tally.stalls = 0;
+            if let Some(trying) = &mut self.tally.trying {
+                trying.armed = false;
+            }
+        } else if self.reader.pending().entries > 0 {
+            self.tally.stalls += 1;
+            // Durable before anything is tried again.
+            self.save().await;
+            if self.is_careful() {
+                error!(
+                    crashes = self.tally.stalls,
+                    "crash after crash without progress: publishing record by record to find the one that causes them"
+                );
+            }
+        }
+    }
+
+    /// Whether the next entry is suspected of crashing us.
+    #[must_use]
+    pub fn is_careful(&self) -> bool {
+        self.tally.stalls >= POISON_CRASHES || self.tally.trying.is_some()
+    }
+
+    /// Notes durably what is tried next, alone.
+    pub async fn note(&mut self, position: Position, step: Step) {
+        if self.suspecting.is_none() {
+            let suspicion = Arc::clone(&self.suspicion);
+            self.suspecting = Some(suspicion.lock_owned().await);
+        }
+        self.tally.trying = Some(Trying {
+            position: position.0,
+            step,
+            armed: true,
+        });
+        self.save().await;
+    }
+
+    /// Whether something is noted that a crash would be blamed on.
+    #[must_use]
+    pub fn is_armed(&self) -> bool {
+        self.tally.trying.is_some_and(|trying| trying.armed)
+    }
+
+    /// What was noted has not crashed us: it waits for its broker, which is another thing.
+    pub async fn disarm(&mut self) {
+        if let Some(trying) = self.tally.trying.as_mut().filter(|trying| trying.armed) {
+            trying.armed = false;
+            self.save().await;
+            self.suspecting = None;
+        }
+    }
+
+    async fn save(&mut self) {
+        if let Err(error) = self.reader.save(&self.tally.encode()).await {
+            warn!(
+                error = crate::chain(&error),
+                "the journal did not take the counts"
+            );
+        }
+    }
+
+    /// The cursor moves over a batch, all of which is settled, and the counts with it.
+    pub fn commit(&mut self, batch: &Batch) {
+        let Some(through) = batch.through else { return };
+        self.tally.add(&batch.settled);
+        self.tally.stalls = 0;
+        self.tally.trying = None;
+        self.suspecting = None;
+        if let Err(error) = self.reader.commit_with(through, &self.tally.encode()) {
+            error!(
+                error = crate::chain(&error),
+                "the journal did not take the cursor"
+            );
+        }
+        if let Some(CopyFilter {
+            copies,
+            behind: Some(behind),
+        }) = &mut self.copies
+        {
+            behind.follow(copies.horizon());
+        }
+    }
+
+    /// The records of an entry, without copies where those are dropped, into the batch.
+    pub fn add(&mut self, batch: &mut Batch, entry: Entry) {
+        let position = entry.position;
+        batch.through = Some(position);
+        let made = self.router.page(&entry);
+        batch.entries.push(entry);
+        match made {
+            Ok(mut page) => {
+                if rtm_planted::bug("bridge-last-record-lost") {
+                    page.made.pop();
+                    batch.settled.confirmed += 1;
+                }
+                for (made, is_dropped) in self.judge(page, position) {
+                    if is_dropped {
+                        let counted = !rtm_planted::bug("bridge-dropped-copies-not-counted");
+                        batch.settled.drop_events("copy", u64::from(counted));
+                    } else {
+                        batch.push(made, 1);
+                    }
+                }
+            }
+            Err(error) => self.add_whole(batch, &unreadable(&error)),
+        }
+    }
+
+    /// The newest entry of the batch as one dead letter.
+    pub fn add_whole(&mut self, batch: &mut Batch, why: &Reason) {
+        let Some(entry) = batch.entries.last() else {
+            return;
+        };
+        let made = self.router.whole(entry, why);
+        let events = entry.count.into();
+        batch.push(made, events);
+    }
+
+    /// What an entry's records are, and whether each is a copy that is dropped. To be asked once for each entry.
+    pub fn judge(&mut self, page: Page, position: Position) -> Vec<(Made, bool)> {
+        let Page {
+            region,
+            fetched_ms,
+            made,
+        } = page;
+        let Some(filter) = &mut self.copies else {
+            return made.into_iter().map(|made| (made, false)).collect();
+        };
+        filter.copies.entry(fetched_ms, position);
+        let drops = filter.behind.is_some();
+        let mut judged = Vec::with_capacity(made.len());
+        for made in made {
+            let key = made.event_key;
+            let is_copy = key.is_some_and(|key| filter.copies.is_copy(key, &region));
+            if is_copy {
+                self.metrics.copies.inc();
+            }
+            judged.push((made, is_copy && drops));
+        }
+        judged
+    }
+
+    /// What could not be read: counted where its events are lost, waited for where they may not be.
+    pub async fn unreadable(&mut self, batch: &mut Batch, error: &ReadError) {
+        match error {
+            ReadError::Damaged { position, count } => {
+                self.all_metrics.journal_damaged();
+                error!(
+                    error = crate::chain(error),
+                    events = count,
+                    "an entry of the journal is lost for this sink"
+                );
+                batch.settled.drop_events("damaged", u64::from(*count));
+                batch.through = Some(*position);
+            }
+            ReadError::Io { .. } => {
+                warn!(
+                    error = crate::chain(error),
+                    "the journal cannot be read; trying again"
+                );
+                tokio::time::sleep(READ_PAUSE).await;
+            }
+            ReadError::Closed => {}
+        }
+    }
+
+    /// Reads again what copies may follow.
+    async fn remember(&mut self) {
+        let through = self.reader.committed();
+        if rtm_planted::bug("bridge-copies-forgotten-at-restart") {
+            return;
+        }
+        let Some(CopyFilter {
+            copies,
+            behind: Some(behind),
+        }) = &mut self.copies
+        else {
+            return;
+        };
+        behind.reader.rewind();
+        copies.recall(behind.reader.committed() == Position(0));
+        behind.read = behind.reader.committed();
+        while behind.read < through {
+            match behind.reader.try_next() {
+                Ok(Some(entry)) => {
+                    behind.read = entry.position;
+                    if entry.position <= through {
+                        recall(copies, &entry);
+                    }
+                }
+                Ok(None) => break,
+                Err(ReadError::Damaged { position, .. }) => behind.read = position,
+                Err(error) => {
+                    debug!(error = crate::chain(&error), "not remembered");
+                    break;
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Returns when the sink must let go of what it has, so that polling can go on.
+    pub async fn must_skip(skip: Option<&Skip>) {
+        let Some(skip) = skip else {
+            return std::future::pending().await;
+        };
+        loop {
+            tokio::time::sleep(SKIP_LOOK).await;
+            if skip.pipeline.is_stopped() && skip.would_free() {
+                return;
+            }
+        }
+    }
+}
+
+impl Behind {
+    fn follow(&mut self, horizon: Position) {
+        while self.read < horizon {
+            match self.reader.try_next() {
+                Ok(Some(entry)) => self.read = entry.position,
+                Err(ReadError::Damaged { position, .. }) => self.read = position,
+                Ok(None) | Err(_) => break,
+            }
+        }
+        self.reader.commit(horizon);
+    }
+}
+
+impl Skip {
+    /// Whether no other reader holds the oldest entries back as well.
+    fn would_free(&self) -> bool {
+        let stats = self.journal.stats();
+        let Some(lane) = stats.lanes.iter().find(|lane| lane.name == self.lane) else {
+            return false;
+        };
+        let is_other = |name: &ReaderName| self.others.contains(name);
+        let own = lane
+            .readers
+            .iter()
+            .filter(|reader| !is_other(&reader.name))
+            .map(|reader| reader.committed)
+            .min();
+        let others = lane
+            .readers
+            .iter()
+            .filter(|reader| is_other(&reader.name))
+            .map(|reader| reader.committed)
+            .min();
+        own.is_some() && (others.is_none() || own < others)
+    }
+}
+
+/// Why an entry that cannot be decoded becomes a dead letter.
+#[must_use]
+pub fn unreadable(error: &EntryError) -> Reason {
+    Reason {
+        code: "unreadable",
+        message: crate::chain(error),
+    }
+}
+
+fn recall(copies: &mut Copies, entry: &Entry) {
+    let Ok((region, fetched_ms, keys)) = Router::keys(entry) else {
+        return;
+    };
+    copies.entry(fetched_ms, entry.position);
+    for key in keys {
+        copies.is_copy(key, &region);
+    }
+}

@@ -1,0 +1,461 @@
+//! One run: the parts, the trouble, the quiet, and the end.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fastrand::Rng;
+use rtm_bridge::assemble::{self, Assembled, Client, RunError};
+use rtm_bridge::bridge;
+use rtm_bridge::config::Config;
+use rtm_bridge::metrics::Metrics;
+use rtm_bridge::state::State;
+use rtm_journal::sim::{Op, SimDisk};
+use rtm_journal::{Driver, Epoch, Journal, Options};
+use rtm_sim::{Clock, Faults, InProcess, SimApp, SimAuth, SimConfig, Stream};
+use rtm_sink::AnySink;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::Report;
+use super::check::{self, Seen};
+use super::plan::{End, Plan};
+use super::sink::{Mood, SimulatedSink};
+use super::source::{Network, SimulatedSource};
+use crate::bridge::Metrics as Samples;
+
+/// The App ID and its name.
+pub(super) const APP_ID: &str = "0a1b";
+pub(super) const APP: &str = "main";
+/// The sinks' names.
+pub(super) const SINKS: [&str; 2] = ["one", "two"];
+/// The topic of dead letters, as [`assemble::line_routes`] has it.
+pub(super) const DEAD_LETTERS: &str = "dead_letters";
+/// The user of the event that kills the process.
+const POISON: &str = "poisoned-user";
+/// What time it is when a run begins: 2026-11-24.
+const BEGIN_MS: u64 = 1_795_478_400_000;
+/// How long everything may take to arrive once the trouble is over, in simulated time: backoffs of half a minute, and a
+/// stalled request before.
+const QUIET: Duration = Duration::from_secs(240);
+/// How long a new event may take after that.
+const LIVELY: Duration = Duration::from_secs(10);
+
+/// What outlives a bridge.
+struct World<'p> {
+    plan: &'p Plan,
+    rng: Rng,
+    config: Config,
+    server: InProcess,
+    sinks: Vec<SimulatedSink>,
+    disk: Arc<SimDisk>,
+    /// How wrong our wall clock is, in milliseconds.
+    wall_error_ms: Arc<AtomicI64>,
+    network: Network,
+    crashes: u32,
+    lives: u64,
+    /// When each bridge crashed, in simulated milliseconds since the Unix epoch.
+    crashed_at_ms: Vec<u64>,
+}
+
+/// One process.
+struct Life {
+    bridge: JoinHandle<Result<(), RunError>>,
+    driver: JoinHandle<()>,
+    stop: CancellationToken,
+    state: Arc<OnceLock<Arc<State>>>,
+}
+
+pub(super) async fn run(plan: &Plan) -> Report {
+    let mut world = World::new(plan);
+    let life = world.trouble().await;
+    let (life, mut broken) = world.quiet(life).await;
+    let metrics = life
+        .state
+        .get()
+        .map(|state| state.render_metrics())
+        .unwrap_or_default();
+    broken.extend(world.stop(life).await);
+    match Samples::parse(&metrics) {
+        Ok(samples) => check::report(
+            plan,
+            &Seen {
+                ledger: world.server.ledger(),
+                stats: world.server.stats(),
+                sinks: world.sinks.iter().map(SimulatedSink::stored).collect(),
+                samples,
+                crashes: world.crashes,
+                crashed_at_ms: world.crashed_at_ms,
+            },
+            broken,
+        ),
+        Err(error) => Report {
+            broken: vec![format!("no metrics: {error}")],
+            ..Report::default()
+        },
+    }
+}
+
+impl<'p> World<'p> {
+    fn new(plan: &'p Plan) -> World<'p> {
+        let mut rng = Rng::with_seed(plan.seed ^ 0x5eed);
+        let clock = Clock::simulated(BEGIN_MS);
+        let config = SimConfig {
+            seed: plan.seed,
+            apps: vec![SimApp {
+                app_id: APP_ID.to_owned(),
+                auth: SimAuth::Open,
+            }],
+            regions: plan.regions.iter().map(|name| (*name).to_owned()).collect(),
+            load: plan.load.clone(),
+            faults: plan.faults.clone(),
+            ..SimConfig::default()
+        };
+        let server = InProcess::new(&config, clock).expect("the plan's load makes sense");
+        let mood = |rng: &mut Rng, first: bool| Mood {
+            fails: if plan.sinks_fail { 0.2 } else { 0.0 },
+            slow: Duration::from_millis(rng.u64(1..80)),
+            away: false,
+            refused: if first { plan.refused } else { 0.0 },
+            poison: (first && plan.poison).then_some(POISON),
+            rng: Rng::with_seed(rng.u64(..)),
+        };
+        let sinks = vec![
+            SimulatedSink::new(mood(&mut rng, true)),
+            SimulatedSink::new(mood(&mut rng, false)),
+        ];
+        World {
+            plan,
+            config: configuration(plan),
+            server,
+            sinks,
+            disk: SimDisk::new(plan.seed),
+            wall_error_ms: Arc::default(),
+            network: plan.network.clone(),
+            crashes: 0,
+            lives: 0,
+            crashed_at_ms: Vec::new(),
+            rng,
+        }
+    }
+
+    /// Starts a process on what the last one left.
+    fn start(&mut self) -> Life {
+        self.lives += 1;
+        let wall = {
+            let (clock, error) = (self.server.clock().clone(), Arc::clone(&self.wall_error_ms));
+            move || {
+                clock
+                    .unix_ms()
+                    .saturating_add_signed(error.load(Ordering::Relaxed))
+            }
+        };
+        let options = Options {
+            max_bytes: self.plan.journal_bytes,
+            min_free_bytes: 0,
+            segment_bytes: 64 << 10,
+            lanes_expected: 1,
+            clock: Some(Arc::new({
+                let wall = wall.clone();
+                move || -> SystemTime { UNIX_EPOCH + Duration::from_millis(wall()) }
+            })),
+            monotonic: Some(Arc::new(|| Instant::now().into_std())),
+            epoch: Some(Epoch(self.plan.seed << 8 | self.lives)),
+            ..Options::default()
+        };
+        let (journal, driver) =
+            Journal::open_driven(Arc::clone(&self.disk), options).expect("every crash opens again");
+        let driver = tokio::spawn(drive(driver, self.rng.u64(0..8)));
+        let source = SimulatedSource::new(
+            self.server.clone(),
+            APP_ID,
+            &self.plan.regions,
+            self.network.clone(),
+            self.rng.u64(..),
+        )
+        .expect("the regions' names are names")
+        .with_wall_clock(move || {
+            let ms = i64::try_from(wall()).unwrap_or(i64::MAX);
+            jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX)
+        });
+        let metrics = Arc::new(Metrics::new(&self.config));
+        let pipeline = assemble::pipeline(&self.config.apps[0], source, &journal, &metrics)
+            .expect("the lane can be had");
+        let routes = assemble::line_routes().expect("its templates are constants");
+        let clients = SINKS
+            .iter()
+            .zip(&self.sinks)
+            .map(|(name, sink)| {
+                let sink = AnySink::new(Arc::new(sink.clone()));
+                Client::Other((*name).to_owned(), routes.clone(), sink)
+            })
+            .collect();
+        let assembled = Assembled {
+            journal,
+            pipelines: vec![pipeline],
+            clients,
+            orphans: Vec::new(),
+        };
+        let stop = CancellationToken::new();
+        let state = Arc::new(OnceLock::new());
+        let bridge = {
+            let (config, stop, slot) = (self.config.clone(), stop.clone(), Arc::clone(&state));
+            tokio::spawn(async move {
+                let started = move |state| drop(slot.set(state));
+                bridge::run_assembled(&config, assembled, metrics, started, stop).await
+            })
+        };
+        Life {
+            bridge,
+            driver,
+            stop,
+            state,
+        }
+    }
+
+    /// Everything that goes wrong, and the life that is left.
+    async fn trouble(&mut self) -> Life {
+        let mut life = self.start();
+        let end = Instant::now() + self.plan.trouble;
+        let mut ends: Vec<(Instant, End)> = self
+            .plan
+            .ends
+            .iter()
+            .map(|how| {
+                (
+                    Instant::now() + self.plan.trouble.mul_f64(self.rng.f64()),
+                    *how,
+                )
+            })
+            .collect();
+        ends.sort_by_key(|(at, _)| *at);
+        let mut ends = ends.into_iter().peekable();
+        let mut jumps = self.plan.clock_jumps;
+        let mut pushed = false;
+        while Instant::now() < end {
+            let step = Duration::from_millis(self.rng.u64(50..500));
+            let next = ends
+                .peek()
+                .map_or(end, |(at, _)| *at)
+                .min(Instant::now() + step);
+            let poisoned = self.sinks[0].clone();
+            tokio::select! {
+                biased;
+                () = poisoned.poisoned() => {
+                    life = self.crash(life, End::Kill).await;
+                    continue;
+                }
+                () = tokio::time::sleep_until(next) => {}
+            }
+            if ends.peek().is_some_and(|(at, _)| *at <= Instant::now())
+                && let Some((_, how)) = ends.next()
+            {
+                life = if how == End::Stop {
+                    let broken = self.stop(life).await;
+                    assert!(broken.is_empty() || self.plan.disk_fails, "{broken:?}");
+                    if !broken.is_empty() {
+                        // What waits for a disk that fails is not given up: somebody has to kill it.
+                        self.crashes += 1;
+                        self.crashed_at_ms.push(self.server.clock().unix_ms());
+                    }
+                    self.start()
+                } else {
+                    self.crash(life, how).await
+                };
+            }
+            self.meddle(&mut jumps);
+            if self.plan.poison && !pushed {
+                pushed = true;
+                let event = format!(r#"{{"user_id":"{POISON}","type":"Login","ms":{BEGIN_MS}}}"#);
+                self.server
+                    .push(APP_ID, self.plan.regions[0], Stream::User, &[&event]);
+            }
+        }
+        life
+    }
+
+    /// Small trouble: sinks that go away and come back, a disk that fails for a while, a wall clock that is moved.
+    fn meddle(&mut self, jumps: &mut usize) {
+        if self.plan.sinks_fail {
+            for sink in &self.sinks {
+                let away = self.rng.f64() < 0.2;
+                sink.change(|mood| mood.away = away);
+            }
+        }
+        if self.plan.disk_fails {
+            if self.rng.f64() < 0.3 {
+                let mut rng = Rng::with_seed(self.rng.u64(..));
+                let share = self.rng.f64();
+                self.disk.fail(move |op, _| {
+                    let kind = if rng.bool() {
+                        std::io::ErrorKind::StorageFull
+                    } else {
+                        std::io::ErrorKind::Other
+                    };
+                    (op != Op::Read && op != Op::List && rng.f64() < share).then_some(kind)
+                });
+            } else {
+                self.disk.heal();
+            }
+        }
+        if *jumps > 0 && self.rng.f64() < 0.2 {
+            *jumps -= 1;
+            let hour = 3_600_000;
+            self.wall_error_ms
+                .store(self.rng.i64(-hour..=hour), Ordering::Relaxed);
+        }
+    }
+
+    /// Ends a process as nobody wants it to end, and starts the next.
+    async fn crash(&mut self, life: Life, how: End) -> Life {
+        self.crashes += 1;
+        self.crashed_at_ms.push(self.server.clock().unix_ms());
+        life.driver.abort();
+        life.bridge.abort();
+        let _ = life.driver.await;
+        let _ = life.bridge.await;
+        drop(life.state);
+        // What it had spawned goes with it.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        self.disk = match how {
+            End::PowerLoss => self.disk.after_random_power_loss(),
+            End::Kill | End::Stop => self.disk.after_kill(),
+        };
+        sleep(Duration::from_millis(self.rng.u64(0..300))).await;
+        self.start()
+    }
+
+    /// No more trouble: everything must arrive, and so must something new.
+    async fn quiet(&mut self, mut life: Life) -> (Life, Vec<String>) {
+        self.server.set_faults(Faults::default());
+        self.server.stop_generating();
+        self.disk.heal();
+        for sink in &self.sinks {
+            sink.change(|mood| {
+                mood.away = false;
+                mood.fails = 0.0;
+            });
+        }
+        // The network belongs to the source, and that to a process.
+        self.network = Network::default();
+        let broken = self.stop(life).await;
+        if !broken.is_empty() {
+            return (self.start(), broken);
+        }
+        life = self.start();
+        let poisoned = self.sinks[0].clone();
+        let deadline = Instant::now() + QUIET;
+        while !self.is_quiet(&life) {
+            if Instant::now() > deadline {
+                return (
+                    life,
+                    vec![format!("not everything arrives within {QUIET:?}")],
+                );
+            }
+            tokio::select! {
+                biased;
+                () = poisoned.poisoned() => life = self.crash(life, End::Kill).await,
+                () = sleep(Duration::from_millis(200)) => {}
+            }
+        }
+        let before: Vec<usize> = self.sinks.iter().map(SimulatedSink::len).collect();
+        let event = format!(
+            r#"{{"user_id":"new","type":"Login","ms":{}}}"#,
+            BEGIN_MS + 7
+        );
+        self.server
+            .push(APP_ID, self.plan.regions[0], Stream::User, &[&event]);
+        let deadline = Instant::now() + LIVELY;
+        let arrived = |sinks: &[SimulatedSink]| {
+            let mut both = sinks.iter().zip(&before);
+            both.all(|(sink, before)| sink.len() > *before)
+        };
+        while !(arrived(&self.sinks) && self.is_quiet(&life)) {
+            if Instant::now() > deadline {
+                return (
+                    life,
+                    vec![format!("a new event does not arrive within {LIVELY:?}")],
+                );
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        (life, Vec::new())
+    }
+
+    fn is_quiet(&self, life: &Life) -> bool {
+        let waiting: u64 = self
+            .server
+            .stats()
+            .rings
+            .iter()
+            .map(|ring| ring.waiting)
+            .sum();
+        let Some(state) = life.state.get() else {
+            return false;
+        };
+        let stats = state.journal.stats();
+        let readers = stats.lanes.iter().flat_map(|lane| &lane.readers);
+        let pending: u64 = readers
+            .filter(|reader| SINKS.contains(&reader.name.as_str()))
+            .map(|reader| reader.pending_entries)
+            .sum();
+        waiting == 0 && pending == 0
+    }
+
+    /// SIGTERM: it must end by itself, with success.
+    async fn stop(&mut self, life: Life) -> Vec<String> {
+        life.stop.cancel();
+        // A request may take its whole deadline, and the sinks theirs.
+        let mut bridge = life.bridge;
+        let ended = tokio::time::timeout(Duration::from_secs(60), &mut bridge).await;
+        bridge.abort();
+        life.driver.abort();
+        let _ = life.driver.await;
+        // The page cache is the machine's, not the process's.
+        self.disk = self.disk.after_kill();
+        match ended {
+            Ok(Ok(Ok(()))) => Vec::new(),
+            Ok(Ok(Err(error))) => vec![format!("the bridge ended with {error}")],
+            Ok(Err(panic)) => vec![format!("the bridge panicked: {panic}")],
+            Err(_) => vec!["the bridge does not end".to_owned()],
+        }
+    }
+}
+
+/// The journal's writer, whose disk takes up to `slow_ms` for everything it is asked to do together.
+async fn drive(mut driver: Driver, slow_ms: u64) {
+    loop {
+        let until = driver.run();
+        match until {
+            Some(at) => tokio::select! {
+                () = driver.woken() => {}
+                () = tokio::time::sleep_until(at.into()) => {}
+            },
+            None => driver.woken().await,
+        }
+        sleep(Duration::from_millis(slow_ms)).await;
+    }
+}
+
+fn configuration(plan: &Plan) -> Config {
+    let regions: Vec<String> = plan
+        .regions
+        .iter()
+        .map(|name| format!("{{ name = \"{name}\", base_url = \"http://127.0.0.1/{name}\" }}"))
+        .collect();
+    let copies = if plan.drops_copies { "drop" } else { "publish" };
+    let full = if plan.skips { "skip" } else { "stop" };
+    let toml = format!(
+        "[journal]\ndir = \"/nowhere\"\nmax_bytes = {}\n\n[[apps]]\nname = \"{APP}\"\napp_id = \"{APP_ID}\"\n\
+         auth = {{ basic = {{ key = \"k\", secret = \"s\" }} }}\nregions = [{}]\ncross_region_copies = \"{copies}\"\n\n\
+         [sinks.{}]\ntype = \"stdout\"\n[sinks.{}]\ntype = \"stdout\"\nwhen_full = \"{full}\"\n",
+        plan.journal_bytes,
+        regions.join(", "),
+        SINKS[0],
+        SINKS[1],
+    );
+    Config::parse(&toml).expect("the simulation's configuration is valid")
+}
