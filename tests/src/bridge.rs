@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
@@ -17,6 +17,8 @@ pub struct Bridge {
     pub process: Process,
     /// `http://host:port` of its admin endpoint.
     pub admin: String,
+    /// When the process had been started; its endpoint listens somewhat later.
+    pub started: Instant,
     client: reqwest::Client,
 }
 
@@ -35,6 +37,7 @@ impl Bridge {
             config.into(),
         ];
         let mut process = Process::start(&binary::rtm_bridge()?, arguments, env, log, None)?;
+        let started = Instant::now();
         let admin = process
             .wait_for_line(START_DEADLINE, admin_address)
             .await
@@ -42,6 +45,7 @@ impl Bridge {
         Ok(Bridge {
             process,
             admin: format!("http://{admin}"),
+            started,
             client: http_client()?,
         })
     }

@@ -280,6 +280,18 @@ impl Process {
         Ok((f64::from(user) + f64::from(system)) / TICKS_PER_SECOND)
     }
 
+    /// How many files, sockets and pipes it has open.
+    ///
+    /// # Errors
+    ///
+    /// When the process has ended.
+    pub fn open_files(&self) -> Result<usize> {
+        let path = format!("/proc/{}/fd", self.pid);
+        Ok(fs::read_dir(&path)
+            .with_context(|| format!("read {path}"))?
+            .count())
+    }
+
     /// The most memory that was ever resident, in bytes.
     ///
     /// # Errors
@@ -431,5 +443,6 @@ mod tests {
             .unwrap();
         assert!(busy.cpu_seconds().unwrap() > 0.01);
         assert!(busy.peak_rss().unwrap() > 100_000);
+        assert!(busy.open_files().unwrap() >= 3);
     }
 }

@@ -1,39 +1,95 @@
-//! Trials with bounds: `cargo run --release -p rtm-tests --bin trial -- all`. Build the bridge first, in the same
-//! profile: `cargo build --release`. Exits with 1 when a bound is missed or a promise is broken.
+//! Trials: the real bridge, real brokers and the simulator, as processes, with faults; then what was handed out is
+//! compared with what the brokers hold. Build the bridge first, in the same profile: `cargo build --release`. Exits
+//! with 1 when a promise is broken or a bound is missed.
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use clap::{Parser, ValueEnum};
-use rtm_tests::trial::{self, Report};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use rtm_tests::trial::shows::{self, Outage};
+use rtm_tests::trial::{self, Brokers, Disk, Plan, Report};
 
 /// Runs the bridge and the simulator as processes with real brokers, and compares what was handed out with what the
 /// brokers hold.
 #[derive(Parser)]
+#[command(after_help = "\
+Brokers are started once for each command. A trial that fails keeps its directory and prints it, with logs, metrics and
+the simulator's ledger, and the command that runs it again. Build the bridge first, in the same profile:
+  cargo build --release && cargo run --release -p rtm-tests --bin trial -- all")]
 struct Arguments {
-    /// Which trial
+    #[command(subcommand)]
     trial: Trial,
+}
+
+#[derive(Subcommand)]
+enum Trial {
+    /// Kafka and NATS at once, with bounds on age, CPU and memory
+    Both(Load),
+    /// Kafka alone, with bounds on age, CPU and memory
+    Kafka(Load),
+    /// Kafka is paused for 30 s
+    KafkaPaused(Load),
+    /// Five kills
+    Kill(Load),
+    /// The four above, one after the other
+    All(Load),
+    /// Random faults by seed, alone or in pairs
+    Random(Random),
+    /// Many `kill -9`s under load
+    Kills {
+        /// How many
+        #[arg(long, default_value_t = 100)]
+        count: u32,
+        /// Decides when
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        #[command(flatten)]
+        load: Load,
+    },
+    /// Kafka paused, NATS killed, each with the bridge killed in the middle; a disk that fills and is freed
+    Outage {
+        /// Only this one [default: all of them]
+        #[arg(long)]
+        only: Option<Outage>,
+        #[command(flatten)]
+        load: Load,
+    },
+    /// 2 % cut bodies, 2 % 5xx, 1 % 429, 1 % odd events
+    Hostile(Load),
+    /// A body bomb, a slow drip and 64 MiB, with a bound on memory
+    Bombs(Load),
+    /// Two bridges on one App ID
+    SecondPoller(Load),
+}
+
+#[derive(Args, Clone, Copy)]
+struct Load {
     /// Events a second, both streams together
     #[arg(long, default_value_t = 2_000.0)]
     rate: f64,
-    /// Seconds under load; of the pause in `kafka-paused`
+    /// Seconds under load, or of the outage [default: what the trial is known for]
     #[arg(long)]
     seconds: Option<u64>,
 }
 
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Trial {
-    /// Kafka and NATS at once
-    Both,
-    /// Kafka alone
-    Kafka,
-    /// Kafka is paused for 30 s
-    KafkaPaused,
-    /// Five kills
-    Kill,
-    /// All of them
-    All,
+#[derive(Args)]
+struct Random {
+    /// The seed of the trial, or of the first of several
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How many trials, with the seeds that follow
+    #[arg(long, default_value_t = 1)]
+    trials: u64,
+    /// Two faults at once
+    #[arg(long)]
+    pairs: bool,
+    /// Says what the trials would do, and runs none
+    #[arg(long)]
+    plan: bool,
+    /// Trials until so many hours have passed, whatever --trials says; goes on after a failure
+    #[arg(long, value_name = "HOURS")]
+    hours: Option<f64>,
 }
 
 /// A bound on a figure: its name, its value, and the most that it may be.
@@ -41,17 +97,10 @@ type Bound = (&'static str, f64, f64);
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
-    let trials = match arguments.trial {
-        Trial::All => vec![Trial::Both, Trial::Kafka, Trial::KafkaPaused, Trial::Kill],
-        one => vec![one],
-    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let mut kept = true;
-    for trial in trials {
-        kept &= runtime.block_on(run(trial, &arguments))?;
-    }
+    let kept = runtime.block_on(run(arguments.trial))?;
     Ok(if kept {
         ExitCode::SUCCESS
     } else {
@@ -59,54 +108,190 @@ fn main() -> Result<ExitCode> {
     })
 }
 
-async fn run(trial: Trial, arguments: &Arguments) -> Result<bool> {
-    let name = trial
-        .to_possible_value()
-        .map_or_else(String::new, |value| value.get_name().to_owned());
-    println!("\n== {name}, {} events/s", arguments.rate);
-    let seconds = |usual| Duration::from_secs(arguments.seconds.unwrap_or(usual));
-    let (report, cpu) = match trial {
-        Trial::Both => (
-            Box::pin(trial::steady(arguments.rate, seconds(60), true, 0.0)).await?,
-            Some(16.0),
-        ),
-        Trial::Kafka => (
-            Box::pin(trial::steady(arguments.rate, seconds(60), false, 0.0)).await?,
-            Some(8.0),
-        ),
-        Trial::KafkaPaused => (
-            Box::pin(trial::kafka_paused(arguments.rate, seconds(30))).await?,
-            None,
-        ),
-        Trial::Kill | Trial::All => (Box::pin(trial::killed(arguments.rate, 5)).await?, None),
-    };
-    println!("{report}");
-    let mut bounds = vec![];
-    // The bounds are for 2,000 events/s.
-    if let Some(cpu) = cpu
-        && arguments.rate <= 2_000.0
+async fn run(trial: Trial) -> Result<bool> {
+    if let Trial::Random(random) = &trial
+        && random.plan
     {
-        bounds = bounds_of(&report, cpu);
+        let first = random.first_seed();
+        for seed in first..first + random.trials {
+            println!("{}", Plan::draw(seed, random.pairs, Disk::possible()));
+        }
+        return Ok(true);
     }
+    let with_nats = !matches!(trial, Trial::Kafka(_));
+    let brokers = &mut Brokers::start(with_nats).await?;
+    match trial {
+        Trial::Both(load) => Box::pin(steady(brokers, "both", load, 16.0)).await,
+        Trial::Kafka(load) => Box::pin(steady(brokers, "kafka", load, 8.0)).await,
+        Trial::KafkaPaused(load) => Box::pin(paused(brokers, load)).await,
+        Trial::Kill(load) => Box::pin(kills(brokers, "kill", load, 5, 1)).await,
+        Trial::All(load) => {
+            let mut kept = Box::pin(steady(brokers, "both", load, 16.0)).await?;
+            let mut kafka_alone = Brokers::start(false).await?;
+            kept &= Box::pin(steady(&mut kafka_alone, "kafka", load, 8.0)).await?;
+            drop(kafka_alone);
+            kept &= Box::pin(paused(brokers, load)).await?;
+            Ok(kept & Box::pin(kills(brokers, "kill", load, 5, 1)).await?)
+        }
+        Trial::Random(random) => Box::pin(randoms(brokers, &random)).await,
+        Trial::Kills { count, seed, load } => {
+            Box::pin(kills(brokers, "kills", load, count, seed)).await
+        }
+        Trial::Outage { only, load } => {
+            let mut kept = true;
+            for what in only.map_or_else(|| Outage::value_variants().to_vec(), |one| vec![one]) {
+                let name = format!("outage, {what:?}");
+                let time = load.time(60);
+                let ran = Box::pin(shows::outage(brokers, what, load.rate, time)).await;
+                kept &= say(&name, load, ran);
+            }
+            Ok(kept)
+        }
+        Trial::Hostile(load) => {
+            let ran = Box::pin(shows::hostile(brokers, load.rate, load.time(60))).await;
+            Ok(say("hostile", load, ran))
+        }
+        Trial::Bombs(load) => {
+            let ran = Box::pin(shows::bombs(brokers, load.rate, load.time(30))).await;
+            Ok(say("bombs", load, ran))
+        }
+        Trial::SecondPoller(load) => {
+            let ran = Box::pin(shows::second_poller(brokers, load.rate, load.time(60))).await;
+            Ok(say("second-poller", load, ran))
+        }
+    }
+}
+
+impl Load {
+    fn time(self, usual: u64) -> Duration {
+        Duration::from_secs(self.seconds.unwrap_or(usual))
+    }
+}
+
+impl Random {
+    fn first_seed(&self) -> u64 {
+        self.seed.unwrap_or_else(|| fastrand::u64(..1_000_000))
+    }
+}
+
+async fn steady(brokers: &mut Brokers, name: &str, load: Load, cpu: f64) -> Result<bool> {
+    let ran = Box::pin(trial::steady(brokers, load.rate, load.time(60), 0.0)).await;
+    // The bounds are for 2,000 events/s.
     let mut kept = true;
-    for (name, value, most) in bounds {
-        let verdict = if value <= most { "kept" } else { "MISSED" };
-        kept &= value <= most;
-        println!("bound {verdict}: {name} {value:.1}, at most {most}");
+    if load.rate <= 2_000.0
+        && let Ok(report) = &ran
+    {
+        for (name, value, most) in bounds_of(report, cpu) {
+            let verdict = if value <= most { "kept" } else { "MISSED" };
+            kept &= value <= most;
+            println!("bound {verdict}: {name} {value:.1}, at most {most}");
+        }
     }
-    for broken in report.broken() {
-        kept = false;
-        println!("BROKEN: {broken}");
+    Ok(kept & say(name, load, ran))
+}
+
+async fn paused(brokers: &mut Brokers, load: Load) -> Result<bool> {
+    let ran = Box::pin(trial::kafka_paused(brokers, load.rate, load.time(30))).await;
+    Ok(say("kafka-paused", load, ran))
+}
+
+async fn kills(
+    brokers: &mut Brokers,
+    name: &str,
+    load: Load,
+    count: u32,
+    seed: u64,
+) -> Result<bool> {
+    let began = Instant::now();
+    let ran = Box::pin(trial::killed(brokers, load.rate, count, seed)).await;
+    let kept = say(name, load, ran);
+    println!("{count} kills in {:.0} s", began.elapsed().as_secs_f64());
+    Ok(kept)
+}
+
+async fn randoms(brokers: &mut Brokers, random: &Random) -> Result<bool> {
+    let disks = Disk::possible();
+    if !disks {
+        println!("no full disks: this process may not mount a tmpfs; kill -9 takes their place");
+    }
+    let began = Instant::now();
+    let first = random.first_seed();
+    let end = random
+        .hours
+        .map(|hours| began + Duration::from_secs_f64(hours * 3_600.0));
+    let (mut ran, mut events) = (0, 0);
+    let mut failed = Vec::new();
+    let more = |ran| end.map_or(ran < random.trials, |end| Instant::now() < end);
+    while more(ran) {
+        let plan = Plan::draw(first + ran, random.pairs, disks);
+        ran += 1;
+        let at = Instant::now();
+        let report = Box::pin(plan.run(brokers)).await;
+        let seconds = at.elapsed().as_secs_f64();
+        match &report {
+            Ok(report) if report.kept() => {
+                events += report.kafka.handed_out;
+                println!("{plan}: kept in {seconds:.1} s: {}", report.line());
+                for note in &report.notes {
+                    println!("  note: {note}");
+                }
+                report.discard()?;
+                continue;
+            }
+            Ok(report) => {
+                events += report.kafka.handed_out;
+                println!("{plan}: BROKEN in {seconds:.1} s: {}", report.line());
+                print_broken(report);
+            }
+            Err(error) => println!("{plan}: FAILED in {seconds:.1} s: {error:#}"),
+        }
+        println!("  again: {}", plan.command());
+        failed.push(plan.seed);
     }
     println!(
-        "{name}: {}",
-        if kept {
-            "every promise and bound kept"
+        "{ran} random trials, {events} events, {:.0} s: {} failed{}",
+        began.elapsed().as_secs_f64(),
+        failed.len(),
+        if failed.is_empty() {
+            String::new()
         } else {
-            "FAILED"
+            format!(", of the seeds {failed:?}")
         }
     );
-    Ok(kept)
+    Ok(failed.is_empty())
+}
+
+fn print_broken(report: &Report) {
+    for broken in &report.broken {
+        println!("  BROKEN: {broken}");
+    }
+    for note in &report.notes {
+        println!("  note: {note}");
+    }
+    println!("  files: {}", report.dir.display());
+}
+
+/// Prints a trial's outcome; whether every promise was kept.
+fn say(name: &str, load: Load, ran: Result<Report>) -> bool {
+    println!("\n== {name}, {} events/s", load.rate);
+    match ran {
+        Ok(report) => {
+            println!("{report}");
+            let kept = report.kept();
+            if kept {
+                let _ = report.discard();
+                println!("{name}: every promise kept");
+            } else {
+                print_broken(&report);
+                println!("{name}: FAILED");
+            }
+            kept
+        }
+        Err(error) => {
+            println!("{name}: FAILED: {error:#}");
+            false
+        }
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]

@@ -1,0 +1,250 @@
+//! Trials of given faults: an outage with a crash in it, a hostile source, hostile bodies, a second bridge.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rtm_sim::{Faults, Load};
+
+use super::brokers::{Broker, Brokers};
+use super::places::{DiskSetup, Setup};
+use super::report::Report;
+use super::rig::{Rig, of_app};
+use super::wire::{Evil, Weather};
+use crate::wait_for;
+
+/// What is out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Outage {
+    /// Kafka is paused, and the bridge killed in the middle.
+    KafkaPaused,
+    /// NATS is killed, and so is the bridge in the middle.
+    NatsKilled,
+    /// The journal's disk is full, and the bridge leaves a part of it alone, as it does unless told otherwise.
+    DiskFull,
+    /// The same with `min_free_bytes = 0`: the bridge finds the disk full only when a write fails.
+    DiskFullUnguarded,
+}
+
+/// Within which a bridge that was killed is started again.
+const RESTART: Duration = Duration::from_millis(300);
+
+/// For how long a sink may be away before readiness says so.
+const SINK_DOWN: Duration = Duration::from_secs(10);
+
+fn both_streams(rate: f64) -> Load {
+    Load {
+        events_per_second: rate,
+        ..Load::default()
+    }
+}
+
+/// Something is out for `time` at `rate` events a second. In an outage of a broker, the bridge is killed in the middle
+/// and started again within 0.3 s, and no ring runs over; readiness names the sink that is down.
+///
+/// # Errors
+///
+/// When the trial cannot be run, the restart takes longer, or readiness is wrong.
+pub async fn outage(
+    brokers: &mut Brokers,
+    what: Outage,
+    rate: f64,
+    time: Duration,
+) -> Result<Report> {
+    let disk = |min_free_mib| {
+        Some(DiskSetup {
+            mib: 256,
+            min_free_mib,
+        })
+    };
+    let disk = match what {
+        Outage::DiskFull => disk(8),
+        Outage::DiskFullUnguarded => disk(0),
+        Outage::KafkaPaused | Outage::NatsKilled => None,
+    };
+    let setup = Setup {
+        disk,
+        ..Setup::default()
+    };
+    let mut rig = Box::pin(Rig::start(brokers, &setup)).await?;
+    rig.load(&both_streams(rate)).await?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let (broker, sink) = match what {
+        Outage::KafkaPaused => (Broker::Kafka, "kafka"),
+        Outage::NatsKilled => (Broker::Nats, "nats"),
+        Outage::DiskFull | Outage::DiskFullUnguarded => {
+            return Box::pin(disk_full(rig, time)).await;
+        }
+    };
+    match what {
+        Outage::KafkaPaused => rig.brokers.pause(broker).await?,
+        _ => rig.brokers.kill(broker).await?,
+    }
+    let half = time / 2;
+    tokio::time::sleep(half).await;
+    if half > SINK_DOWN * 2 {
+        names_the_sink(&rig, sink).await?;
+    }
+    Box::pin(rig.kill_bridge()).await?;
+    let restart = *rig.history.restarts.last().context("no restart")?;
+    ensure!(restart < RESTART, "started again after {restart:?}");
+    tokio::time::sleep(half).await;
+    if half > SINK_DOWN * 2 {
+        names_the_sink(&rig, sink).await?;
+    }
+    println!(
+        "{what:?} for {time:?}, the bridge started again within {restart:?}; {} wait for {sink}",
+        rig.pending(sink).await?
+    );
+    rig.brokers.heal(broker).await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    Box::pin(rig.finish()).await
+}
+
+/// Readiness says that `sink` is down, and nothing else.
+async fn names_the_sink(rig: &Rig<'_>, sink: &str) -> Result<()> {
+    let ready = rig.bridge.ready().await?;
+    let reasons = ready.err().context("ready, and a sink is down")?;
+    let document: serde_json::Value = serde_json::from_str(&reasons)?;
+    let named = document["reasons"].as_array().is_some_and(|reasons| {
+        !reasons.is_empty() && reasons.iter().all(|reason| reason["sink"] == sink)
+    });
+    ensure!(named, "{sink} is down, and readiness says {reasons}");
+    let up = rig
+        .bridge
+        .metrics()
+        .await?
+        .sum("rtm_bridge_sink_up", &[("sink", sink)])?;
+    ensure!(
+        up == 0.0,
+        "{sink} is down, and its metric says that it is up"
+    );
+    Ok(())
+}
+
+/// The disk fills and is freed, twice. Polling stops meanwhile, which is said, and goes on by itself.
+async fn disk_full(mut rig: Rig<'_>, time: Duration) -> Result<Report> {
+    rig.history.may_overwrite = true;
+    rig.history.disk_filled = true;
+    for _ in 0..2 {
+        rig.disk.as_ref().context("no disk")?.fill()?;
+        wait_for("polling to stop", Duration::from_secs(20), async || {
+            let stopped = rig.bridge.metrics().await.ok();
+            stopped
+                .and_then(|metrics| of_app(&metrics, "rtm_bridge_polling_stopped").ok())
+                .is_some_and(|stopped| stopped == 1.0)
+        })
+        .await?;
+        let ready = rig.bridge.ready().await?;
+        ensure!(ready.is_err(), "ready, and polling has stopped");
+        tokio::time::sleep(time / 4).await;
+        rig.disk.as_ref().context("no disk")?.free()?;
+        rig.polling().await.context("after the disk was freed")?;
+        tokio::time::sleep(time / 4).await;
+    }
+    let metrics = rig.bridge.metrics().await?;
+    let stopped = of_app(&metrics, "rtm_bridge_polling_stopped_seconds_total")?;
+    println!("the disk was full twice; polling stopped for {stopped:.1} s in all");
+    ensure!(stopped > 0.0, "polling is not said to have stopped");
+    Box::pin(rig.finish()).await
+}
+
+/// 2 % of the responses are cut, 2 % are 5xx and 1 % are 429, and 1 % of the events are odd.
+///
+/// # Errors
+///
+/// When the trial cannot be run.
+pub async fn hostile(brokers: &mut Brokers, rate: f64, time: Duration) -> Result<Report> {
+    let mut rig = Box::pin(Rig::start(brokers, &Setup::default())).await?;
+    rig.history.may_overwrite = true;
+    rig.history.unsent = true;
+    rig.faults(&Faults {
+        cut: 0.02,
+        status: 0.03,
+        statuses: vec![500, 503, 429],
+        ..Faults::default()
+    })
+    .await?;
+    rig.load(&Load {
+        odd: 0.01,
+        ..both_streams(rate)
+    })
+    .await?;
+    tokio::time::sleep(time).await;
+    let report = Box::pin(rig.finish()).await?;
+    ensure!(
+        report.kafka.dead_lettered > 0 && report.kafka.cut_whole_delivered > 0,
+        "too short: nothing odd, or nothing cut\n{report}"
+    );
+    Ok(report)
+}
+
+/// A body bomb, a slow drip and 64 MiB, each for a third of `time` and a third of the requests.
+///
+/// # Errors
+///
+/// When the trial cannot be run, or no request met one of them.
+pub async fn bombs(brokers: &mut Brokers, rate: f64, time: Duration) -> Result<Report> {
+    let setup = Setup {
+        wire: true,
+        request_deadline: Duration::from_secs(5),
+        ..Setup::default()
+    };
+    let mut rig = Box::pin(Rig::start(brokers, &setup)).await?;
+    rig.history.may_overwrite = true;
+    rig.load(&both_streams(rate)).await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for evil in [Evil::Bomb, Evil::Drip, Evil::Huge] {
+        let wire = rig.wire.as_ref().context("no relay")?;
+        let before = wire.struck();
+        wire.set(Weather {
+            evil: Some((evil, 0.33)),
+            ..Weather::default()
+        });
+        tokio::time::sleep(time / 3).await;
+        let struck = wire.struck() - before;
+        wire.set(Weather::default());
+        let peak = rig.bridge.process.peak_rss()?;
+        println!(
+            "{evil:?} in {struck} responses: {} MiB of memory at most",
+            peak >> 20
+        );
+        ensure!(struck > 0, "{evil:?} met no request");
+    }
+    Box::pin(rig.finish()).await
+}
+
+/// Whether the bridge tells a second poller. To be removed once it does.
+pub const SECOND_POLLER_LANDED: bool = false;
+
+/// Two bridges on one App ID, each with a journal of its own: both alarm, and between them every event arrives.
+///
+/// # Errors
+///
+/// When the trial cannot be run, one does not alarm within `time`, or one alarms while it is alone.
+pub async fn second_poller(brokers: &mut Brokers, rate: f64, time: Duration) -> Result<Report> {
+    const SUSPECTED: &str = "rtm_bridge_second_poller_suspected";
+    let mut rig = Box::pin(Rig::start(brokers, &Setup::default())).await?;
+    rig.load(&both_streams(rate)).await?;
+    tokio::time::sleep(time / 4).await;
+    if SECOND_POLLER_LANDED {
+        let alone = of_app(&rig.bridge.metrics().await?, SUSPECTED)?;
+        ensure!(alone == 0.0, "a bridge that is alone suspects a second one");
+    }
+    let mut second = rig.second_bridge().await?;
+    rig.history.second_bridge = true;
+    if SECOND_POLLER_LANDED {
+        for (name, bridge) in [("first", &rig.bridge), ("second", &second)] {
+            let alarmed = async || {
+                let metrics = bridge.metrics().await.ok();
+                metrics.and_then(|metrics| of_app(&metrics, SUSPECTED).ok()) == Some(1.0)
+            };
+            wait_for(&format!("the {name} bridge to alarm"), time, alarmed).await?;
+        }
+    } else {
+        tokio::time::sleep(time / 2).await;
+        println!("note: whether a second poller is told is not checked yet");
+    }
+    let status = second.process.terminate(super::rig::SHUTDOWN).await?;
+    ensure!(status.success(), "the second bridge ended with {status}");
+    Box::pin(rig.finish()).await
+}
