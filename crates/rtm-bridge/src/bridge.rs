@@ -465,11 +465,24 @@ fn observe<F>(
         metrics.full_pages.inc();
     }
     if observed.overflow_suspected {
+        let estimated_lost = observed
+            .overflow
+            .map_or(0, |overflow| overflow.estimated_lost);
         metrics.overflow_suspected.inc();
+        metrics.overflow_estimated.inc_by(estimated_lost);
         warn!(
             region,
             stream,
+            estimated_lost,
             "two full pages in a row: the ring was full, and Agora may have overwritten events"
+        );
+    }
+    if pipeline
+        .metrics
+        .second_poller(&pipeline.app, observed.second_poller)
+    {
+        error!(
+            "someone else seems to read this App ID's events, which are lost to us: run one bridge for each App ID"
         );
     }
     if observed.alarm {

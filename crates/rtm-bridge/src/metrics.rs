@@ -20,15 +20,21 @@ pub const POLL_OUTCOMES: [&str; 5] = ["page", "empty", "not_sent", "refused", "i
 pub const LOSS_REASONS: [&str; 4] = ["cut", "timeout", "status", "crash"];
 
 /// Why a record became a dead letter, as labels: the decoder's reasons and the brokers'. Others count as `other`.
-pub const DEAD_LETTER_REASONS: [&str; 11] = [
+pub const DEAD_LETTER_REASONS: [&str; 17] = [
     "not_an_object",
+    "too_deep",
     "invalid_utf8",
     "invalid_json",
     "no_user_id",
     "odd_user_id",
     "odd_channel_id",
+    "id_too_long",
     "too_large",
+    "timestamp",
+    "invalid",
+    "policy",
     "bad_subject",
+    "bad_header",
     "unreadable",
     "poison",
     "other",
@@ -52,6 +58,8 @@ pub struct Metrics {
     events_fetched: IntCounterVec,
     full_pages: IntCounterVec,
     overflow_suspected: IntCounterVec,
+    overflow_estimated: IntCounterVec,
+    second_poller: IntGaugeVec,
     pages_in_doubt: IntCounterVec,
     events_possibly_lost: IntCounterVec,
     last_successful_poll: GaugeVec,
@@ -112,6 +120,8 @@ pub struct RingMetrics {
     pub full_pages: IntCounter,
     /// Two full pages in a row: the ring was full.
     pub overflow_suspected: IntCounter,
+    /// What that may have cost, estimated.
+    pub overflow_estimated: IntCounter,
     in_doubt: [IntCounter; LOSS_REASONS.len()],
     lost: [IntCounter; LOSS_REASONS.len()],
     last_successful_poll: Gauge,
@@ -181,6 +191,18 @@ impl Metrics {
                 "overflow_suspected_total",
                 "Two full responses in a row: the ring was full, and may have overwritten events",
                 RING,
+            ),
+            overflow_estimated: counters(
+                &r,
+                "overflow_events_estimated_total",
+                "Events overwritten at Agora, estimated from the gaps in their times",
+                RING,
+            ),
+            second_poller: int_gauges(
+                &r,
+                "second_poller_suspected",
+                "1 while someone else seems to read this App ID's events",
+                &["app"],
             ),
             pages_in_doubt: counters(
                 &r,
@@ -439,6 +461,7 @@ impl Metrics {
                 .with_label_values(name)
                 .set(i64::from(app.requests_per_second));
             self.polling_stopped.with_label_values(name);
+            self.second_poller.with_label_values(name);
             self.polling_stopped_seconds.with_label_values(name);
             for sink in config.sinks.keys() {
                 let _ = self.sink(&app.name, sink);
@@ -487,6 +510,7 @@ impl Metrics {
             events_fetched: self.events_fetched.with_label_values(ring),
             full_pages: self.full_pages.with_label_values(ring),
             overflow_suspected: self.overflow_suspected.with_label_values(ring),
+            overflow_estimated: self.overflow_estimated.with_label_values(ring),
             in_doubt: LOSS_REASONS.map(|reason| {
                 self.pages_in_doubt
                     .with_label_values(&[app, region, stream, reason])
@@ -517,6 +541,14 @@ impl Metrics {
     /// Counts a response with status 429.
     pub fn rate_limited(&self, app: &str) {
         self.rate_limited.with_label_values(&[app]).inc();
+    }
+
+    /// Says whether someone else seems to read an app's events; true where that is new.
+    pub fn second_poller(&self, app: &str, suspected: bool) -> bool {
+        let gauge = self.second_poller.with_label_values(&[app]);
+        let is_new = suspected && gauge.get() == 0;
+        gauge.set(i64::from(suspected));
+        is_new
     }
 
     /// Adds to the time spent waiting for the rate limit.

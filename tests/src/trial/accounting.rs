@@ -8,7 +8,7 @@ use crate::bridge::{Bridge, Metrics};
 /// Whether the bridge keeps its counts in the journal, across restarts: stored, confirmed, dead-lettered, dropped, and
 /// possibly lost. While it does not, the equation is not checked, and [`Ended`] adds up what each process said. To be
 /// removed, with [`Ended`], once it does.
-pub const ACCOUNTING_LANDED: bool = false;
+pub const ACCOUNTING_LANDED: bool = true;
 
 const STORED: &str = "rtm_bridge_events_stored_total";
 const CONFIRMED: &str = "rtm_bridge_records_confirmed_total";

@@ -214,7 +214,7 @@ pub async fn bombs(brokers: &mut Brokers, rate: f64, time: Duration) -> Result<R
 }
 
 /// Whether the bridge tells a second poller. To be removed once it does.
-pub const SECOND_POLLER_LANDED: bool = false;
+pub const SECOND_POLLER_LANDED: bool = true;
 
 /// Two bridges on one App ID, each with a journal of its own: both alarm, and between them every event arrives.
 ///
