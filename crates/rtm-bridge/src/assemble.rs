@@ -173,6 +173,49 @@ pub fn open_connections(pipelines: &[Pipeline<Source>]) -> JoinSet<()> {
     opening
 }
 
+/// Removes the second cursors of sinks that need none any more, and tells of sinks that have left the configuration: only
+/// the operator may let go of what waits for those.
+pub async fn forget_unused<F>(config: &Config, assembled: &Assembled<F>) {
+    let stats = assembled.journal.stats();
+    for (app, lane) in assembled.lanes() {
+        let known = config.apps.iter().find(|known| known.name == app);
+        let readers = stats
+            .lanes
+            .iter()
+            .filter(|stats| stats.name == *lane.name())
+            .flat_map(|stats| &stats.readers);
+        for reader in readers {
+            let name = reader.name.as_str();
+            match name.strip_suffix(BEHIND) {
+                Some(sink)
+                    if known.is_some_and(drops_copies) && config.sinks.contains_key(sink) => {}
+                Some(_) => {
+                    if let Err(error) = lane.remove_reader(&reader.name).await {
+                        warn!(
+                            app,
+                            name,
+                            error = crate::chain(&error),
+                            "cannot remove a cursor"
+                        );
+                    }
+                }
+                None if config.sinks.contains_key(name) => {}
+                None => warn!(
+                    app,
+                    sink = name,
+                    events = reader.pending_count,
+                    "a sink has left the configuration, and the journal keeps what waits for it; \
+                     `rtm-bridge journal forget --sink {name}` lets go of it"
+                ),
+            }
+        }
+    }
+}
+
+fn drops_copies(app: &AppConfig) -> bool {
+    app.regions.len() > 1 && app.cross_region_copies == CopyPolicy::Drop
+}
+
 /// One lane's way out to one sink.
 ///
 /// # Errors
@@ -206,12 +249,11 @@ pub fn outlet<F>(
     let copies = match known {
         Some(app) if app.regions.len() > 1 => Some(CopyFilter {
             copies: Copies::new(i64::try_from(app.copies_window.as_millis()).unwrap_or(i64::MAX)),
-            behind: match app.cross_region_copies {
-                CopyPolicy::Publish => None,
-                CopyPolicy::Drop => {
-                    let name = format!("{}{BEHIND}", client.name());
-                    Some(Behind::new(reader(lane, &name)?))
-                }
+            behind: if drops_copies(app) {
+                let name = format!("{}{BEHIND}", client.name());
+                Some(Behind::new(reader(lane, &name)?))
+            } else {
+                None
             },
         }),
         _ => None,

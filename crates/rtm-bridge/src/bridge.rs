@@ -96,6 +96,7 @@ pub async fn run_assembled<F: Fetch>(
     stop: CancellationToken,
 ) -> Result<(), RunError> {
     let crashed = assembled.journal.unclean();
+    assemble::forget_unused(config, &assembled).await;
     let state = Arc::new(State::new(config, &assembled, Arc::clone(&metrics)));
     let drain = CancellationToken::new();
     let mut polls = JoinSet::new();

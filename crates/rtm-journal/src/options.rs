@@ -11,7 +11,7 @@ pub const MAX_ENTRY_BYTES: usize = 16 << 20;
 /// The largest mark: marks are copied into the head of every segment.
 pub const MAX_MARK_BYTES: usize = 4 << 10;
 /// The largest tally of a reader, for the same reason.
-pub const MAX_TALLY_BYTES: usize = 512;
+pub const MAX_TALLY_BYTES: usize = 1 << 10;
 /// The most lanes of one journal: all are copied into the head of every segment.
 pub const MAX_LANES: usize = 1024;
 /// The most readers of one lane, for the same reason.

@@ -117,6 +117,9 @@ pub enum ConnectError {
     /// librdkafka cannot start with these options.
     #[error("start the producer")]
     Start(#[source] KafkaError),
+    /// The system gives no thread for the producer's callbacks.
+    #[error("start a thread")]
+    Thread(#[source] io::Error),
 }
 
 /// What this crate sets; an operator's options come over it.

@@ -135,7 +135,7 @@ async fn connect_kafka(name: &str, kafka: &KafkaConfig, config: &Config, report:
     let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
     match sink.check(&topics).await {
         Err(error) => {
-            report.line::<Box<dyn std::error::Error + Send + Sync>>(&what, Err(error.into()))
+            report.line::<Box<dyn std::error::Error + Send + Sync>>(&what, Err(error.into()));
         }
         Ok(reached) => {
             report.line::<String>(&what, Ok(format!("{} broker(s)", reached.brokers)));

@@ -101,6 +101,12 @@ fn app_problems(app: &AppConfig, add: &mut dyn FnMut(&str, String)) {
             "expected 1 to 1000; Agora allows 10 for an App ID".to_owned(),
         );
     }
+    if app.copies_window.is_zero() {
+        add(
+            "copies_window",
+            "a window of nothing finds no copies; \"60s\" is usual".to_owned(),
+        );
+    }
     if app.request_deadline.is_zero() || app.connect_timeout.is_zero() {
         add(
             "request_deadline",
