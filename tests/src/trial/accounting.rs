@@ -1,14 +1,9 @@
-//! What the bridge counts, against what is there.
+//! What the bridge counts, against what is there. Its counts are kept in the journal, so that they hold across restarts.
 
 use anyhow::Result;
 use rtm_sim::Findings;
 
-use crate::bridge::{Bridge, Metrics};
-
-/// Whether the bridge keeps its counts in the journal, across restarts: stored, confirmed, dead-lettered, dropped, and
-/// possibly lost. While it does not, the equation is not checked, and [`Ended`] adds up what each process said. To be
-/// removed, with [`Ended`], once it does.
-pub const ACCOUNTING_LANDED: bool = true;
+use crate::bridge::Metrics;
 
 const STORED: &str = "rtm_bridge_events_stored_total";
 const CONFIRMED: &str = "rtm_bridge_records_confirmed_total";
@@ -53,42 +48,13 @@ pub fn equation(
     Ok(broken)
 }
 
-/// Upper bound of the events lost at the source, as the bridge's process counts it.
+/// Upper bound of the events lost at the source, by all processes of the bridge.
 ///
 /// # Errors
 ///
 /// When the series is missing.
 pub fn possibly_lost(metrics: &Metrics) -> Result<f64> {
     metrics.sum(LOST, &[])
-}
-
-/// What processes that have ended had counted as possibly lost.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Ended {
-    lost: f64,
-}
-
-impl Ended {
-    /// To be called before the bridge is ended, however it is. What it counts between this and its end is not known.
-    pub async fn note(&mut self, bridge: &Bridge) {
-        if ACCOUNTING_LANDED {
-            return;
-        }
-        // A bridge that does not answer, such as one that is just starting, has counted nothing but a crash.
-        if let Ok(metrics) = bridge.metrics().await {
-            self.lost += possibly_lost(&metrics).unwrap_or_default();
-        }
-    }
-
-    /// What all processes counted together, given what the last one says.
-    #[must_use]
-    pub fn and(self, last: f64) -> f64 {
-        if ACCOUNTING_LANDED {
-            last
-        } else {
-            self.lost + last
-        }
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use anyhow::{Context, Result, ensure};
 use rtm_sim::{Faults, Load, SimApp, SimStats};
 use tempfile::TempDir;
 
-use super::accounting::Ended;
 use super::brokers::Brokers;
 use super::disk::Disk;
 use super::places::{APP, Places, REGIONS, Setup};
@@ -21,6 +20,9 @@ const QUIET: Duration = Duration::from_secs(90);
 
 /// How long a new event may take after that: polls come several times a second, and publishing takes milliseconds.
 const LIVE: Duration = Duration::from_secs(10);
+
+/// How long two polls of every ring may take, of which there are some in a second.
+const SETTLED: Duration = Duration::from_secs(20);
 
 /// How long a bridge may take to end after SIGTERM: requests in flight have [`Setup::request_deadline`], and sinks
 /// `shutdown_deadline`.
@@ -55,7 +57,6 @@ pub(super) struct History {
     pub(super) kills: Vec<Kill>,
     /// From the `kill -9` of a process, or its end after SIGTERM, to the start of its successor.
     pub(super) restarts: Vec<Duration>,
-    pub(super) ended: Ended,
     pub(super) peak_rss: u64,
     /// What people should know of how the trial went.
     pub(super) notes: Vec<String>,
@@ -212,7 +213,7 @@ impl Rig<'_> {
         Ok(self.http.get(url).send().await?.bytes().await?)
     }
 
-    /// Events or entries that wait in the journal for a sink.
+    /// Events that wait in the journal for a sink.
     ///
     /// # Errors
     ///
@@ -227,7 +228,6 @@ impl Rig<'_> {
     ///
     /// When it cannot be killed. When it does not start, that is noted, and [`Rig::revive`] tries again.
     pub async fn kill_bridge(&mut self) -> Result<()> {
-        self.history.ended.note(&self.bridge).await;
         self.note_peak();
         let ended = Instant::now();
         self.bridge.process.kill()?;
@@ -244,7 +244,6 @@ impl Rig<'_> {
     ///
     /// When it does not end in time, or not with success.
     pub async fn terminate_bridge(&mut self, signals: u32) -> Result<()> {
-        self.history.ended.note(&self.bridge).await;
         self.note_peak();
         for _ in 1..signals {
             self.bridge
@@ -285,7 +284,7 @@ impl Rig<'_> {
             Ok(bridge) => {
                 self.history.restarts.push(bridge.started - ended);
                 self.bridge = bridge;
-                // What it says of its predecessor is to be heard before it is ended itself.
+                // Whoever looks at it next is to find more than that it is starting.
                 let answers = async || self.bridge.metrics().await.is_ok();
                 if let Err(error) =
                     wait_for("metrics after a start", Duration::from_secs(20), answers).await
@@ -346,6 +345,7 @@ impl Rig<'_> {
         )
         .await
         .with_context(|| state.clone())?;
+        self.settled().await?;
         let before = self.bridge.metrics().await?;
         let pushed = Instant::now();
         let rings = self.push_one_each().await?;
@@ -371,12 +371,39 @@ impl Rig<'_> {
             ready.is_ok(),
             "data flows, and /readyz says that it does not: {ready:?}"
         );
-        // A cursor that has moved is known to the journal's figures at once, but let none be under way.
-        wait_for("the last cursors", LIVE, async || {
-            matches!(self.is_quiet().await, Ok(None))
+        self.settled().await?;
+        Ok(live)
+    }
+
+    /// Waits until all that was read of the rings is confirmed. What is neither in a ring nor in the journal may be in
+    /// a response under way: a ring has one request in flight, and the next is not sent before the page of that is stored,
+    /// so that after two more polls of every ring nothing is.
+    async fn settled(&self) -> Result<()> {
+        let polls = async || -> Result<Vec<f64>> {
+            let metrics = self.bridge.metrics().await?;
+            let mut polls = Vec::new();
+            for region in &REGIONS[..self.places.regions] {
+                for stream in ["user", "channel"] {
+                    let ring = [("region", *region), ("stream", stream)];
+                    polls.push(metrics.sum("rtm_bridge_polls_total", &ring)?);
+                }
+            }
+            Ok(polls)
+        };
+        let before = polls().await?;
+        wait_for("two polls of every ring", SETTLED, async || {
+            let now = polls().await.unwrap_or_default();
+            now.len() == before.len()
+                && now
+                    .iter()
+                    .zip(&before)
+                    .all(|(now, before)| now - before >= 2.0)
         })
         .await?;
-        Ok(live)
+        wait_for("the last page to be confirmed", LIVE, async || {
+            matches!(self.is_quiet().await, Ok(None))
+        })
+        .await
     }
 
     async fn is_quiet(&self) -> Result<Option<String>> {
@@ -444,11 +471,9 @@ impl Drop for Rig<'_> {
     }
 }
 
-/// Events that wait in the journal, or entries, in a bridge that does not count events there.
+/// Events that wait in the journal.
 pub(super) fn pending(metrics: &Metrics, labels: &[(&str, &str)]) -> Result<f64> {
-    metrics
-        .sum("rtm_bridge_journal_pending_events", labels)
-        .or_else(|_| metrics.sum("rtm_bridge_journal_pending_entries", labels))
+    metrics.sum("rtm_bridge_journal_pending_events", labels)
 }
 
 /// The value of a series of the trial's app.
