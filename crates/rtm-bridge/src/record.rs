@@ -236,7 +236,7 @@ impl Router {
         let record = Record {
             id,
             topic,
-            key: key.map(|text| share(body, text)).unwrap_or_default(),
+            key: key.map(|text| share(body, text)),
             timestamp: Timestamp(record_time(event.ms, tags.fetched_at)),
             headers,
             payload: shared.envelope(event, &event_key),
@@ -470,7 +470,7 @@ fn dead_letter(
     Record {
         id,
         topic,
-        key: Bytes::new(),
+        key: None,
         timestamp: Timestamp(shared.fetched_ms),
         headers,
         payload: Bytes::from(serde_json::to_vec(&letter).unwrap_or_default()),
@@ -657,7 +657,7 @@ mod tests {
         assert_eq!(envelope.position, 7);
         let offset = body.find(event).unwrap();
         assert_eq!(envelope.id, format!("000000000000feed.7.{offset}"));
-        assert_eq!(&record.key[..], b"c");
+        assert_eq!(record.key.as_deref(), Some(&b"c"[..]));
         assert_eq!(record.timestamp, Timestamp(1_699_999_999_000));
         assert_eq!(record.topic.as_str(), "rtm.channel");
         let names: Vec<&str> = record.headers.iter().map(|(name, _)| &**name).collect();
@@ -678,7 +678,7 @@ mod tests {
     fn user_events_are_keyed_by_the_user_and_have_no_channel() {
         let body = r#"{"events":[{"user_id":12345,"type":"Login","ms":5}]}"#;
         let page = router("t", false).page(&entry("user", body)).unwrap();
-        assert_eq!(&page.made[0].record.key[..], b"12345");
+        assert_eq!(page.made[0].record.key.as_deref(), Some(&b"12345"[..]));
         assert!(page.made[0].record.headers.is_empty());
         let envelope = rtm_sim::parse_envelope(&page.made[0].record.payload).unwrap();
         assert!(envelope.channel_id.is_none());

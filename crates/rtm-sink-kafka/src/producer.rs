@@ -68,9 +68,14 @@ impl Live {
         let mut message =
             BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic.as_str(), opaque);
         message = message.payload(&record.payload);
-        // No key at all, so that it may go anywhere: an empty one would send all of them to one partition.
-        if !record.key.is_empty() {
-            message = message.key(&record.key);
+        // Without a key it may go anywhere; an empty key is one like all others.
+        let keyless = rtm_planted::bug("kafka-empty-key-is-none");
+        if let Some(key) = record
+            .key
+            .as_ref()
+            .filter(|key| !(keyless && key.is_empty()))
+        {
+            message = message.key(key.as_ref());
         }
         // 0 would mean now, and less is refused by brokers.
         if record.timestamp.0 > 0 {

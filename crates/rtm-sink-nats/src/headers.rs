@@ -104,7 +104,7 @@ mod tests {
                 offset: 42,
             },
             topic: Topic::from("rtm.a"),
-            key: Bytes::new(),
+            key: None,
             timestamp: Timestamp(0),
             headers,
             payload: Bytes::from_static(b"{}"),

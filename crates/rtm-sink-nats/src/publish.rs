@@ -444,10 +444,8 @@ impl Call<'_> {
         let mut highest: HashMap<(&Topic, &Bytes), u64> = HashMap::new();
         let mut count = 0;
         for (record, slot) in self.records.iter().zip(&self.settled) {
-            if record.key.is_empty() {
-                continue;
-            }
-            let highest = highest.entry((&record.topic, &record.key)).or_default();
+            let Some(key) = &record.key else { continue };
+            let highest = highest.entry((&record.topic, key)).or_default();
             match slot {
                 Slot::Confirmed {
                     sequence,

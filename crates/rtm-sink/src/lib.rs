@@ -52,8 +52,8 @@ pub struct Record {
     pub id: RecordId,
     /// Where it goes: a Kafka topic or a NATS subject.
     pub topic: Topic,
-    /// What order is kept by; empty when there is none. Hostile text: any bytes.
-    pub key: Bytes,
+    /// What order is kept by; none where there is no order. Hostile text: any bytes, and an empty key is a key.
+    pub key: Option<Bytes>,
     /// When the event happened, as far as that is sane.
     pub timestamp: Timestamp,
     /// Mostly empty: one header doubles what librdkafka spends on a record.

@@ -98,7 +98,7 @@ mod tests {
         async fn stored(&self, topic: &Topic) -> Vec<Stored> {
             let stored = |record: Record| Stored {
                 id: Some(record.id.to_string()),
-                key: Some(record.key),
+                key: Some(record.key.unwrap_or_default()),
                 timestamp: Some(record.timestamp),
                 headers: Some(record.headers),
                 payload: record.payload,
@@ -112,9 +112,10 @@ mod tests {
         }
 
         fn refused(&self, topic: &Topic) -> Option<Record> {
-            self.sink.reject(|record| record.key.as_ref() == b"refused");
+            self.sink
+                .reject(|record| record.key.as_deref() == Some(b"refused"));
             Some(Record {
-                key: "refused".into(),
+                key: Some("refused".into()),
                 ..conformance::record(topic, 0)
             })
         }

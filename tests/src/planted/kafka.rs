@@ -81,4 +81,10 @@ pub(super) const PLANTED: &[Planted] = &[
         package: SINK,
         tests: "secrets_stay_out_of_what_librdkafka_says",
     },
+    Planted {
+        name: "kafka-empty-key-is-none",
+        breaks: "order: events of an empty id go to any partition",
+        package: BROKER,
+        tests: "kafka_sink::conforms",
+    },
 ];

@@ -64,7 +64,7 @@ fn audit(ledger: &Ledger, records: &[Record]) -> Findings {
             &Stored {
                 partition: 0,
                 order,
-                key: Some(&record.key),
+                key: record.key.as_deref(),
                 payload: &record.payload,
                 timestamp: Some(record.timestamp.0),
                 dead_letter: record.topic.as_str() == DEAD_LETTERS,

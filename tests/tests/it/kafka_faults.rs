@@ -99,7 +99,7 @@ async fn the_broker_refuses_records_with_a_reason() {
     let sink = KafkaSink::new(options(kafka)).unwrap();
     let mut batch = records(&topic, 300);
     batch[50] = too_large(&topic);
-    batch[150].key = Bytes::new();
+    batch[150].key = None;
     batch[250].timestamp = Timestamp(batch[250].timestamp.0 + 86_400_000);
     let error = timeout(PATIENCE, sink.publish(&batch))
         .await

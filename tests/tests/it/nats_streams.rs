@@ -257,13 +257,13 @@ fn overtaking(stored: &[NatsRecord], records: &[Record]) -> u64 {
         .iter()
         .map(|record| (id_of(record), record.sequence))
         .collect();
-    let mut last: HashMap<&Bytes, u64> = HashMap::new();
+    let mut last: HashMap<Option<&Bytes>, u64> = HashMap::new();
     let mut count = 0;
     for record in records {
         let Some(place) = place.get(&record.id.to_string()) else {
             continue;
         };
-        let last = last.entry(&record.key).or_default();
+        let last = last.entry(record.key.as_ref()).or_default();
         count += u64::from(place < last);
         *last = (*last).max(*place);
     }
@@ -300,9 +300,9 @@ async fn widen_to(nats: &Nats, config: &Config, max_bytes: i64) {
 fn one_that_does_not_fit(topic: &Topic) -> Vec<Record> {
     let mut records = records(topic, 8);
     for record in &mut records {
-        record.key = Bytes::from_static(b"user");
+        record.key = Some(Bytes::from_static(b"user"));
     }
-    records[5].key = Bytes::from_static(b"another");
+    records[5].key = Some(Bytes::from_static(b"another"));
     records[3].payload = Bytes::from(vec![b' '; 100_000]);
     records
 }
