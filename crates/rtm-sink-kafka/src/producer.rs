@@ -22,7 +22,7 @@ use crate::reports::Reports;
 ///
 /// `ThreadedProducer` has 100 ms. But `poll` rounds what is left of its time down to milliseconds, and so it spins for
 /// the last one: with 100 ms that was an eighth of all that the bridge spent at 2,000 records a second.
-const POLL: Duration = Duration::from_millis(500);
+const POLL: Duration = Duration::from_secs(1);
 
 /// One librdkafka producer, from its making until it fails or the sink closes.
 ///

@@ -71,6 +71,9 @@ struct Load {
     /// Seconds under load, or of the outage [default: what the trial is known for]
     #[arg(long)]
     seconds: Option<u64>,
+    /// Partitions of each Kafka topic in `both` and `kafka`: each costs requests of its own
+    #[arg(long, default_value_t = 1)]
+    partitions: i32,
 }
 
 #[derive(Args)]
@@ -175,7 +178,9 @@ impl Random {
 }
 
 async fn steady(brokers: &mut Brokers, name: &str, load: Load, cpu: f64) -> Result<bool> {
+    let usual = std::mem::replace(&mut brokers.partitions, load.partitions);
     let ran = Box::pin(trial::steady(brokers, load.rate, load.time(60), 0.0)).await;
+    brokers.partitions = usual;
     // The bounds are for 2,000 events/s.
     let mut kept = true;
     if load.rate <= 2_000.0
@@ -187,7 +192,8 @@ async fn steady(brokers: &mut Brokers, name: &str, load: Load, cpu: f64) -> Resu
             println!("bound {verdict}: {name} {value:.1}, at most {most}");
         }
     }
-    Ok(kept & say(name, load, ran))
+    println!("{} partition(s) for each topic", load.partitions);
+    Ok(say(name, load, ran) & kept)
 }
 
 async fn paused(brokers: &mut Brokers, load: Load) -> Result<bool> {

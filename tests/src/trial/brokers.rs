@@ -10,6 +10,8 @@ pub struct Brokers {
     pub kafka: Kafka,
     /// The NATS server.
     pub nats: Option<Nats>,
+    /// Partitions of Kafka's topics. Several, so that order is kept in each.
+    pub partitions: i32,
     kafka_health: Health,
     nats_health: Health,
 }
@@ -46,6 +48,7 @@ impl Brokers {
             }
         });
         Ok(Brokers {
+            partitions: 4,
             kafka: kafka?,
             nats: nats.transpose()?,
             kafka_health: Health::Up,

@@ -83,7 +83,9 @@ impl Places {
         };
         for (topic, _) in places.topics() {
             let settings = [("message.timestamp.type", "LogAppendTime")];
-            brokers.kafka.create_topic(&topic, 4, &settings).await?;
+            let partitions = brokers.partitions;
+            let created = brokers.kafka.create_topic(&topic, partitions, &settings);
+            created.await?;
         }
         places.write_secret(true)?;
         std::fs::write(
