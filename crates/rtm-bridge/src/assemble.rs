@@ -15,7 +15,7 @@ use rtm_source::{
 };
 use secrecy::SecretString;
 use tokio::task::JoinSet;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::bridge::{MAX_PAGE_BYTES, Pipeline};
 use crate::config::{
@@ -116,6 +116,19 @@ pub async fn assemble(
     metrics: &Arc<Metrics>,
 ) -> Result<Assembled<Source>, RunError> {
     let journal = open(config, metrics)?;
+    let assembled = assemble_on(config, metrics, journal.clone()).await;
+    if assembled.is_err() {
+        // Nobody has died.
+        let _ = journal.close().await;
+    }
+    assembled
+}
+
+async fn assemble_on(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    journal: Journal,
+) -> Result<Assembled<Source>, RunError> {
     let mut clients = Vec::new();
     for (name, sink) in &config.sinks {
         clients.push(client(name, sink, config).await?);
@@ -186,6 +199,14 @@ pub async fn forget_unused<F>(config: &Config, assembled: &Assembled<F>) {
             .flat_map(|stats| &stats.readers);
         for reader in readers {
             let name = reader.name.as_str();
+            if reader.missing > 0 && !name.ends_with(BEHIND) {
+                error!(
+                    app,
+                    sink = name,
+                    events = reader.missing,
+                    "the journal was damaged, and these events are lost for the sink"
+                );
+            }
             match name.strip_suffix(BEHIND) {
                 Some(sink)
                     if known.is_some_and(drops_copies) && config.sinks.contains_key(sink) => {}

@@ -62,7 +62,8 @@ pub struct Made {
     pub ms: Option<i64>,
     /// Why it is a dead letter; none for events.
     pub dead: Option<&'static str>,
-    /// What copies of the event have in common; none for dead letters.
+    /// What copies of the event have in common; none for dead letters, and for events without a time, of which a user may
+    /// have any number that look the same.
     pub event_key: Option<EventKey>,
 }
 
@@ -134,6 +135,7 @@ impl Router {
             .events
             .iter()
             .flatten()
+            .filter(|event| event.ms.is_some())
             .map(|event| event_key(&tags, event))
             .collect();
         Ok((tags.region.into_owned(), tags.fetched_at, keys))
@@ -245,7 +247,7 @@ impl Router {
             record,
             ms: event.ms,
             dead: None,
-            event_key: Some(event_key),
+            event_key: event.ms.map(|_| event_key),
         }
     }
 }

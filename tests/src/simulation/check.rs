@@ -87,7 +87,8 @@ fn wrong(
     let missing = if plan.drops_copies {
         // What was dropped as a copy is missing on purpose: of each event as many must be there as happened.
         let (missing, excess) = compare(&seen.ledger, records);
-        if excess > 0 && plan.clock_jumps == 0 {
+        // What is polled after more than the window is published; a disk that fails can hold polling up so long.
+        if excess > 0 && plan.clock_jumps == 0 && !plan.disk_fails {
             broken.push(format!(
                 "1, ledger: {sink}: {excess} copies were not dropped"
             ));
@@ -158,17 +159,17 @@ fn wrong(
 /// Where copies are dropped: how many events are there less often than a single region gave them, and how many more
 /// often.
 fn compare(ledger: &Ledger, records: &[Record]) -> (u64, u64) {
-    type Counts<'a> = HashMap<(String, &'a str), HashMap<&'a str, u64>>;
+    type Counts<'a> = HashMap<(String, String), HashMap<&'a str, u64>>;
     let mut given: Counts<'_> = HashMap::new();
-    let mut uncertain: HashSet<&str> = HashSet::new();
+    let mut uncertain: HashSet<String> = HashSet::new();
     for page in &ledger.pages {
         if page.fate != Fate::Whole || page.finished_at_ms.is_none() {
-            uncertain.extend(page.events.iter().map(|event| &**event));
+            uncertain.extend(page.events.iter().map(|event| said(event)));
             continue;
         }
         for event in page.events.iter() {
             let regions = given
-                .entry((page.stream.as_str().to_owned(), event))
+                .entry((page.stream.as_str().to_owned(), said(event)))
                 .or_default();
             *regions.entry(&page.region).or_default() += 1;
         }
@@ -185,13 +186,18 @@ fn compare(ledger: &Ledger, records: &[Record]) -> (u64, u64) {
     }
     let (mut missing, mut excess) = (0, 0);
     for ((stream, event), regions) in &given {
-        let most = regions.values().copied().max().unwrap_or(0);
+        let is_timeless = !event.contains('\u{1f}');
+        let most = if is_timeless {
+            regions.values().sum()
+        } else {
+            regions.values().copied().max().unwrap_or(0)
+        };
         let found = stored
-            .get(&(stream.clone(), (*event).to_owned()))
+            .get(&(stream.clone(), event.clone()))
             .map_or(0, |ids| ids.len() as u64);
         missing += most.saturating_sub(found);
         // Of a region whose page was cut or never sent nobody knows here how many arrived; what is no event has no key.
-        let has_key = !odd.contains(&(stream.clone(), (*event).to_owned()));
+        let has_key = !odd.contains(&(stream.clone(), event.clone()));
         if has_key && !uncertain.contains(event) {
             excess += found.saturating_sub(most);
         }
@@ -199,7 +205,25 @@ fn compare(ledger: &Ledger, records: &[Record]) -> (u64, u64) {
     (missing, excess)
 }
 
-/// Stream, event and id of a record or a dead letter.
+/// What an event says, however it is written: copies are known by that. Without a time two events that look the same are
+/// two events.
+fn said(event: &str) -> String {
+    let body = format!(r#"{{"events":[{event}]}}"#);
+    let decoded = rtm_source::decode(body.as_bytes());
+    let Some(Ok(known)) = decoded.events.first() else {
+        return event.to_owned();
+    };
+    let Some(ms) = known.ms else {
+        return event.to_owned();
+    };
+    let channel = known.channel_id.as_deref().unwrap_or_default();
+    format!(
+        "{}\u{1f}{channel}\u{1f}{}\u{1f}{ms}",
+        known.user_id, known.kind
+    )
+}
+
+/// Stream, what the event says, and id of a record or a dead letter.
 fn identity(record: &Record) -> Option<(String, String, String)> {
     #[derive(serde::Deserialize)]
     struct DeadLetter {
@@ -209,14 +233,14 @@ fn identity(record: &Record) -> Option<(String, String, String)> {
     }
     let of = |payload: &[u8]| {
         let envelope = rtm_sim::parse_envelope(payload).ok()?;
-        let event = envelope.event.get().to_owned();
+        let event = said(envelope.event.get());
         Some((envelope.stream.to_string(), event, envelope.id.to_string()))
     };
     if record.topic.as_str() != DEAD_LETTERS {
         return of(&record.payload);
     }
     let letter: DeadLetter = serde_json::from_slice(&record.payload).ok()?;
-    of(letter.raw.as_bytes()).or(Some((letter.stream, letter.raw, letter.id)))
+    of(letter.raw.as_bytes()).or_else(|| Some((letter.stream, said(&letter.raw), letter.id)))
 }
 
 /// Invariant 12: the account balances, exactly.

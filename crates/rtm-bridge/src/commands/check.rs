@@ -174,6 +174,12 @@ async fn connect_nats(name: &str, nats: &NatsConfig, config: &Config, report: &m
                 .as_ref()
                 .map(|found| found.warnings.clone())
                 .unwrap_or_default();
+            if let (Some(_), Err(rtm_sink_nats::CheckError::Missing(_))) = (&nats.create, &checked)
+            {
+                let missing = format!("stream {} is missing; `run` creates it", nats.stream);
+                report.line::<String>(&what, Ok(missing));
+                return sink.close().await;
+            }
             report.line(
                 &what,
                 checked.map(|found| {

@@ -394,7 +394,13 @@ impl Demo {
             if waiting == 0 && !fetching && !pending {
                 return true;
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(100)) => {}
+                _ = tokio::signal::ctrl_c() => {
+                    println!("Not waiting any longer.");
+                    return false;
+                }
+            }
         }
         false
     }

@@ -69,6 +69,9 @@ fn stat(args: &StatArgs) -> anyhow::Result<ExitCode> {
         Err(error) => return Ok(refuse(&error)),
     };
     let inspection = Journal::inspect(&dir)?;
+    if inspection.segments.is_empty() {
+        return Ok(refuse(&format!("there is no journal in {}", dir.display())));
+    }
     if args.json {
         println!("{}", serde_json::to_string_pretty(&json(&inspection))?);
     } else {

@@ -7,6 +7,7 @@ use tracing::info;
 
 use super::{ConfigArgs, refuse, runtime, stop_on_signals, telemetry};
 use crate::admin;
+use crate::assemble::RunError;
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
@@ -23,8 +24,16 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     if let Err(error) = telemetry::start(&config.log, "info") {
         return Ok(refuse(&error));
     }
-    runtime()?.block_on(run_until_signalled(&config))?;
-    Ok(ExitCode::SUCCESS)
+    match runtime()?.block_on(run_until_signalled(&config)) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) => match error.downcast::<RunError>() {
+            Ok(error @ (RunError::Source { .. } | RunError::Sink { .. })) => {
+                Ok(refuse(&crate::chain(&error)))
+            }
+            Ok(error) => Err(error.into()),
+            Err(error) => Err(error),
+        },
+    }
 }
 
 async fn run_until_signalled(config: &Config) -> anyhow::Result<()> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use rtm_sim::{Pattern, SimConfig, Simulator};
+use rtm_sim::{Pattern, SimAuth, SimConfig, Simulator};
 
 use super::{refuse, runtime, stop_on_signals, telemetry};
 use crate::config::LogConfig;
@@ -63,7 +63,11 @@ pub(super) fn simulate(args: SimulateArgs) -> anyhow::Result<ExitCode> {
     }
     runtime()?.block_on(async {
         let stop = stop_on_signals()?;
-        let apps: Vec<String> = config.apps.iter().map(|app| app.app_id.clone()).collect();
+        let apps: Vec<String> = config
+            .apps
+            .iter()
+            .map(|app| format!("{} ({})", app.app_id, accepts(&app.auth)))
+            .collect();
         let regions = config.regions.clone();
         let simulator = Simulator::start(config)
             .await
@@ -87,6 +91,16 @@ pub(super) fn simulate(args: SimulateArgs) -> anyhow::Result<ExitCode> {
         }
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// What to put into `auth`. They protect nothing.
+fn accepts(auth: &SimAuth) -> String {
+    match auth {
+        SimAuth::Basic { key, secret } => format!("basic, key {key}, secret {secret}"),
+        SimAuth::Token { token, uid } => format!("token {token} of uid {uid}"),
+        SimAuth::Agora { token } => format!("agora_token {token}"),
+        SimAuth::Open => "any credentials".to_owned(),
+    }
 }
 
 fn settings(args: SimulateArgs) -> anyhow::Result<SimConfig> {

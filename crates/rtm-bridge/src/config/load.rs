@@ -18,9 +18,16 @@ use super::{AdminConfig, AppConfig, Config, JournalConfig, LogConfig, units, val
 /// Kubernetes injects for a service that happens to be called `rtm-bridge`.
 const PREFIX: &str = "RTM_BRIDGE__";
 
-/// Leaf keys whose environment value is text even if it looks like a number or a list: `007` is not 7.
-const TEXT_KEYS: &[&str] = &[
-    "app_id", "dir", "key", "level", "name", "path", "secret", "token", "topic", "uid",
+/// Leaf keys whose environment value is a number. All others are text even if they look like one (`007` is not 7), save
+/// for lists, tables and booleans in TOML's form.
+const NUMBER_KEYS: &[&str] = &[
+    "in_flight",
+    "max_bytes",
+    "min_free_bytes",
+    "partitions",
+    "replicas",
+    "replication_factor",
+    "requests_per_second",
 ];
 
 /// Keys that may stand in or below `auth`.
@@ -161,7 +168,12 @@ fn extract(figment: &Figment, origin: &str) -> Result<Config, ConfigError> {
         apps: raw.apps,
         sinks,
     };
-    for (key, message) in validate::problems(&config) {
+    let mut problems = validate::problems(&config);
+    if !raw.sinks.is_empty() {
+        // They are there, and what is wrong with them is told.
+        problems.retain(|(key, _)| key != "sinks");
+    }
+    for (key, message) in problems {
         found.push(Problem {
             origin: origin.to_owned(),
             key,
@@ -221,6 +233,10 @@ fn problems(error: figment::Error, origin: &str, prefix: &[&str]) -> ConfigError
         .into_iter()
         .map(|error| {
             let mut path: Vec<&str> = error.path.iter().map(String::as_str).collect();
+            // figment appends what was extracted from where it stands.
+            if !prefix.is_empty() && path.ends_with(prefix) && path.len() > prefix.len() {
+                path.truncate(path.len() - prefix.len());
+            }
             if !path.starts_with(prefix) {
                 path.splice(0..0, prefix.iter().copied());
             }
@@ -236,7 +252,7 @@ fn problems(error: figment::Error, origin: &str, prefix: &[&str]) -> ConfigError
                 let kept = path[auth..].iter().take_while(|part| known(part)).count();
                 path.truncate(auth + kept);
             }
-            let message = describe(&error.kind, is_sensitive(&path));
+            let message = without_source(describe(&error.kind, is_sensitive(&path)));
             Problem {
                 origin,
                 key: path.join("."),
@@ -245,6 +261,17 @@ fn problems(error: figment::Error, origin: &str, prefix: &[&str]) -> ConfigError
         })
         .collect();
     ConfigError { problems }
+}
+
+/// The TOML parser repeats the line that it does not understand, which may hold a secret: of those lines only the numbers
+/// stay.
+fn without_source(message: String) -> String {
+    if !message.contains('|') {
+        return message;
+    }
+    let is_source = |line: &&str| line.trim_start().contains('|');
+    let lines = message.lines().filter(|line| !is_source(line));
+    lines.map(str::trim).collect::<Vec<_>>().join("; ")
 }
 
 /// Whether a value at this key may be a secret, or hold one.
@@ -325,12 +352,14 @@ impl Provider for Environment {
         for (name, value) in &self.variables {
             let path: Vec<&str> = name.split("__").collect();
             let leaf = path.last().copied().unwrap_or_default();
-            let value = if TEXT_KEYS.contains(&leaf) {
-                Value::from(value.as_str())
+            let is_toml = value.starts_with(['[', '{', '"'])
+                || ["true", "false"].contains(&value.as_str())
+                || NUMBER_KEYS.contains(&leaf);
+            let text = || Value::from(value.as_str());
+            let value = if is_toml {
+                value.parse().unwrap_or_else(|_| text())
             } else {
-                value
-                    .parse()
-                    .unwrap_or_else(|_| Value::from(value.as_str()))
+                text()
             };
             insert(&mut dict, &path, value);
         }
@@ -374,6 +403,19 @@ regions = ["eu-west-1"]
 
 [sinks.stdout]
 "#;
+
+    #[test]
+    fn a_syntax_error_repeats_no_secret() {
+        for broken in [
+            "auth = { basic = { key = \"k\", secret = \"canary\" }",
+            "auth = { basic = { key = \"k\", secret = \"canary\", secret = \"b\" } }",
+        ] {
+            let error = parse(&format!("[[apps]]\nname = \"a\"\n{broken}\n")).unwrap_err();
+            let text = error.to_string();
+            assert!(!text.contains("canary"), "{text}");
+            assert!(text.contains("line"), "{text}");
+        }
+    }
 
     #[test]
     fn the_smallest_configuration_is_enough() {

@@ -70,7 +70,27 @@ pub(super) fn problems(config: &Config) -> Vec<(String, String)> {
             ),
         ));
     }
+    if let Some(level) = &config.log.level
+        && let Err(error) = tracing_subscriber::EnvFilter::try_new(level)
+    {
+        found.push((
+            "log.level".to_owned(),
+            format!(
+                "`{}` is neither a level nor directives: {error}",
+                level.escape_debug()
+            ),
+        ));
+    }
+    let mut paths = HashSet::new();
     for (name, sink) in &config.sinks {
+        if let SinkConfig::File(file) = sink
+            && !paths.insert(&file.path)
+        {
+            found.push((
+                format!("sinks.{name}.path"),
+                "two sinks write to this file".to_owned(),
+            ));
+        }
         let mut add =
             |key: &str, message: String| found.push((format!("sinks.{name}.{key}"), message));
         match sink {
