@@ -459,3 +459,106 @@ fn configuration(plan: &Plan) -> Config {
     );
     Config::parse(&toml).expect("the simulation's configuration is valid")
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::super::plan::Plan;
+    use super::*;
+
+    /// Events that nothing compresses, a page of nearly 2 MiB.
+    fn page(rng: &mut Rng) -> Vec<String> {
+        let event = |_| {
+            let noise: String = std::iter::repeat_with(|| rng.alphanumeric())
+                .take(1_900)
+                .collect();
+            format!(r#"{{"user_id":"u","type":"Login","ms":{BEGIN_MS},"noise":"{noise}"}}"#)
+        };
+        (0..900).map(event).collect()
+    }
+
+    /// Fills the journal while the second sink is away, and says how many events wait at Agora, how many reached the first
+    /// sink, and how many the second one skipped.
+    async fn fill(skips: bool) -> (u64, usize, u64) {
+        let mut plan = Plan::of(0);
+        plan = Plan {
+            regions: vec!["eu"],
+            network: Network::default(),
+            faults: Faults::default(),
+            load: rtm_sim::Load {
+                events_per_second: 0.0,
+                ..plan.load
+            },
+            drops_copies: false,
+            sinks_fail: false,
+            refused: 0.0,
+            disk_fails: false,
+            poison: false,
+            skips,
+            journal_bytes: 24 << 20,
+            ..plan
+        };
+        let mut world = World::new(&plan);
+        let life = world.start();
+        world.sinks[1].change(|mood| mood.away = true);
+        let mut rng = Rng::with_seed(1);
+        for _ in 0..24 {
+            let page = page(&mut rng);
+            let events: Vec<&str> = page.iter().map(String::as_str).collect();
+            world.server.push(APP_ID, "eu", Stream::User, &events);
+            sleep(Duration::from_secs(2)).await;
+        }
+        let waiting = world
+            .server
+            .stats()
+            .rings
+            .iter()
+            .map(|ring| ring.waiting)
+            .sum();
+        let first = world.sinks[0].len();
+        world.sinks[1].change(|mood| mood.away = false);
+        let deadline = Instant::now() + QUIET;
+        while !world.is_quiet(&life) {
+            assert!(Instant::now() < deadline, "it does not become quiet");
+            sleep(Duration::from_millis(200)).await;
+        }
+        let samples = Samples::parse(&life.state.get().unwrap().render_metrics()).unwrap();
+        let of = |name: &str| samples.sum(name, &[("sink", SINKS[1])]).unwrap();
+        let skipped = samples
+            .sum(
+                "rtm_bridge_records_dropped_total",
+                &[("sink", SINKS[1]), ("reason", "skipped")],
+            )
+            .unwrap();
+        assert_eq!(
+            of("rtm_bridge_events_stored_total"),
+            of("rtm_bridge_records_confirmed_total") + skipped
+        );
+        assert_eq!(world.stop(life).await, Vec::<String>::new());
+        (waiting, first, skipped as u64)
+    }
+
+    fn paused<T>(run: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(run)
+    }
+
+    /// Holds: a full journal stops the polling, and nothing that is stored is given up; where the sink that lags may skip,
+    /// polling goes on, the other sink has everything, and what was given up is counted.
+    #[test]
+    fn a_full_journal_stops_or_skips() {
+        let (waiting, first, skipped) = paused(fill(false));
+        assert!(waiting > 0, "polling stops");
+        assert!(first < 24 * 900);
+        assert_eq!(skipped, 0);
+        let (waiting, first, skipped) = paused(fill(true));
+        assert_eq!(waiting, 0, "polling goes on");
+        assert_eq!(first, 24 * 900);
+        assert!(skipped > 0, "something was skipped");
+    }
+}
