@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -12,7 +13,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
-use rtm_sim::Audit;
+use rtm_sim::{Audit, Ledger};
 use serde::Deserialize;
 
 /// How long a broker may be silent before reading it back is given up.
@@ -36,6 +37,21 @@ pub struct Stored<'a> {
     pub timestamp: Option<i64>,
     /// Whether it is in the topic of dead letters.
     pub dead_letter: bool,
+    /// Whether it is a line, in which line feeds have become spaces: to be compared with [`as_lines`].
+    pub is_line: bool,
+}
+
+/// A ledger whose events are as a file sink has them: a line feed between an event's tokens is a space there.
+#[must_use]
+pub fn as_lines(ledger: &Ledger) -> Ledger {
+    let mut ledger = ledger.clone();
+    for page in &mut ledger.pages {
+        if page.events.iter().any(|event| event.contains('\n')) {
+            let lines = page.events.iter().map(|event| event.replace('\n', " "));
+            page.events = Arc::new(lines.map(String::into_boxed_str).collect());
+        }
+    }
+    ledger
 }
 
 /// Every record that a topic holds now, partition by partition. Blocks; nothing for a topic that does not exist.
@@ -89,6 +105,7 @@ pub fn kafka(
             payload: message.payload().unwrap_or_default(),
             timestamp: message.timestamp().to_millis(),
             dead_letter,
+            is_line: false,
         });
         if ends
             .get(&message.partition())
@@ -147,6 +164,7 @@ pub async fn nats(
                 payload: &message.payload,
                 timestamp: i64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).ok(),
                 dead_letter: is_dead(&message.subject),
+                is_line: false,
             });
         }
         // The last message may have been removed meanwhile, so its number alone is no sign of the end.
@@ -176,6 +194,7 @@ pub fn file(path: &Path, mut each: impl FnMut(&Stored<'_>)) -> anyhow::Result<()
             payload,
             timestamp: None,
             dead_letter,
+            is_line: true,
         });
         order += 1;
         line.clear();
@@ -224,11 +243,15 @@ fn observe_dead_letter(audit: &mut Audit<'_>, app_id: &str, stored: &Stored<'_>)
     if letter.app_id != app_id {
         return;
     }
-    let raw = letter
+    let mut raw = letter
         .raw
         .map(String::into_bytes)
         .or_else(|| letter.raw_hex.as_deref().and_then(from_hex))
         .unwrap_or_default();
+    if stored.is_line {
+        let feeds = raw.iter_mut().filter(|byte| **byte == b'\n');
+        feeds.for_each(|byte| *byte = b' ');
+    }
     // Of a record that the broker refused, the dead letter holds the whole payload.
     let envelope = rtm_sim::parse_envelope(&raw).ok();
     let event = match &envelope {
@@ -263,4 +286,21 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
         .chunks_exact(2)
         .map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Holds: an event with line feeds between its tokens is found in a file sink, as an event and as a dead letter.
+    #[test]
+    fn a_line_is_compared_with_a_line() {
+        let page = r#"{"app_id":"0a1b","region":"eu","stream":"user","request_id":"r","serial":0,"deleted_at_ms":1,"at_ms":1,"status":200,"events":["{\n\"user_id\":1}"],"first_event_at":0,"fate":{"kind":"whole"},"finished_at_ms":1}"#;
+        let Ok(ledger) = Ledger::from_ndjson(page.as_bytes(), Vec::new()) else {
+            panic!("the ledger's form has changed");
+        };
+        let lines = as_lines(&ledger);
+        assert_eq!(&*lines.pages[0].events[0], "{ \"user_id\":1}");
+        assert_eq!(&*ledger.pages[0].events[0], "{\n\"user_id\":1}");
+    }
 }

@@ -68,6 +68,7 @@ fn audit(ledger: &Ledger, records: &[Record]) -> Findings {
                 payload: &record.payload,
                 timestamp: Some(record.timestamp.0),
                 dead_letter: record.topic.as_str() == DEAD_LETTERS,
+                is_line: false,
             },
         );
     }
