@@ -21,6 +21,7 @@ mod auth;
 mod build;
 mod certificate;
 mod client;
+mod connections;
 mod decode;
 mod fetch;
 mod limiter;
@@ -33,6 +34,7 @@ mod verdict;
 
 pub use auth::{Auth, Secret, SecretError};
 pub use client::{BuildError, ConnectError, Source, SourceOptions};
+pub use connections::Connections;
 pub use decode::{Decoded, Event, Reject, decode};
 pub use fetch::Fetch;
 pub use http::HeaderMap;
