@@ -119,6 +119,16 @@ pub struct Detail {
 }
 
 impl Batch {
+    /// A batch from one entry, without records so far.
+    #[must_use]
+    pub fn of(entry: &Entry) -> Batch {
+        Batch {
+            entries: vec![entry.clone()],
+            through: Some(entry.position),
+            ..Batch::default()
+        }
+    }
+
     /// Adds a record of the newest entry.
     pub fn push(&mut self, made: Made, events: u64) {
         self.bytes += made.record.payload.len();
