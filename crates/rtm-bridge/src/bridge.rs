@@ -215,7 +215,7 @@ async fn poll<F: Fetch>(
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            Some(done) = in_flight.join_next() => observe(&pipeline, done),
+            Some(done) = in_flight.join_next() => observe(&pipeline, &state, done),
             taken = take_ticket(&pipeline, &state), if ticket.is_none() => ticket = Some(taken),
             () = sleep_until(wait_until), if wait_until.is_some() => {}
         }
@@ -225,7 +225,7 @@ async fn poll<F: Fetch>(
         in_flight.abort_all();
     }
     while let Some(done) = in_flight.join_next().await {
-        observe(&pipeline, done);
+        observe(&pipeline, &state, done);
     }
     if let Err(error) = pipeline.losses.end().await {
         warn!(
@@ -350,7 +350,7 @@ async fn exchange<F: Fetch>(
             ((page.count > 0).then_some(page), None)
         }
         Err(error) => {
-            failed(pipeline, ring, &metrics, &error);
+            failed(pipeline, ring, metrics, &error);
             let possibly_lost = (error.kind == FetchErrorKind::InDoubt)
                 .then(|| (loss_reason(error.reason), error.possibly_lost()));
             let partial = error.partial.map(|page| *page);
@@ -448,6 +448,7 @@ fn loss_reason(reason: &str) -> &'static str {
 /// Tells the schedule how a request ended.
 fn observe<F>(
     pipeline: &Pipeline<F>,
+    state: &PipelineState,
     done: Result<(Ring, rtm_source::Outcome), tokio::task::JoinError>,
 ) {
     let (ring, outcome) = match done {
@@ -458,9 +459,7 @@ fn observe<F>(
         }
     };
     let observed = crate::lock(&pipeline.schedule).observe(&ring, now(), &outcome);
-    let metrics = pipeline
-        .metrics
-        .ring(&pipeline.app, ring.region.name(), ring.stream.as_str());
+    let metrics = state.ring(&ring);
     let (region, stream) = (ring.region.name(), ring.stream.as_str());
     if matches!(outcome, rtm_source::Outcome::Page { full: true, .. }) {
         metrics.full_pages.inc();
@@ -747,6 +746,8 @@ fn confirm(outlet: &Outlet, settled: &mut Tally, confirmed: &[Detail]) {
         return;
     }
     let now = jiff::Timestamp::now().as_millisecond();
+    // Shared with all others once, not for every record.
+    let ages = outlet.metrics.event_age.local();
     for detail in confirmed {
         match detail.dead {
             Some(_) if rtm_planted::bug("bridge-dead-letters-not-counted") => {}
@@ -754,14 +755,12 @@ fn confirm(outlet: &Outlet, settled: &mut Tally, confirmed: &[Detail]) {
             None => {
                 settled.confirmed += detail.events;
                 if let Some(ms) = detail.ms {
-                    outlet
-                        .metrics
-                        .event_age
-                        .observe(now.saturating_sub(ms).max(0) as f64 / 1000.0);
+                    ages.observe(now.saturating_sub(ms).max(0) as f64 / 1000.0);
                 }
             }
         }
     }
+    ages.flush();
     outlet.metrics.confirmed_now();
     outlet.state.confirmed();
 }

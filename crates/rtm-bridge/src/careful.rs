@@ -57,9 +57,17 @@ pub(crate) async fn publish_entry<S: Sink>(outlet: &mut Outlet, sink: &S, entry:
                 outlet.note(entry.position, Step::Decode).await;
             }
             match outlet.router.page(&entry) {
-                Ok(page) => {
-                    let made = outlet.judge(page, entry.position);
-                    records(outlet, sink, &entry, made, reached.unwrap_or(0), crashed).await;
+                Ok(mut page) => {
+                    outlet.judge(&mut page, entry.position);
+                    records(
+                        outlet,
+                        sink,
+                        &entry,
+                        page.made,
+                        reached.unwrap_or(0),
+                        crashed,
+                    )
+                    .await;
                 }
                 Err(error) => whole(outlet, sink, &entry, &unreadable(&error)).await,
             }
@@ -73,12 +81,12 @@ async fn records<S: Sink>(
     outlet: &mut Outlet,
     sink: &S,
     entry: &Entry,
-    made: Vec<(Made, bool)>,
+    made: Vec<Made>,
     from: u32,
     crashed: Option<Step>,
 ) {
-    for (index, (mut made, is_dropped)) in (0u32..).zip(made).skip(from as usize) {
-        if is_dropped {
+    for (index, mut made) in (0u32..).zip(made).skip(from as usize) {
+        if made.is_dropped {
             outlet.tally.drop_events("copy", 1);
             continue;
         }
