@@ -10,8 +10,8 @@ use rtm_sink::{AnySink, FileSink};
 use rtm_sink_kafka::{KafkaOptions, KafkaSink, TopicSpec};
 use rtm_sink_nats::{NatsAuth, NatsOptions, NatsSink, NatsTls, StreamSpec, widen};
 use rtm_source::{
-    Auth, Connections, Fetch, Limiter, Region, RegionError, Schedule, ScheduleOptions, Secret,
-    Source, SourceOptions,
+    Auth, Connections, Fetch, Limiter, MOST_IN_FLIGHT_PER_RING, Region, RegionError, Schedule,
+    ScheduleOptions, Secret, Source, SourceOptions,
 };
 use secrecy::SecretString;
 use tokio::task::JoinSet;
@@ -25,6 +25,7 @@ use crate::config::{
 use crate::copies::Copies;
 use crate::losses::Losses;
 use crate::metrics::{ClientState, Metrics, QueueState};
+use crate::order::Ahead;
 use crate::outlet::{Behind, CopyFilter, Outlet, Skip};
 use crate::record::{Router, Routes};
 use crate::state::State;
@@ -291,6 +292,7 @@ pub fn outlet<F>(
     };
     Ok(Outlet {
         reader: reader(lane, client.name())?,
+        ahead: Ahead::new(state.departures(app), assembled.journal.epoch()),
         router: client.router(),
         tally: Tally::default(),
         metrics: state.metrics.sink(app, client.name()),
@@ -371,6 +373,7 @@ where
         source.rings().to_vec(),
         ScheduleOptions {
             requests_per_second,
+            in_flight_per_ring: MOST_IN_FLIGHT_PER_RING,
             ..ScheduleOptions::default()
         },
         journal.epoch().0,
@@ -382,6 +385,7 @@ where
         source,
         schedule: std::sync::Mutex::new(schedule),
         losses: Losses::read(lane.clone(), &app.name, metrics),
+        departures: Arc::default(),
         lane,
         metrics: Arc::clone(metrics),
     })

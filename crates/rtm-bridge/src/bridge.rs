@@ -9,6 +9,7 @@
 //! Invariants, and where they are kept:
 //!
 //! - Never read what cannot be stored: a [`Ticket`] holds the journal's [`Reservation`], and [`fetch`] takes a ticket.
+//! - Order: pages of a ring that was asked several times at once are put back into order by [`crate::order`].
 //! - Bytes before meaning: [`fetch`] appends the body as it came; [`publish`] is the first to decode it.
 //! - A slow or dead broker never slows polling: [`poll`] and [`publish`] meet only at the journal.
 //! - A cursor moves only over what the broker confirmed: [`publish`] commits after [`deliver`] returns.
@@ -34,6 +35,7 @@ use crate::assemble::{self, Assembled, RunError};
 use crate::config::Config;
 use crate::losses::{Losses, PAGE};
 use crate::metrics::{self, Metrics, RingMetrics};
+use crate::order::{Departure, Departures, Group};
 use crate::outlet::{Batch, Detail, Outlet};
 use crate::state::{PipelineState, State};
 use crate::tally::Tally;
@@ -171,6 +173,8 @@ pub struct Pipeline<F> {
     pub lane: Lane,
     /// What may have been lost at the source.
     pub losses: Losses,
+    /// Its requests in flight.
+    pub departures: Arc<Departures>,
     /// Every metric.
     pub metrics: Arc<Metrics>,
 }
@@ -342,6 +346,9 @@ async fn exchange<F: Fetch>(
 ) -> rtm_source::Outcome {
     let Ticket { reservation, slot } = ticket;
     let metrics = state.ring(ring);
+    // Until the page is stored, or is known not to come.
+    let departure = pipeline.departures.depart(ring);
+    several(pipeline, ring, &departure).await;
     let sent = Instant::now();
     let fetched = pipeline.source.fetch(ring, slot).await;
     metrics.poll_duration.observe(sent.elapsed().as_secs_f64());
@@ -362,7 +369,7 @@ async fn exchange<F: Fetch>(
         }
     };
     if let Some(page) = page {
-        store(pipeline, state, ring, reservation, &page).await;
+        store(pipeline, state, &departure, ring, reservation, &page).await;
     }
     if let Some((reason, events)) = possibly_lost {
         lost(pipeline, state, ring, reason, events).await;
@@ -370,15 +377,29 @@ async fn exchange<F: Fetch>(
     outcome
 }
 
+/// Says durably, before it is sent, that a ring has more requests in flight than ever before: a crash may cost the page of
+/// each.
+async fn several<F: Fetch>(pipeline: &Pipeline<F>, ring: &Ring, departure: &Departure) {
+    let requests = departure.in_flight() as u64;
+    if let Err(error) = pipeline.losses.in_flight(ring, requests).await {
+        error!(
+            error = crate::chain(&error),
+            requests, "the journal did not take the number of requests in flight"
+        );
+    }
+}
+
 /// Makes a page durable.
 async fn store<F: Fetch>(
     pipeline: &Pipeline<F>,
     state: &PipelineState,
+    departure: &Departure,
     ring: &Ring,
     reservation: Reservation,
     page: &Page,
 ) {
-    let entry = entry::encode(&pipeline.app, &pipeline.app_id, page);
+    let flight = departure.flight(page.first_ms);
+    let entry = entry::encode(&pipeline.app, &pipeline.app_id, page, flight.as_ref());
     let count = u32::try_from(page.count).unwrap_or(u32::MAX);
     match reservation.append(&entry, count).await {
         Ok(_) => {
@@ -535,14 +556,12 @@ async fn publish_all<S: Sink>(outlet: &mut Outlet, sink: &S, drain: &Cancellatio
     loop {
         let first = tokio::select! {
             biased;
-            entry = outlet.reader.next() => entry,
+            group = outlet.next() => group,
             () = drain.cancelled() => return,
         };
         match first {
             Err(ReadError::Closed) => return,
-            Ok(entry) if outlet.is_careful() => {
-                careful::publish_entry(outlet, sink, entry).await;
-            }
+            Ok(group) if outlet.is_careful() => careful::publish(outlet, sink, group).await,
             first => {
                 let mut batch = gather(outlet, first).await;
                 if rtm_planted::bug("bridge-cursor-before-confirmation") {
@@ -556,19 +575,25 @@ async fn publish_all<S: Sink>(outlet: &mut Outlet, sink: &S, drain: &Cancellatio
 }
 
 /// A batch of all that waits, up to the bounds: batches grow when a sink lags.
-async fn gather(outlet: &mut Outlet, first: Result<Entry, ReadError>) -> Batch {
+async fn gather(outlet: &mut Outlet, first: Result<Group, ReadError>) -> Batch {
     let mut batch = Batch::default();
     let mut read = first;
     loop {
-        match read {
-            Ok(entry) => outlet.add(&mut batch, entry),
-            Err(error) => outlet.unreadable(&mut batch, &error).await,
+        let group = match read {
+            Ok(group) => group,
+            Err(error) => vec![Err(error)],
+        };
+        for entry in group {
+            match entry {
+                Ok(entry) => outlet.add(&mut batch, entry),
+                Err(error) => outlet.unreadable(&mut batch, &error).await,
+            }
         }
         if batch.records.len() >= MAX_BATCH_RECORDS || batch.bytes >= MAX_BATCH_BYTES {
             return batch;
         }
-        read = match outlet.reader.try_next() {
-            Ok(Some(entry)) => Ok(entry),
+        read = match outlet.try_next() {
+            Ok(Some(group)) => Ok(group),
             Ok(None) => return batch,
             // The storage fails: what was read goes out first.
             Err(ReadError::Io { .. }) if batch.through.is_some() => return batch,

@@ -7,11 +7,12 @@
 
 use std::time::Duration;
 
-use rtm_journal::Entry;
+use rtm_journal::{Entry, ReadError};
 use rtm_sink::{Reason, Sink};
 use tracing::error;
 
 use crate::bridge::deliver;
+use crate::order::Group;
 use crate::outlet::{Batch, Outlet, unreadable};
 use crate::record::Made;
 use crate::tally::Step;
@@ -22,8 +23,29 @@ pub(crate) const HARMLESS: Duration = Duration::from_secs(2);
 /// The reason of what crashed us, as a label.
 const POISON: &str = "poison";
 
+/// Publishes entries one by one, each with the cursor: in the journal's order then, which for pages that overlapped need
+/// not be the ring's.
+pub(crate) async fn publish<S: Sink>(outlet: &mut Outlet, sink: &S, mut group: Group) {
+    let place = |entry: &Result<Entry, ReadError>| match entry {
+        Ok(entry) => Some(entry.position),
+        Err(ReadError::Damaged { position, .. }) => Some(*position),
+        Err(_) => None,
+    };
+    group.sort_by_key(place);
+    for entry in group {
+        match entry {
+            Ok(entry) => publish_entry(outlet, sink, entry).await,
+            Err(error) => {
+                let mut batch = Batch::default();
+                outlet.unreadable(&mut batch, &error).await;
+                outlet.commit(&batch);
+            }
+        }
+    }
+}
+
 /// Publishes one entry and moves the cursor over it.
-pub(crate) async fn publish_entry<S: Sink>(outlet: &mut Outlet, sink: &S, entry: Entry) {
+async fn publish_entry<S: Sink>(outlet: &mut Outlet, sink: &S, entry: Entry) {
     let trying = outlet
         .tally
         .trying

@@ -2,7 +2,8 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | version of this layout: 1 |
+//! | 1 | version of this layout: 1, or 2 for a page that was in flight beside others of its ring |
+//! | 32 | of version 2: the [`Flight`], its four numbers little endian |
 //! | 4 | length of the tags, little endian |
 //! | … | the tags: [`Tags`] as JSON |
 //! | … | the body, byte for byte |
@@ -15,7 +16,16 @@ use bytes::Bytes;
 use rtm_source::Page;
 use serde::{Deserialize, Serialize};
 
+use crate::order::Flight;
+
+/// A page that was alone in flight.
 const VERSION: u8 = 1;
+
+/// A page that was not.
+const VERSION_IN_FLIGHT: u8 = 2;
+
+/// Bytes of a [`Flight`].
+const FLIGHT_BYTES: usize = 32;
 
 /// Upper bound on what [`encode`] adds to a body: names of 64 bytes and request ids of 256, escaped.
 pub const OVERHEAD: usize = 8 << 10;
@@ -44,7 +54,7 @@ pub struct Tags<'a> {
 
 /// The entry for a page.
 #[must_use]
-pub fn encode(app: &str, app_id: &str, page: &Page) -> Vec<u8> {
+pub fn encode(app: &str, app_id: &str, page: &Page, flight: Option<&Flight>) -> Vec<u8> {
     let tags = Tags {
         app: app.into(),
         app_id: app_id.into(),
@@ -58,14 +68,23 @@ pub fn encode(app: &str, app_id: &str, page: &Page) -> Vec<u8> {
             .map(|id| Cow::Borrowed(truncate(id, 256))),
         complete: page.complete,
     };
-    with_tags(&tags, &page.body)
+    with_tags(&tags, flight, &page.body)
 }
 
 /// The entry for a body and what was known of it.
-pub(crate) fn with_tags(tags: &Tags<'_>, body: &[u8]) -> Vec<u8> {
+pub(crate) fn with_tags(tags: &Tags<'_>, flight: Option<&Flight>, body: &[u8]) -> Vec<u8> {
     let json = serde_json::to_vec(tags).unwrap_or_default();
-    let mut entry = Vec::with_capacity(5 + json.len() + body.len());
-    entry.push(VERSION);
+    let mut entry = Vec::with_capacity(5 + FLIGHT_BYTES + json.len() + body.len());
+    match flight {
+        None => entry.push(VERSION),
+        Some(flight) => {
+            entry.push(VERSION_IN_FLIGHT);
+            for number in [flight.number, flight.oldest, flight.newest] {
+                entry.extend_from_slice(&number.to_le_bytes());
+            }
+            entry.extend_from_slice(&flight.first_ms.to_le_bytes());
+        }
+    }
     entry.extend_from_slice(&u32::try_from(json.len()).unwrap_or(u32::MAX).to_le_bytes());
     entry.extend_from_slice(&json);
     entry.extend_from_slice(body);
@@ -84,14 +103,43 @@ fn truncate(text: &str, bytes: usize) -> &str {
 /// [`EntryError`] when the entry is of a layout that this version does not know.
 pub fn decode(entry: &Bytes) -> Result<(Tags<'_>, Bytes), EntryError> {
     let (&version, rest) = entry.split_first().ok_or(EntryError::Short)?;
-    if version != VERSION {
-        return Err(EntryError::Version(version));
-    }
+    let rest = match version {
+        VERSION => rest,
+        VERSION_IN_FLIGHT => rest.get(FLIGHT_BYTES..).ok_or(EntryError::Short)?,
+        _ => return Err(EntryError::Version(version)),
+    };
     let (length, rest) = rest.split_first_chunk::<4>().ok_or(EntryError::Short)?;
-    let length = u32::from_le_bytes(*length) as usize;
-    let json = rest.get(..length).ok_or(EntryError::Short)?;
+    let (json, body) = rest
+        .split_at_checked(u32::from_le_bytes(*length) as usize)
+        .ok_or(EntryError::Short)?;
     let tags = serde_json::from_slice(json)?;
-    Ok((tags, entry.slice(5 + length..)))
+    Ok((tags, entry.slice_ref(body)))
+}
+
+/// Which requests the page's own was in flight with; none if it was alone.
+#[must_use]
+pub fn flight(entry: &[u8]) -> Option<Flight> {
+    let (&VERSION_IN_FLIGHT, rest) = entry.split_first()? else {
+        return None;
+    };
+    let (numbers, _) = rest.split_first_chunk::<FLIGHT_BYTES>()?;
+    let (numbers, _) = numbers.as_chunks::<8>();
+    let &[number, oldest, newest, first_ms] = numbers else {
+        return None;
+    };
+    Some(Flight {
+        number: u64::from_le_bytes(number),
+        oldest: u64::from_le_bytes(oldest),
+        newest: u64::from_le_bytes(newest),
+        first_ms: i64::from_le_bytes(first_ms),
+    })
+}
+
+/// The region and the stream of an entry that can be read.
+#[must_use]
+pub fn ring(entry: &Bytes) -> Option<(String, String)> {
+    let (tags, _) = decode(entry).ok()?;
+    Some((tags.region.into_owned(), tags.stream.into_owned()))
 }
 
 /// An entry that cannot be read. The journal's checksum held, so another version wrote it.
@@ -101,7 +149,7 @@ pub enum EntryError {
     #[error("the entry is too short")]
     Short,
     /// Its layout is of another version.
-    #[error("the entry has layout {0}, and this version reads {VERSION}")]
+    #[error("the entry has layout {0}, and this version reads up to {VERSION_IN_FLIGHT}")]
     Version(u8),
     /// Its tags are not what was expected.
     #[error("the entry's tags cannot be read")]

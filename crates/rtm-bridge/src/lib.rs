@@ -30,6 +30,7 @@ pub mod copies;
 pub mod entry;
 pub mod losses;
 pub mod metrics;
+pub mod order;
 pub mod outlet;
 pub mod read_back;
 pub mod record;

@@ -1,10 +1,11 @@
 //! What may have been lost at the source, counted durably: the mark of a lane.
 //!
 //! The mark says whether the App ID's rings are being polled, and how many events each may have cost so far, by reason.
-//! A mark that says "polling" at a start means that the last process died while it polled: each ring may have had one
-//! request in flight, whose page nobody stored. That is added and stored before anything is asked of Agora, together
+//! A mark that says "polling" at a start means that the last process died while it polled: each ring may have had
+//! requests in flight, as many as ever at once, whose pages nobody stored. That is added and stored before anything is asked of Agora, together
 //! with the new mark, so that a process that dies at once is counted once as well.
 
+use std::collections::HashMap;
 use std::sync::Mutex;
 
 use bytes::Bytes;
@@ -27,6 +28,8 @@ const MARKED_RINGS: usize = 16;
 pub struct Losses {
     lane: Lane,
     mark: Mutex<Mark>,
+    /// The most requests that each ring has had in flight at once, where it was more than one.
+    in_flight: Mutex<HashMap<Ring, u64>>,
     turn: tokio::sync::Mutex<()>,
 }
 
@@ -45,7 +48,7 @@ struct RingLosses {
     /// By [`LOSS_REASONS`].
     #[serde(rename = "l")]
     lost: [u64; LOSS_REASONS.len()],
-    /// How many rings were being polled that count here: one, except under the last.
+    /// How many requests may have been in flight that count here: as many as there ever were at once.
     #[serde(rename = "p")]
     polled: u64,
 }
@@ -67,6 +70,7 @@ impl Losses {
         Losses {
             lane,
             mark: Mutex::new(mark),
+            in_flight: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
         }
     }
@@ -107,6 +111,29 @@ impl Losses {
         };
         self.store().await?;
         Ok(crashed)
+    }
+
+    /// Says durably that `ring` may have so many requests in flight at once, until the end: each may cost a page. Returns
+    /// at once where that is known already.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lane::set_mark`].
+    pub async fn in_flight(&self, ring: &Ring, requests: u64) -> Result<(), AppendError> {
+        if requests <= 1 {
+            return Ok(());
+        }
+        let known = lock(&self.in_flight)
+            .insert(ring.clone(), requests)
+            .unwrap_or(1);
+        if known >= requests {
+            lock(&self.in_flight).insert(ring.clone(), known);
+            return Ok(());
+        }
+        if !rtm_planted::bug("bridge-more-in-flight-not-marked") {
+            lock(&self.mark).ring(ring).polled += requests - known;
+        }
+        self.store().await
     }
 
     /// Counts events that `ring` may have cost, durably.
@@ -174,7 +201,53 @@ impl RingLosses {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use rtm_journal::{Journal, LaneName, Options};
+    use rtm_source::{Region, Stream};
+
     use super::*;
+    use crate::config::Config;
+
+    /// Holds: a crash counts a page for each request that a ring ever had in flight at once, and a stop counts none.
+    #[tokio::test]
+    async fn a_crash_counts_every_request_that_may_have_been_in_flight() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path(), Options::default()).unwrap();
+        let lane = journal.lane(&LaneName::try_from("0a1b").unwrap()).unwrap();
+        let region = Arc::new(Region::builtin("eu-west-1").unwrap());
+        let rings = Stream::ALL.map(|stream| Ring {
+            region: Arc::clone(&region),
+            stream,
+        });
+        let config = Config::parse(
+            "[journal]\ndir = \"/nowhere\"\n[[apps]]\nname = \"main\"\napp_id = \"0a1b\"\n\
+             auth = { basic = { key = \"k\", secret = \"s\" } }\nregions = [\"eu-west-1\"]\n\
+             [sinks.out]\ntype = \"stdout\"\n",
+        );
+        let metrics = Metrics::new(&config.unwrap());
+        let begin = async || {
+            let losses = Losses::read(lane.clone(), "main", &metrics);
+            let crashed = losses.begin("main", &rings, &metrics).await.unwrap();
+            (losses, crashed)
+        };
+        let (losses, crashed) = begin().await;
+        assert_eq!(crashed, None);
+        for requests in [1, 2, 3, 2, 1] {
+            losses.in_flight(&rings[0], requests).await.unwrap();
+        }
+        let (losses, crashed) = begin().await;
+        assert_eq!(
+            crashed,
+            Some(4 * PAGE),
+            "three of one ring, one of the other"
+        );
+        losses.in_flight(&rings[1], 2).await.unwrap();
+        losses.end().await.unwrap();
+        let (_, crashed) = begin().await;
+        assert_eq!(crashed, None);
+        assert_eq!(begin().await.1, Some(2 * PAGE));
+    }
 
     #[test]
     fn the_largest_mark_fits_the_journal() {

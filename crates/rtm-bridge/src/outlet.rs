@@ -11,6 +11,7 @@ use tracing::{debug, error, warn};
 use crate::copies::Copies;
 use crate::entry::EntryError;
 use crate::metrics::{Metrics, SinkMetrics};
+use crate::order::{Ahead, Group};
 use crate::record::{Made, Page, Router};
 use crate::state::{PipelineState, SinkState};
 use crate::tally::{Step, Tally, Trying};
@@ -28,6 +29,8 @@ pub const POISON_CRASHES: u32 = 3;
 pub struct Outlet {
     /// The cursor.
     pub reader: Reader,
+    /// Reads with it.
+    pub ahead: Ahead,
     /// What makes records of entries.
     pub router: Router,
     /// What became of the events so far. Stored with the cursor.
@@ -153,6 +156,7 @@ impl Outlet {
     /// Goes back to the cursor, as after a start. `crashed` says that the loop, or the process, ended by a crash since.
     pub async fn begin(&mut self, crashed: bool) {
         self.reader.rewind();
+        self.ahead.clear();
         self.tally = Tally::decode(&self.reader.tally());
         self.remember().await;
         self.suspecting = None;
@@ -172,6 +176,24 @@ impl Outlet {
                 );
             }
         }
+    }
+
+    /// The next entries to publish, as soon as they are there. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ahead::next`].
+    pub async fn next(&mut self) -> Result<Group, ReadError> {
+        self.ahead.next(&mut self.reader).await
+    }
+
+    /// The next entries to publish, if they are there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ahead::next`].
+    pub fn try_next(&mut self) -> Result<Option<Group>, ReadError> {
+        self.ahead.try_next(&mut self.reader)
     }
 
     /// Whether the next entry is suspected of crashing us.
@@ -243,7 +265,7 @@ impl Outlet {
     /// The records of an entry, without copies where those are dropped, into the batch.
     pub fn add(&mut self, batch: &mut Batch, entry: Entry) {
         let position = entry.position;
-        batch.through = Some(position);
+        batch.through = batch.through.max(Some(position));
         let made = self.router.page(&entry);
         batch.entries.push(entry);
         match made {
@@ -306,7 +328,7 @@ impl Outlet {
                     "an entry of the journal is lost for this sink"
                 );
                 batch.settled.drop_events("damaged", u64::from(*count));
-                batch.through = Some(*position);
+                batch.through = batch.through.max(Some(*position));
             }
             ReadError::Io { .. } => {
                 warn!(

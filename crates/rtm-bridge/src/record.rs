@@ -625,7 +625,7 @@ mod tests {
             position: Position(7),
             epoch: Epoch(0xfeed),
             appended_at: SystemTime::UNIX_EPOCH,
-            bytes: Bytes::from(entry::with_tags(&tags, body.as_bytes())),
+            bytes: Bytes::from(entry::with_tags(&tags, None, body.as_bytes())),
             count: 1,
         }
     }

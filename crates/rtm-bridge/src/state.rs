@@ -15,6 +15,7 @@ use crate::bridge::Pipeline;
 use crate::config::Config;
 use crate::lock;
 use crate::metrics::{Metrics, RingMetrics};
+use crate::order::Departures;
 
 /// A ring that has not answered for this long is not being polled: three times the longest backoff of a passing fault.
 const POLL_AGE: Duration = Duration::from_secs(30);
@@ -50,6 +51,7 @@ pub struct PipelineState {
     started: Instant,
     requests_per_second: u32,
     sent: AtomicU64,
+    departures: Arc<Departures>,
     stopped: Mutex<Option<Stopped>>,
 }
 
@@ -129,6 +131,13 @@ impl State {
     #[must_use]
     pub fn pipeline(&self, app: &str) -> Arc<PipelineState> {
         Arc::clone(&self.pipelines[app])
+    }
+
+    /// An app's requests in flight; none for one that is not polled.
+    #[must_use]
+    pub fn departures(&self, app: &str) -> Option<Arc<Departures>> {
+        let pipeline = self.pipelines.get(app)?;
+        Some(Arc::clone(&pipeline.departures))
     }
 
     /// The state of an app's way into a sink.
@@ -250,6 +259,7 @@ impl PipelineState {
             started: now,
             requests_per_second,
             sent: AtomicU64::new(0),
+            departures: Arc::clone(&pipeline.departures),
             stopped: Mutex::new(None),
         }
     }

@@ -55,6 +55,18 @@ pub(super) const PLANTED: &[Planted] = &[
         tests: SIMULATION,
     },
     Planted {
+        name: "bridge-pages-as-they-come",
+        breaks: "3, order: pages that were in flight at once are put back into order",
+        package: "rtm-bridge",
+        tests: "order::tests::",
+    },
+    Planted {
+        name: "bridge-more-in-flight-not-marked",
+        breaks: "2, accounted loss: each request that was in flight at a crash counts",
+        package: "rtm-bridge",
+        tests: "losses::tests::",
+    },
+    Planted {
         name: "bridge-dead-letters-not-counted",
         breaks: "12, honest metrics: the account balances",
         package: "rtm-tests",

@@ -1,0 +1,349 @@
+//! Pages of a ring that was asked several times at once, back in the ring's order.
+//!
+//! While a ring drains it may have several requests in flight, whose responses end in any order, and each page is stored
+//! as it comes. They are disjoint, and the older events come out first, so the `ms` of their events tell the order; what
+//! has to be known besides is when nothing older can come any more:
+//!
+//! - Agora answers a request between its start and its end. So what it answered before a request that has ended was sent
+//!   before that end, and once all that was in flight then has ended, nothing older can come.
+//!
+//! A page that was in flight beside others therefore says which ([`Flight`]). Publishing takes entries in **groups**: the
+//! shortest run of entries behind which, for each ring, only newer pages can come. A group is nearly always one entry. It
+//! is published in the ring's order and its cursor moves over it as a whole, so that a crash repeats all of it.
+//!
+//! A group waits for a request that does not end, up to its deadline, with all that is behind it: of order and haste this
+//! bridge promises the former. That takes a ring that was draining a moment ago, and a request that hangs.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use rtm_journal::{Entry, Epoch, ReadError, Reader};
+use rtm_source::Ring;
+use tokio::sync::Notify;
+
+use crate::entry;
+use crate::lock;
+
+/// Entries that are read ahead at most, to find the pages that belong before one. A few do: the next page of the ring
+/// says what is still in flight.
+const MOST_AHEAD: usize = 64;
+
+/// What a page says of the requests that its own shared the ring with. Numbers are those of one process, for each ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flight {
+    /// The request's number.
+    pub number: u64,
+    /// The first of the other requests that were in flight at its end; `u64::MAX` if none was.
+    pub oldest: u64,
+    /// The last request that had been sent by its end.
+    pub newest: u64,
+    /// When its first event happened, in milliseconds since the Unix epoch; `i64::MAX` if it does not say.
+    pub first_ms: i64,
+}
+
+/// The requests of one App ID that are in flight, or whose pages are not stored yet.
+#[derive(Debug, Default)]
+pub struct Departures {
+    rings: Mutex<HashMap<RingName, InFlight>>,
+    ended: Notify,
+}
+
+/// Region and stream.
+type RingName = (String, String);
+
+#[derive(Debug, Default)]
+struct InFlight {
+    newest: u64,
+    numbers: Vec<u64>,
+}
+
+impl Departures {
+    /// A request is about to be sent to `ring`: it is in flight until the departure is dropped, which is to be after its
+    /// page was stored.
+    #[must_use]
+    pub fn depart(self: &Arc<Self>, ring: &Ring) -> Departure {
+        let ring = name(ring);
+        let mut rings = lock(&self.rings);
+        let in_flight = rings.entry(ring.clone()).or_default();
+        in_flight.newest += 1;
+        in_flight.numbers.push(in_flight.newest);
+        Departure {
+            number: in_flight.newest,
+            with: in_flight.numbers.len(),
+            departures: Arc::clone(self),
+            ring,
+        }
+    }
+}
+
+fn name(ring: &Ring) -> RingName {
+    let (region, stream) = (ring.region.name(), ring.stream.as_str());
+    (region.to_owned(), stream.to_owned())
+}
+
+/// One request in flight.
+#[derive(Debug)]
+pub struct Departure {
+    departures: Arc<Departures>,
+    ring: RingName,
+    number: u64,
+    with: usize,
+}
+
+impl Departure {
+    /// How many requests the ring has had in flight since this one was among them, itself included, at its start.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.with
+    }
+
+    /// What the page has to say, if the request was ever in flight beside another. To be asked once the response has come
+    /// and before the page is stored. `first_ms` is when its first event happened.
+    #[must_use]
+    pub fn flight(&self, first_ms: Option<i64>) -> Option<Flight> {
+        let rings = lock(&self.departures.rings);
+        let in_flight = rings.get(&self.ring)?;
+        let alone = self.with == 1 && in_flight.newest == self.number;
+        let others = in_flight.numbers.iter().copied();
+        (!alone).then(|| Flight {
+            number: self.number,
+            oldest: others
+                .filter(|other| *other != self.number)
+                .min()
+                .unwrap_or(u64::MAX),
+            newest: in_flight.newest,
+            first_ms: first_ms.unwrap_or(i64::MAX),
+        })
+    }
+}
+
+impl Drop for Departure {
+    fn drop(&mut self) {
+        let mut rings = lock(&self.departures.rings);
+        if let Some(in_flight) = rings.get_mut(&self.ring) {
+            in_flight.numbers.retain(|number| *number != self.number);
+        }
+        drop(rings);
+        self.departures.ended.notify_waiters();
+    }
+}
+
+/// Reads a lane's entries in groups.
+#[derive(Debug)]
+pub struct Ahead {
+    /// None for an App ID that is not polled any more.
+    departures: Option<Arc<Departures>>,
+    /// Of this process. Nothing is in flight with what another has stored.
+    epoch: Epoch,
+    /// Read, and not given out, in the journal's order.
+    read: VecDeque<Read>,
+}
+
+/// Entries, or where some were lost, in the order in which they are to be published.
+pub type Group = Vec<Result<Entry, ReadError>>;
+
+#[derive(Debug)]
+struct Read {
+    entry: Result<Entry, ReadError>,
+    /// Of the entry that lies at the front this is not asked, unless it was in flight beside others.
+    ring: Option<RingName>,
+    flight: Option<Flight>,
+}
+
+impl Read {
+    fn epoch(&self) -> Option<Epoch> {
+        self.entry.as_ref().ok().map(|entry| entry.epoch)
+    }
+}
+
+impl Ahead {
+    /// For a lane whose requests depart from `departures`.
+    #[must_use]
+    pub fn new(departures: Option<Arc<Departures>>, epoch: Epoch) -> Ahead {
+        Ahead {
+            departures,
+            epoch,
+            read: VecDeque::new(),
+        }
+    }
+
+    /// Forgets what was read and not given out, as the reader is rewound.
+    pub fn clear(&mut self) {
+        self.read.clear();
+    }
+
+    /// The next group, as soon as it is whole. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reader::next`], except that damage is in the group.
+    pub async fn next(&mut self, reader: &mut Reader) -> Result<Group, ReadError> {
+        loop {
+            let departures = self.departures.clone();
+            // Made before looking: it hears of everything from here on.
+            let ended = departures.as_ref().map(|known| known.ended.notified());
+            if let Some(group) = self.try_next(reader)? {
+                return Ok(group);
+            }
+            match ended {
+                Some(ended) if !self.read.is_empty() => ended.await,
+                _ => {
+                    let read = reader.next().await;
+                    self.push(read)?;
+                }
+            }
+        }
+    }
+
+    /// The next group, if it is there and whole.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ahead::next`].
+    pub fn try_next(&mut self, reader: &mut Reader) -> Result<Option<Group>, ReadError> {
+        if self.read.is_empty() {
+            let Some(read) = reader.try_next().transpose() else {
+                return Ok(None);
+            };
+            self.push(read)?;
+        }
+        if self.read.front().is_none_or(|read| read.flight.is_none()) {
+            return Ok(Some(self.take(1)));
+        }
+        // Before reading on: what has ended by now is stored by now.
+        let in_flight = self.in_flight();
+        loop {
+            if let Some(count) = self.shortest(|_, _| false) {
+                return Ok(Some(self.take(count)));
+            }
+            if self.read.len() >= MOST_AHEAD {
+                let count = self.shortest(|_, _| true);
+                return Ok(Some(self.take(count.unwrap_or(MOST_AHEAD))));
+            }
+            let Some(read) = reader.try_next().transpose() else {
+                break;
+            };
+            self.push(read)?;
+        }
+        // All that is stored is read: what has ended, and is not here, brought nothing.
+        let epoch = self.epoch;
+        let ended = |read: &Read, flight: &Flight| {
+            let oldest = read.ring.as_ref().and_then(|ring| in_flight.get(ring));
+            read.epoch() != Some(epoch) || oldest.is_none_or(|oldest| *oldest > flight.newest)
+        };
+        Ok(self.shortest(ended).map(|count| self.take(count)))
+    }
+
+    fn push(&mut self, read: Result<Entry, ReadError>) -> Result<(), ReadError> {
+        let read = match read {
+            Ok(entry) => {
+                let flight = entry::flight(&entry.bytes)
+                    .filter(|_| !rtm_planted::bug("bridge-pages-as-they-come"));
+                let ring = (flight.is_some() || !self.read.is_empty())
+                    .then(|| entry::ring(&entry.bytes))
+                    .flatten();
+                Read {
+                    entry: Ok(entry),
+                    ring,
+                    flight,
+                }
+            }
+            Err(lost @ ReadError::Damaged { .. }) => Read {
+                entry: Err(lost),
+                ring: None,
+                flight: None,
+            },
+            Err(error) => return Err(error),
+        };
+        self.read.push_back(read);
+        Ok(())
+    }
+
+    /// The oldest request that is in flight, by ring.
+    fn in_flight(&self) -> HashMap<RingName, u64> {
+        let rings = self.departures.as_ref().map(|known| lock(&known.rings));
+        let rings = rings.iter().flat_map(|rings| rings.iter());
+        let oldest = |in_flight: &InFlight| in_flight.numbers.iter().copied().min();
+        rings
+            .filter_map(|(ring, in_flight)| Some((ring.clone(), oldest(in_flight)?)))
+            .collect()
+    }
+
+    /// The length of the shortest group, if what was read shows one. `ended` says of a page whether all requests that
+    /// were in flight with it are known to have ended, and their pages to have been read, in another way than from pages
+    /// that were read behind it.
+    fn shortest(&self, ended: impl Fn(&Read, &Flight) -> bool) -> Option<usize> {
+        let mut newest: HashMap<&RingName, &Read> = HashMap::new();
+        for (index, read) in self.read.iter().enumerate() {
+            if let (Some(ring), Some(_)) = (&read.ring, &read.flight) {
+                let last = newest.entry(ring).or_insert(read);
+                if age(last) <= age(read) {
+                    *last = read;
+                }
+            }
+            let is_whole = newest
+                .values()
+                .all(|last| self.is_last(last, index + 1, &ended));
+            if is_whole {
+                return Some(index + 1);
+            }
+        }
+        None
+    }
+
+    /// Whether no page that is older than `last` comes after the first `count` that were read.
+    fn is_last(&self, last: &Read, count: usize, ended: impl Fn(&Read, &Flight) -> bool) -> bool {
+        let Some(flight) = &last.flight else {
+            return true;
+        };
+        let mut is_known = flight.oldest > flight.newest || ended(last, flight);
+        for (index, read) in self.read.iter().enumerate() {
+            if read
+                .epoch()
+                .is_some_and(|epoch| Some(epoch) != last.epoch())
+            {
+                // Of the process before nothing more comes.
+                is_known = true;
+            } else if read.ring == last.ring {
+                match &read.flight {
+                    Some(_) if index >= count && age(read) < age(last) => return false,
+                    // Whatever had ended when this one did was stored before it.
+                    Some(other) => is_known |= other.oldest > flight.newest,
+                    // It was alone in flight.
+                    None => is_known = true,
+                }
+            }
+        }
+        is_known
+    }
+
+    /// Takes the first `count` out, with the pages of each ring in the ring's order.
+    fn take(&mut self, count: usize) -> Group {
+        let mut group: Vec<Read> = self.read.drain(..count).collect();
+        if count > 1 {
+            // One that was alone in flight is newer than all before it, and older than all behind it.
+            let mut alone: HashMap<RingName, u32> = HashMap::new();
+            let mut place = |read: &Read| {
+                let Some(ring) = &read.ring else { return 0 };
+                let alone = alone.entry(ring.clone()).or_default();
+                *alone += if read.flight.is_none() { 2 } else { 0 };
+                *alone + if read.flight.is_none() { 0 } else { 1 }
+            };
+            let places: Vec<u32> = group.iter().map(&mut place).collect();
+            let mut placed: Vec<(u32, Read)> = places.into_iter().zip(group).collect();
+            placed.sort_by(|(a, one), (b, other)| {
+                (&one.ring, a, age(one)).cmp(&(&other.ring, b, age(other)))
+            });
+            group = placed.into_iter().map(|(_, read)| read).collect();
+        }
+        group.into_iter().map(|read| read.entry).collect()
+    }
+}
+
+/// Of two pages of a ring that overlapped, the one that Agora gave out first is less.
+fn age(read: &Read) -> Option<(i64, u64)> {
+    (read.flight.as_ref()).map(|flight| (flight.first_ms, flight.number))
+}
+
+#[cfg(test)]
+mod tests;
