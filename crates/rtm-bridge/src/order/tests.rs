@@ -228,9 +228,8 @@ async fn a_page_waits_for_what_was_in_flight_beside_it() {
     world.answer(0, false);
     let other = world.in_flight.len() - 1;
     world.end(other).await;
-    let Ahead { departures, .. } = &world.ahead;
-    let woken = departures.as_ref().unwrap().clone();
-    let woken = woken.ended.notified();
+    let departures = Arc::clone(&world.departures);
+    let woken = departures.ended.notified();
     world.end(0).await;
     woken.await;
     while world.publish(false) {}
