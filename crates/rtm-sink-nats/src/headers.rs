@@ -3,9 +3,13 @@
 use std::fmt::Write;
 
 use async_nats::HeaderMap;
-use async_nats::header::{HeaderName, HeaderValue, NATS_EXPECTED_STREAM, NATS_MESSAGE_ID};
+use async_nats::header::{
+    HeaderName, HeaderValue, NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID,
+    NATS_BATCH_SEQUENCE, NATS_EXPECTED_STREAM, NATS_MESSAGE_ID,
+};
 use rtm_sink::{Headers, Record};
 
+use crate::batch::Place;
 use crate::subject::push_hex;
 
 /// Headers with this prefix are instructions to the server (purge, expire, expect), never a record's own.
@@ -28,12 +32,17 @@ impl HeaderWriter {
     }
 
     /// `Nats-Msg-Id`, by which the server recognises a record published twice; `Nats-Expected-Stream`, without which a
-    /// subject that is bound elsewhere would be stored elsewhere and acknowledged; and the record's own.
+    /// subject that is bound elsewhere would be stored elsewhere and acknowledged; its place in an atomic batch, if it is
+    /// in one; and the record's own.
     ///
     /// # Errors
     ///
     /// The name of a header that cannot be sent.
-    pub(crate) fn headers_of(&mut self, record: &Record) -> Result<HeaderMap, String> {
+    pub(crate) fn headers_of(
+        &mut self,
+        record: &Record,
+        place: Option<&Place>,
+    ) -> Result<HeaderMap, String> {
         let mut headers = HeaderMap::new();
         self.scratch.clear();
         // Writing to a string cannot fail.
@@ -44,19 +53,20 @@ impl HeaderWriter {
         if !rtm_planted::bug("nats-stored-in-any-jetstream") {
             headers.insert(NATS_EXPECTED_STREAM, self.jetstream.clone());
         }
+        if let Some(place) = place {
+            headers.insert(NATS_BATCH_ID, place.batch.clone());
+            headers.insert(NATS_BATCH_SEQUENCE, HeaderValue::from(place.sequence));
+            if place.commits {
+                headers.insert(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
+            }
+        }
         self.append(&mut headers, &record.headers)?;
         Ok(headers)
     }
 
     fn append(&mut self, headers: &mut HeaderMap, own: &Headers) -> Result<(), String> {
         for (name, value) in own {
-            let reserved = name.as_bytes().get(..RESERVED.len());
-            let reserved =
-                reserved.is_some_and(|start| start.eq_ignore_ascii_case(RESERVED.as_bytes()));
-            let parsed: HeaderName = match name.parse() {
-                Ok(parsed) if !reserved && !name.is_empty() => parsed,
-                _ => return Err(name.escape_debug().to_string()),
-            };
+            let parsed = parse_name(name).ok_or_else(|| name.escape_debug().to_string())?;
             self.scratch.clear();
             escape_value(&mut self.scratch, value);
             headers.append(parsed, self.value());
@@ -68,6 +78,16 @@ impl HeaderWriter {
     fn value(&self) -> HeaderValue {
         self.scratch.parse().unwrap_or_default()
     }
+}
+
+/// The name of a record's own header, if it can be sent.
+pub(crate) fn parse_name(name: &str) -> Option<HeaderName> {
+    let start = name.as_bytes().get(..RESERVED.len());
+    let reserved = start.is_some_and(|start| start.eq_ignore_ascii_case(RESERVED.as_bytes()));
+    if reserved || name.is_empty() {
+        return None;
+    }
+    name.parse().ok()
 }
 
 /// Percent-encodes what could end a header, fake another or deceive a reader.
@@ -121,7 +141,7 @@ mod tests {
     #[test]
     fn every_record_names_its_id_and_its_jetstream() {
         let headers = HeaderWriter::new("RTM")
-            .headers_of(&record(Vec::new()))
+            .headers_of(&record(Vec::new()), None)
             .unwrap();
         assert_eq!(
             headers.get(NATS_MESSAGE_ID).unwrap().as_str(),
@@ -137,10 +157,10 @@ mod tests {
         let mut writer = HeaderWriter::new("RTM");
         for name in ["Nats-Rollup", "nats-ttl", "a:b", "a b", "a\r\nX", ""] {
             let own = vec![(name.to_owned().into(), Bytes::from_static(b"all"))];
-            assert!(writer.headers_of(&record(own)).is_err(), "{name:?}");
+            assert!(writer.headers_of(&record(own), None).is_err(), "{name:?}");
         }
         let own = vec![("rtm-region".into(), Bytes::from_static(b"eu-west-1"))];
-        let headers = writer.headers_of(&record(own)).unwrap();
+        let headers = writer.headers_of(&record(own), None).unwrap();
         assert_eq!(headers.get("rtm-region").unwrap().as_str(), "eu-west-1");
     }
 
@@ -158,7 +178,7 @@ mod tests {
         #[test]
         fn any_bytes_make_a_value(value in proptest::collection::vec(any::<u8>(), 0..60)) {
             let own = vec![("rtm-x".into(), Bytes::from(value.clone()))];
-            let headers = HeaderWriter::new("RTM").headers_of(&record(own)).unwrap();
+            let headers = HeaderWriter::new("RTM").headers_of(&record(own), None).unwrap();
             let text = headers.get("rtm-x").unwrap().as_str();
             prop_assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
             prop_assert_eq!(text, text.trim());

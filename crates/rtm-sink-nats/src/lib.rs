@@ -48,6 +48,7 @@ use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+mod batch;
 mod check;
 mod connection;
 mod failure;
@@ -63,6 +64,7 @@ mod subject;
 pub use check::{CheckError, NatsCheck};
 pub use connection::LinkError;
 pub use failure::PublishFailure;
+pub use jetstream::Published;
 pub use options::{
     ConnectError, CredentialsError, MAX_IN_FLIGHT, NatsAuth, NatsOptions, NatsTls, Secret,
     StreamSpec,

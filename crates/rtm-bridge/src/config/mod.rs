@@ -15,7 +15,7 @@ mod validate;
 
 pub use load::{ConfigError, Problem};
 pub use sinks::{
-    CreateStream, FileConfig, KafkaConfig, KeyBy, NatsAuthConfig, NatsConfig, SinkConfig,
+    AtomicBatches, CreateStream, FileConfig, KafkaConfig, KeyBy, NatsAuthConfig, NatsConfig, SinkConfig,
     StdoutConfig, TlsConfig, WhenFull,
 };
 pub use template::{ALL, STATIC, Template, Variable};
