@@ -19,8 +19,8 @@ use tracing::{debug, error, info, warn};
 
 use crate::bridge::{MAX_PAGE_BYTES, Pipeline};
 use crate::config::{
-    AppConfig, AtomicBatches, AuthConfig, Config, CopyPolicy, InlineSecret, KafkaConfig, KeyBy, NatsAuthConfig,
-    NatsConfig, RegionConfig, SinkConfig, Template, WhenFull,
+    AppConfig, AtomicBatches, AuthConfig, Config, CopyPolicy, InlineSecret, KafkaConfig, KeyBy,
+    NatsAuthConfig, NatsConfig, RegionConfig, SinkConfig, Template, WhenFull,
 };
 use crate::copies::Copies;
 use crate::losses::Losses;

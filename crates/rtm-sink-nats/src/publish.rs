@@ -110,7 +110,10 @@ impl<'a> Call<'a> {
         self.note_alarms();
         let mut next = 0;
         while next < self.records.len() && !self.has_failed() {
-            let limits = self.connection.batching.limits(self.shared.options.in_flight);
+            let limits = self
+                .connection
+                .batching
+                .limits(self.shared.options.in_flight);
             let part = match limits {
                 Some(limits) => next_part(self.records, next, limits),
                 None => Part::Window(next..self.records.len()),

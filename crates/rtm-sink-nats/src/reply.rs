@@ -188,7 +188,10 @@ mod tests {
             (r#"{"stream":"RTM"}"#, Reply::Foreign),
             (r#"{"seq":1}"#, Reply::Foreign),
             ("+OK", Reply::Foreign),
-            (r#"{"stream":"OTHER","seq":2,"batch":"b","count":2}"#, Reply::Foreign),
+            (
+                r#"{"stream":"OTHER","seq":2,"batch":"b","count":2}"#,
+                Reply::Foreign,
+            ),
             ("", Reply::Empty),
         ] {
             assert_eq!(
