@@ -1,13 +1,11 @@
 //! Headers: what JetStream reads, and the record's own, escaped.
 
-use std::fmt::Write;
-
 use async_nats::HeaderMap;
 use async_nats::header::{
     HeaderName, HeaderValue, NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID,
     NATS_BATCH_SEQUENCE, NATS_EXPECTED_STREAM, NATS_MESSAGE_ID,
 };
-use rtm_sink::{Headers, Record};
+use rtm_sink::{Headers, Record, RecordId};
 
 use crate::batch::Place;
 use crate::subject::push_hex;
@@ -45,8 +43,7 @@ impl HeaderWriter {
     ) -> Result<HeaderMap, String> {
         let mut headers = HeaderMap::new();
         self.scratch.clear();
-        // Writing to a string cannot fail.
-        let _ = write!(self.scratch, "{}", record.id);
+        push_id(&mut self.scratch, record.id);
         if !rtm_planted::bug("nats-no-message-id") {
             headers.insert(NATS_MESSAGE_ID, self.value());
         }
@@ -77,6 +74,27 @@ impl HeaderWriter {
     /// The scratch text, which is escaped: `from_str` cannot fail on it, where `From<&str>` would panic if it could.
     fn value(&self) -> HeaderValue {
         self.scratch.parse().unwrap_or_default()
+    }
+}
+
+/// As it displays itself, without what formatting costs.
+fn push_id(text: &mut String, id: RecordId) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for shift in (0..16).rev() {
+        text.push(char::from(DIGITS[(id.epoch >> (4 * shift)) as usize & 15]));
+    }
+    text.push('.');
+    push_decimal(text, id.position);
+    text.push('.');
+    push_decimal(text, id.offset.into());
+}
+
+pub(crate) fn push_decimal(text: &mut String, number: u64) {
+    let mut divisor = 10_u64.pow(number.checked_ilog10().unwrap_or(0));
+    while divisor > 0 {
+        let digit = (number / divisor % 10) as u8;
+        text.push(char::from(b'0' + digit));
+        divisor /= 10;
     }
 }
 
@@ -112,7 +130,7 @@ fn escape_value(escaped: &mut String, value: &[u8]) {
 mod tests {
     use bytes::Bytes;
     use proptest::prelude::*;
-    use rtm_sink::{RecordId, Timestamp, Topic};
+    use rtm_sink::{Timestamp, Topic};
 
     use super::*;
 
@@ -174,6 +192,17 @@ mod tests {
     }
 
     proptest! {
+        /// Holds: the id is written as it displays itself.
+        #[test]
+        fn ids_are_written_as_displayed(epoch: u64, position: u64, offset: u32) {
+            for (epoch, position, offset) in [(epoch, position, offset), (epoch >> 32, position >> 48, offset >> 28)] {
+                let id = RecordId { epoch, position, offset };
+                let mut text = String::new();
+                push_id(&mut text, id);
+                prop_assert_eq!(text, id.to_string());
+            }
+        }
+
         /// Holds: any bytes make a value that the library takes (it panics on CR and LF) and that decodes to them.
         #[test]
         fn any_bytes_make_a_value(value in proptest::collection::vec(any::<u8>(), 0..60)) {

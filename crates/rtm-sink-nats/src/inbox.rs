@@ -9,6 +9,8 @@ use std::sync::{Mutex, PoisonError};
 use async_nats::{Client, Message, Subject, Subscriber};
 use futures::{FutureExt, StreamExt};
 
+use crate::headers::push_decimal;
+
 /// The idle inboxes of one connection.
 #[derive(Debug)]
 pub(crate) struct Inboxes {
@@ -105,7 +107,13 @@ impl Lent<'_> {
     /// Where the answer to the call's record `index` should go.
     pub(crate) fn reply_to(&self, index: usize) -> Subject {
         let prefix = self.inbox.as_ref().map_or("", |inbox| &inbox.prefix);
-        Subject::from(format!("{prefix}{}", self.first + index as u64))
+        let number = self.first + index as u64;
+        let digits = number.checked_ilog10().unwrap_or(0) as usize + 1;
+        // Of the exact size, because `Bytes` would make another allocation of what has room to spare.
+        let mut subject = String::with_capacity(prefix.len() + digits);
+        subject.push_str(prefix);
+        push_decimal(&mut subject, number);
+        Subject::from(subject)
     }
 
     /// The name of an atomic batch that begins with the call's record `index`. No other has it.

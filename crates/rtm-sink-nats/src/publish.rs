@@ -189,6 +189,18 @@ impl<'a> Call<'a> {
         while let Some(answer) = self.inbox.try_next() {
             self.settle(&answer);
         }
+        self.give_back_room();
+    }
+
+    /// The room of what is settled goes back to all calls; what this one still needs it takes again.
+    fn give_back_room(&mut self) {
+        let rest_of_batch = self.batch.as_ref().map_or(0, |_| self.queue.len());
+        let spare = self.held().saturating_sub(self.in_flight + rest_of_batch);
+        drop(
+            self.permits
+                .as_mut()
+                .and_then(|permits| permits.split(spare)),
+        );
     }
 
     /// How many records may be sent now. Waits only while nothing of this call is in flight: then no answer of its own
@@ -353,8 +365,6 @@ impl<'a> Call<'a> {
     pub(crate) fn settle_as(&mut self, index: usize, slot: Slot) {
         if self.settled[index] == Slot::InFlight {
             self.in_flight -= 1;
-            // One record's room goes back to all calls; what this one still needs it takes again.
-            drop(self.permits.as_mut().and_then(|permits| permits.split(1)));
             self.progress = Instant::now();
         }
         self.settled[index] = slot;
