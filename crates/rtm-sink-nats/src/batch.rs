@@ -16,12 +16,13 @@
 //!
 //! A batch never spans two journal entries, so that what is published again after a restart is cut in the same places.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_nats::header::HeaderValue;
 use async_nats::jetstream::ErrorCode;
+use bytes::Bytes;
 use rtm_sink::Record;
 use tokio::time::Instant;
 
@@ -38,8 +39,14 @@ pub(crate) const MAX_RECORDS: usize = 1000;
 /// memory.
 const MAX_BYTES: usize = 8 << 20;
 
-/// An entry with fewer records is published singly: the server makes and syncs a file for each batch.
+/// An entry with so many records is a batch whatever its keys are; see [`next_part`].
+const MANY_RECORDS: usize = 250;
+
+/// An entry with fewer records is never a batch.
 const MIN_RECORDS: usize = 8;
+
+/// Small entries of which no key has more records than this are published singly: so many round trips.
+const MAX_ROUNDS: usize = 4;
 
 /// So many bytes after the last answer another one is asked for, which says no more than that the server has come so
 /// far: a large page on a slow line would else look like a server that is away.
@@ -136,28 +143,51 @@ impl Batching {
 }
 
 /// What to do with the records from `start` on.
+///
+/// The server makes, syncs and removes a file for each batch, which costs it as much as hundreds of records do. So small
+/// entries are published singly, as many together as there are, where that takes few round trips: where a key has few
+/// records in them. A small entry of few keys is a batch all the same, for one round trip.
 pub(crate) fn next_part(records: &[Record], start: usize, limits: Limits) -> Part {
-    let end = entry_end(records, start, limits.records);
-    if end - start >= MIN_RECORDS {
-        let range = start..end;
-        return match records[range.clone()]
-            .iter()
-            .all(|record| fits(record, limits))
-        {
-            true => Part::Batch(range),
-            false => Part::Singly(range),
-        };
-    }
-    // Small entries one after the other, so that many of them do not wait for many round trips.
-    let mut end = end;
-    while end < records.len() {
-        let next = entry_end(records, end, limits.records);
-        if next - end >= MIN_RECORDS || next - start > limits.records {
-            break;
+    let first = entry_end(records, start, limits.records);
+    if first - start < MANY_RECORDS {
+        let mut rounds = Rounds::default();
+        let mut end = start;
+        while end < records.len() {
+            let next = entry_end(records, end, limits.records);
+            let few = next - end < MANY_RECORDS && next - start <= limits.records;
+            if !few || rounds.with(&records[end..next]) > MAX_ROUNDS {
+                break;
+            }
+            end = next;
         }
-        end = next;
+        if end > start {
+            return Part::Singly(start..end);
+        }
     }
-    Part::Singly(start..end)
+    let entry = &records[start..first];
+    if entry.len() >= MIN_RECORDS && entry.iter().all(|record| fits(record, limits)) {
+        Part::Batch(start..first)
+    } else {
+        Part::Singly(start..first)
+    }
+}
+
+/// How many round trips records take, one of a key at a time.
+#[derive(Default)]
+struct Rounds<'a> {
+    of_keys: HashMap<&'a Bytes, usize>,
+    most: usize,
+}
+
+impl<'a> Rounds<'a> {
+    fn with(&mut self, records: &'a [Record]) -> usize {
+        for key in records.iter().filter_map(|record| record.key.as_ref()) {
+            let count = self.of_keys.entry(key).or_default();
+            *count += 1;
+            self.most = self.most.max(*count);
+        }
+        self.most
+    }
 }
 
 /// Where the journal entry of the record `start` ends, or as much of it as one batch may hold.
@@ -368,7 +398,6 @@ impl Refusal {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use rtm_sink::{RecordId, Timestamp, Topic};
 
     use super::*;
@@ -378,7 +407,7 @@ mod tests {
         max_payload: 1 << 20,
     };
 
-    /// So many records of each entry.
+    /// So many records of each entry, all of one key.
     fn entries(counts: &[usize]) -> Vec<Record> {
         let record = |position: usize, offset: usize| Record {
             id: RecordId {
@@ -387,7 +416,7 @@ mod tests {
                 offset: u32::try_from(offset).unwrap(),
             },
             topic: Topic::from("rtm.a"),
-            key: None,
+            key: Some(Bytes::from_static(b"user")),
             timestamp: Timestamp(0),
             headers: Vec::new(),
             payload: Bytes::from_static(b"{}"),
@@ -412,7 +441,7 @@ mod tests {
         parts
     }
 
-    /// Holds: a batch is one entry's, as much of it as it may hold; small entries go together, singly.
+    /// Holds: a batch is one entry's, as much of it as it may hold.
     #[test]
     fn batches_are_cut_at_entries() {
         use Part::{Batch, Singly};
@@ -420,15 +449,12 @@ mod tests {
             parts(&entries(&[30, 2, 3, 8, 101]), LIMITS),
             [
                 Batch(0..30),
-                Singly(30..35),
+                Singly(30..32),
+                Singly(32..35),
                 Batch(35..43),
                 Batch(43..143),
                 Singly(143..144),
             ]
-        );
-        assert_eq!(
-            parts(&entries(&[7; 30]), LIMITS),
-            [Singly(0..98), Singly(98..196), Singly(196..210)]
         );
         let narrow = Limits {
             records: 4,
@@ -438,6 +464,46 @@ mod tests {
             parts(&entries(&[9]), narrow),
             [Singly(0..4), Singly(4..8), Singly(8..9)]
         );
+    }
+
+    /// Holds: small entries go together, singly, as long as that takes few round trips; large ones are batches.
+    #[test]
+    fn small_entries_of_many_keys_go_together() {
+        use Part::{Batch, Singly};
+        let limits = Limits {
+            records: 1000,
+            ..LIMITS
+        };
+        let keyed = |counts: &[usize], keys: usize| {
+            let mut records = entries(counts);
+            for (n, record) in records.iter_mut().enumerate() {
+                record.key = Some(format!("user-{}", n % keys).into());
+            }
+            records
+        };
+        assert_eq!(
+            parts(&keyed(&[7; 200], 1000), limits),
+            [Singly(0..994), Singly(994..1400)]
+        );
+        assert_eq!(
+            parts(&keyed(&[100, 249, 250, 20, 300], 1000), limits),
+            [
+                Singly(0..349),
+                Batch(349..599),
+                Singly(599..619),
+                Batch(619..919)
+            ]
+        );
+        assert_eq!(
+            parts(&keyed(&[30, 30, 30], 15), limits),
+            [Singly(0..60), Singly(60..90)]
+        );
+        assert_eq!(parts(&keyed(&[100], 10), limits), [Batch(0..100)]);
+        let mut without = keyed(&[200], 10);
+        for record in &mut without {
+            record.key = None;
+        }
+        assert_eq!(parts(&without, limits), [Singly(0..200)]);
     }
 
     /// Holds: what the server would refuse is kept out of batches, and a batch has a bound in bytes.
