@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 use super::nats_proxy::Proxy;
 use super::nats_sink::{
     Mode, SHORT, SOON, TOO_LARGE, assert_stored, both_modes, create, failed, failure, hasty_sink,
-    id_of, options, own_jetstream, publish, sink, topic,
+    id_of, options, own_jetstream, page, publish, sink, topic,
 };
 
 /// Holds: a server that is away at the start is waited for, and after `close` nothing is published.
@@ -122,9 +122,9 @@ async fn late_acknowledgements_confirm_nothing(mode: Mode) {
     let topic = Topic::from("rtm.a");
     publish(&sink, &records(&topic, 1)).await.unwrap();
     server.pause().await.unwrap();
-    let dropped = timeout(SHORT, sink.publish(&records(&topic, 10))).await;
+    let dropped = timeout(SHORT, sink.publish(&page(&topic, 40))).await;
     assert!(dropped.is_err(), "nothing is confirmed while paused");
-    let mut refused = records(&topic, 10);
+    let mut refused = page(&topic, 40);
     for record in &mut refused {
         record.payload = Bytes::from(vec![b' '; TOO_LARGE]);
     }
@@ -136,7 +136,7 @@ async fn late_acknowledgements_confirm_nothing(mode: Mode) {
     let outcomes = result.expect_err("refused").outcomes;
     let rejected = |outcome: &Outcome| matches!(outcome, Outcome::Rejected(_));
     assert!(outcomes.iter().all(rejected), "{outcomes:?}");
-    assert_eq!(server.read_all("RTM").await.unwrap().len(), 11);
+    assert_eq!(server.read_all("RTM").await.unwrap().len(), 41);
 }
 
 /// Holds: what was queued for a connection is never sent on another. It would come before records that the first one
