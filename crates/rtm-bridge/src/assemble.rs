@@ -19,8 +19,8 @@ use tracing::{debug, error, info, warn};
 
 use crate::bridge::{MAX_PAGE_BYTES, Pipeline};
 use crate::config::{
-    AppConfig, AuthConfig, Config, CopyPolicy, InlineSecret, KafkaConfig, KeyBy, NatsAuthConfig,
-    NatsConfig, RegionConfig, SinkConfig, Template, WhenFull,
+    AppConfig, AtomicBatches, AuthConfig, Config, CopyPolicy, InlineSecret, KafkaConfig, KeyBy,
+    NatsAuthConfig, NatsConfig, RegionConfig, SinkConfig, Template, WhenFull,
 };
 use crate::copies::Copies;
 use crate::losses::Losses;
@@ -776,6 +776,7 @@ pub fn nats_options(nats: &NatsConfig) -> NatsOptions {
             key_file: nats.tls.key_file.clone(),
         },
         in_flight: nats.in_flight,
+        atomic_batches: nats.atomic_batches == AtomicBatches::Auto,
         ack_timeout: nats.ack_timeout,
         create_stream,
         ..NatsOptions::new(nats.servers.clone(), nats.stream.clone())

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::connection::{LinkError, Shared};
-use crate::jetstream::{self, Found};
+use crate::jetstream::{self, Found, Published};
 
 /// What [`check`](crate::NatsSink::check) found, when nothing is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct NatsCheck {
     pub subjects: Vec<String>,
     /// How long the JetStream stream remembers record ids.
     pub duplicate_window: Duration,
+    /// How records will be published.
+    pub published: Published,
     /// What its settings lose or repeat without anybody being told, a sentence each.
     pub warnings: Vec<String>,
 }
@@ -94,6 +96,7 @@ pub(crate) async fn check(shared: &Shared, subjects: &[&str]) -> Result<NatsChec
     let info = connection.client.server_info();
     Ok(NatsCheck {
         warnings: jetstream::warnings(&config),
+        published: Published::of(&connection.client, &config, &shared.options),
         server: info.server_name,
         version: info.version,
         subjects: config.subjects,

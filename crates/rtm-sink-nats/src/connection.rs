@@ -17,6 +17,7 @@ use async_nats::{
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::batch::Batching;
 use crate::inbox::Inboxes;
 use crate::jetstream;
 use crate::options::{Credentials, CredentialsError, NatsOptions};
@@ -140,6 +141,7 @@ fn explain(error: &rustls::Error) -> &'static str {
 pub(crate) struct Connection {
     pub(crate) client: Client,
     pub(crate) inboxes: Inboxes,
+    pub(crate) batching: Batching,
     pub(crate) alarms: watch::Sender<Alarms>,
 }
 
@@ -244,7 +246,10 @@ async fn open(shared: &Shared) -> Result<Arc<Connection>, LinkError> {
     );
     jetstream::create_if_missing(&client, &shared.options).await;
     let inboxes = Inboxes::new(2 * shared.options.in_flight);
+    // Whether the JetStream stream takes them is seen soon, or, where we may not ask, from its answers.
+    let possible = shared.options.atomic_batches && jetstream::knows_batches(&client);
     Ok(Arc::new(Connection {
+        batching: Batching::new(possible, info.max_payload),
         client,
         inboxes,
         alarms,
@@ -311,7 +316,7 @@ async fn ended(connection: &Connection) -> LinkError {
 /// Looks at the JetStream stream beside the publishing, which need not wait for it: a user who may only publish gets
 /// no answer.
 async fn verify(connection: &Connection, options: &NatsOptions) -> Infallible {
-    jetstream::verify(&connection.client, options).await;
+    jetstream::verify(connection, options).await;
     std::future::pending().await
 }
 

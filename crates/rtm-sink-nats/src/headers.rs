@@ -1,11 +1,13 @@
 //! Headers: what JetStream reads, and the record's own, escaped.
 
-use std::fmt::Write;
-
 use async_nats::HeaderMap;
-use async_nats::header::{HeaderName, HeaderValue, NATS_EXPECTED_STREAM, NATS_MESSAGE_ID};
-use rtm_sink::{Headers, Record};
+use async_nats::header::{
+    HeaderName, HeaderValue, NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID,
+    NATS_BATCH_SEQUENCE, NATS_EXPECTED_STREAM, NATS_MESSAGE_ID,
+};
+use rtm_sink::{Headers, Record, RecordId};
 
+use crate::batch::Place;
 use crate::subject::push_hex;
 
 /// Headers with this prefix are instructions to the server (purge, expire, expect), never a record's own.
@@ -28,21 +30,32 @@ impl HeaderWriter {
     }
 
     /// `Nats-Msg-Id`, by which the server recognises a record published twice; `Nats-Expected-Stream`, without which a
-    /// subject that is bound elsewhere would be stored elsewhere and acknowledged; and the record's own.
+    /// subject that is bound elsewhere would be stored elsewhere and acknowledged; its place in an atomic batch, if it is
+    /// in one; and the record's own.
     ///
     /// # Errors
     ///
     /// The name of a header that cannot be sent.
-    pub(crate) fn headers_of(&mut self, record: &Record) -> Result<HeaderMap, String> {
+    pub(crate) fn headers_of(
+        &mut self,
+        record: &Record,
+        place: Option<&Place>,
+    ) -> Result<HeaderMap, String> {
         let mut headers = HeaderMap::new();
         self.scratch.clear();
-        // Writing to a string cannot fail.
-        let _ = write!(self.scratch, "{}", record.id);
+        push_id(&mut self.scratch, record.id);
         if !rtm_planted::bug("nats-no-message-id") {
             headers.insert(NATS_MESSAGE_ID, self.value());
         }
         if !rtm_planted::bug("nats-stored-in-any-jetstream") {
             headers.insert(NATS_EXPECTED_STREAM, self.jetstream.clone());
+        }
+        if let Some(place) = place {
+            headers.insert(NATS_BATCH_ID, place.batch.clone());
+            headers.insert(NATS_BATCH_SEQUENCE, HeaderValue::from(place.sequence));
+            if place.commits {
+                headers.insert(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
+            }
         }
         self.append(&mut headers, &record.headers)?;
         Ok(headers)
@@ -50,13 +63,7 @@ impl HeaderWriter {
 
     fn append(&mut self, headers: &mut HeaderMap, own: &Headers) -> Result<(), String> {
         for (name, value) in own {
-            let reserved = name.as_bytes().get(..RESERVED.len());
-            let reserved =
-                reserved.is_some_and(|start| start.eq_ignore_ascii_case(RESERVED.as_bytes()));
-            let parsed: HeaderName = match name.parse() {
-                Ok(parsed) if !reserved && !name.is_empty() => parsed,
-                _ => return Err(name.escape_debug().to_string()),
-            };
+            let parsed = parse_name(name).ok_or_else(|| name.escape_debug().to_string())?;
             self.scratch.clear();
             escape_value(&mut self.scratch, value);
             headers.append(parsed, self.value());
@@ -68,6 +75,37 @@ impl HeaderWriter {
     fn value(&self) -> HeaderValue {
         self.scratch.parse().unwrap_or_default()
     }
+}
+
+/// As it displays itself, without what formatting costs.
+fn push_id(text: &mut String, id: RecordId) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for shift in (0..16).rev() {
+        text.push(char::from(DIGITS[(id.epoch >> (4 * shift)) as usize & 15]));
+    }
+    text.push('.');
+    push_decimal(text, id.position);
+    text.push('.');
+    push_decimal(text, id.offset.into());
+}
+
+pub(crate) fn push_decimal(text: &mut String, number: u64) {
+    let mut divisor = 10_u64.pow(number.checked_ilog10().unwrap_or(0));
+    while divisor > 0 {
+        let digit = (number / divisor % 10) as u8;
+        text.push(char::from(b'0' + digit));
+        divisor /= 10;
+    }
+}
+
+/// The name of a record's own header, if it can be sent.
+pub(crate) fn parse_name(name: &str) -> Option<HeaderName> {
+    let start = name.as_bytes().get(..RESERVED.len());
+    let reserved = start.is_some_and(|start| start.eq_ignore_ascii_case(RESERVED.as_bytes()));
+    if reserved || name.is_empty() {
+        return None;
+    }
+    name.parse().ok()
 }
 
 /// Percent-encodes what could end a header, fake another or deceive a reader.
@@ -92,7 +130,7 @@ fn escape_value(escaped: &mut String, value: &[u8]) {
 mod tests {
     use bytes::Bytes;
     use proptest::prelude::*;
-    use rtm_sink::{RecordId, Timestamp, Topic};
+    use rtm_sink::{Timestamp, Topic};
 
     use super::*;
 
@@ -121,7 +159,7 @@ mod tests {
     #[test]
     fn every_record_names_its_id_and_its_jetstream() {
         let headers = HeaderWriter::new("RTM")
-            .headers_of(&record(Vec::new()))
+            .headers_of(&record(Vec::new()), None)
             .unwrap();
         assert_eq!(
             headers.get(NATS_MESSAGE_ID).unwrap().as_str(),
@@ -137,10 +175,10 @@ mod tests {
         let mut writer = HeaderWriter::new("RTM");
         for name in ["Nats-Rollup", "nats-ttl", "a:b", "a b", "a\r\nX", ""] {
             let own = vec![(name.to_owned().into(), Bytes::from_static(b"all"))];
-            assert!(writer.headers_of(&record(own)).is_err(), "{name:?}");
+            assert!(writer.headers_of(&record(own), None).is_err(), "{name:?}");
         }
         let own = vec![("rtm-region".into(), Bytes::from_static(b"eu-west-1"))];
-        let headers = writer.headers_of(&record(own)).unwrap();
+        let headers = writer.headers_of(&record(own), None).unwrap();
         assert_eq!(headers.get("rtm-region").unwrap().as_str(), "eu-west-1");
     }
 
@@ -154,11 +192,22 @@ mod tests {
     }
 
     proptest! {
+        /// Holds: the id is written as it displays itself.
+        #[test]
+        fn ids_are_written_as_displayed(epoch: u64, position: u64, offset: u32) {
+            for (epoch, position, offset) in [(epoch, position, offset), (epoch >> 32, position >> 48, offset >> 28)] {
+                let id = RecordId { epoch, position, offset };
+                let mut text = String::new();
+                push_id(&mut text, id);
+                prop_assert_eq!(text, id.to_string());
+            }
+        }
+
         /// Holds: any bytes make a value that the library takes (it panics on CR and LF) and that decodes to them.
         #[test]
         fn any_bytes_make_a_value(value in proptest::collection::vec(any::<u8>(), 0..60)) {
             let own = vec![("rtm-x".into(), Bytes::from(value.clone()))];
-            let headers = HeaderWriter::new("RTM").headers_of(&record(own)).unwrap();
+            let headers = HeaderWriter::new("RTM").headers_of(&record(own), None).unwrap();
             let text = headers.get("rtm-x").unwrap().as_str();
             prop_assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
             prop_assert_eq!(text, text.trim());

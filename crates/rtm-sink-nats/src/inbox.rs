@@ -9,6 +9,8 @@ use std::sync::{Mutex, PoisonError};
 use async_nats::{Client, Message, Subject, Subscriber};
 use futures::{FutureExt, StreamExt};
 
+use crate::headers::push_decimal;
+
 /// The idle inboxes of one connection.
 #[derive(Debug)]
 pub(crate) struct Inboxes {
@@ -22,6 +24,8 @@ pub(crate) struct Inboxes {
 struct Inbox {
     subscriber: Subscriber,
     prefix: String,
+    /// What makes the prefix unique.
+    unique: String,
     next: u64,
 }
 
@@ -77,11 +81,14 @@ impl Inboxes {
 
 impl Inbox {
     async fn open(client: &Client) -> Result<Inbox, async_nats::SubscribeError> {
-        let prefix = format!("{}.", client.new_inbox());
+        let inbox = client.new_inbox();
+        let unique = inbox.rsplit('.').next().unwrap_or_default().to_owned();
+        let prefix = format!("{inbox}.");
         let subscriber = client.subscribe(format!("{prefix}*")).await?;
         Ok(Inbox {
             subscriber,
             prefix,
+            unique,
             next: 0,
         })
     }
@@ -100,7 +107,27 @@ impl Lent<'_> {
     /// Where the answer to the call's record `index` should go.
     pub(crate) fn reply_to(&self, index: usize) -> Subject {
         let prefix = self.inbox.as_ref().map_or("", |inbox| &inbox.prefix);
-        Subject::from(format!("{prefix}{}", self.first + index as u64))
+        let number = self.first + index as u64;
+        let digits = number.checked_ilog10().unwrap_or(0) as usize + 1;
+        // Of the exact size, because `Bytes` would make another allocation of what has room to spare.
+        let mut subject = String::with_capacity(prefix.len() + digits);
+        subject.push_str(prefix);
+        push_decimal(&mut subject, number);
+        Subject::from(subject)
+    }
+
+    /// The name of an atomic batch that begins with the call's record `index`. No other has it.
+    pub(crate) fn batch_id(&self, index: usize) -> String {
+        let unique = self.inbox.as_ref().map_or("", |inbox| &inbox.unique);
+        format!("{unique}-{}", self.first + index as u64)
+    }
+
+    /// New numbers for the call's records: answers to what was sent under the old ones are no concern any more.
+    pub(crate) fn renew(&mut self, records: usize) {
+        if let Some(inbox) = &mut self.inbox {
+            self.first = inbox.next;
+            inbox.next += records as u64;
+        }
     }
 
     /// The index of the record that `message` answers, unless it answers an earlier call.

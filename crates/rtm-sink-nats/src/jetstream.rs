@@ -1,5 +1,6 @@
 //! Questions to JetStream's own interface: is the JetStream stream there, does it store these subjects, make it.
 
+use std::fmt;
 use std::time::Duration;
 
 use async_nats::Client;
@@ -9,6 +10,7 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy
 use async_nats::jetstream::{Context, ErrorCode, context::ContextBuilder};
 use tokio::time::timeout;
 
+use crate::connection::Connection;
 use crate::failure::PublishFailure;
 use crate::options::{NatsOptions, StreamSpec};
 use crate::subject::covers;
@@ -68,7 +70,7 @@ pub(crate) async fn create_if_missing(client: &Client, options: &NatsOptions) {
         return;
     };
     if let Found::Missing = find(client, &options.stream).await {
-        match create(client, &options.stream, spec).await {
+        match create(client, options, spec).await {
             Ok(()) => tracing::info!(jetstream = options.stream, "created the jetstream"),
             Err(error) => {
                 tracing::error!(jetstream = options.stream, %error, "cannot create the jetstream");
@@ -78,9 +80,11 @@ pub(crate) async fn create_if_missing(client: &Client, options: &NatsOptions) {
 }
 
 /// Tells the log what will keep every record out. Calls find it out by themselves.
-pub(crate) async fn verify(client: &Client, options: &NatsOptions) {
+///
+/// And whether it takes atomic batches, which decides how they publish.
+pub(crate) async fn verify(connection: &Connection, options: &NatsOptions) {
     let jetstream = &options.stream;
-    match find(client, jetstream).await {
+    match find(&connection.client, jetstream).await {
         Found::Here(config) if config.no_ack => {
             tracing::error!(
                 jetstream,
@@ -88,8 +92,12 @@ pub(crate) async fn verify(client: &Client, options: &NatsOptions) {
             );
         }
         Found::Here(config) => {
+            if !config.allow_atomic_publish {
+                connection.batching.disable();
+            }
             tracing::info!(
                 jetstream,
+                published = Published::of(&connection.client, &config, options).to_string(),
                 subjects = ?config.subjects,
                 duplicate_window_seconds = config.duplicate_window.as_secs(),
                 "the jetstream is there"
@@ -102,6 +110,51 @@ pub(crate) async fn verify(client: &Client, options: &NatsOptions) {
         Found::Off => tracing::error!("jetstream is not enabled"),
         Found::Silent(said) => tracing::warn!(jetstream, said, "cannot ask about the jetstream"),
     }
+}
+
+/// How records are published, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Published {
+    /// In atomic batches, a page at a time.
+    Batches,
+    /// Each for itself, because the options say so.
+    SinglyByChoice,
+    /// Each for itself, because the server is older than 2.12.
+    SinglyByServer,
+    /// Each for itself, because the JetStream stream does not allow batches.
+    SinglyByJetstream,
+}
+
+impl Published {
+    pub(crate) fn of(client: &Client, config: &Config, options: &NatsOptions) -> Published {
+        if !options.atomic_batches {
+            Published::SinglyByChoice
+        } else if !knows_batches(client) {
+            Published::SinglyByServer
+        } else if !config.allow_atomic_publish {
+            Published::SinglyByJetstream
+        } else {
+            Published::Batches
+        }
+    }
+}
+
+impl fmt::Display for Published {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Published::Batches => "in atomic batches",
+            Published::SinglyByChoice => "singly: atomic batches are off",
+            Published::SinglyByServer => {
+                "singly: the server is older than 2.12, which has atomic batches"
+            }
+            Published::SinglyByJetstream => "singly: its allow_atomic is not set",
+        })
+    }
+}
+
+/// Whether the server has atomic batches (2.12 and later).
+pub(crate) fn knows_batches(client: &Client) -> bool {
+    client.is_server_compatible(2, 12, 0)
 }
 
 /// What the JetStream stream's settings lose or repeat without anybody being told, since everything is acknowledged.
@@ -164,7 +217,7 @@ pub(crate) async fn diagnose(
                 jetstream: name.clone(),
                 source: None,
             },
-            Some(spec) => match create(client, name, spec).await {
+            Some(spec) => match create(client, options, spec).await {
                 // Published again, the records find it.
                 Ok(()) => fallback,
                 Err(source) => PublishFailure::Missing {
@@ -181,9 +234,13 @@ pub(crate) fn is_stored(config: &Config, subject: &str) -> bool {
     config.subjects.iter().any(|filter| covers(filter, subject))
 }
 
-async fn create(client: &Client, name: &str, spec: &StreamSpec) -> Result<(), CreateStreamError> {
+async fn create(
+    client: &Client,
+    options: &NatsOptions,
+    spec: &StreamSpec,
+) -> Result<(), CreateStreamError> {
     let config = Config {
-        name: name.to_owned(),
+        name: options.stream.clone(),
         subjects: spec.subjects.clone(),
         max_bytes: spec
             .max_bytes
@@ -193,6 +250,7 @@ async fn create(client: &Client, name: &str, spec: &StreamSpec) -> Result<(), Cr
         duplicate_window: spec.duplicate_window,
         // The other policy would refuse what is new, and hold the bridge up for what nobody read.
         discard: DiscardPolicy::Old,
+        allow_atomic_publish: options.atomic_batches && knows_batches(client),
         ..Config::default()
     };
     context(client).create_stream(config).await.map(|_| ())

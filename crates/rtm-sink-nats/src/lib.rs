@@ -8,8 +8,11 @@
 //!   `sync_interval: always` there.
 //! - **Duplicates.** `Nats-Msg-Id` is [`Record::id`]. JetStream drops a second copy within its duplicate window; past it
 //!   the copy is stored behind the first, under the same id, by which consumers know it.
-//! - **Order** of first copies is that of the calls and of their records, through lost answers, lost connections and
-//!   restarts. What breaks it is the refusal of *single* records (no room for a large one, a full disk, a new leader,
+//! - **Order**, in atomic batches ([`NatsOptions::atomic_batches`]): first copies of each key are stored in the order of
+//!   the calls and of their records, whatever fails (`batch.rs` says why). Keys among themselves may change places where
+//!   records are published singly: small journal entries, and those of a batch that was refused.
+//! - **Order**, without them: that of first copies is that of the calls and of their records, through lost answers, lost
+//!   connections and restarts. What breaks it is the refusal of *single* records (no room for a large one, a full disk, a new leader,
 //!   too many waiting, a JetStream stream made anew): those behind them may be stored already, and are before them
 //!   then. The first refusal stops the sending, so that only records in flight are concerned.
 //!   [`NatsStats::out_of_order`] counts those of the same topic and key: when they are confirmed, or, where their
@@ -48,6 +51,7 @@ use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+mod batch;
 mod check;
 mod connection;
 mod failure;
@@ -63,6 +67,7 @@ mod subject;
 pub use check::{CheckError, NatsCheck};
 pub use connection::LinkError;
 pub use failure::PublishFailure;
+pub use jetstream::Published;
 pub use options::{
     ConnectError, CredentialsError, MAX_IN_FLIGHT, NatsAuth, NatsOptions, NatsTls, Secret,
     StreamSpec,

@@ -27,6 +27,10 @@ pub struct NatsOptions {
     pub tls: NatsTls,
     /// Records in flight at most, over all calls; 1 to [`MAX_IN_FLIGHT`]. Default 4,000.
     pub in_flight: usize,
+    /// Publishes each page as an atomic batch, where the server (2.12 and later) and the JetStream stream
+    /// (`allow_atomic`) take them; else, and where false, each record has its own acknowledgement. Default true. A
+    /// JetStream stream that the sink creates takes them if this is true and the server can.
+    pub atomic_batches: bool,
     /// How long nothing may be acknowledged, while something is awaited, before a call gives up. Also how long a call
     /// waits for a connection. Default 5 s. Must be well above what one acknowledgement takes: a slow server is waited
     /// for as long as they come in, but below that nothing would ever count as confirmed.
@@ -49,6 +53,7 @@ impl NatsOptions {
             auth: NatsAuth::None,
             tls: NatsTls::default(),
             in_flight: 4000,
+            atomic_batches: true,
             ack_timeout: Duration::from_secs(5),
             create_stream: None,
             name: "rtm-bridge".to_owned(),

@@ -1,9 +1,9 @@
-//! One call of `publish`: records go out in order within a window, and each acknowledgement settles one.
+//! One call of `publish`: what is queued goes out in order within a window, and acknowledgements settle it.
 //!
-//! Atomic batches will be a second way to settle a run of records, beside [`Call::send_some`]: plain publishes too, of
-//! which only the last has a reply subject. What stands around it (the connection, the inbox, the outcomes) is the same.
+//! What is queued at a time is a run of records of its own (see [`crate::batch`]): all of them where each has its own
+//! acknowledgement, else one atomic batch, or records of which no two share a key.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use async_nats::client::traits::Publisher;
@@ -14,6 +14,7 @@ use rtm_sink::{Outcome, PublishError, Reason, Record, Topic};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, sleep_until};
 
+use crate::batch::{Batch, Part, Refused, next_part};
 use crate::connection::{Alarms, Connection, Denied, Shared};
 use crate::failure::PublishFailure;
 use crate::headers::HeaderWriter;
@@ -27,30 +28,33 @@ const BURST: usize = 64;
 
 /// A call, from its first record to its last answer.
 pub(crate) struct Call<'a> {
-    shared: &'a Shared,
-    connection: &'a Connection,
+    pub(crate) shared: &'a Shared,
+    pub(crate) connection: &'a Connection,
     window: &'a Semaphore,
     alarms: watch::Receiver<Alarms>,
     /// Denials before this call are none of its own.
     denials_before: u64,
-    inbox: Lent<'a>,
-    records: &'a [Record],
+    pub(crate) inbox: Lent<'a>,
+    pub(crate) records: &'a [Record],
     headers: HeaderWriter,
+    /// What is being sent, if it is an atomic batch.
+    pub(crate) batch: Option<Batch>,
+    /// The records to send now, in this order.
+    pub(crate) queue: VecDeque<usize>,
     /// The last record's subject: the next one mostly has the same.
     subject: Option<(Topic, Subject)>,
-    settled: Vec<Slot>,
-    sent: usize,
+    pub(crate) settled: Vec<Slot>,
     in_flight: usize,
     permits: Option<SemaphorePermit<'a>>,
     failure: Option<Failure>,
     duplicates: u64,
     /// When an answer last came, or the first record went out after a pause.
-    progress: Instant,
+    pub(crate) progress: Instant,
 }
 
 /// What is known of one record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Slot {
+pub(crate) enum Slot {
     Unsent,
     InFlight,
     /// Stored, as this sequence number of the JetStream stream, by this call or, a duplicate, before it.
@@ -64,7 +68,7 @@ enum Slot {
 }
 
 /// The first thing that went wrong, as far as it is known while records are in flight.
-enum Failure {
+pub(crate) enum Failure {
     Known(PublishFailure),
     /// No responders, or a timeout: JetStream has to be asked why. Holds the record's index.
     Unclear(PublishFailure, Option<usize>),
@@ -89,9 +93,10 @@ impl<'a> Call<'a> {
             inbox,
             records,
             headers: HeaderWriter::new(&shared.options.stream),
+            batch: None,
+            queue: VecDeque::new(),
             subject: None,
             settled: vec![Slot::Unsent; records.len()],
-            sent: 0,
             in_flight: 0,
             permits: None,
             failure: None,
@@ -103,6 +108,41 @@ impl<'a> Call<'a> {
     /// Publishes, and tells how it went.
     pub(crate) async fn run(mut self) -> Result<(), PublishError> {
         self.note_alarms();
+        let mut next = 0;
+        while next < self.records.len() && !self.has_failed() {
+            let limits = self
+                .connection
+                .batching
+                .limits(self.shared.options.in_flight);
+            let part = match limits {
+                Some(limits) => next_part(self.records, next, limits),
+                None => Part::Window(next..self.records.len()),
+            };
+            next = match part {
+                Part::Window(range) => {
+                    let end = range.end;
+                    self.send(range.collect()).await;
+                    end
+                }
+                Part::Batch(range) => self.publish_batch(range).await,
+                Part::Singly(range) => self.publish_singly(range).await,
+            };
+        }
+        let failure = match self.failure.take() {
+            Some(Failure::Unclear(failure, index)) => {
+                let subject = index.map(|index| self.records[index].topic.as_str());
+                let options = &self.shared.options;
+                Some(jetstream::diagnose(&self.connection.client, options, subject, failure).await)
+            }
+            Some(Failure::Known(failure)) => Some(failure),
+            None => None,
+        };
+        self.finish(failure)
+    }
+
+    /// Sends the records of `queue`, and settles them.
+    pub(crate) async fn send(&mut self, queue: VecDeque<usize>) {
+        self.queue = queue;
         while self.may_send() || self.in_flight > 0 {
             // Looked at each time, because the branches below come to it only when there is nothing else to do.
             if self.alarms.has_changed().unwrap_or(false) {
@@ -119,21 +159,14 @@ impl<'a> Call<'a> {
                 () = sleep_until(deadline) => self.give_up(),
             }
         }
-        let failure = match self.failure.take() {
-            Some(Failure::Unclear(failure, index)) => {
-                let subject = index.map(|index| self.records[index].topic.as_str());
-                let options = &self.shared.options;
-                Some(jetstream::diagnose(&self.connection.client, options, subject, failure).await)
-            }
-            Some(Failure::Known(failure)) => Some(failure),
-            None => None,
-        };
-        self.finish(failure)
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failure.is_some() && !rtm_planted::bug("nats-failure-stops-nothing")
     }
 
     fn may_send(&self) -> bool {
-        let failed = self.failure.is_some() && !rtm_planted::bug("nats-failure-stops-nothing");
-        !failed && self.sent < self.records.len()
+        !self.has_failed() && !self.queue.is_empty()
     }
 
     /// Sends what there is room for, or else waits for an answer; then takes all answers that are here.
@@ -156,15 +189,33 @@ impl<'a> Call<'a> {
         while let Some(answer) = self.inbox.try_next() {
             self.settle(&answer);
         }
+        self.give_back_room();
+    }
+
+    /// The room of what is settled goes back to all calls; what this one still needs it takes again.
+    fn give_back_room(&mut self) {
+        let rest_of_batch = self.batch.as_ref().map_or(0, |_| self.queue.len());
+        let spare = self.held().saturating_sub(self.in_flight + rest_of_batch);
+        drop(
+            self.permits
+                .as_mut()
+                .and_then(|permits| permits.split(spare)),
+        );
     }
 
     /// How many records may be sent now. Waits only while nothing of this call is in flight: then no answer of its own
     /// would make room.
     async fn take_room(&mut self) -> usize {
-        let want = BURST.min(self.records.len() - self.sent);
+        let want = BURST.min(self.queue.len());
         let spare = self.held() - self.in_flight;
         if spare > 0 {
             return spare.min(want);
+        }
+        if self.batch.is_some() && self.in_flight == 0 {
+            // All of it at once: two batches that each hold half of the window would wait for ever.
+            let all = u32::try_from(self.queue.len()).unwrap_or(u32::MAX);
+            self.permits = self.window.acquire_many(all).await.ok();
+            return self.held().min(want);
         }
         let free = want.min(self.window.available_permits());
         let permits = match self
@@ -198,12 +249,15 @@ impl<'a> Call<'a> {
             self.progress = Instant::now();
         }
         for _ in 0..room {
-            let index = self.sent;
+            let Some(&index) = self.queue.front() else {
+                return;
+            };
             let message = match self.message(index) {
                 Ok(message) => message,
+                Err(_) if self.batch.is_some() => return self.refuse_batch(Refused::Whole),
                 Err(reason) => {
                     self.settle_as(index, Slot::Rejected(reason));
-                    self.sent += 1;
+                    self.queue.pop_front();
                     continue;
                 }
             };
@@ -214,18 +268,26 @@ impl<'a> Call<'a> {
                 Ok(()) => {
                     self.settled[index] = Slot::InFlight;
                     self.in_flight += 1;
+                    let commits = |batch: &Batch| batch.commits(index);
+                    if rtm_planted::bug("nats-batch-commit-not-awaited")
+                        && self.batch.as_ref().is_some_and(commits)
+                    {
+                        self.confirm_batch(index as u64);
+                    }
                 }
                 Err(error) => match error.kind() {
+                    SendErrorKind::Send => return self.lose_connection(),
+                    // Without it the batch would have a gap; alone, it shows what it is.
+                    _ if self.batch.is_some() => return self.refuse_batch(Refused::Whole),
                     SendErrorKind::MaxPayloadExceeded => {
                         self.settle_as(index, rejected("too_large", error.to_string()));
                     }
                     SendErrorKind::InvalidSubject => {
                         self.settle_as(index, rejected("bad_subject", error.to_string()));
                     }
-                    SendErrorKind::Send => return self.lose_connection(),
                 },
             }
-            self.sent += 1;
+            self.queue.pop_front();
         }
     }
 
@@ -243,11 +305,14 @@ impl<'a> Call<'a> {
             }
         };
         let bad_header = |name| reason("bad_header", format!("the header `{name}` cannot be sent"));
+        let place = self.batch.as_mut().map(|batch| batch.place(index, record));
+        let headers = self.headers.headers_of(record, place.as_ref());
+        let answered = place.is_none_or(|place| place.answered);
         Ok(OutboundMessage {
             subject,
-            reply: Some(self.inbox.reply_to(index)),
+            reply: answered.then(|| self.inbox.reply_to(index)),
             payload: record.payload.clone(),
-            headers: Some(self.headers.headers_of(record).map_err(bad_header)?),
+            headers: Some(headers.map_err(bad_header)?),
         })
     }
 
@@ -259,7 +324,11 @@ impl<'a> Call<'a> {
         if self.settled.get(index) != Some(&Slot::InFlight) {
             return;
         }
-        match Reply::parse(answer, &self.shared.options.stream) {
+        let reply = Reply::parse(answer, &self.shared.options.stream);
+        if self.batch.is_some() {
+            return self.settle_batch(index, reply);
+        }
+        match reply {
             Reply::Stored {
                 duplicate: true, ..
             } if rtm_planted::bug("nats-duplicate-is-an-error") => {
@@ -287,24 +356,22 @@ impl<'a> Call<'a> {
                 self.settle_as(index, Slot::Failed);
                 self.fail(Failure::Unclear(PublishFailure::NotServing, Some(index)));
             }
-            Reply::Foreign => {
+            Reply::Committed { .. } | Reply::Empty | Reply::Foreign => {
                 tracing::debug!(subject = %self.records[index].topic, "an answer that is not ours");
             }
         }
     }
 
-    fn settle_as(&mut self, index: usize, slot: Slot) {
+    pub(crate) fn settle_as(&mut self, index: usize, slot: Slot) {
         if self.settled[index] == Slot::InFlight {
             self.in_flight -= 1;
-            // One record's room goes back to all calls; what this one still needs it takes again.
-            drop(self.permits.as_mut().and_then(|permits| permits.split(1)));
             self.progress = Instant::now();
         }
         self.settled[index] = slot;
     }
 
     /// The first failure stays, unless a worse one follows: misconfigured is what a person must hear of.
-    fn fail(&mut self, failure: Failure) {
+    pub(crate) fn fail(&mut self, failure: Failure) {
         use rtm_sink::PublishErrorKind::Misconfigured;
         let replace = match (&self.failure, &failure) {
             (None, _) => true,
@@ -320,8 +387,11 @@ impl<'a> Call<'a> {
     }
 
     /// Nothing in flight will be answered any more.
-    fn abandon(&mut self) {
-        for index in 0..self.sent.min(self.settled.len()) {
+    pub(crate) fn abandon(&mut self) {
+        if rtm_planted::bug("nats-batch-without-answer-confirms") {
+            self.confirm_batch(self.records.len() as u64);
+        }
+        for index in 0..self.settled.len() {
             if self.settled[index] == Slot::InFlight {
                 self.settle_as(index, Slot::Failed);
             }
@@ -370,14 +440,19 @@ impl<'a> Call<'a> {
     fn deny(&mut self, denied: &Denied) {
         let subject = denied.subject.as_deref();
         let mut hit = false;
-        for index in 0..self.sent {
+        for index in 0..self.records.len() {
             let named = subject.is_none_or(|subject| subject == self.records[index].topic.as_str());
             if named && self.settled[index] == Slot::InFlight {
-                self.settle_as(index, Slot::Failed);
                 hit = true;
+                if self.batch.is_none() {
+                    self.settle_as(index, Slot::Failed);
+                }
             }
         }
-        if hit {
+        if hit && self.batch.is_some() {
+            // Without the denied ones it has a gap, and is never stored. Alone, only they are denied.
+            self.refuse_batch(Refused::Whole);
+        } else if hit {
             self.fail(Failure::Known(PublishFailure::Denied(denied.said.clone())));
         }
     }
@@ -418,7 +493,7 @@ impl<'a> Call<'a> {
 }
 
 impl Slot {
-    fn stored(sequence: u64, duplicate: bool) -> Slot {
+    pub(crate) fn stored(sequence: u64, duplicate: bool) -> Slot {
         Slot::Confirmed {
             sequence,
             duplicate,

@@ -12,10 +12,18 @@ use serde::Deserialize;
 pub(crate) enum Reply {
     /// The JetStream stream has it, in this place; `duplicate` if it had it before.
     Stored { sequence: u64, duplicate: bool },
+    /// The JetStream stream has all `count` records of an atomic batch, the last one in this place.
+    Committed {
+        sequence: u64,
+        batch: String,
+        count: u64,
+    },
     /// The server refused it.
     Refused(Refusal),
     /// Nobody listens on the subject: no JetStream stream is bound to it, or none that runs.
     NoResponders,
+    /// Nothing at all: a part of an atomic batch is there, and waits for the rest.
+    Empty,
     /// Not an acknowledgement, or not one of our JetStream stream. It says nothing about the record.
     Foreign,
 }
@@ -51,6 +59,9 @@ struct Ack<'a> {
     seq: Option<u64>,
     #[serde(default)]
     duplicate: bool,
+    #[serde(borrow)]
+    batch: Option<Cow<'a, str>>,
+    count: Option<u64>,
 }
 
 impl Reply {
@@ -62,6 +73,9 @@ impl Reply {
         if message.status == Some(StatusCode::NO_RESPONDERS) {
             return Reply::NoResponders;
         }
+        if message.payload.is_empty() && !rtm_planted::bug("nats-any-answer-confirms") {
+            return Reply::Empty;
+        }
         match serde_json::from_slice::<Ack<'_>>(&message.payload) {
             Ok(Ack {
                 error: Some(refusal),
@@ -71,10 +85,19 @@ impl Reply {
                 stream: Some(stream),
                 seq: Some(sequence @ 1..),
                 duplicate,
+                batch,
+                count,
                 ..
-            }) if stream == jetstream => Reply::Stored {
-                sequence,
-                duplicate,
+            }) if stream == jetstream => match batch {
+                Some(batch) => Reply::Committed {
+                    sequence,
+                    batch: batch.into_owned(),
+                    count: count.unwrap_or(0),
+                },
+                None => Reply::Stored {
+                    sequence,
+                    duplicate,
+                },
             },
             _ if rtm_planted::bug("nats-any-answer-confirms") => Reply::Stored {
                 sequence: 1,
@@ -154,14 +177,22 @@ mod tests {
             ),
             (
                 r#"{"stream":"RTM","seq":2,"batch":"b","count":2}"#,
-                stored(2, false),
+                Reply::Committed {
+                    sequence: 2,
+                    batch: "b".to_owned(),
+                    count: 2,
+                },
             ),
             (r#"{"stream":"OTHER","seq":1}"#, Reply::Foreign),
             (r#"{"stream":"RTM","seq":0}"#, Reply::Foreign),
             (r#"{"stream":"RTM"}"#, Reply::Foreign),
             (r#"{"seq":1}"#, Reply::Foreign),
             ("+OK", Reply::Foreign),
-            ("", Reply::Foreign),
+            (
+                r#"{"stream":"OTHER","seq":2,"batch":"b","count":2}"#,
+                Reply::Foreign,
+            ),
+            ("", Reply::Empty),
         ] {
             assert_eq!(
                 Reply::parse(&message(payload), "RTM"),

@@ -216,7 +216,7 @@ async fn order_per_key<R: Rig>(rig: &R) -> Option<()> {
         for record in batch.iter_mut().skip(1).step_by(3) {
             *record = Record {
                 key: record.key.clone(),
-                ..self::record(&topics[1], record.id.position)
+                ..self::record(&topics[1], 0)
             };
         }
         patient(sink.publish(&batch)).await.expect("confirmed");
@@ -395,13 +395,16 @@ async fn broker_away<R: Rig>(rig: &R) -> Option<()> {
 /// A record as the bridge makes them, small, with an id that no other has. Keys repeat: there are seven.
 #[must_use]
 pub fn record(topic: &Topic, n: u64) -> Record {
+    /// Records of one page of the journal, and so of one entry.
+    const PAGE: u64 = 100;
     static NEXT: AtomicU64 = AtomicU64::new(0);
     static EPOCH: OnceLock<u64> = OnceLock::new();
+    let next = NEXT.fetch_add(1, Ordering::Relaxed);
     let id = RecordId {
         // Random: a broker that outlives the run remembers ids.
         epoch: *EPOCH.get_or_init(|| RandomState::new().hash_one(0)),
-        position: NEXT.fetch_add(1, Ordering::Relaxed),
-        offset: 0,
+        position: next / PAGE,
+        offset: u32::try_from(next % PAGE).unwrap_or_default(),
     };
     Record {
         id,

@@ -114,6 +114,15 @@ impl Nats {
         &self.version
     }
 
+    /// The server's process; none if it is not a child of ours.
+    #[must_use]
+    pub fn pid(&self) -> Option<i32> {
+        match &self.host {
+            Host::Local(local) => Some(local.process.pid()),
+            Host::Container(_) | Host::Elsewhere => None,
+        }
+    }
+
     /// Stops the server in its tracks: it keeps its connections and answers nothing.
     ///
     /// # Errors

@@ -71,6 +71,46 @@ pub(super) const PLANTED: &[Planted] = &[
         "12, honest metrics: records stand before their predecessors, and nobody is told",
         "nats_streams::partial_failures_are_counted_exactly",
     ),
+    at_a_server(
+        "nats-batch-commit-not-awaited",
+        "7, durability order: a batch that was only sent counts as confirmed",
+        "nats_batches::a_lost_acknowledgement",
+    ),
+    at_a_server(
+        "nats-batch-without-answer-confirms",
+        "7, durability order: a batch counts as confirmed once nobody waits for its acknowledgement any more",
+        "nats_batches::a_lost_acknowledgement",
+    ),
+    at_a_server(
+        "nats-batch-refusal-confirms",
+        "1, ledger: a batch that was refused counts as confirmed",
+        "nats_batches::a_culprit_is_rejected_alone",
+    ),
+    at_a_server(
+        "nats-batch-duplicate-confirms",
+        "1, ledger: one known record in a batch, and the others count as stored",
+        "nats_batches::known_records_in_a_batch",
+    ),
+    at_a_server(
+        "nats-batch-refusal-rejects-all",
+        "1, ledger: one record that is refused takes its batch to the dead letters",
+        "nats_batches::a_culprit_is_rejected_alone",
+    ),
+    at_a_server(
+        "nats-batch-stored-in-part-confirms",
+        "1, ledger: a server without batches stores the last record, and all count as stored",
+        "nats_batches::only_its_own_acknowledgement_confirms_a_batch",
+    ),
+    at_a_server(
+        "nats-batch-crosses-entries",
+        "3, order: after a restart batches are cut elsewhere than before",
+        "nats_batches::a_page_is_a_batch",
+    ),
+    at_a_server(
+        "nats-singles-overtake",
+        "3, order: what is published singly after a refused batch overtakes records of its key",
+        "nats_batches::a_refused_record_is_not_overtaken",
+    ),
     alone(
         "nats-token-not-escaped",
         "1, ledger: an id adds tokens and wildcards to a subject",

@@ -5,6 +5,7 @@ mod kafka_access;
 mod kafka_faults;
 mod kafka_sink;
 mod nats_access;
+mod nats_batches;
 mod nats_log;
 mod nats_outages;
 mod nats_proxy;

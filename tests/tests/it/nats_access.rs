@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::nats_log::Log;
+use super::nats_sink::{Mode, both_modes};
 
 /// For what must happen, on a machine that compiles at the same time.
 const SOON: Duration = Duration::from_secs(30);
@@ -357,8 +358,7 @@ fn jwt(issuer: &KeyPair, subject: &KeyPair, nats: Value, expires: Option<u64>) -
 
 /// Holds: what the server denies is told at once, although the server answers no denied publish; what it does not deny
 /// is confirmed in the same call; and a user who may receive no acknowledgement is told so.
-#[tokio::test]
-async fn denials() {
+async fn denials(mode: Mode) {
     let server = Nats::start_own_with(
         "authorization { users: [
             { user: admin, password: p }
@@ -372,6 +372,7 @@ async fn denials() {
     .unwrap();
     let as_user = |user: &str| NatsOptions {
         ack_timeout: SOON,
+        atomic_batches: mode == Mode::Batches,
         ..options(
             &server,
             NatsAuth::UserPassword {
@@ -449,4 +450,8 @@ async fn an_account_without_jetstream() {
     );
     let check = sink.check(&[]).await;
     assert!(matches!(check, Err(CheckError::Off)), "{check:?}");
+}
+
+both_modes! {
+    denials,
 }

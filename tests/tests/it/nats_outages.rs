@@ -17,17 +17,16 @@ use tokio::time::{Instant, timeout};
 
 use super::nats_proxy::Proxy;
 use super::nats_sink::{
-    SHORT, SOON, TOO_LARGE, assert_stored, create, failed, failure, hasty_sink, id_of, options,
-    own_jetstream, publish, sink, topic,
+    Mode, SHORT, SOON, TOO_LARGE, assert_stored, both_modes, create, failed, failure, hasty_sink,
+    id_of, options, own_jetstream, page, publish, sink, topic,
 };
 
 /// Holds: a server that is away at the start is waited for, and after `close` nothing is published.
-#[tokio::test]
-async fn a_server_that_is_away_at_the_start() {
+async fn a_server_that_is_away_at_the_start(mode: Mode) {
     let mut server = Nats::start_own().await.unwrap();
     server.create_jetstream("RTM", &["rtm.>"]).await.unwrap();
     server.kill().await.unwrap();
-    let sink = hasty_sink(&server, "RTM").await;
+    let sink = hasty_sink(&server, "RTM", mode).await;
     let records = records(&Topic::from("rtm.a"), 10);
     let (error, said) = failed(&sink, &records).await;
     assert_eq!(error.kind, PublishErrorKind::Unavailable, "{said}");
@@ -53,12 +52,11 @@ async fn a_server_that_is_away_at_the_start() {
 /// Holds: through kills in the middle of publishing nothing is lost, nothing is stored twice, and the order of all
 /// records is that of publishing. Left to itself the client library breaks the last: what it queued while the server was
 /// away it sends later, past records that were lost.
-#[tokio::test]
-async fn order_survives_kills() {
+async fn order_survives_kills(mode: Mode) {
     const KILLS: u64 = 4;
     let mut server = Nats::start_own().await.unwrap();
     server.create_jetstream("RTM", &["rtm.>"]).await.unwrap();
-    let sink = Arc::new(sink(&server, "RTM").await);
+    let sink = Arc::new(sink(&server, "RTM", mode).await);
     let records = records(&Topic::from("rtm.a"), 40_000);
     let publishing = tokio::spawn({
         let (sink, records) = (Arc::clone(&sink), records.clone());
@@ -86,11 +84,10 @@ async fn order_survives_kills() {
 
 /// Holds: a server that stops answering makes calls fail after the acknowledgement timeout, and when it goes on,
 /// everything arrives once and in order.
-#[tokio::test]
-async fn a_paused_server_is_unavailable() {
+async fn a_paused_server_is_unavailable(mode: Mode) {
     let mut server = Nats::start_own().await.unwrap();
     server.create_jetstream("RTM", &["rtm.>"]).await.unwrap();
-    let sink = hasty_sink(&server, "RTM").await;
+    let sink = hasty_sink(&server, "RTM", mode).await;
     let records = records(&Topic::from("rtm.a"), 8000);
     publish(&sink, &records[..100]).await.unwrap();
     server.pause().await.unwrap();
@@ -111,23 +108,23 @@ async fn a_paused_server_is_unavailable() {
 
 /// Holds: acknowledgements that come late, for records of a dropped call, confirm none of the next call's: those are
 /// refused here, every one.
-#[tokio::test]
-async fn late_acknowledgements_confirm_nothing() {
+async fn late_acknowledgements_confirm_nothing(mode: Mode) {
     let mut server = Nats::start_own().await.unwrap();
     let config = Config {
         name: "RTM".to_owned(),
         subjects: vec!["rtm.>".to_owned()],
         max_message_size: 10_000,
+        allow_atomic_publish: true,
         ..Config::default()
     };
     create(&server, config).await;
-    let sink = sink(&server, "RTM").await;
+    let sink = sink(&server, "RTM", mode).await;
     let topic = Topic::from("rtm.a");
     publish(&sink, &records(&topic, 1)).await.unwrap();
     server.pause().await.unwrap();
-    let dropped = timeout(SHORT, sink.publish(&records(&topic, 10))).await;
+    let dropped = timeout(SHORT, sink.publish(&page(&topic, 40))).await;
     assert!(dropped.is_err(), "nothing is confirmed while paused");
-    let mut refused = records(&topic, 10);
+    let mut refused = page(&topic, 40);
     for record in &mut refused {
         record.payload = Bytes::from(vec![b' '; TOO_LARGE]);
     }
@@ -139,16 +136,15 @@ async fn late_acknowledgements_confirm_nothing() {
     let outcomes = result.expect_err("refused").outcomes;
     let rejected = |outcome: &Outcome| matches!(outcome, Outcome::Rejected(_));
     assert!(outcomes.iter().all(rejected), "{outcomes:?}");
-    assert_eq!(server.read_all("RTM").await.unwrap().len(), 11);
+    assert_eq!(server.read_all("RTM").await.unwrap().len(), 41);
 }
 
 /// Holds: what was queued for a connection is never sent on another. It would come before records that the first one
 /// lost: the client library does so, left to itself.
-#[tokio::test]
-async fn nothing_queued_outlives_its_connection() {
+async fn nothing_queued_outlives_its_connection(mode: Mode) {
     let mut server = Nats::start_own().await.unwrap();
     server.create_jetstream("RTM", &["rtm.>"]).await.unwrap();
-    let sink = hasty_sink(&server, "RTM").await;
+    let sink = hasty_sink(&server, "RTM", mode).await;
     let mut records = records(&Topic::from("rtm.a"), 8000);
     for record in &mut records {
         record.payload = Bytes::from(vec![b' '; 2000]);
@@ -182,7 +178,7 @@ async fn lost_answers() {
     let options = NatsOptions {
         servers: vec![proxy.url()],
         ack_timeout: SHORT,
-        ..options(nats, &name)
+        ..options(nats, &name, Mode::Single)
     };
     let sink = NatsSink::connect(options).await.unwrap();
     let records = records(&topic(&name, "a"), 1500);
@@ -227,8 +223,7 @@ async fn lost_answers() {
 
 /// Holds: a slow server is not an outage. As long as acknowledgements come in, however slowly, a call goes on; where they
 /// take longer than the acknowledgement timeout it is unavailable, and nothing is stored twice.
-#[tokio::test]
-async fn a_slow_server() {
+async fn a_slow_server(mode: Mode) {
     let nats = brokers::nats().await;
     let name = own_jetstream(nats, Config::default()).await;
     let proxy = Proxy::start(nats.url()).await;
@@ -236,7 +231,7 @@ async fn a_slow_server() {
         servers: vec![proxy.url()],
         ack_timeout: SHORT,
         in_flight: 100,
-        ..options(nats, &name)
+        ..options(nats, &name, mode)
     };
     let sink = NatsSink::connect(options).await.unwrap();
     let mut records = records(&topic(&name, "a"), 1500);
@@ -272,14 +267,13 @@ async fn a_slow_server() {
 
 /// Holds: of a long outage nothing stays behind, however many calls failed meanwhile: each connection is a new client's,
 /// since one client never forgets what was not answered (nats.rs#1617).
-#[tokio::test]
-async fn nothing_is_left_of_outages() {
+async fn nothing_is_left_of_outages(mode: Mode) {
     const OUTAGES: u64 = 2;
     let mut server = Nats::start_own().await.unwrap();
     server.create_jetstream("RTM", &["rtm.>"]).await.unwrap();
     let options = NatsOptions {
         ack_timeout: SHORT / 10,
-        ..options(&server, "RTM")
+        ..options(&server, "RTM", mode)
     };
     let sink = NatsSink::connect(options).await.unwrap();
     let records = records(&Topic::from("rtm.a"), 100);
@@ -308,12 +302,11 @@ async fn nothing_is_left_of_outages() {
 }
 
 /// Holds: a server that is about to stop is an outage like another: it is waited for, and order is kept.
-#[tokio::test]
-async fn a_server_about_to_stop() {
+async fn a_server_about_to_stop(mode: Mode) {
     let configuration = "lame_duck_duration: 30s\nlame_duck_grace_period: 1s";
     let mut server = Nats::start_own_with(configuration).await.unwrap();
     server.create_jetstream("RTM", &["rtm.>"]).await.unwrap();
-    let sink = Arc::new(hasty_sink(&server, "RTM").await);
+    let sink = Arc::new(hasty_sink(&server, "RTM", mode).await);
     let records = records(&Topic::from("rtm.a"), 4000);
     publish(&sink, &records[..1000]).await.unwrap();
     server.lame_duck().await.unwrap();
@@ -345,11 +338,10 @@ async fn a_server_about_to_stop() {
 }
 
 /// Holds: a server that comes back with a lower `max_payload` takes what it takes; the rest is told from it.
-#[tokio::test]
-async fn a_lower_max_payload() {
+async fn a_lower_max_payload(mode: Mode) {
     let mut server = Nats::start_own().await.unwrap();
     server.create_jetstream("RTM", &["rtm.>"]).await.unwrap();
-    let sink = hasty_sink(&server, "RTM").await;
+    let sink = hasty_sink(&server, "RTM", mode).await;
     let mut records = records(&Topic::from("rtm.a"), 200);
     for index in [50, 150] {
         records[index].payload = Bytes::from(vec![b' '; TOO_LARGE]);
@@ -399,8 +391,7 @@ async fn publish_impatiently(sink: Arc<NatsSink>, records: Vec<Record>, mut rand
 
 /// Holds: whatever the network does, alone or all at once, and whenever calls are dropped, each record is stored once,
 /// and each topic in its order.
-#[tokio::test]
-async fn any_mix_of_network_faults() {
+async fn any_mix_of_network_faults(mode: Mode) {
     const TOPICS: [&str; 3] = ["a", "b", "c"];
     let seed = std::env::var("RTM_TEST_SEED").map_or_else(
         |_| SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros() as u64,
@@ -415,7 +406,7 @@ async fn any_mix_of_network_faults() {
         servers: vec![proxy.url()],
         ack_timeout: SHORT,
         in_flight: 300,
-        ..options(nats, &name)
+        ..options(nats, &name, mode)
     };
     let sink = Arc::new(NatsSink::connect(options).await.unwrap());
     let all = TOPICS.map(|rest| records(&topic(&name, rest), 6000));
@@ -456,4 +447,17 @@ async fn any_mix_of_network_faults() {
     }
     let stats = sink.stats();
     println!("{stats:?}, {} answers lost", proxy.lost());
+}
+
+both_modes! {
+    a_server_that_is_away_at_the_start,
+    order_survives_kills,
+    a_paused_server_is_unavailable,
+    late_acknowledgements_confirm_nothing,
+    nothing_queued_outlives_its_connection,
+    a_slow_server,
+    nothing_is_left_of_outages,
+    a_server_about_to_stop,
+    a_lower_max_payload,
+    any_mix_of_network_faults,
 }

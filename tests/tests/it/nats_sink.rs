@@ -1,7 +1,7 @@
 //! The NATS sink at a real server: the suite that every sink runs, and each outcome.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
@@ -22,19 +22,51 @@ pub(super) const SOON: Duration = Duration::from_secs(30);
 /// For what must not happen: how long to see it not happen.
 pub(super) const SHORT: Duration = Duration::from_millis(700);
 
-pub(super) fn options(nats: &Nats, jetstream: &str) -> NatsOptions {
-    NatsOptions::new(vec![nats.url().to_owned()], jetstream)
+/// How the sink publishes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// In atomic batches: all that the harness makes takes them.
+    Batches,
+    /// Each record for itself.
+    Single,
 }
 
-pub(super) async fn sink(nats: &Nats, jetstream: &str) -> NatsSink {
-    NatsSink::connect(options(nats, jetstream)).await.unwrap()
+/// Runs tests that take a [`Mode`] in both.
+macro_rules! both_modes {
+    ($($name:ident),* $(,)?) => {
+        $(mod $name {
+            #[tokio::test]
+            async fn batches() {
+                super::$name(crate::nats_sink::Mode::Batches).await;
+            }
+
+            #[tokio::test]
+            async fn single() {
+                super::$name(crate::nats_sink::Mode::Single).await;
+            }
+        })*
+    };
+}
+pub(super) use both_modes;
+
+pub(super) fn options(nats: &Nats, jetstream: &str, mode: Mode) -> NatsOptions {
+    NatsOptions {
+        atomic_batches: mode == Mode::Batches,
+        ..NatsOptions::new(vec![nats.url().to_owned()], jetstream)
+    }
+}
+
+pub(super) async fn sink(nats: &Nats, jetstream: &str, mode: Mode) -> NatsSink {
+    NatsSink::connect(options(nats, jetstream, mode))
+        .await
+        .unwrap()
 }
 
 /// A sink that soon gives up, for what is not acknowledged.
-pub(super) async fn hasty_sink(nats: &Nats, jetstream: &str) -> NatsSink {
+pub(super) async fn hasty_sink(nats: &Nats, jetstream: &str, mode: Mode) -> NatsSink {
     let options = NatsOptions {
         ack_timeout: SHORT,
-        ..options(nats, jetstream)
+        ..options(nats, jetstream, mode)
     };
     NatsSink::connect(options).await.unwrap()
 }
@@ -44,7 +76,7 @@ pub(super) async fn create(nats: &Nats, config: Config) {
     jetstream.create_stream(config).await.unwrap();
 }
 
-/// A JetStream stream of its own for a test, which stores `<name>.>`.
+/// A JetStream stream of its own for a test, which takes atomic batches and stores `<name>.>`.
 pub(super) async fn own_jetstream(nats: &Nats, config: Config) -> String {
     let name = brokers::unique("sink");
     let subjects = vec![format!("{name}.>")];
@@ -53,6 +85,7 @@ pub(super) async fn own_jetstream(nats: &Nats, config: Config) -> String {
         Config {
             name: name.clone(),
             subjects,
+            allow_atomic_publish: true,
             ..config
         },
     )
@@ -62,6 +95,19 @@ pub(super) async fn own_jetstream(nats: &Nats, config: Config) -> String {
 
 pub(super) fn topic(jetstream: &str, rest: &str) -> Topic {
     Topic::from(format!("{jetstream}.{rest}"))
+}
+
+/// So many records of one journal entry, which is what a batch is made of.
+pub(super) fn page(topic: &Topic, count: u32) -> Vec<Record> {
+    let mut page = records(topic, count.into());
+    // The harness's own entries end where they end; no number of theirs is as high.
+    let first = page[0].id;
+    let position = (1 << 40) + first.position * 1000 + u64::from(first.offset);
+    for (record, offset) in page.iter_mut().zip(0..) {
+        record.id.position = position;
+        record.id.offset = offset;
+    }
+    page
 }
 
 pub(super) async fn publish(sink: &NatsSink, records: &[Record]) -> Result<(), PublishError> {
@@ -103,10 +149,29 @@ pub(super) async fn assert_stored(nats: &Nats, jetstream: &str, records: &[Recor
     );
 }
 
+/// Stored once each, and those of each key in this order.
+pub(super) async fn assert_stored_by_key(nats: &Nats, jetstream: &str, records: &[Record]) {
+    let stored = nats.read_all(jetstream).await.unwrap();
+    let places: HashMap<String, u64> = stored
+        .iter()
+        .map(|stored| (id_of(stored), stored.sequence))
+        .collect();
+    assert_eq!(places.len(), stored.len(), "each once");
+    assert_eq!(stored.len(), records.len());
+    let mut last: HashMap<&Option<Bytes>, u64> = HashMap::new();
+    for record in records {
+        let place = places.get(&record.id.to_string());
+        let place = *place.unwrap_or_else(|| panic!("{} is not stored", record.id));
+        let before = last.insert(&record.key, place).unwrap_or(0);
+        assert!(before < place, "{} is out of order", record.id);
+    }
+}
+
 /// A server that the suite takes away and brings back.
 struct NatsRig {
     server: Mutex<Nats>,
     url: String,
+    mode: Mode,
 }
 
 const SUITE: &str = "CONFORMANCE";
@@ -118,9 +183,11 @@ impl Rig for NatsRig {
     type Sink = NatsSink;
 
     async fn sink(&self) -> NatsSink {
-        NatsSink::connect(NatsOptions::new(vec![self.url.clone()], SUITE))
-            .await
-            .unwrap()
+        let options = NatsOptions {
+            atomic_batches: self.mode == Mode::Batches,
+            ..NatsOptions::new(vec![self.url.clone()], SUITE)
+        };
+        NatsSink::connect(options).await.unwrap()
     }
 
     async fn topic(&self, case: &str) -> Topic {
@@ -175,32 +242,43 @@ impl Rig for NatsRig {
     }
 }
 
-/// Holds: the contract, with nothing left out.
+/// Holds: the contract, with nothing left out, in atomic batches.
 #[tokio::test(flavor = "multi_thread")]
-async fn conforms() {
+async fn conforms_in_batches() {
+    conforms(Mode::Batches).await;
+}
+
+/// Holds: the same, each record for itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn conforms_singly() {
+    conforms(Mode::Single).await;
+}
+
+async fn conforms(mode: Mode) {
     let server = Nats::start_own().await.unwrap();
     let config = Config {
         name: SUITE.to_owned(),
         subjects: vec!["conformance.>".to_owned()],
         max_message_size: 10_000,
+        allow_atomic_publish: true,
         ..Config::default()
     };
     create(&server, config).await;
     let rig = NatsRig {
         url: server.url().to_owned(),
         server: Mutex::new(server),
+        mode,
     };
     assert_eq!(conformance::run(&rig).await, Vec::<&str>::new());
 }
 
 /// Holds: a JetStream stream that is missing or does not store the subject holds the records, says so, and takes them
 /// once it does.
-#[tokio::test]
-async fn nowhere_to_store_is_misconfigured() {
+async fn nowhere_to_store_is_misconfigured(mode: Mode) {
     let nats = brokers::nats().await;
     let name = brokers::unique("late");
     let records = records(&topic(&name, "a"), 100);
-    let sink = sink(nats, &name).await;
+    let sink = sink(nats, &name, mode).await;
     let (error, said) = failed(&sink, &records).await;
     assert_eq!(error.kind, PublishErrorKind::Misconfigured, "{said}");
     assert!(
@@ -239,12 +317,11 @@ async fn nowhere_to_store_is_misconfigured() {
 }
 
 /// Holds: a subject that another JetStream stream stores is not published there.
-#[tokio::test]
-async fn another_jetstream_takes_nothing() {
+async fn another_jetstream_takes_nothing(mode: Mode) {
     let nats = brokers::nats().await;
     let ours = own_jetstream(nats, Config::default()).await;
     let other = own_jetstream(nats, Config::default()).await;
-    let sink = sink(nats, &ours).await;
+    let sink = sink(nats, &ours, mode).await;
     let (error, said) = failed(&sink, &records(&topic(&other, "a"), 10)).await;
     assert_eq!(error.kind, PublishErrorKind::Misconfigured, "{said}");
     assert!(
@@ -256,8 +333,7 @@ async fn another_jetstream_takes_nothing() {
 
 /// Holds: where the options say so, the JetStream stream is made at start and again when it is gone; the record ids
 /// are remembered as long as asked.
-#[tokio::test]
-async fn a_missing_jetstream_is_created() {
+async fn a_missing_jetstream_is_created(mode: Mode) {
     let nats = brokers::nats().await;
     let name = brokers::unique("created");
     let spec = StreamSpec {
@@ -268,7 +344,7 @@ async fn a_missing_jetstream_is_created() {
     };
     let options = NatsOptions {
         create_stream: Some(spec),
-        ..options(nats, &name)
+        ..options(nats, &name, mode)
     };
     let sink = NatsSink::connect(options).await.unwrap();
     let first = records(&topic(&name, "a"), 10);
@@ -283,6 +359,7 @@ async fn a_missing_jetstream_is_created() {
         .cached_info()
         .config
         .clone();
+    assert_eq!(config.allow_atomic_publish, mode == Mode::Batches);
     assert_eq!(config.duplicate_window, Duration::from_secs(300));
     assert_eq!(config.max_age, Duration::from_secs(600));
     assert_eq!(config.max_bytes, 1 << 20);
@@ -295,15 +372,14 @@ async fn a_missing_jetstream_is_created() {
 
 /// Holds: each record that will never be taken is told by its reason, wherever it is found out, and its neighbours are
 /// confirmed in the same call.
-#[tokio::test]
-async fn rejected_records_leave_their_neighbours_alone() {
+async fn rejected_records_leave_their_neighbours_alone(mode: Mode) {
     let nats = brokers::nats().await;
     let config = Config {
         max_message_size: 10_000,
         ..Config::default()
     };
     let name = own_jetstream(nats, config).await;
-    let sink = sink(nats, &name).await;
+    let sink = sink(nats, &name, mode).await;
     let mut batch = records(&topic(&name, "a"), 300);
     batch[10].payload = Bytes::from(vec![b' '; TOO_LARGE]);
     batch[20].payload = Bytes::from(vec![b' '; 2 << 20]);
@@ -348,8 +424,7 @@ async fn rejected_records_leave_their_neighbours_alone() {
 
 /// Holds: a full JetStream stream that discards what is new is unavailable; what it took is confirmed, and the rest
 /// follows in order once there is room.
-#[tokio::test]
-async fn a_full_jetstream_is_waited_for() {
+async fn a_full_jetstream_is_waited_for(mode: Mode) {
     let nats = brokers::nats().await;
     let config = Config {
         max_messages: 50,
@@ -357,7 +432,7 @@ async fn a_full_jetstream_is_waited_for() {
         ..Config::default()
     };
     let name = own_jetstream(nats, config).await;
-    let sink = sink(nats, &name).await;
+    let sink = sink(nats, &name, mode).await;
     let records = records(&topic(&name, "a"), 100);
     let (error, said) = failed(&sink, &records).await;
     assert_eq!(error.kind, PublishErrorKind::Unavailable, "{said}");
@@ -394,7 +469,7 @@ async fn a_failure_stops_the_sending() {
     let name = own_jetstream(nats, config).await;
     let options = NatsOptions {
         in_flight: 32,
-        ..options(nats, &name)
+        ..options(nats, &name, Mode::Single)
     };
     let sink = NatsSink::connect(options).await.unwrap();
     let mut batch = records(&topic(&name, "full"), 6);
@@ -418,8 +493,7 @@ async fn a_failure_stops_the_sending() {
 }
 
 /// Holds: an answer from whoever listens on the subject confirms nothing, and what is really wrong is found out.
-#[tokio::test]
-async fn answers_of_others_confirm_nothing() {
+async fn answers_of_others_confirm_nothing(mode: Mode) {
     let nats = brokers::nats().await;
     let name = brokers::unique("foreign");
     let client = async_nats::connect(nats.url()).await.unwrap();
@@ -433,7 +507,7 @@ async fn answers_of_others_confirm_nothing() {
             client.publish(request.reply.unwrap(), text).await.unwrap();
         }
     });
-    let sink = hasty_sink(nats, &name).await;
+    let sink = hasty_sink(nats, &name, mode).await;
     let (error, said) = failed(&sink, &records(&topic(&name, "a"), 20)).await;
     assert!(
         matches!(failure(&error), PublishFailure::Missing { .. }),
@@ -444,15 +518,14 @@ async fn answers_of_others_confirm_nothing() {
 }
 
 /// Holds: a JetStream stream that acknowledges nothing is told from one that is slow.
-#[tokio::test]
-async fn a_jetstream_without_acknowledgements_is_misconfigured() {
+async fn a_jetstream_without_acknowledgements_is_misconfigured(mode: Mode) {
     let nats = brokers::nats().await;
     let config = Config {
         no_ack: true,
         ..Config::default()
     };
     let name = own_jetstream(nats, config).await;
-    let sink = hasty_sink(nats, &name).await;
+    let sink = hasty_sink(nats, &name, mode).await;
     let (error, said) = failed(&sink, &records(&topic(&name, "a"), 3)).await;
     assert_eq!(error.kind, PublishErrorKind::Misconfigured, "{said}");
     assert!(
@@ -466,12 +539,11 @@ async fn a_jetstream_without_acknowledgements_is_misconfigured() {
 }
 
 /// Holds: a record published again is confirmed, counted as a duplicate, and stored once.
-#[tokio::test]
-async fn duplicates_count_as_confirmed() {
+async fn duplicates_count_as_confirmed(mode: Mode) {
     let nats = brokers::nats().await;
     let name = own_jetstream(nats, Config::default()).await;
     let records = records(&topic(&name, "a"), 500);
-    let sink = sink(nats, &name).await;
+    let sink = sink(nats, &name, mode).await;
     publish(&sink, &records[..200]).await.unwrap();
     publish(&sink, &records).await.unwrap();
     assert_stored(nats, &name, &records).await;
@@ -481,13 +553,12 @@ async fn duplicates_count_as_confirmed() {
 }
 
 /// Holds: the window is the sink's, and calls at the same time share it without waiting for each other for ever.
-#[tokio::test]
-async fn calls_share_a_window_of_one() {
+async fn calls_share_a_window_of_one(mode: Mode) {
     let nats = brokers::nats().await;
     let name = own_jetstream(nats, Config::default()).await;
     let options = NatsOptions {
         in_flight: 1,
-        ..options(nats, &name)
+        ..options(nats, &name, mode)
     };
     let sink = NatsSink::connect(options).await.unwrap();
     let [a, b, c] = ["a", "b", "c"].map(|rest| records(&topic(&name, rest), 60));
@@ -501,7 +572,7 @@ async fn calls_share_a_window_of_one() {
 async fn check_says_what_is_missing() {
     let nats = brokers::nats().await;
     let name = brokers::unique("check");
-    let sink = sink(nats, &name).await;
+    let sink = sink(nats, &name, Mode::Single).await;
     assert!(matches!(
         sink.check(&[]).await,
         Err(CheckError::Missing(missing)) if missing == name
@@ -522,4 +593,16 @@ async fn check_says_what_is_missing() {
         other => panic!("{other:?}"),
     }
     assert_stored(nats, &name, &[]).await;
+}
+
+both_modes! {
+    nowhere_to_store_is_misconfigured,
+    another_jetstream_takes_nothing,
+    a_missing_jetstream_is_created,
+    rejected_records_leave_their_neighbours_alone,
+    a_full_jetstream_is_waited_for,
+    answers_of_others_confirm_nothing,
+    a_jetstream_without_acknowledgements_is_misconfigured,
+    duplicates_count_as_confirmed,
+    calls_share_a_window_of_one,
 }

@@ -18,14 +18,13 @@ use tokio::time::{Instant, timeout};
 use super::nats_log::Log;
 use super::nats_proxy::Proxy;
 use super::nats_sink::{
-    SHORT, SOON, assert_stored, failed, failure, id_of, options, own_jetstream, publish, sink,
-    topic,
+    Mode, SHORT, SOON, assert_stored, assert_stored_by_key, both_modes, failed, failure, id_of,
+    options, own_jetstream, page, publish, sink, topic,
 };
 
 /// Holds: a full JetStream stream that discards what is old confirms everything and drops the oldest, which no answer
 /// tells; so the check tells it beforehand, and the log at the start.
-#[tokio::test]
-async fn a_full_jetstream_that_discards_what_is_old() {
+async fn a_full_jetstream_that_discards_what_is_old(mode: Mode) {
     let nats = brokers::nats().await;
     let config = Config {
         max_messages: 50,
@@ -34,7 +33,7 @@ async fn a_full_jetstream_that_discards_what_is_old() {
     };
     let name = own_jetstream(nats, config).await;
     let log = Log::start();
-    let sink = sink(nats, &name).await;
+    let sink = sink(nats, &name, mode).await;
     let records = records(&topic(&name, "a"), 120);
     publish(&sink, &records).await.expect("confirmed");
     assert_stored(nats, &name, &records[70..]).await;
@@ -51,15 +50,14 @@ async fn a_full_jetstream_that_discards_what_is_old() {
 
 /// Holds: what is published again after the duplicate window is stored again, under the same id, and behind what is
 /// there: consumers can tell, and first occurrences keep their order. The check warns of a short window.
-#[tokio::test]
-async fn a_duplicate_window_that_has_passed() {
+async fn a_duplicate_window_that_has_passed(mode: Mode) {
     let nats = brokers::nats().await;
     let config = Config {
         duplicate_window: Duration::from_millis(200),
         ..Config::default()
     };
     let name = own_jetstream(nats, config).await;
-    let sink = sink(nats, &name).await;
+    let sink = sink(nats, &name, mode).await;
     let records = records(&topic(&name, "a"), 10);
     publish(&sink, &records).await.unwrap();
     let stored_twice = async || {
@@ -91,8 +89,7 @@ async fn a_duplicate_window_that_has_passed() {
 
 /// Holds: an account whose storage is used up is waited for like a full JetStream stream: what was taken is confirmed,
 /// the rest follows once there is room.
-#[tokio::test]
-async fn an_account_out_of_storage() {
+async fn an_account_out_of_storage(mode: Mode) {
     let with = |limit: &str| {
         format!(
             "accounts {{ A {{ jetstream {{ max_file: {limit} }}, users: [ {{ user: u, password: p }} ] }} }}\n\
@@ -101,13 +98,22 @@ async fn an_account_out_of_storage() {
     };
     let mut server = Nats::start_own_with(&with("100KB")).await.unwrap();
     server.create_jetstream("RTM", &["rtm.>"]).await.unwrap();
-    let sink = sink(&server, "RTM").await;
-    let mut records = records(&Topic::from("rtm.a"), 200);
+    let sink = sink(&server, "RTM", mode).await;
+    let mut records = page(&Topic::from("rtm.a"), 200);
     for record in &mut records {
         record.payload = Bytes::from(vec![b' '; 2000]);
     }
     let (error, said) = failed(&sink, &records).await;
     assert_eq!(error.kind, PublishErrorKind::Unavailable, "{said}");
+    // Of a batch the server stores what there is room for, and answers nothing. It is published again, and known.
+    let (error, said) = match mode {
+        Mode::Single => (error, said),
+        Mode::Batches => {
+            assert!(matches!(failure(&error), PublishFailure::Timeout(_)));
+            assert!(error.outcomes.iter().all(|o| *o == Outcome::Unknown));
+            failed(&sink, &records).await
+        }
+    };
     assert!(
         matches!(failure(&error), PublishFailure::Refused(_)),
         "{said}"
@@ -120,16 +126,15 @@ async fn an_account_out_of_storage() {
     server.kill().await.unwrap();
     server.restart_with(&with("10MB")).await.unwrap();
     assert_eq!(converge(&sink, &records[confirmed..]).await, []);
-    assert_stored(&server, "RTM", &records).await;
+    assert_stored_by_key(&server, "RTM", &records).await;
     assert_eq!(sink.stats().out_of_order, 0);
 }
 
 /// Holds: a sealed JetStream stream holds the records for an alarm, and the check says so too.
-#[tokio::test]
-async fn a_sealed_jetstream() {
+async fn a_sealed_jetstream(mode: Mode) {
     let nats = brokers::nats().await;
     let name = own_jetstream(nats, Config::default()).await;
-    let sink = sink(nats, &name).await;
+    let sink = sink(nats, &name, mode).await;
     let records = records(&topic(&name, "a"), 20);
     publish(&sink, &records[..10]).await.unwrap();
     let jetstream = nats.jetstream().await.unwrap();
@@ -198,15 +203,14 @@ async fn publish_all(sink: Arc<NatsSink>, records: Vec<Record>, tell: mpsc::Unbo
 
 /// Holds: a JetStream stream that is deleted under load takes with it what it had confirmed; all else arrives in the
 /// next one of its name, be it the operator's, until which the records are held for an alarm, or the sink's own.
-#[tokio::test]
-async fn a_jetstream_deleted_under_load() {
+async fn a_jetstream_deleted_under_load(mode: Mode) {
     let nats = brokers::nats().await;
     for by_itself in [false, true] {
         let name = own_jetstream(nats, Config::default()).await;
         let spec = StreamSpec::new(vec![format!("{name}.>")]);
         let options = NatsOptions {
             create_stream: by_itself.then_some(spec),
-            ..options(nats, &name)
+            ..options(nats, &name, mode)
         };
         let sink = Arc::new(NatsSink::connect(options).await.unwrap());
         let records = records(&topic(&name, "a"), 6000);
@@ -271,10 +275,11 @@ fn overtaking(stored: &[NatsRecord], records: &[Record]) -> u64 {
 }
 
 /// A JetStream stream that refuses what does not fit.
-async fn bounded(nats: &Nats, max_bytes: i64) -> (String, Config) {
+pub(super) async fn bounded(nats: &Nats, max_bytes: i64) -> (String, Config) {
     let config = Config {
         max_bytes,
         discard: DiscardPolicy::New,
+        allow_atomic_publish: true,
         ..Config::default()
     };
     let name = own_jetstream(nats, config.clone()).await;
@@ -287,7 +292,7 @@ async fn bounded(nats: &Nats, max_bytes: i64) -> (String, Config) {
     (name, config)
 }
 
-async fn widen_to(nats: &Nats, config: &Config, max_bytes: i64) {
+pub(super) async fn widen_to(nats: &Nats, config: &Config, max_bytes: i64) {
     let jetstream = nats.jetstream().await.unwrap();
     let config = Config {
         max_bytes,
@@ -297,8 +302,8 @@ async fn widen_to(nats: &Nats, config: &Config, max_bytes: i64) {
 }
 
 /// Eight records of one key, save the sixth; the fourth is too large for what room there is.
-fn one_that_does_not_fit(topic: &Topic) -> Vec<Record> {
-    let mut records = records(topic, 8);
+pub(super) fn one_that_does_not_fit(topic: &Topic) -> Vec<Record> {
+    let mut records = page(topic, 8);
     for record in &mut records {
         record.key = Some(Bytes::from_static(b"user"));
     }
@@ -313,7 +318,7 @@ fn one_that_does_not_fit(topic: &Topic) -> Vec<Record> {
 async fn a_refused_record_is_overtaken_by_those_in_flight() {
     let nats = brokers::nats().await;
     let (name, config) = bounded(nats, 50_000).await;
-    let sink = sink(nats, &name).await;
+    let sink = sink(nats, &name, Mode::Single).await;
     let mut records = one_that_does_not_fit(&topic(&name, "a"));
     let (error, said) = failed(&sink, &records).await;
     assert_eq!(error.kind, PublishErrorKind::Unavailable, "{said}");
@@ -342,7 +347,7 @@ async fn a_refused_record_is_overtaken_by_those_without_an_answer() {
     let options = NatsOptions {
         servers: vec![proxy.url()],
         ack_timeout: SHORT,
-        ..options(nats, &name)
+        ..options(nats, &name, Mode::Single)
     };
     let sink = NatsSink::connect(options).await.unwrap();
     let records = one_that_does_not_fit(&topic(&name, "a"));
@@ -364,13 +369,12 @@ async fn a_refused_record_is_overtaken_by_those_without_an_answer() {
 }
 
 /// Holds: through many partial failures nothing is lost or stored twice, and the records out of order are counted
-/// exactly.
-#[tokio::test]
-async fn partial_failures_are_counted_exactly() {
+/// exactly: with atomic batches there are none.
+async fn partial_failures_are_counted_exactly(mode: Mode) {
     const ROOM: i64 = 100_000;
     let nats = brokers::nats().await;
     let (name, config) = bounded(nats, ROOM).await;
-    let sink = sink(nats, &name).await;
+    let sink = sink(nats, &name, mode).await;
     let mut all = records(&topic(&name, "a"), 600);
     // Sizes from 0 to 8 kB that look random, so that small ones fit where large ones did not.
     for (n, record) in all.iter_mut().enumerate() {
@@ -390,8 +394,18 @@ async fn partial_failures_are_counted_exactly() {
     let stored = nats.read_all(&name).await.unwrap();
     assert_eq!(stored.len(), all.len());
     let overtaking = overtaking(&stored, &all);
-    assert!(failures > 10 && overtaking > 0, "{failures} {overtaking}");
+    assert!(failures > 10, "{failures}");
+    assert_eq!(overtaking > 0, mode == Mode::Single, "{overtaking}");
     assert_eq!(sink.stats().out_of_order, overtaking);
     assert_eq!(converge(&sink, &all).await, [], "all known");
     assert_eq!(sink.stats().out_of_order, overtaking);
+}
+
+both_modes! {
+    a_full_jetstream_that_discards_what_is_old,
+    an_account_out_of_storage,
+    a_sealed_jetstream,
+    a_jetstream_deleted_under_load,
+    partial_failures_are_counted_exactly,
+    a_duplicate_window_that_has_passed,
 }

@@ -187,8 +187,8 @@ async fn connect_nats(name: &str, nats: &NatsConfig, config: &Config, report: &m
                 &what,
                 checked.map(|found| {
                     format!(
-                        "{} {}, stream {} stores every subject",
-                        found.server, found.version, nats.stream
+                        "{} {}, stream {} stores every subject; records are published {}",
+                        found.server, found.version, nats.stream, found.published
                     )
                 }),
             );

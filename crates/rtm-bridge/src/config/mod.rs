@@ -15,8 +15,8 @@ mod validate;
 
 pub use load::{ConfigError, Problem};
 pub use sinks::{
-    CreateStream, FileConfig, KafkaConfig, KeyBy, NatsAuthConfig, NatsConfig, SinkConfig,
-    StdoutConfig, TlsConfig, WhenFull,
+    AtomicBatches, CreateStream, FileConfig, KafkaConfig, KeyBy, NatsAuthConfig, NatsConfig,
+    SinkConfig, StdoutConfig, TlsConfig, WhenFull,
 };
 pub use template::{ALL, STATIC, Template, Variable};
 pub use validate::is_name;

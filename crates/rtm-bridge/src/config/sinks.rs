@@ -194,9 +194,27 @@ pub struct NatsConfig {
     /// Records in flight at most. Default 4000.
     #[serde(default = "four_thousand")]
     pub in_flight: usize,
+    /// Whether each page is published as one atomic batch: for one acknowledgement, less CPU, and in order per key
+    /// whatever fails. `auto` (default): where the server (2.12 and later) and the stream take them, which `check
+    /// --connect` and the log tell. `off`: never. An existing stream takes them once its `allow_atomic` is set: `nats
+    /// stream edit NAME --allow-batch`, or a `STREAM.UPDATE` of the JetStream API; the bridge sees it when it connects.
+    /// With `create`, the stream is made so.
+    #[serde(default)]
+    pub atomic_batches: AtomicBatches,
     /// Creates the stream at start when it is missing. Default: it must exist.
     #[serde(default)]
     pub create: Option<CreateStream>,
+}
+
+/// `atomic_batches` of a NATS sink.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AtomicBatches {
+    /// Where the server and the stream take them.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
 }
 
 fn nats_subject() -> String {

@@ -1,0 +1,577 @@
+//! Atomic batches: a page of records that JetStream stores whole or not at all, for one acknowledgement.
+//!
+//! A batch is plain publishes that name it and their place in it; only the last one, which commits it, needs an answer
+//! (nats-server 2.12, ADR-50; `server/stream.go`: `processJetStreamAtomicBatchMsg`). Until then the server holds it aside
+//! and checks next to nothing, so that whatever is wrong with one record refuses all.
+//!
+//! **Why order holds.** One batch at a time is on its way, and it holds the first records of the call that are not
+//! settled. So nothing is stored before what came before it, whichever of two connections the server reads first, and
+//! whether or not an acknowledgement was lost. What a batch cannot do is published *singly*: at most one record of a key
+//! is in flight, and a failure stops the rest.
+//!
+//! **What a refusal means.** Nothing of the batch was stored by it. Any refusal is followed by the same records singly:
+//! one that is known already shows itself as a duplicate, one that is too large is rejected alone, and what is wrong with
+//! all of them is told by the first. No acknowledgement means that the fate of all is unknown; published again under the
+//! same ids, they are refused as known if they are there, and then told apart singly.
+//!
+//! A batch never spans two journal entries, so that what is published again after a restart is cut in the same places.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_nats::header::HeaderValue;
+use async_nats::jetstream::ErrorCode;
+use bytes::Bytes;
+use rtm_sink::Record;
+use tokio::time::Instant;
+
+use crate::failure::PublishFailure;
+use crate::headers::parse_name;
+use crate::publish::{Call, Failure, Slot};
+use crate::reply::{Refusal, Reply};
+use crate::subject;
+
+/// Records in a batch at most, unless the server's configuration says less (`streamDefaultMaxAtomicBatchSize`).
+pub(crate) const MAX_RECORDS: usize = 1000;
+
+/// Payload in a batch at most: a page of Agora's is far below. The server holds batches aside, and in a cluster in
+/// memory.
+const MAX_BYTES: usize = 8 << 20;
+
+/// An entry with so many records is a batch whatever its keys are; see [`next_part`].
+const MANY_RECORDS: usize = 250;
+
+/// An entry with fewer records is never a batch.
+const MIN_RECORDS: usize = 8;
+
+/// Small entries of which no key has more records than this are published singly: so many round trips.
+const MAX_ROUNDS: usize = 4;
+
+/// So many bytes after the last answer another one is asked for, which says no more than that the server has come so
+/// far: a large page on a slow line would else look like a server that is away.
+const BYTES_PER_ANSWER: usize = 128 << 10;
+
+/// What is left of the server's `max_payload` for the headers that are added, and for those of the record.
+const HEADER_ROOM: usize = 1 << 10;
+
+/// Whether, and how, this connection's JetStream stream takes batches.
+#[derive(Debug)]
+pub(crate) struct Batching {
+    /// Records in a batch at most; 0 is none.
+    records: AtomicUsize,
+    max_payload: usize,
+}
+
+/// How large a batch may be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    records: usize,
+    max_payload: usize,
+}
+
+/// How the next records are published.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Each with its own acknowledgement, in order, and without waiting for one another.
+    Window(Range<usize>),
+    /// As one batch.
+    Batch(Range<usize>),
+    /// Each with its own acknowledgement, and one of a key at a time.
+    Singly(Range<usize>),
+}
+
+/// A batch on its way.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    range: Range<usize>,
+    id: String,
+    header: HeaderValue,
+    unanswered_bytes: usize,
+    refused: Option<Refused>,
+}
+
+/// A record's place in its batch.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) batch: HeaderValue,
+    /// From 1.
+    pub(crate) sequence: usize,
+    /// It is the last one, and commits the batch.
+    pub(crate) commits: bool,
+    /// It has a reply subject.
+    pub(crate) answered: bool,
+}
+
+/// Why a batch was not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// There are no batches here, or not any more.
+    Disabled,
+    /// The server takes so many records at most.
+    TooLarge(usize),
+    /// For what one record is, or all of them; singly, they tell.
+    Whole,
+}
+
+impl Batching {
+    pub(crate) fn new(possible: bool, max_payload: usize) -> Batching {
+        Batching {
+            records: AtomicUsize::new(if possible { MAX_RECORDS } else { 0 }),
+            max_payload,
+        }
+    }
+
+    /// `None` where there are no batches. No batch is larger than the window, of which it takes its part at once.
+    pub(crate) fn limits(&self, window: usize) -> Option<Limits> {
+        let records = self.records.load(Ordering::Relaxed);
+        (records > 0).then(|| Limits {
+            records: records.min(window),
+            max_payload: self.max_payload,
+        })
+    }
+
+    /// There are none, until the next connection. Says whether that is news.
+    pub(crate) fn disable(&self) -> bool {
+        self.records.swap(0, Ordering::Relaxed) > 0
+    }
+
+    /// Says whether it is a stricter limit than before.
+    fn shrink(&self, records: usize) -> bool {
+        self.records.fetch_min(records.max(1), Ordering::Relaxed) > records.max(1)
+    }
+}
+
+/// What to do with the records from `start` on.
+///
+/// The server makes, syncs and removes a file for each batch, which costs it as much as hundreds of records do. So small
+/// entries are published singly, as many together as there are, where that takes few round trips: where a key has few
+/// records in them. A small entry of few keys is a batch all the same, for one round trip.
+pub(crate) fn next_part(records: &[Record], start: usize, limits: Limits) -> Part {
+    let first = entry_end(records, start, limits.records);
+    if first - start < MANY_RECORDS {
+        let mut rounds = Rounds::default();
+        let mut end = start;
+        while end < records.len() {
+            let next = entry_end(records, end, limits.records);
+            let few = next - end < MANY_RECORDS && next - start <= limits.records;
+            if !few || rounds.with(&records[end..next]) > MAX_ROUNDS {
+                break;
+            }
+            end = next;
+        }
+        if end > start {
+            return Part::Singly(start..end);
+        }
+    }
+    let entry = &records[start..first];
+    if entry.len() >= MIN_RECORDS && entry.iter().all(|record| fits(record, limits)) {
+        Part::Batch(start..first)
+    } else {
+        Part::Singly(start..first)
+    }
+}
+
+/// How many round trips records take, one of a key at a time.
+#[derive(Default)]
+struct Rounds<'a> {
+    of_keys: HashMap<&'a Bytes, usize>,
+    most: usize,
+}
+
+impl<'a> Rounds<'a> {
+    fn with(&mut self, records: &'a [Record]) -> usize {
+        for key in records.iter().filter_map(|record| record.key.as_ref()) {
+            let count = self.of_keys.entry(key).or_default();
+            *count += 1;
+            self.most = self.most.max(*count);
+        }
+        self.most
+    }
+}
+
+/// Where the journal entry of the record `start` ends, or as much of it as one batch may hold.
+fn entry_end(records: &[Record], start: usize, most: usize) -> usize {
+    let entry = |record: &Record| (record.id.epoch, record.id.position);
+    let mut bytes = 0;
+    let part = records[start..].iter().take(most).take_while(|record| {
+        bytes += record.payload.len();
+        let same = entry(record) == entry(&records[start]);
+        (same || rtm_planted::bug("nats-batch-crosses-entries")) && bytes <= MAX_BYTES
+    });
+    // One that is too large by itself is a part of its own.
+    start + part.count().max(1)
+}
+
+/// Whether the server will take the record as a part of a batch, as far as can be told without it.
+fn fits(record: &Record, limits: Limits) -> bool {
+    let own = record.headers.iter();
+    // Three times: every byte of a value may have to be escaped.
+    let headers: usize = own
+        .map(|(name, value)| name.len() + 3 * value.len() + 4)
+        .sum();
+    record.payload.len() + headers + HEADER_ROOM <= limits.max_payload
+        && record
+            .headers
+            .iter()
+            .all(|(name, _)| parse_name(name).is_some())
+        && subject::fault(record.topic.as_str()).is_none()
+}
+
+impl Batch {
+    fn new(range: Range<usize>, id: String) -> Batch {
+        let header = id.parse().unwrap_or_default();
+        Batch {
+            range,
+            id,
+            header,
+            unanswered_bytes: 0,
+            refused: None,
+        }
+    }
+
+    pub(crate) fn place(&mut self, index: usize, record: &Record) -> Place {
+        let commits = self.commits(index);
+        self.unanswered_bytes += record.payload.len();
+        let answered = commits || self.unanswered_bytes > BYTES_PER_ANSWER;
+        if answered {
+            self.unanswered_bytes = 0;
+        }
+        Place {
+            batch: self.header.clone(),
+            sequence: index - self.range.start + 1,
+            commits,
+            answered,
+        }
+    }
+
+    pub(crate) fn commits(&self, index: usize) -> bool {
+        index + 1 == self.range.end
+    }
+}
+
+impl Call<'_> {
+    /// Publishes the range as one batch, and, where that is refused, singly. Returns where to go on.
+    pub(crate) async fn publish_batch(&mut self, range: Range<usize>) -> usize {
+        let id = self.inbox.batch_id(range.start);
+        self.batch = Some(Batch::new(range.clone(), id));
+        self.send(range.clone().collect()).await;
+        let refused = self.batch.take().and_then(|batch| batch.refused);
+        let Some(refused) = refused else {
+            return range.end;
+        };
+        // Answers to what was sent of the batch are still to come.
+        self.inbox.renew(self.records.len());
+        match refused {
+            Refused::Disabled => {
+                if self.connection.batching.disable() {
+                    tracing::warn!(
+                        jetstream = self.shared.options.stream,
+                        "the jetstream takes no atomic batches: publishing records singly until the next connection"
+                    );
+                }
+                range.start
+            }
+            Refused::TooLarge(most) if self.connection.batching.shrink(most) => {
+                tracing::info!(most, "the server takes smaller atomic batches");
+                range.start
+            }
+            Refused::TooLarge(_) | Refused::Whole => self.publish_singly(range).await,
+        }
+    }
+
+    /// Publishes what is not settled of the range, at most one record of a key at a time. Returns where to go on.
+    pub(crate) async fn publish_singly(&mut self, range: Range<usize>) -> usize {
+        while !self.has_failed() {
+            let mut keys = HashSet::new();
+            let wave: VecDeque<usize> = range
+                .clone()
+                .filter(|index| self.settled[*index] == Slot::Unsent)
+                .filter(|index| match &self.records[*index].key {
+                    Some(key) if !rtm_planted::bug("nats-singles-overtake") => keys.insert(key),
+                    _ => true,
+                })
+                .collect();
+            if wave.is_empty() {
+                break;
+            }
+            self.send(wave).await;
+        }
+        range.end
+    }
+
+    /// Takes an answer to a record of the batch that is on its way.
+    pub(crate) fn settle_batch(&mut self, index: usize, reply: Reply) {
+        let Some(batch) = &self.batch else { return };
+        let count = batch.range.len() as u64;
+        match reply {
+            Reply::Committed {
+                sequence,
+                batch: id,
+                count: stored,
+            } if batch.commits(index) && id == batch.id && stored == count => {
+                self.confirm_batch(sequence);
+            }
+            Reply::Refused(_) if rtm_planted::bug("nats-batch-refusal-confirms") => {
+                self.confirm_batch(count);
+            }
+            Reply::Refused(refusal)
+                if refusal.is_duplicate() && rtm_planted::bug("nats-batch-duplicate-confirms") =>
+            {
+                self.confirm_batch(count);
+            }
+            Reply::Refused(refusal) if rtm_planted::bug("nats-batch-refusal-rejects-all") => {
+                let reason = rtm_sink::Reason {
+                    code: "too_large",
+                    message: refusal.to_string(),
+                };
+                for index in batch.range.clone() {
+                    self.settle_as(index, Slot::Rejected(reason.clone()));
+                }
+                self.queue.clear();
+            }
+            Reply::Refused(refusal) => {
+                tracing::debug!(%refusal, "an atomic batch was refused");
+                self.refuse_batch(refusal.of_batch(batch.range.len()));
+            }
+            Reply::Stored { .. } if rtm_planted::bug("nats-batch-stored-in-part-confirms") => {
+                self.confirm_batch(count);
+            }
+            // A server that knows no batches stored this record, and may have refused others.
+            Reply::Stored { .. } => self.refuse_batch(Refused::Disabled),
+            Reply::NoResponders => {
+                self.queue.clear();
+                self.fail(Failure::Unclear(PublishFailure::NotServing, Some(index)));
+                self.abandon();
+            }
+            Reply::Empty if !batch.commits(index) => self.progress = Instant::now(),
+            Reply::Empty | Reply::Committed { .. } | Reply::Foreign => {
+                tracing::debug!("an answer that is not ours");
+            }
+        }
+    }
+
+    /// All of the batch is stored, the last record in this place.
+    pub(crate) fn confirm_batch(&mut self, sequence: u64) {
+        let Some(batch) = &self.batch else { return };
+        let range = batch.range.clone();
+        for index in range.clone() {
+            let behind = (range.end - 1 - index) as u64;
+            let sequence = sequence.saturating_sub(behind);
+            self.settle_as(index, Slot::stored(sequence, false));
+        }
+    }
+
+    /// Nothing of the batch is stored, and nothing more of it is sent.
+    pub(crate) fn refuse_batch(&mut self, why: Refused) {
+        let Some(batch) = &mut self.batch else { return };
+        batch.refused = Some(why);
+        let range = batch.range.clone();
+        self.queue.clear();
+        for index in range {
+            if self.settled[index] == Slot::InFlight {
+                self.settle_as(index, Slot::Unsent);
+            }
+        }
+    }
+}
+
+impl Refusal {
+    fn is_duplicate(&self) -> bool {
+        ErrorCode(self.err_code) == ErrorCode::ATOMIC_PUBLISH_CONTAINS_DUPLICATE_MESSAGE
+    }
+
+    /// What the refusal of a batch of `count` records leads to.
+    fn of_batch(&self, count: usize) -> Refused {
+        match ErrorCode(self.err_code) {
+            ErrorCode::ATOMIC_PUBLISH_DISABLED => Refused::Disabled,
+            ErrorCode::ATOMIC_PUBLISH_TOO_LARGE_BATCH => {
+                // "atomic publish batch is too large: <most>"
+                let told = self.description.rsplit(' ').next();
+                let told = told.and_then(|told| told.parse().ok());
+                Refused::TooLarge(told.unwrap_or(count / 2))
+            }
+            _ => Refused::Whole,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rtm_sink::{RecordId, Timestamp, Topic};
+
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        records: 100,
+        max_payload: 1 << 20,
+    };
+
+    /// So many records of each entry, all of one key.
+    fn entries(counts: &[usize]) -> Vec<Record> {
+        let record = |position: usize, offset: usize| Record {
+            id: RecordId {
+                epoch: 1,
+                position: position as u64,
+                offset: u32::try_from(offset).unwrap(),
+            },
+            topic: Topic::from("rtm.a"),
+            key: Some(Bytes::from_static(b"user")),
+            timestamp: Timestamp(0),
+            headers: Vec::new(),
+            payload: Bytes::from_static(b"{}"),
+        };
+        let counts = counts.iter().enumerate();
+        counts
+            .flat_map(|(position, count)| (0..*count).map(move |offset| record(position, offset)))
+            .collect()
+    }
+
+    fn parts(records: &[Record], limits: Limits) -> Vec<Part> {
+        let mut parts = Vec::new();
+        let mut next = 0;
+        while next < records.len() {
+            let part = next_part(records, next, limits);
+            let (Part::Batch(range) | Part::Singly(range) | Part::Window(range)) = &part;
+            assert_eq!(range.start, next);
+            assert!(range.end > next);
+            next = range.end;
+            parts.push(part);
+        }
+        parts
+    }
+
+    /// Holds: a batch is one entry's, as much of it as it may hold.
+    #[test]
+    fn batches_are_cut_at_entries() {
+        use Part::{Batch, Singly};
+        assert_eq!(
+            parts(&entries(&[30, 2, 3, 8, 101]), LIMITS),
+            [
+                Batch(0..30),
+                Singly(30..32),
+                Singly(32..35),
+                Batch(35..43),
+                Batch(43..143),
+                Singly(143..144),
+            ]
+        );
+        let narrow = Limits {
+            records: 4,
+            ..LIMITS
+        };
+        assert_eq!(
+            parts(&entries(&[9]), narrow),
+            [Singly(0..4), Singly(4..8), Singly(8..9)]
+        );
+    }
+
+    /// Holds: small entries go together, singly, as long as that takes few round trips; large ones are batches.
+    #[test]
+    fn small_entries_of_many_keys_go_together() {
+        use Part::{Batch, Singly};
+        let limits = Limits {
+            records: 1000,
+            ..LIMITS
+        };
+        let keyed = |counts: &[usize], keys: usize| {
+            let mut records = entries(counts);
+            for (n, record) in records.iter_mut().enumerate() {
+                record.key = Some(format!("user-{}", n % keys).into());
+            }
+            records
+        };
+        assert_eq!(
+            parts(&keyed(&[7; 200], 1000), limits),
+            [Singly(0..994), Singly(994..1400)]
+        );
+        assert_eq!(
+            parts(&keyed(&[100, 249, 250, 20, 300], 1000), limits),
+            [
+                Singly(0..349),
+                Batch(349..599),
+                Singly(599..619),
+                Batch(619..919)
+            ]
+        );
+        assert_eq!(
+            parts(&keyed(&[30, 30, 30], 15), limits),
+            [Singly(0..60), Singly(60..90)]
+        );
+        assert_eq!(parts(&keyed(&[100], 10), limits), [Batch(0..100)]);
+        let mut without = keyed(&[200], 10);
+        for record in &mut without {
+            record.key = None;
+        }
+        assert_eq!(parts(&without, limits), [Singly(0..200)]);
+    }
+
+    /// Holds: what the server would refuse is kept out of batches, and a batch has a bound in bytes.
+    #[test]
+    fn what_fits_in_no_batch_is_published_singly() {
+        let with = |change: fn(&mut Record)| {
+            let mut records = entries(&[20]);
+            change(&mut records[5]);
+            parts(&records, LIMITS)
+        };
+        for change in [
+            |record: &mut Record| record.topic = Topic::from("a b"),
+            |record: &mut Record| {
+                record.headers = vec![("Nats-TTL".into(), Bytes::from_static(b"1s"))];
+            },
+            |record: &mut Record| record.payload = vec![b' '; 1 << 20].into(),
+            |record: &mut Record| {
+                record.headers = vec![("a".into(), vec![b'\n'; 400_000].into())];
+            },
+        ] {
+            assert_eq!(with(change), [Part::Singly(0..20)]);
+        }
+        let mut large = entries(&[40]);
+        for record in &mut large {
+            record.payload = vec![b' '; 500_000].into();
+        }
+        assert_eq!(
+            parts(&large, LIMITS),
+            [Part::Batch(0..16), Part::Batch(16..32), Part::Batch(32..40)]
+        );
+    }
+
+    /// Holds: the last record commits, and every so often another one asks for an answer.
+    #[test]
+    fn places_in_a_batch() {
+        let mut records = entries(&[10]);
+        records[3].payload = vec![b' '; BYTES_PER_ANSWER].into();
+        let mut batch = Batch::new(0..10, "id".to_owned());
+        let places = records.iter().enumerate();
+        let places: Vec<Place> = places.map(|(n, record)| batch.place(n, record)).collect();
+        let which = |of: fn(&Place) -> bool| -> Vec<usize> {
+            let found = places.iter().filter(|place| of(place));
+            found.map(|place| place.sequence).collect()
+        };
+        assert_eq!(which(|place| place.commits), [10]);
+        assert_eq!(which(|place| place.answered), [4, 10]);
+    }
+
+    /// Holds: a smaller limit of the server's is understood, and never one that is none.
+    #[test]
+    fn refusals_of_batches() {
+        let refused = |err_code, description: &str| {
+            let refusal = Refusal {
+                code: 400,
+                err_code,
+                description: description.to_owned(),
+            };
+            refusal.of_batch(100)
+        };
+        let text = "atomic publish batch is too large: 25";
+        assert_eq!(refused(10199, text), Refused::TooLarge(25));
+        assert_eq!(refused(10199, "too large"), Refused::TooLarge(50));
+        assert_eq!(refused(10174, "x"), Refused::Disabled);
+        assert_eq!(refused(10176, "x"), Refused::Whole);
+        let batching = Batching::new(true, 1);
+        assert!(batching.shrink(25) && !batching.shrink(25) && !batching.shrink(26));
+        assert_eq!(batching.limits(10).unwrap().records, 10);
+        assert!(batching.disable() && !batching.disable() && batching.limits(10).is_none());
+        assert!(!batching.shrink(10) && batching.limits(10).is_none());
+    }
+}
