@@ -424,6 +424,9 @@ fn failed<F: Fetch>(
     if error.status == Some(429) {
         pipeline.metrics.rate_limited(&pipeline.app);
     }
+    if matches!(error.status, Some(401 | 403)) {
+        pipeline.metrics.credentials_refused(&pipeline.app);
+    }
     let ids = error.request_ids.as_ref();
     warn!(
         region = ring.region.name(),
