@@ -4,6 +4,7 @@ mod brokers;
 mod kafka_access;
 mod kafka_faults;
 mod kafka_sink;
+mod monitoring;
 mod nats_access;
 mod nats_log;
 mod nats_outages;
