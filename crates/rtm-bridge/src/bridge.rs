@@ -424,7 +424,8 @@ fn failed<F: Fetch>(
     if error.status == Some(429) {
         pipeline.metrics.rate_limited(&pipeline.app);
     }
-    if matches!(error.status, Some(401 | 403)) {
+    let is_counted = !rtm_planted::bug("bridge-refused-credentials-not-counted");
+    if matches!(error.status, Some(401 | 403)) && is_counted {
         pipeline.metrics.credentials_refused(&pipeline.app);
     }
     let ids = error.request_ids.as_ref();

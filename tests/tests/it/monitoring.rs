@@ -10,7 +10,8 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use rtm_sim::Load;
+use rtm_sim::{Faults, Load};
+use rtm_tests::bridge::Metrics;
 use rtm_tests::monitoring::{
     Alert, Dashboard, Families, Panel, Prometheus, Query, file, metric_names, text,
 };
@@ -33,6 +34,8 @@ struct Seen {
     alerts: Vec<Alert>,
     /// The alerts that were firing under load.
     firing: BTreeSet<String>,
+    /// `/metrics` after Agora has refused the credentials.
+    refused: Metrics,
 }
 
 /// What was seen, by the first test to ask.
@@ -84,6 +87,7 @@ async fn watch() -> Result<Seen> {
     let firing = firing(&prometheus).await?;
     let alerts = prometheus.alerts().await?;
     let text = rig.bridge.metrics_text().await?;
+    let refused = refused(&rig).await?;
     let report = Box::pin(rig.finish()).await?;
     ensure!(report.kept(), "{:?}\n{report}", report.broken);
     report.discard()?;
@@ -95,7 +99,34 @@ async fn watch() -> Result<Seen> {
         variables,
         alerts,
         firing,
+        refused,
     })
+}
+
+/// Has the credentials refused, with no events that could be lost by it.
+async fn refused(rig: &Rig<'_>) -> Result<Metrics> {
+    rig.load(&Load {
+        events_per_second: 0.0,
+        ..Load::default()
+    })
+    .await?;
+    rig.faults(&Faults {
+        status: 1.0,
+        statuses: vec![401],
+        ..Faults::default()
+    })
+    .await?;
+    wait_for("a refused request", SOON, async || {
+        let metrics = rig.bridge.metrics().await;
+        let refused = [("outcome", "refused")];
+        metrics.is_ok_and(|metrics| {
+            metrics
+                .sum("rtm_bridge_polls_total", &refused)
+                .is_ok_and(|count| count > 0.0)
+        })
+    })
+    .await?;
+    rig.bridge.metrics().await
 }
 
 fn dashboard() -> Result<Dashboard> {

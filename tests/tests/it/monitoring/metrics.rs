@@ -68,6 +68,23 @@ async fn the_reference_lists_every_metric() {
     );
 }
 
+/// Holds: refused credentials are counted, apart from 429s; what alerts compare with is what the configuration says.
+#[tokio::test(flavor = "multi_thread")]
+async fn alerts_are_told_what_they_ask_for() {
+    let seen = seen().await;
+    let of = |name: &str| {
+        let name = format!("rtm_bridge_{name}");
+        seen.refused.sum(&name, &[]).unwrap()
+    };
+    assert!(of("credentials_refused_total") > 0.0);
+    assert_eq!(of("rate_limited_total"), 0.0);
+    assert_eq!(of("journal_min_free_disk_bytes"), 256.0 * 1024.0 * 1024.0);
+    assert_eq!(of("config_last_reload_successful"), 1.0);
+    let taken = of("config_last_reload_success_timestamp_seconds");
+    let started = seen.refused.sum("process_start_time_seconds", &[]).unwrap();
+    assert!((taken - started).abs() < 30.0, "{taken} {started}");
+}
+
 /// Holds: every value that `outcome` and `reason` can have stands in the reference.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_reference_lists_every_outcome_and_reason() {
