@@ -1,6 +1,6 @@
 //! A Grafana dashboard, as far as its queries go.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 /// A dashboard.
@@ -84,6 +84,11 @@ impl Dashboard {
             .filter(|variable| variable["type"] == "query")
             .map(|variable| {
                 let definition = string(variable, "definition")?;
+                // The same twice: Grafana shows the one and asks the other.
+                ensure!(
+                    variable["query"]["query"] == *definition,
+                    "definition and query differ: {variable}"
+                );
                 let inner = definition
                     .strip_prefix("label_values(")
                     .and_then(|rest| rest.strip_suffix(')'))

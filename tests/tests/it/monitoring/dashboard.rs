@@ -37,9 +37,14 @@ async fn variables_have_values() {
 async fn every_metric_exists() {
     let seen = seen().await;
     let dashboard = dashboard().unwrap();
-    for query in dashboard.panels.iter().flat_map(|panel| &panel.queries) {
-        let unknown = unknown(seen, &query.expression);
-        assert!(unknown.is_empty(), "{unknown:?} in {}", query.expression);
+    let queries = dashboard.panels.iter().flat_map(|panel| &panel.queries);
+    let variables = dashboard.variables.iter();
+    let expressions = queries
+        .map(|query| &query.expression)
+        .chain(variables.map(|variable| &variable.selector));
+    for expression in expressions {
+        let unknown = unknown(seen, expression);
+        assert!(unknown.is_empty(), "{unknown:?} in {expression}");
     }
 }
 
