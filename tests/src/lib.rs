@@ -1,12 +1,14 @@
 //! The harness of the whole-bridge tests and trials: real brokers, and the real binary as a process.
 //!
 //! [`brokers`] finds or installs a Kafka and a NATS server, [`bridge`] runs `rtm-bridge` and its simulator, and
-//! [`process`] is what both stand on. [`trial`] runs all of them together and compares the simulator's ledger with what
+//! [`process`] is what both stand on. [`monitoring`] has Prometheus and what checks the
+//! dashboard and the alerts. [`trial`] runs all of them together and compares the simulator's ledger with what
 //! the brokers hold. [`simulation`] has the parts of a bridge that runs on simulated time.
 
 pub mod binary;
 pub mod bridge;
 pub mod brokers;
+pub mod monitoring;
 pub mod planted;
 pub mod process;
 pub mod simulation;

@@ -448,6 +448,10 @@ fn failed<F: Fetch>(
     if error.status == Some(429) {
         pipeline.metrics.rate_limited(&pipeline.app);
     }
+    let is_counted = !rtm_planted::bug("bridge-refused-credentials-not-counted");
+    if matches!(error.status, Some(401 | 403)) && is_counted {
+        pipeline.metrics.credentials_refused(&pipeline.app);
+    }
     let ids = error.request_ids.as_ref();
     warn!(
         region = ring.region.name(),

@@ -67,6 +67,7 @@ pub struct Metrics {
 
     // The source, for each app.
     rate_limited: IntCounterVec,
+    credentials_refused: IntCounterVec,
     rate_limit_wait: prometheus::CounterVec,
     requests_unused: IntCounterVec,
     request_budget: IntGaugeVec,
@@ -78,6 +79,7 @@ pub struct Metrics {
     journal_bytes: IntGauge,
     journal_limit_bytes: IntGauge,
     journal_free_disk_bytes: IntGauge,
+    journal_min_free_disk_bytes: IntGauge,
     journal_segments: IntGauge,
     journal_damaged_entries: IntCounter,
     journal_write_failures: IntCounter,
@@ -105,6 +107,10 @@ pub struct Metrics {
     reconnects: IntCounterVec,
     out_of_order: IntCounterVec,
     round_trip: GaugeVec,
+
+    // The configuration.
+    config_last_reload_successful: IntGauge,
+    config_last_reload_success: Gauge,
 }
 
 /// The handles of one ring, looked up once.
@@ -234,6 +240,12 @@ impl Metrics {
                 "Responses with status 429",
                 &["app"],
             ),
+            credentials_refused: counters(
+                &r,
+                "credentials_refused_total",
+                "Responses with status 401 or 403",
+                &["app"],
+            ),
             rate_limit_wait: float_counters(
                 &r,
                 "rate_limit_wait_seconds_total",
@@ -279,6 +291,11 @@ impl Metrics {
                 &r,
                 "journal_free_disk_bytes",
                 "Free space on the journal's disk",
+            ),
+            journal_min_free_disk_bytes: int_gauge(
+                &r,
+                "journal_min_free_disk_bytes",
+                "Free space that the journal leaves alone: below it, polling stops",
             ),
             journal_segments: int_gauge(&r, "journal_segments", "Segment files of the journal"),
             journal_damaged_entries: counter(
@@ -425,6 +442,18 @@ impl Metrics {
                 "The client's average round trip to its brokers; 0 when unknown",
                 &["sink"],
             ),
+            config_last_reload_successful: int_gauge(
+                &r,
+                "config_last_reload_successful",
+                "1 while the configuration that runs is the one that was last read",
+            ),
+            config_last_reload_success: register(
+                &r,
+                Gauge::with_opts(opts(
+                    "config_last_reload_success_timestamp_seconds",
+                    "When a configuration was last read and taken",
+                )),
+            ),
             registry: r,
         };
         metrics.build_info();
@@ -447,6 +476,9 @@ impl Metrics {
     }
 
     fn create_series(&self, config: &Config) {
+        if rtm_planted::bug("bridge-series-come-late") {
+            return;
+        }
         for app in &config.apps {
             for region in &app.regions {
                 for stream in ["user", "channel"] {
@@ -455,6 +487,7 @@ impl Metrics {
             }
             let name = &[app.name.as_str()];
             self.rate_limited.with_label_values(name);
+            self.credentials_refused.with_label_values(name);
             self.rate_limit_wait.with_label_values(name);
             self.requests_unused.with_label_values(name);
             self.request_budget
@@ -495,6 +528,11 @@ impl Metrics {
             .set(i64::try_from(insecure).unwrap_or(i64::MAX));
         self.journal_limit_bytes
             .set(i64::try_from(config.journal.max_bytes).unwrap_or(i64::MAX));
+        self.journal_min_free_disk_bytes
+            .set(i64::try_from(config.journal.min_free_bytes).unwrap_or(i64::MAX));
+        // What runs was read just now.
+        self.config_last_reload_successful.set(1);
+        self.config_last_reload_success.set(now());
     }
 
     /// The handles of one ring.
@@ -541,6 +579,11 @@ impl Metrics {
     /// Counts a response with status 429.
     pub fn rate_limited(&self, app: &str) {
         self.rate_limited.with_label_values(&[app]).inc();
+    }
+
+    /// Counts a response that refused our credentials.
+    pub fn credentials_refused(&self, app: &str) {
+        self.credentials_refused.with_label_values(&[app]).inc();
     }
 
     /// Says whether someone else seems to read an app's events; true where that is new.

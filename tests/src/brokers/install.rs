@@ -135,7 +135,7 @@ pub(super) const NATS_VERSION: &str = "2.15.2";
 /// The directory `name` in the cache, made by `make` if it is not there.
 ///
 /// A lock keeps two processes from making it at once, and it appears whole or not at all.
-fn installed(name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+pub(crate) fn installed(name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let cache = cache_dir()?;
     let dir = cache.join(name);
     if dir.exists() {

@@ -108,4 +108,16 @@ pub(super) const PLANTED: &[Planted] = &[
         package: "rtm-tests",
         tests: SIMULATION,
     },
+    Planted {
+        name: "bridge-series-come-late",
+        breaks: "12, honest metrics: every series is there, at zero, from the start",
+        package: "rtm-tests",
+        tests: "monitoring::metrics::every_series_is_there_from_the_start",
+    },
+    Planted {
+        name: "bridge-refused-credentials-not-counted",
+        breaks: "12, honest metrics: refused credentials are counted",
+        package: "rtm-tests",
+        tests: "monitoring::metrics::alerts_are_told_what_they_ask_for",
+    },
 ];

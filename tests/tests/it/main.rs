@@ -4,6 +4,7 @@ mod brokers;
 mod kafka_access;
 mod kafka_faults;
 mod kafka_sink;
+mod monitoring;
 mod nats_access;
 mod nats_batches;
 mod nats_log;
