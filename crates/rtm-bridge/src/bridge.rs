@@ -22,7 +22,9 @@ use backon::BackoffBuilder;
 use futures::FutureExt;
 use rtm_journal::{Entry, Lane, ReadError, Reservation};
 use rtm_sink::{Outcome, PublishError, PublishErrorKind, Reason, Record, Sink};
-use rtm_source::{Fetch, FetchError, FetchErrorKind, Limiter, Next, Page, Ring, Schedule, Slot};
+use rtm_source::{
+    Fetch, FetchError, FetchErrorKind, Limiter, Next, Page, Ring, Schedule, Slot, Turn,
+};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -192,7 +194,7 @@ async fn poll<F: Fetch>(
         () = stop.cancelled() => return,
         () = begin(&pipeline) => {}
     }
-    let mut in_flight: JoinSet<(Ring, rtm_source::Outcome)> = JoinSet::new();
+    let mut in_flight: JoinSet<(Turn, rtm_source::Outcome)> = JoinSet::new();
     let mut ticket: Option<Ticket> = None;
     loop {
         let wait_until = match &ticket {
@@ -200,10 +202,10 @@ async fn poll<F: Fetch>(
             Some(_) => match next(&pipeline) {
                 Next::Poll(ring) => {
                     if let Some(ticket) = ticket.take() {
-                        started(&pipeline, &ring);
+                        let turn = started(&pipeline, &ring);
                         state.sent();
                         in_flight.spawn(
-                            fetch(Arc::clone(&pipeline), Arc::clone(&state), ring, ticket)
+                            fetch(Arc::clone(&pipeline), Arc::clone(&state), turn, ticket)
                                 .in_current_span(),
                         );
                     }
@@ -259,8 +261,8 @@ fn next<F>(pipeline: &Pipeline<F>) -> Next {
     crate::lock(&pipeline.schedule).next(now())
 }
 
-fn started<F>(pipeline: &Pipeline<F>, ring: &Ring) {
-    crate::lock(&pipeline.schedule).started(ring, now());
+fn started<F>(pipeline: &Pipeline<F>, ring: &Ring) -> Turn {
+    crate::lock(&pipeline.schedule).started(ring, now())
 }
 
 /// Tokio's time, which tests can own.
@@ -312,10 +314,11 @@ async fn wait_for_room<F: Fetch>(pipeline: &Pipeline<F>, state: &PipelineState) 
 async fn fetch<F: Fetch>(
     pipeline: Arc<Pipeline<F>>,
     state: Arc<PipelineState>,
-    ring: Ring,
+    turn: Turn,
     ticket: Ticket,
-) -> (Ring, rtm_source::Outcome) {
-    let exchange = AssertUnwindSafe(exchange(&pipeline, &state, &ring, ticket));
+) -> (Turn, rtm_source::Outcome) {
+    let ring = turn.ring();
+    let exchange = AssertUnwindSafe(exchange(&pipeline, &state, ring, ticket));
     let outcome = match exchange.catch_unwind().await {
         Ok(outcome) => outcome,
         Err(_) => {
@@ -324,11 +327,11 @@ async fn fetch<F: Fetch>(
                 stream = ring.stream.as_str(),
                 "a request has panicked, and its page may be lost; please report this"
             );
-            lost(&pipeline, &state, &ring, "crash", PAGE).await;
+            lost(&pipeline, &state, ring, "crash", PAGE).await;
             rtm_source::Outcome::InDoubt { retry_after: None }
         }
     };
-    (ring, outcome)
+    (turn, outcome)
 }
 
 async fn exchange<F: Fetch>(
@@ -448,16 +451,17 @@ fn loss_reason(reason: &str) -> &'static str {
 /// Tells the schedule how a request ended.
 fn observe<F>(
     pipeline: &Pipeline<F>,
-    done: Result<(Ring, rtm_source::Outcome), tokio::task::JoinError>,
+    done: Result<(Turn, rtm_source::Outcome), tokio::task::JoinError>,
 ) {
-    let (ring, outcome) = match done {
+    let (turn, outcome) = match done {
         Ok(done) => done,
         Err(panic) => {
             error!(error = %panic, "a request's task ended unexpectedly; please report this");
             return;
         }
     };
-    let observed = crate::lock(&pipeline.schedule).observe(&ring, now(), &outcome);
+    let ring = turn.ring().clone();
+    let observed = crate::lock(&pipeline.schedule).observe(turn, now(), &outcome);
     let metrics = pipeline
         .metrics
         .ring(&pipeline.app, ring.region.name(), ring.stream.as_str());
