@@ -2,11 +2,13 @@
 //!
 //! [`brokers`] finds or installs a Kafka and a NATS server, [`bridge`] runs `rtm-bridge` and its simulator, and
 //! [`process`] is what both stand on. [`trial`] runs all of them together and compares the simulator's ledger with what
-//! the brokers hold. [`simulation`] has the parts of a bridge that runs on simulated time.
+//! the brokers hold. [`simulation`] has the parts of a bridge that runs on simulated time, and [`laboratory`]
+//! the schedules alone.
 
 pub mod binary;
 pub mod bridge;
 pub mod brokers;
+pub mod laboratory;
 pub mod planted;
 pub mod process;
 pub mod simulation;
