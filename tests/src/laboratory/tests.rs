@@ -204,6 +204,23 @@ fn regret_over_random_storms() {
     assert!(worst.0 < 0.1);
 }
 
+/// Holds: two rings of one rate are polled evenly, whatever chance does to their counts: half of the events are read
+/// within 100 ms and nearly all within 200, plus the round trip.
+#[test]
+fn two_even_rings_stay_even() {
+    let scenario = Scenario {
+        rates: vec![1_000.0; 2],
+        storms: Vec::new(),
+        round_trip: (4, 10),
+        in_flight_per_ring: 1,
+        seed: 5,
+    };
+    let mut run = scenario.run(Policy::Shipped(1), &scenario.arrivals());
+    let [median, p99] = [0.5, 0.99].map(|quantile| run.age(quantile));
+    println!("{median} s, {p99} s");
+    assert!(median < 0.103 && p99 < 0.206, "{median}, {p99}");
+}
+
 /// Holds: a ring that overflows whatever is done takes nothing from the others that they need: rings that come close to
 /// overflowing themselves lose nothing, and the hot one gets what is left.
 #[test]
