@@ -15,8 +15,8 @@ pub trait Fetch: Send + Sync + 'static {
     /// Reads, and thereby empties, `ring`: at most [`MAX_PAGE_EVENTS`](crate::MAX_PAGE_EVENTS) events.
     ///
     /// **One request.** A call sends at most one, once: no retry, no redirect, no hedging, whatever happens, since a
-    /// second one would read, and delete, again. Calls for different rings may run side by side; for one ring the caller
-    /// makes one at a time.
+    /// second one would read, and delete, again. Calls may run side by side. Those for one ring get pages that are
+    /// disjoint and end in any order; the older events come out first.
     ///
     /// **The slot** is the limiter's permission to send it. It rests from the moment of the response or the failure, and
     /// for longer if nothing has shown that the request arrived: see [`Slot::using`].

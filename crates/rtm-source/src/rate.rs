@@ -83,7 +83,8 @@ impl Rate {
         }
         self.run.events += events;
         self.run.seconds += seconds;
-        if self.seconds > 0.0 && self.run.is_a_change(rate, self.seconds) {
+        let known = self.seconds > 0.0 && !rtm_planted::bug("source-storms-averaged-away");
+        if known && self.run.is_a_change(rate, self.seconds) {
             let Run {
                 events, seconds, ..
             } = self.run;

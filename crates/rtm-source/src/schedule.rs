@@ -44,8 +44,8 @@ const SAFE_FILL: f64 = MAX_PAGE_EVENTS as f64;
 /// How long after a full page the other stream of its region is watched: logins, and then joins.
 const WATCHED: Duration = Duration::from_secs(10);
 
-/// The interval of a ring that is watched.
-const WATCHED_INTERVAL: f64 = 1.0;
+/// A ring that is watched gets so many times the least that a ring gets.
+const WATCHED_TIMES: f64 = 2.5;
 
 /// Of a ring of which little is known, so many events are taken to have come as they do on average over all rings.
 const EVIDENCE: f64 = 16.0;
@@ -53,7 +53,10 @@ const EVIDENCE: f64 = 16.0;
 /// A ring that has waited for so many of its intervals goes before those that may have copies of a lost page.
 const PATIENCE: f64 = 1.5;
 
-/// Shares an App ID's budget among its rings. Pure: it takes the time, and asks no clock.
+#[doc = include_str!("../doc/schedule.md")]
+#[doc = include_str!("../doc/policies.md")]
+///
+#[doc = include_str!("../doc/policies.svg")]
 #[derive(Debug)]
 pub struct Schedule {
     rings: Vec<RingState>,
@@ -212,7 +215,10 @@ impl Schedule {
         } else {
             LONGEST_INTERVAL.max(2.0 * even)
         };
-        let floor = 1.0 / longest;
+        let mut floor = 1.0 / longest;
+        if rtm_planted::bug("source-quiet-rings-starve") {
+            floor = 1e-6;
+        }
         let known = || ready().filter(|state| state.rate.per_second() > 0.0);
         let usual = known().map(|state| state.rate.per_second()).sum::<f64>()
             / known().count().max(1) as f64;
@@ -222,12 +228,15 @@ impl Schedule {
                 least = least.max(state.rate.at_most() / SAFE_FILL);
             }
             if self.is_watched(state, now) {
-                least = least.max(1.0 / WATCHED_INTERVAL);
+                least = least.max(WATCHED_TIMES * floor);
             }
             Claim {
                 draining: state.draining,
                 least,
-                root: state.rate.shrunk(usual, EVIDENCE).sqrt(),
+                root: match state.rate.shrunk(usual, EVIDENCE) {
+                    _ if rtm_planted::bug("source-busy-rings-like-all") => 1.0,
+                    rate => rate.sqrt(),
+                },
                 share: 0.0,
             }
         }));
@@ -355,7 +364,7 @@ impl Schedule {
             state.full_at = Some(now);
         }
         // An older request that ends late says nothing of what waits by now.
-        if number > state.draining_since {
+        if number > state.draining_since || rtm_planted::bug("source-old-news-drain") {
             state.draining_since = number;
             state.draining = full && !rtm_planted::bug("source-full-page-not-polled-again");
         }

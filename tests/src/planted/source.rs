@@ -93,4 +93,40 @@ pub(super) const PLANTED: &[Planted] = &[
         package: "rtm-source",
         tests: "rate::tests::a_full_page_is_a_lower_bound",
     },
+    Planted {
+        name: "source-quiet-rings-starve",
+        breaks: "9 Liveness: while one ring drains, a quiet one is not polled at all",
+        package: "rtm-source",
+        tests: "schedule::tests::a_full_ring",
+    },
+    Planted {
+        name: "source-slips-further-than-safe",
+        breaks: "2 Accounted loss: a ring overflows because another one drains",
+        package: "rtm-tests",
+        tests: "laboratory::tests::a_storm_costs",
+    },
+    Planted {
+        name: "source-storms-come-alone",
+        breaks: "2 Accounted loss: after logins the joins of the same region are found when their ring has overflown",
+        package: "rtm-source",
+        tests: "schedule::tests::a_full_ring",
+    },
+    Planted {
+        name: "source-storms-averaged-away",
+        breaks: "2 Accounted loss: a storm becomes known within a minute, when its ring has overflown",
+        package: "rtm-source",
+        tests: "rate::tests::a_sudden_change",
+    },
+    Planted {
+        name: "source-busy-rings-like-all",
+        breaks: "9 Liveness: a busy ring's events wait as long as a quiet one's",
+        package: "rtm-tests",
+        tests: "laboratory::tests::mean_age",
+    },
+    Planted {
+        name: "source-old-news-drain",
+        breaks: "2 Accounted loss: an old full page lets an empty ring have several requests in flight",
+        package: "rtm-source",
+        tests: "schedule::tests::old_news",
+    },
 ];

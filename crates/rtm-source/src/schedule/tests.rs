@@ -257,7 +257,7 @@ fn a_full_ring_gets_what_the_others_can_spare() {
         }
         // The other stream of the region is watched more closely.
         let other = gaps(&polls, Some(&world.rings[0])).into_iter().max();
-        assert!(other.unwrap().as_secs_f64() <= WATCHED_INTERVAL * 1.6);
+        assert!(other.unwrap().as_secs_f64() <= longest / WATCHED_TIMES * 1.6);
         let polled =
             polls.iter().filter(|(_, ring)| *ring == full).count() as f64 / polls.len() as f64;
         assert!(polled > spare, "{count} rings: {polled} of the polls");
