@@ -1,5 +1,5 @@
-//! What the documentation shows is what is measured, and the shipped schedule keeps its promises against thousands of
-//! random patterns. `PROPTEST_CASES` asks for more of them.
+//! What the documentation shows is what is measured, and the shipped schedule keeps its promises against random
+//! patterns: hundreds, or as many as `PROPTEST_CASES` says.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
@@ -153,7 +153,7 @@ proptest! {
     #![proptest_config(cases(300))]
 
     /// Holds, whatever arrives and however long answers take: no ring starves, the far end never sees more than ten
-    /// requests in a second, and a ring that does not drain has one request in flight.
+    /// requests in a second, and no ring has more requests in flight than it ever may.
     #[test]
     fn nobody_starves_and_the_limit_holds(scenario in scenario(3, 4, 150)) {
         let arrivals = scenario.arrivals();
