@@ -33,7 +33,7 @@ use rtm_sim::Load;
 pub use brokers::{Broker, Brokers};
 pub use disk::Disk;
 pub use faults::{Fault, Target};
-pub use places::{Arrived, DiskSetup, Held, Setup, Sinks};
+pub use places::{DiskSetup, Setup, Sinks};
 pub use random::{Plan, Timed};
 pub use report::Report;
 pub use rig::Rig;

@@ -1,7 +1,6 @@
 //! Where a trial's records go, and the configuration that says so: topics and a stream of its own, on brokers that other
 //! trials use before and after it.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
-use rtm_bridge::read_back::{self, Stored};
-use rtm_sim::{Audit, Findings, Ledger, SimApp};
+use rtm_bridge::read_back::{self, Held, Reading, Stored};
+use rtm_sim::{Ledger, SimApp};
 
 use super::brokers::Brokers;
 use crate::brokers::{Kafka, Nats, unique};
@@ -322,90 +321,5 @@ impl Places {
             nats.jetstream().await?.delete_stream(&self.prefix).await?;
         }
         Ok(())
-    }
-}
-
-/// What a sink holds, compared with what was handed out.
-#[derive(Debug)]
-pub struct Held {
-    /// Its name.
-    pub sink: &'static str,
-    /// What is wrong with it, and what is right.
-    pub findings: Findings,
-    /// Every event that gives a sane time, by the app's name.
-    pub arrived: BTreeMap<String, Vec<Arrived>>,
-}
-
-/// An event in a sink.
-#[derive(Debug, Clone, Copy)]
-pub struct Arrived {
-    /// When the broker stored it, in milliseconds since the Unix epoch.
-    pub at: i64,
-    /// When it happened.
-    pub ms: i64,
-}
-
-impl Arrived {
-    /// How old it was when the broker stored it, in milliseconds.
-    #[must_use]
-    pub fn age(self) -> i64 {
-        // An odd `ms` may be any number.
-        self.at.saturating_sub(self.ms)
-    }
-}
-
-/// The reading of one sink.
-struct Reading<'l> {
-    audit: Audit<'l>,
-    arrived: BTreeMap<String, Vec<Arrived>>,
-}
-
-/// What is asked of a record here, be it an event or a dead letter.
-#[derive(serde::Deserialize)]
-struct Outer<'a> {
-    app: &'a str,
-    app_id: &'a str,
-    #[serde(borrow, default)]
-    event: Option<&'a serde_json::value::RawValue>,
-}
-
-#[derive(serde::Deserialize)]
-struct Inner {
-    ms: i64,
-}
-
-impl<'l> Reading<'l> {
-    fn new(ledger: &'l Ledger) -> Reading<'l> {
-        Reading {
-            audit: Audit::new(ledger),
-            arrived: BTreeMap::new(),
-        }
-    }
-
-    fn observe(&mut self, stored: &Stored<'_>) {
-        let outer: Outer<'_> = match serde_json::from_slice(stored.payload) {
-            Ok(outer) => outer,
-            Err(error) => return self.audit.observe_unreadable(&error.to_string()),
-        };
-        // The topics are the trial's own: there are no other App IDs than its.
-        read_back::observe(&mut self.audit, outer.app_id, stored);
-        let event = outer.event.map_or("", |event| event.get());
-        if let (Some(at), Ok(Inner { ms })) = (stored.timestamp, serde_json::from_str(event)) {
-            let arrived = Arrived { at, ms };
-            match self.arrived.get_mut(outer.app) {
-                Some(known) => known.push(arrived),
-                None => {
-                    self.arrived.insert(outer.app.to_owned(), vec![arrived]);
-                }
-            }
-        }
-    }
-
-    fn finish(self, sink: &'static str) -> Held {
-        Held {
-            sink,
-            findings: self.audit.finish(),
-            arrived: self.arrived,
-        }
     }
 }

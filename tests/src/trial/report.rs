@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rtm_bridge::read_back::Held;
 use rtm_sim::{Findings, Ledger, LedgerPage, SimStats};
 
 use super::accounting;
 use super::measured::ages;
-use super::places::{Held, app_name};
+use super::places::app_name;
 use super::rig::{History, Rig, SHUTDOWN};
 use crate::bridge::Metrics;
 

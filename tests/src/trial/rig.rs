@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use rtm_bridge::usage::Usage;
 use rtm_sim::{Faults, Ledger, Load, SimApp, SimConfig, SimStats};
 use tempfile::TempDir;
 
 use super::brokers::Brokers;
 use super::disk::Disk;
 use super::measured::backlog;
-use super::measured::usage::Usage;
 use super::places::{APP, Places, REGIONS, Setup, app_id};
 use super::report::Kill;
 use super::wire::Wire;

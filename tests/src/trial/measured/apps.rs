@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use rtm_bridge::usage::Usage;
 use rtm_sim::{Load, Stream};
 
 use super::ages::{self, Ages};
 use super::feeder::{Fed, Feeder};
 use super::figures::median;
 use super::fresh::at_sink;
-use super::usage::Usage;
 use super::{Figure, MIB, Run, conclude, factor, of};
 use crate::trial::places::{REGIONS, app_id, app_name};
 use crate::trial::{Brokers, Report, Rig, Setup, Sinks};

@@ -14,9 +14,9 @@ use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rtm_bridge::usage::Usage;
 use serde::{Deserialize, Serialize};
 
-use super::usage::Usage;
 use crate::process::Process;
 
 /// What the bridge's producer has, in `rtm-sink-kafka`.

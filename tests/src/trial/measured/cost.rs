@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rtm_bridge::read_back::Stored;
+use rtm_bridge::usage::Usage;
 use rtm_sim::{Ledger, Load};
 
 use super::bare::{self, Bare, BareRecord, Batch};
-use super::usage::Usage;
 use super::{Figure, MIB, Run, conclude, factor, of};
 use crate::brokers::unique;
 use crate::trial::{Brokers, Rig, Setup, Sinks};

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rtm_bridge::read_back::Arrived;
 
 use super::{Figure, MIB, Run, conclude};
-use crate::trial::{Arrived, Brokers, Rig, Setup, Sinks};
+use crate::trial::{Brokers, Rig, Setup, Sinks};
 use crate::wait_for;
 
 /// Events a second, at least.

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use rtm_bridge::read_back::Arrived;
 use rtm_sim::Load;
 
 use super::ages::{self, Ages};
 use super::figures::median;
-use super::usage::FsyncProbe;
+use super::fsync::FsyncProbe;
 use super::{Figure, Run, conclude};
-use crate::trial::{Arrived, Brokers, Report, Rig, Setup};
+use crate::trial::{Brokers, Report, Rig, Setup};
 
 /// What no schedule beats with two rings and ten requests a second: the median and the 99th percentile of an age at
 /// the fetch, in milliseconds.

@@ -8,7 +8,7 @@
 //! | [`drain`] | a backlog of millions |
 //! | [`apps`] | hundreds of App IDs, busy, idle and uneven |
 //! | [`figures`] | figures, bounds and tables |
-//! | [`ages`], [`usage`] | what is measured: by the ledger, and of a process |
+//! | [`ages`], [`fsync`] | what is measured: by the ledger, and of the disk |
 //! | [`feeder`], [`backlog`], [`bare`] | what is measured with: uneven loads, a journal that is full of events, a bare producer loop |
 
 pub mod ages;
@@ -20,8 +20,8 @@ pub mod drain;
 pub mod feeder;
 pub mod figures;
 pub mod fresh;
+pub mod fsync;
 pub mod storms;
-pub mod usage;
 
 use anyhow::Result;
 
