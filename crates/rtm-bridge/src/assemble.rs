@@ -10,8 +10,8 @@ use rtm_sink::{AnySink, FileSink};
 use rtm_sink_kafka::{KafkaOptions, KafkaSink, TopicSpec};
 use rtm_sink_nats::{NatsAuth, NatsOptions, NatsSink, NatsTls, StreamSpec, widen};
 use rtm_source::{
-    Auth, Fetch, Limiter, Region, RegionError, Schedule, ScheduleOptions, Secret, Source,
-    SourceOptions,
+    Auth, Connections, Fetch, Limiter, Region, RegionError, Schedule, ScheduleOptions, Secret,
+    Source, SourceOptions,
 };
 use secrecy::SecretString;
 use tokio::task::JoinSet;
@@ -35,6 +35,13 @@ const START_AFTER: Duration = Duration::from_secs(1);
 
 /// As [`START_AFTER`], when the predecessor died: its last request may still be under way.
 const START_AFTER_UNCLEAN: Duration = Duration::from_millis(1250);
+
+/// App IDs begin within so long of each other, evenly spread: at the start they would all send at once, and as all keep
+/// the same pace, they would for ever.
+const START_SPREAD: Duration = Duration::from_secs(1);
+
+/// App IDs for whose first requests connections are opened early.
+const OPENED_EARLY: usize = 8;
 
 /// What the name of a sink's second cursor ends in, the one that remembers copies. No sink's name has a dot.
 pub const BEHIND: &str = ".copies";
@@ -133,13 +140,15 @@ async fn assemble_on(
     for (name, sink) in &config.sinks {
         clients.push(client(name, sink, config).await?);
     }
+    let connections = Connections::default();
     let mut pipelines = Vec::new();
-    for app in &config.apps {
-        let source = source(app).map_err(|source| RunError::Source {
+    for (index, app) in config.apps.iter().enumerate() {
+        let turn = index as f64 / config.apps.len() as f64;
+        let source = source(app, &connections).map_err(|source| RunError::Source {
             app: app.name.clone(),
             source,
         })?;
-        pipelines.push(pipeline(app, source, &journal, metrics)?);
+        pipelines.push(pipeline(app, source, turn, &journal, metrics)?);
     }
     let orphans = orphans(config, &journal)?;
     Ok(Assembled {
@@ -167,12 +176,13 @@ fn orphans(config: &Config, journal: &Journal) -> Result<Vec<(String, Lane)>, Ru
     Ok(orphans)
 }
 
-/// Opens a connection to each region's host, in the background, until the set is dropped: the first request then finds
-/// it open. What fails here fails there again, and is told there.
+/// Opens connections to the regions' hosts, in the background, until the set is dropped: the first requests then find
+/// them open. What fails here fails there again, and is told there.
 #[must_use]
 pub fn open_connections(pipelines: &[Pipeline<Source>]) -> JoinSet<()> {
     let mut opening = JoinSet::new();
-    for pipeline in pipelines {
+    // App IDs start one after the other, and share connections: a few for each host will do.
+    for pipeline in pipelines.iter().take(OPENED_EARLY) {
         let rings = pipeline.source.rings().iter().step_by(2);
         for ring in rings {
             let connected = pipeline.source.connect(&ring.region);
@@ -334,7 +344,7 @@ pub fn reader(lane: &Lane, sink: &str) -> Result<Reader, RunError> {
     lane.reader(&name).map_err(|source| error(source.into()))
 }
 
-/// One App ID, read through `source`.
+/// One App ID, read through `source`. `turn`, from 0 to 1, is when it begins, among all App IDs.
 ///
 /// # Errors
 ///
@@ -342,6 +352,7 @@ pub fn reader(lane: &Lane, sink: &str) -> Result<Reader, RunError> {
 pub fn pipeline<F>(
     app: &AppConfig,
     source: F,
+    turn: f64,
     journal: &Journal,
     metrics: &Arc<Metrics>,
 ) -> Result<Pipeline<F>, RunError>
@@ -354,6 +365,7 @@ where
     } else {
         START_AFTER
     };
+    let start_after = start_after + START_SPREAD.mul_f64(turn);
     let requests_per_second = app.requests_per_second as usize;
     let schedule = Schedule::new(
         source.rings().to_vec(),
@@ -387,12 +399,15 @@ pub fn region(region: &RegionConfig) -> Result<Region, RegionError> {
     }
 }
 
-/// The source of an app.
+/// The source of an app, with connections that others share.
 ///
 /// # Errors
 ///
 /// When a region, the credentials, the proxy or the certificates cannot be used.
-pub fn source(app: &AppConfig) -> Result<Source, Box<dyn std::error::Error + Send + Sync>> {
+pub fn source(
+    app: &AppConfig,
+    connections: &Connections,
+) -> Result<Source, Box<dyn std::error::Error + Send + Sync>> {
     let regions = app
         .regions
         .iter()
@@ -406,7 +421,7 @@ pub fn source(app: &AppConfig) -> Result<Source, Box<dyn std::error::Error + Sen
     options.proxy.clone_from(&app.proxy);
     options.extra_ca_file.clone_from(&app.ca_file);
     options.max_page_bytes = MAX_PAGE_BYTES;
-    Ok(Source::new(options)?)
+    Ok(Source::sharing(options, connections)?)
 }
 
 fn auth(app: &AppConfig) -> Auth {

@@ -22,7 +22,9 @@ use backon::BackoffBuilder;
 use futures::FutureExt;
 use rtm_journal::{Entry, Lane, ReadError, Reservation};
 use rtm_sink::{Outcome, PublishError, PublishErrorKind, Reason, Record, Sink};
-use rtm_source::{Fetch, FetchError, FetchErrorKind, Limiter, Next, Page, Ring, Schedule, Slot};
+use rtm_source::{
+    Fetch, FetchError, FetchErrorKind, Limiter, Next, Page, Ring, Schedule, Slot, Turn,
+};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -192,7 +194,7 @@ async fn poll<F: Fetch>(
         () = stop.cancelled() => return,
         () = begin(&pipeline) => {}
     }
-    let mut in_flight: JoinSet<(Ring, rtm_source::Outcome)> = JoinSet::new();
+    let mut in_flight: JoinSet<(Turn, rtm_source::Outcome)> = JoinSet::new();
     let mut ticket: Option<Ticket> = None;
     loop {
         let wait_until = match &ticket {
@@ -200,10 +202,10 @@ async fn poll<F: Fetch>(
             Some(_) => match next(&pipeline) {
                 Next::Poll(ring) => {
                     if let Some(ticket) = ticket.take() {
-                        started(&pipeline, &ring);
+                        let turn = started(&pipeline, &ring);
                         state.sent();
                         in_flight.spawn(
-                            fetch(Arc::clone(&pipeline), Arc::clone(&state), ring, ticket)
+                            fetch(Arc::clone(&pipeline), Arc::clone(&state), turn, ticket)
                                 .in_current_span(),
                         );
                     }
@@ -215,7 +217,7 @@ async fn poll<F: Fetch>(
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            Some(done) = in_flight.join_next() => observe(&pipeline, done),
+            Some(done) = in_flight.join_next() => observe(&pipeline, &state, done),
             taken = take_ticket(&pipeline, &state), if ticket.is_none() => ticket = Some(taken),
             () = sleep_until(wait_until), if wait_until.is_some() => {}
         }
@@ -225,7 +227,7 @@ async fn poll<F: Fetch>(
         in_flight.abort_all();
     }
     while let Some(done) = in_flight.join_next().await {
-        observe(&pipeline, done);
+        observe(&pipeline, &state, done);
     }
     if let Err(error) = pipeline.losses.end().await {
         warn!(
@@ -259,8 +261,8 @@ fn next<F>(pipeline: &Pipeline<F>) -> Next {
     crate::lock(&pipeline.schedule).next(now())
 }
 
-fn started<F>(pipeline: &Pipeline<F>, ring: &Ring) {
-    crate::lock(&pipeline.schedule).started(ring, now());
+fn started<F>(pipeline: &Pipeline<F>, ring: &Ring) -> Turn {
+    crate::lock(&pipeline.schedule).started(ring, now())
 }
 
 /// Tokio's time, which tests can own.
@@ -312,10 +314,11 @@ async fn wait_for_room<F: Fetch>(pipeline: &Pipeline<F>, state: &PipelineState) 
 async fn fetch<F: Fetch>(
     pipeline: Arc<Pipeline<F>>,
     state: Arc<PipelineState>,
-    ring: Ring,
+    turn: Turn,
     ticket: Ticket,
-) -> (Ring, rtm_source::Outcome) {
-    let exchange = AssertUnwindSafe(exchange(&pipeline, &state, &ring, ticket));
+) -> (Turn, rtm_source::Outcome) {
+    let ring = turn.ring();
+    let exchange = AssertUnwindSafe(exchange(&pipeline, &state, ring, ticket));
     let outcome = match exchange.catch_unwind().await {
         Ok(outcome) => outcome,
         Err(_) => {
@@ -324,11 +327,11 @@ async fn fetch<F: Fetch>(
                 stream = ring.stream.as_str(),
                 "a request has panicked, and its page may be lost; please report this"
             );
-            lost(&pipeline, &state, &ring, "crash", PAGE).await;
+            lost(&pipeline, &state, ring, "crash", PAGE).await;
             rtm_source::Outcome::InDoubt { retry_after: None }
         }
     };
-    (ring, outcome)
+    (turn, outcome)
 }
 
 async fn exchange<F: Fetch>(
@@ -350,7 +353,7 @@ async fn exchange<F: Fetch>(
             ((page.count > 0).then_some(page), None)
         }
         Err(error) => {
-            failed(pipeline, ring, &metrics, &error);
+            failed(pipeline, ring, metrics, &error);
             let possibly_lost = (error.kind == FetchErrorKind::InDoubt)
                 .then(|| (loss_reason(error.reason), error.possibly_lost()));
             let partial = error.partial.map(|page| *page);
@@ -448,19 +451,19 @@ fn loss_reason(reason: &str) -> &'static str {
 /// Tells the schedule how a request ended.
 fn observe<F>(
     pipeline: &Pipeline<F>,
-    done: Result<(Ring, rtm_source::Outcome), tokio::task::JoinError>,
+    state: &PipelineState,
+    done: Result<(Turn, rtm_source::Outcome), tokio::task::JoinError>,
 ) {
-    let (ring, outcome) = match done {
+    let (turn, outcome) = match done {
         Ok(done) => done,
         Err(panic) => {
             error!(error = %panic, "a request's task ended unexpectedly; please report this");
             return;
         }
     };
-    let observed = crate::lock(&pipeline.schedule).observe(&ring, now(), &outcome);
-    let metrics = pipeline
-        .metrics
-        .ring(&pipeline.app, ring.region.name(), ring.stream.as_str());
+    let ring = turn.ring().clone();
+    let observed = crate::lock(&pipeline.schedule).observe(turn, now(), &outcome);
+    let metrics = state.ring(&ring);
     let (region, stream) = (ring.region.name(), ring.stream.as_str());
     if matches!(outcome, rtm_source::Outcome::Page { full: true, .. }) {
         metrics.full_pages.inc();
@@ -747,6 +750,8 @@ fn confirm(outlet: &Outlet, settled: &mut Tally, confirmed: &[Detail]) {
         return;
     }
     let now = jiff::Timestamp::now().as_millisecond();
+    // Shared with all others once, not for every record.
+    let ages = outlet.metrics.event_age.local();
     for detail in confirmed {
         match detail.dead {
             Some(_) if rtm_planted::bug("bridge-dead-letters-not-counted") => {}
@@ -754,14 +759,12 @@ fn confirm(outlet: &Outlet, settled: &mut Tally, confirmed: &[Detail]) {
             None => {
                 settled.confirmed += detail.events;
                 if let Some(ms) = detail.ms {
-                    outlet
-                        .metrics
-                        .event_age
-                        .observe(now.saturating_sub(ms).max(0) as f64 / 1000.0);
+                    ages.observe(now.saturating_sub(ms).max(0) as f64 / 1000.0);
                 }
             }
         }
     }
+    ages.flush();
     outlet.metrics.confirmed_now();
     outlet.state.confirmed();
 }

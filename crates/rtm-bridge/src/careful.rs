@@ -32,14 +32,12 @@ pub(crate) async fn publish_entry<S: Sink>(outlet: &mut Outlet, sink: &S, entry:
         .filter(|trying| trying.armed)
         .map(|trying| trying.step);
     // What was settled before is counted already.
-    let from = match trying.map(|trying| trying.step) {
-        Some(Step::Record(index) | Step::DeadLetter(index)) => index,
-        _ => 0,
+    let reached = match trying.map(|trying| trying.step) {
+        Some(Step::Record(index) | Step::DeadLetter(index)) => Some(index),
+        // Decoded again, whatever was known: an outage has disarmed what was noted, and a crash needs a culprit.
+        Some(Step::Decode | Step::Whole) | None => None,
     };
-    let end = Batch {
-        through: Some(entry.position),
-        ..Batch::default()
-    };
+    let end = Batch::of(&entry);
     match crashed {
         Some(Step::Whole) => {
             error!(position = %entry.position, events = entry.count, "an entry crashes even as a dead letter: it is dropped");
@@ -55,13 +53,21 @@ pub(crate) async fn publish_entry<S: Sink>(outlet: &mut Outlet, sink: &S, entry:
             .await;
         }
         _ => {
-            if trying.is_none() {
+            if reached.is_none() {
                 outlet.note(entry.position, Step::Decode).await;
             }
             match outlet.router.page(&entry) {
-                Ok(page) => {
-                    let made = outlet.judge(page, entry.position);
-                    records(outlet, sink, &entry, made, from, crashed).await;
+                Ok(mut page) => {
+                    outlet.judge(&mut page, entry.position);
+                    records(
+                        outlet,
+                        sink,
+                        &entry,
+                        page.made,
+                        reached.unwrap_or(0),
+                        crashed,
+                    )
+                    .await;
                 }
                 Err(error) => whole(outlet, sink, &entry, &unreadable(&error)).await,
             }
@@ -75,12 +81,12 @@ async fn records<S: Sink>(
     outlet: &mut Outlet,
     sink: &S,
     entry: &Entry,
-    made: Vec<(Made, bool)>,
+    made: Vec<Made>,
     from: u32,
     crashed: Option<Step>,
 ) {
-    for (index, (mut made, is_dropped)) in (0u32..).zip(made).skip(from as usize) {
-        if is_dropped {
+    for (index, mut made) in (0u32..).zip(made).skip(from as usize) {
+        if made.is_dropped {
             outlet.tally.drop_events("copy", 1);
             continue;
         }
@@ -101,10 +107,7 @@ async fn records<S: Sink>(
             }
             _ => outlet.note(entry.position, Step::Record(index)).await,
         }
-        let mut batch = Batch {
-            entries: vec![entry.clone()],
-            ..Batch::default()
-        };
+        let mut batch = Batch::of(entry);
         batch.push(made, 1);
         deliver(outlet, sink, &mut batch).await;
         outlet.tally.add(&batch.settled);
@@ -113,10 +116,7 @@ async fn records<S: Sink>(
 
 async fn whole<S: Sink>(outlet: &mut Outlet, sink: &S, entry: &Entry, why: &Reason) {
     outlet.note(entry.position, Step::Whole).await;
-    let mut batch = Batch {
-        entries: vec![entry.clone()],
-        ..Batch::default()
-    };
+    let mut batch = Batch::of(entry);
     outlet.add_whole(&mut batch, why);
     deliver(outlet, sink, &mut batch).await;
     outlet.tally.add(&batch.settled);

@@ -119,6 +119,16 @@ pub struct Detail {
 }
 
 impl Batch {
+    /// A batch from one entry, without records so far.
+    #[must_use]
+    pub fn of(entry: &Entry) -> Batch {
+        Batch {
+            entries: vec![entry.clone()],
+            through: Some(entry.position),
+            ..Batch::default()
+        }
+    }
+
     /// Adds a record of the newest entry.
     pub fn push(&mut self, made: Made, events: u64) {
         self.bytes += made.record.payload.len();
@@ -242,8 +252,11 @@ impl Outlet {
                     page.made.pop();
                     batch.settled.confirmed += 1;
                 }
-                for (made, is_dropped) in self.judge(page, position) {
-                    if is_dropped {
+                self.judge(&mut page, position);
+                batch.records.reserve(page.made.len());
+                batch.details.reserve(page.made.len());
+                for made in page.made {
+                    if made.is_dropped {
                         let counted = !rtm_planted::bug("bridge-dropped-copies-not-counted");
                         batch.settled.drop_events("copy", u64::from(counted));
                     } else {
@@ -265,28 +278,21 @@ impl Outlet {
         batch.push(made, events);
     }
 
-    /// What an entry's records are, and whether each is a copy that is dropped. To be asked once for each entry.
-    pub fn judge(&mut self, page: Page, position: Position) -> Vec<(Made, bool)> {
-        let Page {
-            region,
-            fetched_ms,
-            made,
-        } = page;
+    /// Finds the copies among an entry's records, and says which of them are dropped. To be asked once for each entry.
+    pub fn judge(&mut self, page: &mut Page, position: Position) {
         let Some(filter) = &mut self.copies else {
-            return made.into_iter().map(|made| (made, false)).collect();
+            return;
         };
-        filter.copies.entry(fetched_ms, position);
-        let drops = filter.behind.is_some();
-        let mut judged = Vec::with_capacity(made.len());
-        for made in made {
-            let key = made.event_key;
-            let is_copy = key.is_some_and(|key| filter.copies.is_copy(key, &region));
+        filter.copies.entry(page.fetched_ms, position);
+        for made in &mut page.made {
+            let is_copy = made
+                .event_key
+                .is_some_and(|key| filter.copies.is_copy(key, &page.region));
             if is_copy {
                 self.metrics.copies.inc();
+                made.is_dropped = filter.behind.is_some();
             }
-            judged.push((made, is_copy && drops));
         }
-        judged
     }
 
     /// What could not be read: counted where its events are lost, waited for where they may not be.

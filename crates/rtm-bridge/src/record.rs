@@ -65,6 +65,8 @@ pub struct Made {
     /// What copies of the event have in common; none for dead letters, and for events without a time, of which a user may
     /// have any number that look the same.
     pub event_key: Option<EventKey>,
+    /// It is a copy of what another region gave before, and copies are not published.
+    pub is_dropped: bool,
 }
 
 impl Router {
@@ -113,6 +115,7 @@ impl Router {
                         ms: None,
                         dead: Some(reject.reason),
                         event_key: None,
+                        is_dropped: false,
                     }
                 }
             });
@@ -191,6 +194,7 @@ impl Router {
             ms: None,
             dead: Some(why.code),
             event_key: None,
+            is_dropped: false,
         }
     }
 
@@ -248,6 +252,7 @@ impl Router {
             ms: event.ms,
             dead: None,
             event_key: event.ms.map(|_| event_key),
+            is_dropped: false,
         }
     }
 }
@@ -388,15 +393,17 @@ impl Shared {
     }
 }
 
-/// A JSON string. Most ids need no escape; what does is left to serde.
-fn put_text(json: &mut BytesMut, text: &str) {
-    let plain = |byte: u8| byte >= 0x20 && byte != b'"' && byte != b'\\';
-    if text.bytes().all(plain) {
-        json.extend_from_slice(b"\"");
-        json.extend_from_slice(text.as_bytes());
-        json.extend_from_slice(b"\"");
-    } else {
-        json.extend_from_slice(quoted(text).as_bytes());
+/// A JSON string. What was borrowed from the event's JSON stood there without an escape, and needs none here; what had to
+/// be unescaped is left to serde.
+#[expect(clippy::ptr_arg, reason = "where the text comes from decides")]
+fn put_text(json: &mut BytesMut, text: &Cow<'_, str>) {
+    match text {
+        Cow::Borrowed(plain) => {
+            json.extend_from_slice(b"\"");
+            json.extend_from_slice(plain.as_bytes());
+            json.extend_from_slice(b"\"");
+        }
+        Cow::Owned(text) => json.extend_from_slice(quoted(text).as_bytes()),
     }
 }
 

@@ -256,8 +256,8 @@ impl PipelineState {
 
     /// The metrics of a ring.
     #[must_use]
-    pub fn ring(&self, ring: &Ring) -> RingMetrics {
-        self.rings[ring].0.clone()
+    pub fn ring(&self, ring: &Ring) -> &RingMetrics {
+        &self.rings[ring].0
     }
 
     /// Counts a request.

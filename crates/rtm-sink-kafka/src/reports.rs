@@ -10,6 +10,9 @@ use tokio::sync::Notify;
 /// for 35 years of a thousand attempts a second.
 const INDEX_BITS: u32 = 24;
 
+/// Every so many-th report is timed and told, and the last of an attempt. Whoever waits for room looks by itself, too.
+const EVERY: u64 = 64;
+
 /// The most records that one attempt may have.
 pub(crate) const MAX_RECORDS: usize = 1 << INDEX_BITS;
 
@@ -25,7 +28,7 @@ const _: () = assert!(
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
     state: Mutex<State>,
-    /// Told with every report: there may be room in librdkafka's queue.
+    /// Told with reports: there may be room in librdkafka's queue.
     room: Notify,
 }
 
@@ -33,6 +36,7 @@ pub(crate) struct Reports {
 struct State {
     /// The number of the newest attempt.
     newest: usize,
+    reported: u64,
     /// A few: one for each call in progress.
     attempts: Vec<Board>,
     calls: usize,
@@ -105,17 +109,24 @@ impl Reports {
     /// Takes in librdkafka's report on the message that carried `opaque`.
     pub(crate) fn report(&self, opaque: usize, failure: Option<RDKafkaErrorCode>) {
         let mut state = self.lock();
+        let slot = failure.map_or(Slot::Confirmed, Slot::Failed);
+        let is_last = state.settle(opaque >> INDEX_BITS, opaque & (MAX_RECORDS - 1), slot);
+        state.reported += 1;
+        // Reports come by hundreds at once, and the clock and the waiters cost more than all else here.
+        let is_told = is_last || state.reported.is_multiple_of(EVERY);
         if failure.is_none() {
-            let now = Instant::now();
             let progress = &mut state.progress;
             progress.confirmed += 1;
-            progress.last_confirmation = Some(now);
-            progress.waiting_since = progress.waiting_since.map(|_| now);
+            if is_told {
+                let now = Instant::now();
+                progress.last_confirmation = Some(now);
+                progress.waiting_since = progress.waiting_since.map(|_| now);
+            }
         }
-        let slot = failure.map_or(Slot::Confirmed, Slot::Failed);
-        state.settle(opaque >> INDEX_BITS, opaque & (MAX_RECORDS - 1), slot);
         drop(state);
-        self.room.notify_waiters();
+        if is_told {
+            self.room.notify_waiters();
+        }
     }
 
     /// Wakes everyone, because their producer has failed.
@@ -126,7 +137,7 @@ impl Reports {
         self.room.notify_waiters();
     }
 
-    /// Returns with the next report, whosever it is.
+    /// Returns with one of the next reports, whosever it is.
     pub(crate) async fn next(&self) {
         self.room.notified().await;
     }
@@ -141,22 +152,25 @@ impl Reports {
 }
 
 impl State {
-    fn settle(&mut self, number: usize, index: usize, slot: Slot) {
+    /// Says whether that was the last of its attempt.
+    fn settle(&mut self, number: usize, index: usize, slot: Slot) -> bool {
         // Absent: the call was dropped, or gave the attempt up.
         let Some(board) = self
             .attempts
             .iter_mut()
             .find(|board| board.number == number || rtm_planted::bug("kafka-generation-ignored"))
         else {
-            return;
+            return false;
         };
         if let Some(pending @ Slot::Pending) = board.slots.get_mut(index) {
             *pending = slot;
             board.pending -= 1;
             if board.pending == 0 {
                 board.changed.notify_one();
+                return true;
             }
         }
+        false
     }
 }
 
@@ -286,6 +300,7 @@ mod tests {
         assert_eq!(reports.progress().waiting_since, Some(since));
         reports.report(attempt.opaque(1), None);
         let progress = reports.progress();
+        assert!(progress.last_confirmation.is_some());
         assert!(progress.waiting_since.unwrap() >= since);
         assert_eq!(progress.waiting_since, progress.last_confirmation);
         assert_eq!(progress.confirmed, 1);

@@ -13,6 +13,7 @@ use reqwest::{Client, Url};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::auth::Credentials;
+use crate::connections::{Clients, Connections};
 use crate::{
     Auth, BoxError, Ending, Fetch, FetchError, NoResponse, Page, Region, Response, Ring,
     SecretError, Slot, Stream, build,
@@ -46,14 +47,21 @@ impl Source {
     ///
     /// [`BuildError`] names the option.
     pub fn new(options: SourceOptions) -> Result<Source, BuildError> {
+        Source::sharing(options, &Connections::default())
+    }
+
+    /// As [`Source::new`], with the connections of all sources that were made with these `connections` and reach hosts in
+    /// the same way: hundreds of App IDs then have one set of certificates, and few idle connections.
+    ///
+    /// # Errors
+    ///
+    /// As [`Source::new`].
+    pub fn sharing(
+        options: SourceOptions,
+        connections: &Connections,
+    ) -> Result<Source, BuildError> {
         build::check(&options)?;
-        let tls = build::tls(options.extra_ca_file.as_deref())?;
-        let client = build::client(
-            &options,
-            tls.clone(),
-            build::proxied(options.proxy.as_deref())?,
-        )?;
-        let direct = build::client(&options, tls, reqwest::ClientBuilder::no_proxy)?;
+        let Clients { proxied, direct } = connections.clients(&options)?;
         let (mut rings, mut urls) = (Vec::new(), Vec::new());
         for region in options.regions {
             let region = Arc::new(region);
@@ -73,7 +81,7 @@ impl Source {
             rings,
             urls,
             credentials: Credentials::new(options.auth)?,
-            client,
+            client: proxied,
             direct,
             deadline: options.deadline,
             connect_timeout: options.connect_timeout,

@@ -7,7 +7,9 @@ use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::scan::{End, Part, scan, text};
+use crate::scan::{End, Part, scan, text, text_of};
+
+mod flat;
 
 /// The end of the year 9999: later times do not fit the formats that consumers read.
 const MAX_MS: i64 = 253_402_300_799_999;
@@ -129,18 +131,22 @@ fn event(raw: &[u8], depth: usize, offset: u32) -> Result<Event<'_>, Reject<'_>>
     }
     let json =
         std::str::from_utf8(raw).map_err(|error| reject("invalid_utf8", error.to_string()))?;
-    let fields: Fields<'_> =
-        serde_json::from_str(json).map_err(|error| reject("invalid_json", error.to_string()))?;
+    let fields = match flat::fields(json) {
+        Some(fields) => fields,
+        None => {
+            serde_json::from_str(json).map_err(|error| reject("invalid_json", error.to_string()))?
+        }
+    };
     let Some(user_id) = fields.user_id else {
         return Err(reject("no_user_id", "user_id is missing".to_owned()));
     };
-    let Some(user_id) = id(user_id) else {
+    let Some(user_id) = text_of(user_id) else {
         return Err(reject(
             "odd_user_id",
             "user_id is neither a string nor a number".to_owned(),
         ));
     };
-    let channel_id = match fields.group_id.or(fields.channel_id).map(id) {
+    let channel_id = match fields.group_id.or(fields.channel_id).map(text_of) {
         Some(None) => {
             let message = "group_id is neither a string nor a number".to_owned();
             return Err(reject("odd_channel_id", message));
@@ -160,20 +166,16 @@ fn event(raw: &[u8], depth: usize, offset: u32) -> Result<Event<'_>, Reject<'_>>
     Ok(Event {
         raw: json,
         offset,
-        kind: fields.kind.and_then(id).unwrap_or_default(),
+        kind: fields.kind.and_then(text_of).unwrap_or_default(),
         user_id,
         channel_id,
         ms: fields.ms.or(fields.ts).and_then(millis),
     })
 }
 
-fn id(raw: &RawValue) -> Option<Cow<'_, str>> {
-    text(raw.get().as_bytes())
-}
-
 /// The event stands, whatever its time says: only whoever needs a time has to do without.
-fn millis(raw: &RawValue) -> Option<i64> {
-    let ms = id(raw)?.parse().ok()?;
+fn millis(raw: &str) -> Option<i64> {
+    let ms = text_of(raw)?.parse().ok()?;
     (0..=MAX_MS).contains(&ms).then_some(ms)
 }
 
@@ -181,14 +183,14 @@ fn millis(raw: &RawValue) -> Option<i64> {
 ///
 /// Written by hand because a derived one refuses duplicates, and would parse what is only to be passed on: a number
 /// such as `1e400` is nobody's business here.
-#[derive(Default)]
+#[derive(Debug, Default, PartialEq)]
 struct Fields<'a> {
-    user_id: Option<&'a RawValue>,
-    group_id: Option<&'a RawValue>,
-    channel_id: Option<&'a RawValue>,
-    kind: Option<&'a RawValue>,
-    ms: Option<&'a RawValue>,
-    ts: Option<&'a RawValue>,
+    user_id: Option<&'a str>,
+    group_id: Option<&'a str>,
+    channel_id: Option<&'a str>,
+    kind: Option<&'a str>,
+    ms: Option<&'a str>,
+    ts: Option<&'a str>,
 }
 
 #[derive(Deserialize)]
@@ -230,7 +232,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
                             continue;
                         }
                     };
-                    *slot = map.next_value()?;
+                    *slot = map.next_value::<Option<&RawValue>>()?.map(RawValue::get);
                 }
                 Ok(fields)
             }

@@ -5,9 +5,9 @@
 //! ```text
 //! let ring = schedule.next(now);             // Next::Poll(ring)
 //! let slot = limiter.slot().await;           // never more than N requests in any second at the server
-//! schedule.started(&ring, now);
+//! let turn = schedule.started(&ring, now);
 //! let fetched = source.fetch(&ring, slot).await;             // one GET, never retried, never redirected
-//! schedule.observe(&ring, now, &Outcome::of(&fetched));
+//! schedule.observe(turn, now, &Outcome::of(&fetched));
 //! ```
 //!
 //! What comes back is a [`Page`]: the body as received, to be made durable *before* anything reads it. [`decode()`] is
@@ -21,10 +21,12 @@ mod auth;
 mod build;
 mod certificate;
 mod client;
+mod connections;
 mod decode;
 mod fetch;
 mod limiter;
 mod page;
+mod rate;
 mod ring;
 mod scan;
 mod schedule;
@@ -33,6 +35,7 @@ mod verdict;
 
 pub use auth::{Auth, Secret, SecretError};
 pub use client::{BuildError, ConnectError, Source, SourceOptions};
+pub use connections::Connections;
 pub use decode::{Decoded, Event, Reject, decode};
 pub use fetch::Fetch;
 pub use http::HeaderMap;
@@ -41,7 +44,9 @@ pub use page::{FetchError, FetchErrorKind, Page, RequestIds};
 pub use reqwest::Url;
 pub use ring::{ParseStreamError, Region, RegionError, Ring, Stream};
 pub use scan::count;
-pub use schedule::{Next, Observed, Outcome, Overflow, Schedule, ScheduleOptions};
+pub use schedule::{
+    MOST_IN_FLIGHT_PER_RING, Next, Observed, Outcome, Overflow, Schedule, ScheduleOptions, Turn,
+};
 pub use verdict::{Ending, NoResponse, Response};
 
 /// What the fuzz targets under `fuzz/` call beside the API; no part of it.

@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr2;
+
 /// How many whole events are in `body`, odd ones included. Never fails; a cut body has those before the cut.
 #[must_use]
 pub fn count(body: &[u8]) -> usize {
@@ -179,15 +181,15 @@ impl<'a, V: FnMut(Part<'a>, usize)> Scanner<'a, V> {
     fn string(&mut self) -> Result<(), End> {
         self.at += 1;
         loop {
-            match self.body.get(self.at) {
-                None => return Err(End::Cut),
-                Some(b'"') => break,
-                Some(b'\\') => self.at += 2,
-                Some(_) => self.at += 1,
+            let rest = self.body.get(self.at..).ok_or(End::Cut)?;
+            self.at += memchr2(b'"', b'\\', rest).ok_or(End::Cut)?;
+            if self.body[self.at] == b'"' {
+                self.at += 1;
+                return Ok(());
             }
+            // What is escaped ends nothing.
+            self.at += 2;
         }
-        self.at += 1;
-        Ok(())
     }
 
     /// Passes over an object or an array; `at` is at its opening bracket. A bracket that is closed by the wrong kind
@@ -253,15 +255,19 @@ impl<'a, V: FnMut(Part<'a>, usize)> Scanner<'a, V> {
 
 /// The text of a raw JSON string, or of a number as it is written; `None` for anything else.
 pub(crate) fn text(raw: &[u8]) -> Option<Cow<'_, str>> {
-    let whole = std::str::from_utf8(raw).ok()?;
-    match raw {
+    text_of(std::str::from_utf8(raw).ok()?)
+}
+
+/// As [`text`], of what is known to be UTF-8.
+pub(crate) fn text_of(whole: &str) -> Option<Cow<'_, str>> {
+    match whole.as_bytes() {
         [b'"', inside @ .., b'"'] => {
             if inside.iter().all(|byte| *byte != b'\\' && *byte >= b' ') {
                 return Some(Cow::Borrowed(&whole[1..whole.len() - 1]));
             }
             serde_json::from_str(whole).ok().map(Cow::Owned)
         }
-        [b'-' | b'0'..=b'9', ..]
+        raw @ [b'-' | b'0'..=b'9', ..]
             if raw
                 .iter()
                 .all(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E')) =>

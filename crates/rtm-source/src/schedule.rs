@@ -1,28 +1,24 @@
-//! Which ring to poll next, and when.
-//!
-//! **Even shares.** With k rings and a budget of F requests a second each ring is polled every k/F seconds, one ring
-//! after the other, so that an event waits k/2F seconds on average. A ring whose last page was full has more waiting:
-//! the others slip, to twice their interval at most, and full rings get what that leaves, half of the budget or more.
-//!
-//! **Even spacing.** The limiter alone would allow ten requests at once and then nothing for a second, and would keep
-//! that rhythm for ever, since each slot comes back a second after it was used. So the schedule paces: polls start
-//! (1 + r)/N seconds apart, with r the usual round trip, which is exactly the rate at which N slots come back. A full
-//! page is polled again at the next such moment: sooner would only borrow the slot from the poll after it.
-//!
-//! **Doubt.** When a page of a ring is in doubt, the same stream of the other regions is polled next: some events are
-//! stored in two regions, and the copies of what was lost may be there, and overwritten soon. That changes the order and
-//! not the pace, and a ring that has waited for twice its even share goes first all the same.
-//!
-//! **Failures.** A ring that fails is left alone for a jittered, exponential backoff, and its share goes to the others.
-//! 429 holds every ring, because the budget is the App ID's.
+//! Which ring to poll next, and when. The reasons are in the documentation of [`Schedule`].
 
-use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
 use crate::arrivals::Arrivals;
 use crate::limiter::REST;
+use crate::rate::Rate;
 use crate::second_poller::{PageEnd, SecondPoller};
-use crate::{FetchError, FetchErrorKind, Page, Ring};
+use crate::{MAX_PAGE_EVENTS, Ring};
+
+use flights::{Flights, News};
+pub use outcome::{Observed, Outcome, Overflow};
+use shares::Claim;
+
+mod flights;
+mod outcome;
+mod shares;
+
+/// The most that [`ScheduleOptions::in_flight_per_ring`] allows: what 10 slots a second need up to a round trip of 440 ms.
+/// Each may cost a page if the process dies.
+pub const MOST_IN_FLIGHT_PER_RING: usize = 4;
 
 /// No answer to [`Schedule::next`] is further away, so that a caller that misses a wake-up recovers.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
@@ -33,10 +29,36 @@ const LATE: Duration = Duration::from_millis(5);
 /// More failures in a row than this make no backoff longer.
 const MOST_DOUBLINGS: u32 = 16;
 
+/// A ring's interval is at most this, or twice that of an even share if that is more, however little comes: a storm of
+/// 2,000 events a second that begins unseen just fits into the ring.
+const LONGEST_INTERVAL: f64 = 1.0;
+
+/// The same while another ring drains, which loses events for sure if it gets too little; or four times that of an even
+/// share.
+const LONGEST_INTERVAL_IN_A_STORM: f64 = 5.0;
+
+/// A ring may fill by so many events in its interval, as far as its rate is known. Half of what it holds: polls come up
+/// to twice the interval late where many are due at once, and a page holds no more.
+const SAFE_FILL: f64 = MAX_PAGE_EVENTS as f64;
+
+/// How long after a full page the other stream of its region is watched: logins, and then joins.
+const WATCHED: Duration = Duration::from_secs(10);
+
+/// The interval of a ring that is watched.
+const WATCHED_INTERVAL: f64 = 1.0;
+
+/// Of a ring of which little is known, so many events are taken to have come as they do on average over all rings.
+const EVIDENCE: f64 = 16.0;
+
+/// A ring that has waited for so many of its intervals goes before those that may have copies of a lost page.
+const PATIENCE: f64 = 1.5;
+
 /// Shares an App ID's budget among its rings. Pure: it takes the time, and asks no clock.
 #[derive(Debug)]
 pub struct Schedule {
     rings: Vec<RingState>,
+    /// What the rings that may be polled claim, and get: there to be used again.
+    claims: Vec<Claim>,
     options: ScheduleOptions,
     jitter: fastrand::Rng,
     /// No poll starts before.
@@ -55,40 +77,99 @@ pub struct Schedule {
 #[derive(Debug)]
 struct RingState {
     ring: Ring,
-    in_flight: bool,
+    /// The ring of the same region's other stream.
+    neighbour: Option<usize>,
+    flights: Flights,
+    /// When the last request was started.
     started_at: Option<Instant>,
     /// Left alone until then.
     ready_at: Option<Instant>,
     /// Failures in a row.
     failures: u32,
+    /// The last page was full, so more is waiting.
+    draining: bool,
+    /// The number of the request that `draining` is from.
+    draining_since: u64,
+    /// When the last full page came.
+    full_at: Option<Instant>,
     /// Full pages in a row.
     full_pages: u32,
     /// It may have copies of what another region's ring has just lost.
     sought: bool,
+    rate: Rate,
     arrivals: Arrivals,
     page_end: PageEnd,
+}
+
+impl RingState {
+    /// Whether its failures let it be polled.
+    fn is_ready(&self, now: Instant) -> bool {
+        self.ready_at.is_none_or(|ready_at| ready_at <= now)
+    }
+
+    /// Whether one more request may be in flight.
+    fn has_room(&self, in_flight: usize) -> bool {
+        let drains = self.draining || rtm_planted::bug("source-many-in-flight-without-need");
+        let most = if drains {
+            in_flight.clamp(1, MOST_IN_FLIGHT_PER_RING)
+        } else {
+            1
+        };
+        self.flights.count() < most
+    }
+}
+
+/// A request in flight, from [`Schedule::started`] to [`Schedule::observe`].
+///
+/// Not to be dropped: the schedule would wait for its end for ever, and poll its ring no more.
+#[derive(Debug)]
+#[must_use = "a turn that is not observed stays in flight"]
+pub struct Turn {
+    ring: Ring,
+    /// Which of the schedule's, if it is one of them.
+    index: Option<usize>,
+    number: u64,
+    started_at: Instant,
+}
+
+impl Turn {
+    /// The ring that is polled.
+    #[must_use]
+    pub fn ring(&self) -> &Ring {
+        &self.ring
+    }
 }
 
 impl Schedule {
     /// A schedule for `rings`, which are polled in this order at first. `seed` is for the jitter of backoffs.
     #[must_use]
     pub fn new(rings: Vec<Ring>, options: ScheduleOptions, seed: u64) -> Schedule {
-        let rings = rings
-            .into_iter()
-            .map(|ring| RingState {
+        let neighbour = |of: &Ring| {
+            (rings.iter())
+                .position(|ring| ring.region.name() == of.region.name() && ring.stream != of.stream)
+        };
+        let neighbours: Vec<Option<usize>> = rings.iter().map(neighbour).collect();
+        let rings = (rings.into_iter().zip(neighbours))
+            .map(|(ring, neighbour)| RingState {
                 ring,
-                in_flight: false,
+                neighbour,
+                flights: Flights::default(),
                 started_at: None,
                 ready_at: None,
                 failures: 0,
+                draining: false,
+                draining_since: 0,
+                full_at: None,
                 full_pages: 0,
                 sought: false,
+                rate: Rate::default(),
                 arrivals: Arrivals::default(),
                 page_end: PageEnd::default(),
             })
             .collect();
         Schedule {
             rings,
+            claims: Vec::new(),
             options,
             jitter: fastrand::Rng::with_seed(seed),
             paced_until: None,
@@ -109,57 +190,85 @@ impl Schedule {
         if let Some(gate) = gate.filter(|gate| *gate > now) {
             return Next::Wait(gate.min(now + LONGEST_WAIT));
         }
+        self.divide(now);
         if let Some(ring) = self.pick(now) {
             return Next::Poll(ring.clone());
         }
-        let idle = self.rings.iter().filter(|state| !state.in_flight);
+        let most = self.options.in_flight_per_ring;
+        let idle = self.rings.iter().filter(|state| state.has_room(most));
         let ready = idle.filter_map(|state| state.ready_at).min();
         Next::Wait(ready.unwrap_or(now + LONGEST_WAIT).min(now + LONGEST_WAIT))
     }
 
-    /// The ring to poll, of those that may be polled: the one that has waited longest, where a moment of a full ring
-    /// counts for more.
-    ///
-    /// With h full rings of k, a weight of 1 + k/h lets the others wait for up to twice their even interval, whatever h
-    /// and k are, and spreads their polls among those of the full rings. A plain precedence would starve the others until
-    /// all were overdue at once, and then the full ring while they caught up.
-    fn pick(&self, now: Instant) -> Option<&Ring> {
-        let all = self.rings.len() as u128;
-        let full = self
-            .rings
-            .iter()
-            .filter(|state| state.full_pages > 0)
-            .count()
-            .max(1) as u128;
-        let urgency = |state: &&RingState| {
-            let age = now.saturating_duration_since(state.started_at?).as_nanos();
-            // In h-ths, to stay with integers.
-            Some(
-                age * if state.full_pages > 0 {
-                    full + all
-                } else {
-                    full
-                },
-            )
+    /// Divides the budget among the rings that may be polled.
+    fn divide(&mut self, now: Instant) {
+        let mut claims = std::mem::take(&mut self.claims);
+        claims.clear();
+        let interval = self.interval(now).as_secs_f64();
+        let ready = || self.rings.iter().filter(|state| state.is_ready(now));
+        let even = interval * f64::from(self.share());
+        let longest = if ready().any(|state| state.draining) {
+            LONGEST_INTERVAL_IN_A_STORM.max(4.0 * even)
+        } else {
+            LONGEST_INTERVAL.max(2.0 * even)
         };
-        let seeking = self.rings.iter().any(|state| state.sought);
-        let patience = 2 * self.share() * self.interval(now);
-        let first = |state: &RingState| {
-            let waited = state.started_at.map(|at| now.saturating_duration_since(at));
-            !seeking || state.sought || waited.is_none_or(|waited| waited >= patience)
-        };
-        self.rings
-            .iter()
-            .filter(|state| {
-                !state.in_flight && state.ready_at.is_none_or(|ready_at| ready_at <= now)
-            })
-            // The first of equals, and rings that were never polled before all others.
-            .min_by_key(|state| (!first(state), urgency(state).map(Reverse)))
-            .map(|state| &state.ring)
+        let floor = 1.0 / longest;
+        let known = || ready().filter(|state| state.rate.per_second() > 0.0);
+        let usual = known().map(|state| state.rate.per_second()).sum::<f64>()
+            / known().count().max(1) as f64;
+        claims.extend(ready().map(|state| {
+            let mut least = floor;
+            if !rtm_planted::bug("source-slips-further-than-safe") {
+                least = least.max(state.rate.at_most() / SAFE_FILL);
+            }
+            if self.is_watched(state, now) {
+                least = least.max(1.0 / WATCHED_INTERVAL);
+            }
+            Claim {
+                draining: state.draining,
+                least,
+                root: state.rate.shrunk(usual, EVIDENCE).sqrt(),
+                share: 0.0,
+            }
+        }));
+        shares::divide(&mut claims, 1.0 / interval, floor);
+        self.claims = claims;
     }
 
-    /// Says that a request to `ring` has just been sent. There is at most one in flight per ring.
-    pub fn started(&mut self, ring: &Ring, now: Instant) {
+    /// Whether a storm in its region may be about to reach it.
+    fn is_watched(&self, state: &RingState, now: Instant) -> bool {
+        let full_at = (state.neighbour).and_then(|neighbour| self.rings[neighbour].full_at);
+        full_at.is_some_and(|at| now.saturating_duration_since(at) < WATCHED)
+            && !rtm_planted::bug("source-storms-come-alone")
+    }
+
+    /// The ring to poll, of those that may be polled: the one that has waited for the most of its own intervals.
+    ///
+    /// Where the square roots decide, that is the one with the largest `rate × age²`. While a ring drains, the others do
+    /// not come before their time.
+    fn pick(&self, now: Instant) -> Option<&Ring> {
+        let seeking = self.rings.iter().any(|state| state.sought);
+        let storm = self.claims.iter().any(|claim| claim.draining);
+        let ready = self.rings.iter().filter(|state| state.is_ready(now));
+        (ready.zip(&self.claims))
+            .filter(|(state, _)| state.has_room(self.options.in_flight_per_ring))
+            .map(|(state, claim)| {
+                // Rings that were never polled come before all others.
+                let waited = state.started_at.map_or(f64::INFINITY, |at| {
+                    now.saturating_duration_since(at).as_secs_f64() * claim.share
+                });
+                let first = !seeking || state.sought || waited >= PATIENCE;
+                let due = !storm || claim.draining || waited >= 1.0;
+                ((first, due, waited), state)
+            })
+            // The first of equals.
+            .reduce(|best, next| if next.0 > best.0 { next } else { best })
+            .map(|(_, state)| &state.ring)
+    }
+
+    /// Says that a request to `ring` has just been sent: as [`next`](Schedule::next) said, which never names a ring that
+    /// has a request in flight, save one that drains, up to [`ScheduleOptions::in_flight_per_ring`].
+    pub fn started(&mut self, ring: &Ring, now: Instant) -> Turn {
         let interval = self.interval(now);
         // A start that was a little late, by the timer's granularity, is made up for: else a tenth of the budget of
         // quick limiters would go that way. No more than that: polls that follow each other closely find their slots
@@ -167,28 +276,51 @@ impl Schedule {
         let on_time = self.paced_until.unwrap_or(now) + interval;
         let soonest = now + interval.saturating_sub(LATE).max(interval / 2);
         self.paced_until = Some(on_time.max(soonest));
-        if let Some(state) = self.state(ring) {
-            state.in_flight = true;
+        let index = self.rings.iter().position(|state| state.ring == *ring);
+        let mut turn = Turn {
+            ring: ring.clone(),
+            index,
+            number: 0,
+            started_at: now,
+        };
+        if let Some(index) = index {
+            let state = &mut self.rings[index];
+            turn.number = state.flights.start();
             state.started_at = Some(now);
             state.sought = false;
         }
+        turn
     }
 
-    /// Says how the request to `ring` ended. To be called once for every [`started`](Schedule::started).
-    pub fn observe(&mut self, ring: &Ring, now: Instant, outcome: &Outcome) -> Observed {
-        let Some(state) = self.state(ring) else {
+    /// Says how a request ended. To be called once for every [`started`](Schedule::started); requests of one ring may
+    /// end in any order.
+    pub fn observe(&mut self, turn: Turn, now: Instant, outcome: &Outcome) -> Observed {
+        let Turn {
+            ring,
+            index,
+            number,
+            started_at,
+        } = turn;
+        let Some(index) = index else {
             return Observed::default();
         };
-        state.in_flight = false;
-        if !matches!(outcome, Outcome::Page { .. }) {
-            state.page_end.forget();
+        if let Outcome::Page { count, full, .. } = *outcome {
+            self.page(index, number, now, count, full);
+            // Averaged over all rings, as the slots are: what one region's distance costs, all share. Capped, so that
+            // one response of half a minute does not slow the pace for the next twenty.
+            let took = now.saturating_duration_since(started_at).min(REST);
+            self.round_trip = match self.round_trip {
+                Duration::ZERO => took,
+                usual => (usual * 7 + took) / 8,
+            };
         }
+        let overflow = self.settle(index, number, started_at, now, outcome);
         let observed = match *outcome {
-            Outcome::Page { count, full, span } => self.observe_page(ring, now, count, full, span),
-            Outcome::NotSent => self.back_off(ring, now, false, None),
+            Outcome::Page { .. } => Observed::default(),
+            Outcome::NotSent => self.back_off(index, now, false, None),
             Outcome::InDoubt { retry_after } => {
-                self.seek_copies(ring, now);
-                self.back_off(ring, now, false, retry_after)
+                self.seek_copies(&ring, now);
+                self.back_off(index, now, false, retry_after)
             }
             Outcome::Refused { status: 429, .. } if rtm_planted::bug("source-429-ignored") => {
                 Observed::default()
@@ -198,12 +330,76 @@ impl Schedule {
                 retry_after,
             } => self.hold(now, retry_after),
             // What is left is for people: credentials, App ID, URL.
-            Outcome::Refused { retry_after, .. } => self.back_off(ring, now, true, retry_after),
+            Outcome::Refused { retry_after, .. } => self.back_off(index, now, true, retry_after),
         };
         Observed {
+            overflow_suspected: overflow.is_some(),
+            overflow,
             second_poller: self.second_poller.suspected(now),
             ..observed
         }
+    }
+
+    /// What a page says at once.
+    fn page(&mut self, index: usize, number: u64, now: Instant, count: usize, full: bool) {
+        self.refusals = 0;
+        if count > 0 {
+            self.busy_at = Some(now);
+            // The end of an idle pace comes at once.
+            self.paced_until = self.paced_until.min(Some(now + self.interval(now)));
+        }
+        let state = &mut self.rings[index];
+        state.failures = 0;
+        state.ready_at = None;
+        if full {
+            state.full_at = Some(now);
+        }
+        // An older request that ends late says nothing of what waits by now.
+        if number > state.draining_since {
+            state.draining_since = number;
+            state.draining = full && !rtm_planted::bug("source-full-page-not-polled-again");
+        }
+    }
+
+    /// What the results that are in their place by now say of those before them.
+    fn settle(
+        &mut self,
+        index: usize,
+        number: u64,
+        started_at: Instant,
+        now: Instant,
+        outcome: &Outcome,
+    ) -> Option<Overflow> {
+        let news = match *outcome {
+            Outcome::Page { count, full, span } => News::Page { count, full, span },
+            Outcome::InDoubt { .. } => News::Doubt,
+            Outcome::NotSent | Outcome::Refused { .. } => News::Nothing,
+        };
+        let state = &mut self.rings[index];
+        let mut overflow = None;
+        for ended in state.flights.end(number, started_at, news) {
+            let (count, full, span) = match ended.news {
+                News::Page { count, full, span } => (count, full, span),
+                News::Doubt => {
+                    state.rate.doubt();
+                    state.page_end.forget();
+                    continue;
+                }
+                News::Nothing => {
+                    state.page_end.forget();
+                    continue;
+                }
+            };
+            state.full_pages = if full { state.full_pages + 1 } else { 0 };
+            state.rate.page(ended.started_at, count, full);
+            let lost = (state.arrivals).page(ended.started_at, count, span, state.full_pages);
+            (self.second_poller).page(now, &mut state.page_end, count, full, span);
+            if state.full_pages >= 2 {
+                overflow.get_or_insert(0);
+                overflow = overflow.map(|before: u64| before + lost);
+            }
+        }
+        overflow.map(|estimated_lost| Overflow { estimated_lost })
     }
 
     /// The rings of the same stream in other regions come next, even if the pace is an idle one.
@@ -230,70 +426,23 @@ impl Schedule {
         self.round_trip
     }
 
-    fn observe_page(
-        &mut self,
-        ring: &Ring,
-        now: Instant,
-        count: usize,
-        full: bool,
-        span: Option<(i64, i64)>,
-    ) -> Observed {
-        self.refusals = 0;
-        if count > 0 {
-            self.busy_at = Some(now);
-            // The end of an idle pace comes at once.
-            self.paced_until = self.paced_until.min(Some(now + self.interval(now)));
-        }
-        let Some(state) = self.rings.iter_mut().find(|state| state.ring == *ring) else {
-            return Observed::default();
-        };
-        state.failures = 0;
-        state.ready_at = None;
-        state.full_pages = if full { state.full_pages + 1 } else { 0 };
-        if rtm_planted::bug("source-full-page-not-polled-again") {
-            state.full_pages = 0;
-        }
-        let polled_at = state.started_at.unwrap_or(now);
-        let lost = (state.arrivals).page(polled_at, count, span, state.full_pages);
-        (self.second_poller).page(now, &mut state.page_end, count, full, span);
-        let overflow = (state.full_pages >= 2).then_some(Overflow {
-            estimated_lost: lost,
-        });
-        let took = state
-            .started_at
-            .map_or(Duration::ZERO, |at| now.duration_since(at));
-        // Averaged over all rings, as the slots are: what one region's distance costs, all share. Capped, so that one
-        // response of half a minute does not slow the pace for the next twenty.
-        let took = took.min(REST);
-        self.round_trip = match self.round_trip {
-            Duration::ZERO => took,
-            usual => (usual * 7 + took) / 8,
-        };
-        Observed {
-            overflow_suspected: overflow.is_some(),
-            overflow,
-            ..Observed::default()
-        }
-    }
-
     fn back_off(
         &mut self,
-        ring: &Ring,
+        index: usize,
         now: Instant,
         alarm: bool,
         retry_after: Option<Duration>,
     ) -> Observed {
-        let failures = self.state(ring).map_or(0, |state| state.failures);
+        let failures = self.rings[index].failures;
         let backoff = if alarm {
             // Not even the first retry is quick: nobody rotates credentials within a second.
             self.backoff(failures + 2, self.options.alarm_backoff_max, retry_after)
         } else {
             self.backoff(failures, self.options.backoff_max, retry_after)
         };
-        if let Some(state) = self.state(ring) {
-            state.failures = (state.failures + 1).min(MOST_DOUBLINGS);
-            state.ready_at = Some(now + backoff);
-        }
+        let state = &mut self.rings[index];
+        state.failures = (state.failures + 1).min(MOST_DOUBLINGS);
+        state.ready_at = Some(now + backoff);
         Observed {
             backoff: Some(backoff),
             alarm,
@@ -358,10 +507,6 @@ impl Schedule {
     fn share(&self) -> u32 {
         u32::try_from(self.rings.len()).unwrap_or(u32::MAX).max(1)
     }
-
-    fn state(&mut self, ring: &Ring) -> Option<&mut RingState> {
-        self.rings.iter_mut().find(|state| state.ring == *ring)
-    }
 }
 
 /// What to do now.
@@ -373,90 +518,15 @@ pub enum Next {
     Wait(Instant),
 }
 
-/// How a request ended, as far as the schedule cares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// A complete page.
-    Page {
-        /// Its events.
-        count: usize,
-        /// Whether more are probably waiting.
-        full: bool,
-        /// When the first and the last of them happened, by their `ms`, where both say.
-        span: Option<(i64, i64)>,
-    },
-    /// The request did not leave.
-    NotSent,
-    /// The far end refused.
-    Refused {
-        /// Its status.
-        status: u16,
-        /// What it asked for.
-        retry_after: Option<Duration>,
-    },
-    /// Nobody knows.
-    InDoubt {
-        /// What the far end asked for.
-        retry_after: Option<Duration>,
-    },
-}
-
-impl Outcome {
-    /// The outcome of a fetch.
-    #[must_use]
-    pub fn of(fetched: &Result<Page, FetchError>) -> Outcome {
-        match fetched {
-            Ok(page) => Outcome::Page {
-                count: page.count,
-                full: page.is_full(),
-                span: page.first_ms.zip(page.last_ms),
-            },
-            Err(error) => match error.kind {
-                FetchErrorKind::NotSent => Outcome::NotSent,
-                FetchErrorKind::Refused => Outcome::Refused {
-                    status: error.status.unwrap_or_default(),
-                    retry_after: error.retry_after,
-                },
-                FetchErrorKind::InDoubt => Outcome::InDoubt {
-                    retry_after: error.retry_after,
-                },
-            },
-        }
-    }
-}
-
-/// What an outcome led to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Observed {
-    /// How long this ring is left alone.
-    pub backoff: Option<Duration>,
-    /// How long every ring of the App ID is left alone: the far end said 429.
-    pub hold: Option<Duration>,
-    /// A person must look: the far end refuses our credentials, our App ID or our URL. Retries go on, slowly.
-    pub alarm: bool,
-    /// Two full pages in a row: the ring was full, and may have overwritten events.
-    pub overflow_suspected: bool,
-    /// What is known of it; there exactly if `overflow_suspected`.
-    pub overflow: Option<Overflow>,
-    /// Someone else seems to read this App ID's events, by now. Stays true, whatever the outcome, until the signs are
-    /// gone: 429s that we did not cause, or pages that begin long after the one before ended.
-    pub second_poller: bool,
-}
-
-/// A ring that seems to have overwritten events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Overflow {
-    /// How many were lost since this was last told, by the gap in the events' `ms` before this page, and before the
-    /// first of the full pages in a row. An estimate, and a lower bound if events came in the gap at least as fast as on
-    /// the slower side of it; 0 where it cannot be told, such as after the start.
-    pub estimated_lost: u64,
-}
-
 /// What a schedule goes by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScheduleOptions {
     /// The budget of the App ID, in requests per second; the same as the limiter's slots. Default 10.
     pub requests_per_second: usize,
+    /// How many requests one ring may have in flight while it drains: with one, a round trip longer than the time between
+    /// two slots leaves slots unused. At most [`MOST_IN_FLIGHT_PER_RING`]. Default 1: pages that overlap have to be put
+    /// back into order by whoever publishes them.
+    pub in_flight_per_ring: usize,
     /// How often each ring is polled once nothing has come for `idle_after`. Default `None`: at the full pace, since a
     /// slower one makes the first event after a quiet time older, and the budget is there anyway.
     pub idle_interval: Option<Duration>,
@@ -476,6 +546,7 @@ impl Default for ScheduleOptions {
     fn default() -> ScheduleOptions {
         ScheduleOptions {
             requests_per_second: 10,
+            in_flight_per_ring: 1,
             idle_interval: None,
             idle_after: Duration::from_secs(10),
             backoff_min: Duration::from_millis(250),

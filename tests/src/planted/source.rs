@@ -75,4 +75,22 @@ pub(super) const PLANTED: &[Planted] = &[
         package: "rtm-source",
         tests: "refusals_delete_nothing_and_say_why",
     },
+    Planted {
+        name: "source-many-in-flight-without-need",
+        breaks: "2 Accounted loss: more requests are in flight, and in doubt after a crash, than were counted with",
+        package: "rtm-source",
+        tests: "schedule::tests::several_in_flight",
+    },
+    Planted {
+        name: "source-pages-as-they-end",
+        breaks: "12 Honest metrics: pages that overlap are taken in the order of their ends, which makes gaps of none",
+        package: "rtm-source",
+        tests: "schedule::tests::pages_that_end_out_of_order",
+    },
+    Planted {
+        name: "source-full-page-taken-as-all",
+        breaks: "9 Liveness: a full page counts as all that came, so that a storm looks like half of itself",
+        package: "rtm-source",
+        tests: "rate::tests::a_full_page_is_a_lower_bound",
+    },
 ];

@@ -180,7 +180,7 @@ impl<'p> World<'p> {
             jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX)
         });
         let metrics = Arc::new(Metrics::new(&self.config));
-        let pipeline = assemble::pipeline(&self.config.apps[0], source, &journal, &metrics)
+        let pipeline = assemble::pipeline(&self.config.apps[0], source, 0.0, &journal, &metrics)
             .expect("the lane can be had");
         let routes = assemble::line_routes().expect("its templates are constants");
         let clients = SINKS

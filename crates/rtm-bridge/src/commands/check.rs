@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use rtm_sink_kafka::KafkaSink;
 use rtm_sink_nats::NatsSink;
+use rtm_source::Connections;
 
 use super::{ConfigArgs, refuse, runtime};
 use crate::assemble;
@@ -31,10 +32,12 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         config.sinks.keys().cloned().collect::<Vec<_>>().join(", ")
     );
     let mut report = Report::default();
+    let connections = Connections::default();
     for app in &config.apps {
         report.line(
             &format!("app {}", app.name),
-            assemble::source(app).map(|_| "credentials and regions can be used".to_owned()),
+            assemble::source(app, &connections)
+                .map(|_| "credentials and regions can be used".to_owned()),
         );
     }
     for (name, sink) in &config.sinks {
@@ -48,7 +51,7 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         }
     }
     if args.connect {
-        runtime()?.block_on(connect(&config, &mut report));
+        runtime()?.block_on(connect(&config, &connections, &mut report));
     }
     if report.failures > 0 {
         eprintln!("rtm-bridge: {} check(s) failed", report.failures);
@@ -84,9 +87,9 @@ impl Report {
     }
 }
 
-async fn connect(config: &Config, report: &mut Report) {
+async fn connect(config: &Config, connections: &Connections, report: &mut Report) {
     for app in &config.apps {
-        connect_app(app, report).await;
+        connect_app(app, connections, report).await;
     }
     for (name, sink) in &config.sinks {
         match sink {
@@ -97,8 +100,8 @@ async fn connect(config: &Config, report: &mut Report) {
     }
 }
 
-async fn connect_app(app: &AppConfig, report: &mut Report) {
-    let Ok(source) = assemble::source(app) else {
+async fn connect_app(app: &AppConfig, connections: &Connections, report: &mut Report) {
+    let Ok(source) = assemble::source(app, connections) else {
         return;
     };
     for region in &app.regions {

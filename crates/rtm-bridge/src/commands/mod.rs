@@ -87,9 +87,22 @@ fn refuse(error: &dyn std::fmt::Display) -> ExitCode {
     ExitCode::from(USAGE)
 }
 
+/// App IDs that one of the runtime's threads serves. Each costs it a few milliseconds a second.
+const APPS_PER_WORKER: usize = 32;
+
 /// A runtime with all of tokio's drivers.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+}
+
+/// A runtime for a bridge of so many App IDs. With few of them a second thread finds nothing to do, and is woken for
+/// nothing again and again. Brokers and the journal have threads of their own.
+fn runtime_for(apps: usize) -> std::io::Result<tokio::runtime::Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(apps.div_ceil(APPS_PER_WORKER).clamp(1, cores))
         .enable_all()
         .build()
 }

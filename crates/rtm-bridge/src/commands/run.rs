@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tracing::info;
 
-use super::{ConfigArgs, refuse, runtime, stop_on_signals, telemetry};
+use super::{ConfigArgs, refuse, runtime_for, stop_on_signals, telemetry};
 use crate::admin;
 use crate::assemble::RunError;
 use crate::config::Config;
@@ -24,7 +24,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     if let Err(error) = telemetry::start(&config.log, "info") {
         return Ok(refuse(&error));
     }
-    match runtime()?.block_on(run_until_signalled(&config)) {
+    match runtime_for(config.apps.len())?.block_on(run_until_signalled(&config)) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => match error.downcast::<RunError>() {
             Ok(error @ (RunError::Source { .. } | RunError::Sink { .. })) => {

@@ -257,6 +257,48 @@ async fn a_body_cut_at_any_byte_keeps_its_whole_events() {
     assert_eq!(server.requests().len(), PAGE.len());
 }
 
+/// Holds: sources that reach their hosts in the same way share a connection, and send each its own credentials on it; one
+/// with another way does not.
+#[tokio::test]
+async fn connections_are_shared() {
+    let (tx, heads) = std::sync::mpsc::channel();
+    let server = Server::start(move |mut stream, _| {
+        let mut next = Some(String::new());
+        while let Some(head) = next {
+            tx.send(head).unwrap();
+            stream.write_all(ok(PAGE).as_bytes()).unwrap();
+            next = read_head(&mut stream);
+        }
+    });
+    let connections = Connections::default();
+    let source = |app_id: &str, connect_timeout| {
+        let auth = Auth::Basic {
+            key: app_id.into(),
+            secret: Secret::Inline("secret".into()),
+        };
+        let regions = server.options().regions;
+        let mut options = SourceOptions::new(app_id, auth, regions);
+        options.connect_timeout = Duration::from_secs(connect_timeout);
+        Source::sharing(options, &connections).unwrap()
+    };
+    for app_id in ["one", "two", "three"] {
+        fetch(&source(app_id, 10)).await.unwrap();
+    }
+    assert_eq!(server.requests().len(), 1, "the first heads of connections");
+    let later: Vec<String> = heads.try_iter().filter(|head| !head.is_empty()).collect();
+    for (head, app_id, login) in [
+        (&later[0], "two", "Basic dHdvOnNlY3JldA=="),
+        (&later[1], "three", "Basic dGhyZWU6c2VjcmV0"),
+    ] {
+        assert!(
+            head.contains(&format!("/project/{app_id}/")) && head.contains(login),
+            "{head}"
+        );
+    }
+    fetch(&source("four", 9)).await.unwrap();
+    assert_eq!(server.requests().len(), 2);
+}
+
 /// Never sent twice, whatever happened: the second one would read, and delete, again.
 #[tokio::test]
 async fn a_request_is_sent_once() {

@@ -464,3 +464,66 @@ proptest! {
         }
     }
 }
+
+/// Texts of which some are events, and most are nearly so.
+fn nearly_an_event() -> impl Strategy<Value = String> {
+    let part = prop_oneof![
+        6 => r#""(user_id|group_id|channel_id|type|ms|ts|new|)""#,
+        3 => r#""[a-z0-9 %]{0,6}""#,
+        2 => "-?[0-9]{1,4}",
+        1 => r#""[\PC\\\\"]{0,4}""#,
+        1 => Just("null".to_owned()),
+        1 => Just("1e400".to_owned()),
+        1 => Just("[{}]".to_owned()),
+        1 => Just("\"\u{1}\"".to_owned()),
+        1 => Just(" ".to_owned()),
+        1 => Just("".to_owned()),
+    ];
+    let member = (
+        part.clone(),
+        prop_oneof![12 => Just(":"), 1 => Just(" : "), 1 => Just("")],
+        part,
+    )
+        .prop_map(|(key, colon, value)| format!("{key}{colon}{value}"));
+    let comma = prop_oneof![12 => Just(","), 1 => Just(", "), 1 => Just("")];
+    (
+        prop::collection::vec((member, comma), 0..5),
+        prop_oneof![12 => Just("}"), 1 => Just("},"), 1 => Just("")],
+    )
+        .prop_map(|(members, end)| {
+            let last = members.len().saturating_sub(1);
+            let mut json = "{".to_owned();
+            for (index, (member, comma)) in members.iter().enumerate() {
+                json += member;
+                if index < last {
+                    json += comma;
+                }
+            }
+            json + end
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// Holds: what is read in one pass is what serde_json reads, and never what it refuses.
+    #[test]
+    fn one_pass_reads_what_a_parser_reads(json in nearly_an_event()) {
+        if let Some(fields) = flat::fields(&json) {
+            prop_assert_eq!(fields, serde_json::from_str(&json).unwrap());
+        }
+    }
+}
+
+/// Holds: the usual events are read in one pass.
+#[test]
+fn usual_events_take_one_pass() {
+    for json in [
+        r#"{"user_id":"rtmtest_RTM_4852_4857w7%","type":"Login","ms":1578027420761}"#,
+        r#"{"group_id":"é","user_id":"u","type":"Join","ms":0}"#,
+        r#"{"ts":-1,"channel_id":12,"user_id":"","new":""}"#,
+    ] {
+        let fields = flat::fields(json).unwrap();
+        assert_eq!(fields, serde_json::from_str(json).unwrap(), "{json}");
+    }
+}

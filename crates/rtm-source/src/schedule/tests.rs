@@ -1,7 +1,7 @@
 //! With a fake clock, and with the real limiter's slots where the two must work together.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -57,11 +57,14 @@ struct World {
     slots: Slots,
     origin: Instant,
     now: Duration,
-    /// Answers on their way: when, and from which ring.
-    answers: Vec<(Duration, Ring)>,
+    /// Answers on their way: when, and what they are.
+    answers: Vec<(Duration, Turn, Outcome)>,
     /// Polls so far: when, and which ring.
     polls: Vec<(Duration, Ring)>,
     observed: Vec<(Ring, Observed)>,
+    /// Whose last page was full.
+    full: HashSet<Ring>,
+    in_flight_per_ring: usize,
 }
 
 impl World {
@@ -69,6 +72,8 @@ impl World {
         let rings = rings(count);
         World {
             slots: Slots::new(options.requests_per_second, Duration::ZERO),
+            in_flight_per_ring: options.in_flight_per_ring,
+            full: HashSet::new(),
             schedule: Schedule::new(rings.clone(), options, 7),
             rings,
             origin: Instant::now(),
@@ -87,16 +92,20 @@ impl World {
         mut far_end: impl FnMut(&Ring) -> (Duration, Outcome),
     ) -> Vec<(Duration, Ring)> {
         let first = self.polls.len();
-        let mut outcomes: HashMap<Ring, Outcome> = HashMap::new();
         while self.now < until {
-            let due = self.answers.iter().position(|(at, _)| *at <= self.now);
+            let due = self.answers.iter().position(|(at, ..)| *at <= self.now);
             if let Some(due) = due {
-                let (_, ring) = self.answers.swap_remove(due);
+                let (_, turn, outcome) = self.answers.swap_remove(due);
                 self.slots.give_back(self.now + REST);
-                let outcome = outcomes.remove(&ring).unwrap_or(EMPTY);
+                let ring = turn.ring().clone();
+                match outcome {
+                    Outcome::Page { full: true, .. } => _ = self.full.insert(ring.clone()),
+                    Outcome::Page { .. } => _ = self.full.remove(&ring),
+                    _ => {}
+                }
                 let observed = self
                     .schedule
-                    .observe(&ring, self.origin + self.now, &outcome);
+                    .observe(turn, self.origin + self.now, &outcome);
                 self.observed.push((ring, observed));
                 continue;
             }
@@ -109,28 +118,36 @@ impl World {
                 }
                 Next::Poll(ring) => match self.slots.take(self.now) {
                     Ok(()) => {
+                        let others = self
+                            .answers
+                            .iter()
+                            .filter(|(_, turn, _)| *turn.ring() == ring);
+                        let drains = self.full.contains(&ring);
+                        let most = if drains { self.in_flight_per_ring } else { 1 };
                         assert!(
-                            self.answers.iter().all(|(_, other)| *other != ring),
-                            "two in flight"
+                            others.count() < most,
+                            "{most} are in flight, drains: {drains}"
                         );
-                        self.schedule.started(&ring, self.origin + self.now);
+                        let turn = self.schedule.started(&ring, self.origin + self.now);
                         let (round_trip, outcome) = far_end(&ring);
-                        self.answers.push((self.now + round_trip, ring.clone()));
-                        outcomes.insert(ring.clone(), outcome);
+                        self.answers.push((self.now + round_trip, turn, outcome));
                         self.polls.push((self.now, ring));
                         continue;
                     }
                     Err(free) => free.unwrap_or(self.now + LONGEST_WAIT),
                 },
             };
-            let answer = self.answers.iter().map(|(at, _)| *at).min();
+            let answer = self.answers.iter().map(|(at, ..)| *at).min();
             self.now = answer.map_or(wake, |at| at.min(wake));
-        }
-        for (at, ring) in &self.answers {
-            assert!(*at >= self.now || outcomes.contains_key(ring));
         }
         self.polls[first..].to_vec()
     }
+}
+
+/// A request that ends as soon as it is sent.
+fn polled(schedule: &mut Schedule, ring: &Ring, now: Instant, outcome: &Outcome) -> Observed {
+    let turn = schedule.started(ring, now);
+    schedule.observe(turn, now, outcome)
 }
 
 fn gaps(polls: &[(Duration, Ring)], ring: Option<&Ring>) -> Vec<Duration> {
@@ -214,18 +231,18 @@ fn a_pause_does_not_end_in_a_burst() {
     );
 }
 
-/// More is waiting in a full ring: it gets what the others can spare, half of all polls or more, and none of the others
-/// waits for much more than twice its even share.
+/// Holds: more is waiting in a full ring, so it gets all that the others can spare, half of all polls or more; and the
+/// others slip no further than a storm lets them, or four times their even share, give or take half.
 #[test]
 fn a_full_ring_gets_what_the_others_can_spare() {
-    for count in [2, 6, 16] {
+    for (count, spare) in [(2, 0.87), (6, 0.78), (16, 0.58), (64, 0.48)] {
         let mut world = World::new(count, ScheduleOptions::default());
         let full = world.rings[1].clone();
-        world.run(Duration::from_secs(5), |_| (ms(5), SOME));
-        let polls = world.run(Duration::from_secs(60), |ring| {
+        world.run(Duration::from_secs(10), |_| (ms(5), SOME));
+        let polls = world.run(Duration::from_secs(90), |ring| {
             (ms(5), if *ring == full { FULL } else { SOME })
         });
-        let share = Duration::from_secs_f64(count as f64 / 10.0);
+        let longest = LONGEST_INTERVAL_IN_A_STORM.max(count as f64 * 0.4 * 1.006);
         let worst = gaps(&polls, Some(&full)).into_iter().max().unwrap();
         assert!(
             worst <= ms(320),
@@ -234,14 +251,16 @@ fn a_full_ring_gets_what_the_others_can_spare() {
         for ring in world.rings.iter().filter(|ring| **ring != full) {
             let worst = gaps(&polls, Some(ring)).into_iter().max().unwrap();
             assert!(
-                worst <= share * 9 / 4,
+                worst.as_secs_f64() <= longest * 1.5,
                 "{count} rings: {ring} waits {worst:?}"
             );
         }
+        // The other stream of the region is watched more closely.
+        let other = gaps(&polls, Some(&world.rings[0])).into_iter().max();
+        assert!(other.unwrap().as_secs_f64() <= WATCHED_INTERVAL * 1.6);
         let polled =
             polls.iter().filter(|(_, ring)| *ring == full).count() as f64 / polls.len() as f64;
-        let least = if count == 2 { 0.65 } else { 0.48 };
-        assert!(polled > least, "{count} rings: {polled} of the polls");
+        assert!(polled > spare, "{count} rings: {polled} of the polls");
     }
 }
 
@@ -259,14 +278,113 @@ fn a_full_page_is_polled_again_at_once() {
     assert!(polls[1].0 - polls[0].0 < ms(110));
 }
 
+/// Holds: where the round trip is longer than the time between two slots, a ring that drains gets four fifths of what the
+/// limiter allows once several of its requests may be in flight, and no other ring ever has two.
+#[test]
+fn several_in_flight_drain_a_ring_at_the_limit() {
+    let drained = |count, in_flight_per_ring, round_trip: u64| {
+        let options = ScheduleOptions {
+            in_flight_per_ring,
+            ..ScheduleOptions::default()
+        };
+        let mut world = World::new(count, options);
+        let full = world.rings[0].clone();
+        let mut random = fastrand::Rng::with_seed(5);
+        let mut far_end = |ring: &Ring| {
+            let took = ms(random.u64(round_trip * 9 / 10..=round_trip * 11 / 10));
+            (took, if *ring == full { FULL } else { SOME })
+        };
+        world.run(Duration::from_secs(10), &mut far_end);
+        let polls = world.run(Duration::from_secs(70), &mut far_end);
+        let drained = polls.iter().filter(|(_, ring)| *ring == full).count() as f64 / 60.0;
+        drained * (1.001 + round_trip as f64 / 1_000.0) / 10.0
+    };
+    for (count, round_trip) in [(1, 200), (2, 200), (1, 400)] {
+        let [one, most] = [1, 4].map(|most| drained(count, most, round_trip));
+        println!("{count} rings, {round_trip} ms: {one:.3} of the limit, {most:.3} with several");
+        assert!(one < 0.65, "{count} rings, {round_trip} ms: {one}");
+        assert!(most > 0.8, "{count} rings, {round_trip} ms: {most}");
+    }
+}
+
+/// Holds: pages that overlap and end out of order make no full page of none, no gap of none and no hole of none.
+#[test]
+fn pages_that_end_out_of_order_raise_no_alarm() {
+    let options = ScheduleOptions {
+        in_flight_per_ring: 4,
+        ..ScheduleOptions::default()
+    };
+    let rings = rings(1);
+    let mut schedule = Schedule::new(rings.clone(), options, 7);
+    let mut random = fastrand::Rng::with_seed(11);
+    let start = Instant::now();
+    let mut at = start;
+    // Ten events a millisecond in bursts of 3,000, drained by requests that overlap, after and before calm.
+    let mut first = 0;
+    for _ in 0..400 {
+        let counts = [1_000, 1_000, 1_000, random.usize(20..400)];
+        for calm in 0..5 {
+            at += ms(100);
+            let page = Outcome::Page {
+                count: 100,
+                full: false,
+                span: Some((first, first + 99)),
+            };
+            first += 100;
+            let observed = polled(&mut schedule, &rings[0], at, &page);
+            assert!(calm == 0 || observed.overflow.is_none(), "{observed:?}");
+        }
+        let mut pages: Vec<(Turn, Outcome)> = counts
+            .map(|count| {
+                at += ms(100);
+                let span = Some((first, first + count as i64 / 10 - 1));
+                first += count as i64 / 10;
+                let page = Outcome::Page {
+                    count,
+                    full: count >= 1_000,
+                    span,
+                };
+                (schedule.started(&rings[0], at), page)
+            })
+            .into();
+        random.shuffle(&mut pages);
+        for (turn, page) in pages {
+            at += ms(10);
+            let observed = schedule.observe(turn, at, &page);
+            let lost = observed
+                .overflow
+                .map_or(0, |overflow| overflow.estimated_lost);
+            assert!(lost == 0 && !observed.second_poller, "{observed:?}");
+        }
+    }
+}
+
+/// Holds: a full page that ends late does not make a ring drain that a later request found empty.
+#[test]
+fn old_news_drain_nothing() {
+    let options = ScheduleOptions {
+        in_flight_per_ring: 4,
+        ..ScheduleOptions::default()
+    };
+    let rings = rings(1);
+    let mut schedule = Schedule::new(rings.clone(), options, 7);
+    let now = Instant::now();
+    polled(&mut schedule, &rings[0], now, &FULL);
+    let late = schedule.started(&rings[0], now);
+    polled(&mut schedule, &rings[0], now, &SOME);
+    let _in_flight = schedule.started(&rings[0], now);
+    schedule.observe(late, now + ms(1_000), &FULL);
+    let Next::Wait(_) = schedule.next(now + ms(2_000)) else {
+        panic!("two in flight, and nothing to drain");
+    };
+}
+
 #[test]
 fn two_full_pages_in_a_row_suggest_an_overflow() {
     let (rings, mut schedule) = schedule(2);
     let now = Instant::now();
     let mut observe = |ring: usize, outcome| {
-        schedule
-            .observe(&rings[ring], now, &outcome)
-            .overflow_suspected
+        polled(&mut schedule, &rings[ring], now, &outcome).overflow_suspected
     };
     assert!(!observe(0, FULL));
     assert!(!observe(1, FULL), "of another ring");
@@ -287,8 +405,7 @@ fn an_overflow_tells_what_it_cost_at_least() {
             full: count >= 1000,
             span: Some((first, last)),
         };
-        schedule.started(&rings[0], start + ms(at));
-        schedule.observe(&rings[0], start + ms(at), &page)
+        polled(&mut schedule, &rings[0], start + ms(at), &page)
     };
     // One event a millisecond; then nobody polls for five seconds.
     for at in (100..=1_000).step_by(100) {
@@ -312,7 +429,7 @@ fn backoff_doubles_with_jitter_up_to_its_limit_and_ends_with_a_page() {
         let now = Instant::now();
         let mut backoffs = Vec::new();
         for i in 0..40 {
-            let observed = schedule.observe(&rings[0], now, &outcome);
+            let observed = polled(&mut schedule, &rings[0], now, &outcome);
             let backoff = observed.backoff.unwrap();
             let nominal = options
                 .backoff_min
@@ -328,8 +445,10 @@ fn backoff_doubles_with_jitter_up_to_its_limit_and_ends_with_a_page() {
         backoffs[10..].sort();
         backoffs.dedup();
         assert!(backoffs.len() > 30, "jitter: {backoffs:?}");
-        schedule.observe(&rings[0], now, &EMPTY);
-        let first = schedule.observe(&rings[0], now, &outcome).backoff.unwrap();
+        polled(&mut schedule, &rings[0], now, &EMPTY);
+        let first = polled(&mut schedule, &rings[0], now, &outcome)
+            .backoff
+            .unwrap();
         assert!(first <= options.backoff_min);
     }
 }
@@ -445,12 +564,11 @@ fn what_only_people_can_mend_is_retried_slowly_and_alarms() {
 fn a_429_holds_every_ring() {
     let (rings, mut schedule) = schedule(4);
     let now = Instant::now();
-    schedule.started(&rings[0], now);
     let refused = Outcome::Refused {
         status: 429,
         retry_after: Some(Duration::from_secs(7)),
     };
-    let observed = schedule.observe(&rings[0], now, &refused);
+    let observed = polled(&mut schedule, &rings[0], now, &refused);
     let hold = observed.hold.unwrap();
     assert!(
         hold >= Duration::from_secs(7) && hold < Duration::from_secs(8),
@@ -469,7 +587,7 @@ fn a_429_holds_every_ring() {
         retry_after: None,
     };
     let holds: Vec<Duration> = (0..20)
-        .map(|_| schedule.observe(&rings[0], now, &untold).hold.unwrap())
+        .map(|_| polled(&mut schedule, &rings[0], now, &untold).hold.unwrap())
         .collect();
     assert!(
         holds.iter().all(|hold| *hold >= Duration::from_secs(1)),
@@ -509,8 +627,8 @@ fn retry_after_is_waited_out_and_capped() {
             },
         ];
         for outcome in outcomes {
-            schedule.observe(&rings[0], now, &SOME);
-            let observed = schedule.observe(&rings[0], now, &outcome);
+            polled(&mut schedule, &rings[0], now, &SOME);
+            let observed = polled(&mut schedule, &rings[0], now, &outcome);
             let waits = observed.backoff.or(observed.hold).unwrap();
             assert!(
                 waits >= least && waits <= most.max(REST),
@@ -546,14 +664,14 @@ fn a_caller_that_asks_twice_hears_the_same() {
     let now = Instant::now();
     assert_eq!(schedule.next(now), Next::Poll(rings[0].clone()));
     assert_eq!(schedule.next(now), Next::Poll(rings[0].clone()));
-    schedule.started(&rings[0], now);
+    let _turn = schedule.started(&rings[0], now);
     let Next::Wait(at) = schedule.next(now) else {
         panic!("paced");
     };
     assert_eq!(schedule.next(at), Next::Poll(rings[1].clone()));
     // Nothing but in flight: asked again within a second.
     let (rings, mut schedule) = self::schedule(1);
-    schedule.started(&rings[0], now);
+    let _turn = schedule.started(&rings[0], now);
     assert_eq!(schedule.next(now + ms(500)), Next::Wait(now + ms(1_500)));
     assert_eq!(
         Schedule::new(Vec::new(), ScheduleOptions::default(), 0).next(now),
@@ -615,8 +733,7 @@ proptest! {
                     Next::Wait(at) => now = at,
                 }
             }
-            schedule.started(&rings[0], now);
-            let observed = schedule.observe(&rings[0], now, &outcome);
+            let observed = polled(&mut schedule, &rings[0], now, &outcome);
             if let Some(wait) = observed.backoff.or(observed.hold) {
                 let just_before = now + wait - Duration::from_nanos(1);
                 prop_assert!(matches!(schedule.next(just_before), Next::Wait(_)));

@@ -135,7 +135,7 @@ async fn bridge(server: InProcess, per_second: usize, phase_ms: u64, seconds: u6
             }
         };
         let slot = limiter.slot().await;
-        schedule.started(&ring, tokio::time::Instant::now().into_std());
+        let turn = schedule.started(&ring, tokio::time::Instant::now().into_std());
         let path = format!("/eu/dev/v2/project/app/rtm/vendor/{}_events", ring.stream);
         let fetched = slot
             .using(async {
@@ -163,7 +163,7 @@ async fn bridge(server: InProcess, per_second: usize, phase_ms: u64, seconds: u6
             })
             .await;
         let now = tokio::time::Instant::now().into_std();
-        let observed = schedule.observe(&ring, now, &Outcome::of(&fetched));
+        let observed = schedule.observe(turn, now, &Outcome::of(&fetched));
         if observed.second_poller {
             alarmed.push(start.elapsed().as_secs());
         }
@@ -213,7 +213,9 @@ async fn two_bridges_on_one_app_id() {
         bridges.join_all().await;
         assert_eq!(server.stats().apps[0].refused_429 > 0, refused);
         let mut alarmed = alarms.lock().unwrap().clone();
-        alarmed.retain(|alarmed| alarmed.len() > 20 && alarmed[0] < 240);
+        // Whoever is refused hears so for a minute, and sees nothing meanwhile.
+        let enough = if refused { 5 } else { 20 };
+        alarmed.retain(|alarmed| alarmed.len() > enough && alarmed[0] < 240);
         assert!(
             alarmed.len() >= if refused { 2 } else { 1 },
             "{per_second}: {alarms:?}"
