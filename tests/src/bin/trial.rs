@@ -24,7 +24,9 @@ use rtm_tests::trial::{self, Brokers, Disk, Plan, Report};
 #[command(after_help = "\
 Brokers are started once for each command. A trial that fails keeps its directory and prints it, with logs, metrics and
 the simulator's ledger, and the command that runs it again. Build the bridge first, in the same profile:
-  cargo build --release && cargo run --release -p rtm-tests --bin trial -- all")]
+  cargo build --release && cargo run --release -p rtm-tests --bin trial -- all
+fresh, storms, flood, cost, drain and apps print figures beside their bounds, and judge the medians of their runs:
+  cargo run --release -p rtm-tests --bin trial -- fresh --runs 5")]
 struct Arguments {
     #[command(subcommand)]
     trial: Trial,

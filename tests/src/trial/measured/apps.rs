@@ -87,6 +87,12 @@ struct Ran {
     gaps: Ages,
 }
 
+impl Ran {
+    fn ages(&self) -> [&Ages; 2] {
+        [&self.fetch, &self.kafka]
+    }
+}
+
 /// `count` App IDs of 50 events/s each, and one more of 8,000 if `busy`. What is told is of the first ones.
 async fn even(brokers: &mut Brokers, count: usize, busy: bool, time: Duration) -> Result<Ran> {
     let setup = Setup {
@@ -137,7 +143,7 @@ async fn many(brokers: &mut Brokers, count: usize, time: Duration) -> Result<Run
     let alone = Box::pin(even(brokers, 1, false, time)).await?;
     let many = Box::pin(even(brokers, count, false, time)).await?;
     let name = |name: &str| of(&format!("{count} App IDs"), name);
-    let mut figures = older(&name, &alone, &many);
+    let mut figures = older(&name, alone.ages(), many.ages());
     figures.extend([
         Figure::never_over(name("largest gap of a ring, ms"), many.gaps.at(1.0), GAP_MS),
         Figure::at_most(
@@ -162,7 +168,7 @@ async fn fair(brokers: &mut Brokers, count: usize, time: Duration) -> Result<Run
     let alone = Box::pin(even(brokers, count, false, time)).await?;
     let beside = Box::pin(even(brokers, count, true, time)).await?;
     let name = |name: &str| of(&format!("{count} beside a busy one"), name);
-    let mut figures = older(&name, &alone, &beside);
+    let mut figures = older(&name, alone.ages(), beside.ages());
     figures.push(Figure::never_over(
         name("largest gap of a ring, ms"),
         beside.gaps.at(1.0),
@@ -172,12 +178,9 @@ async fn fair(brokers: &mut Brokers, count: usize, time: Duration) -> Result<Run
 }
 
 /// How much older events are than they were in the run that they are compared with.
-fn older(name: &dyn Fn(&str) -> String, before: &Ran, now: &Ran) -> Vec<Figure> {
+fn older(name: &dyn Fn(&str) -> String, before: [&Ages; 2], now: [&Ages; 2]) -> Vec<Figure> {
     let mut figures = Vec::new();
-    for (place, before, now) in [
-        ("fetch", &before.fetch, &now.fetch),
-        ("Kafka", &before.kafka, &now.kafka),
-    ] {
+    for ((place, before), now) in ["fetch", "Kafka"].into_iter().zip(before).zip(now) {
         for (what, share) in [("p50", 0.5), ("p99", 0.99)] {
             let (then, now) = (before.at(share), now.at(share));
             let text = |what: String| name(&format!("age at {place} {what}"));
@@ -247,4 +250,35 @@ async fn idle(brokers: &mut Brokers, count: usize, time: Duration) -> Result<Run
         Figure::told(name("scrape, median, ms"), median(scrapes.iter().copied())),
     ];
     conclude(figures, &report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trial::measured::Table;
+
+    /// Holds: events that are more than a fifth older miss the bound, be it at the fetch or at Kafka, at the median or at
+    /// the end; events that are younger never do.
+    #[test]
+    fn older_events_miss_the_bound() {
+        let ages = |p50: i64, p99: i64| -> Ages {
+            let most = std::iter::repeat_n(p50, 98);
+            most.chain([p99, p99]).collect()
+        };
+        let kept = |fetch: Ages, kafka: Ages| {
+            let before = ages(100, 200);
+            let mut table = Table::default();
+            table.add(Run {
+                figures: older(&str::to_owned, [&before, &before], [&fetch, &kafka]),
+                broken: Vec::new(),
+            });
+            table.kept()
+        };
+        assert!(kept(ages(120, 240), ages(120, 240)) && kept(ages(1, 1), ages(1, 1)));
+        assert!(!kept(ages(121, 200), ages(100, 200)));
+        assert!(!kept(ages(100, 241), ages(100, 200)));
+        assert!(!kept(ages(100, 200), ages(121, 200)));
+        assert!(!kept(ages(100, 200), ages(100, 241)));
+        assert!(!kept(Ages::default(), ages(100, 200)), "no events");
+    }
 }

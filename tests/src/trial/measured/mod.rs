@@ -33,22 +33,13 @@ use super::report::Report;
 const LIMIT: f64 = 10.0;
 
 /// What every trial of these tells at its end, and removes its files if it broke nothing.
-#[expect(clippy::cast_precision_loss, reason = "figures")]
 fn conclude(mut figures: Vec<Figure>, report: &Report) -> Result<Run> {
-    let missing: u64 = report
-        .held
-        .iter()
-        .map(|held| held.findings.missing_count)
-        .sum();
-    figures.extend([
-        Figure::told("events", report.first().handed_out as f64),
-        Figure::never_over("missing in the sinks", missing as f64, 0.0),
-        Figure::never_over(
-            "most requests of an App ID in any second",
-            report.most_in_second() as f64,
-            LIMIT,
-        ),
-    ]);
+    let missing = report.held.iter().map(|held| held.findings.missing_count);
+    figures.extend(always(
+        report.first().handed_out,
+        missing.sum(),
+        report.most_in_second(),
+    ));
     if report.kept() {
         report.discard()?;
     } else {
@@ -58,6 +49,20 @@ fn conclude(mut figures: Vec<Figure>, report: &Report) -> Result<Run> {
         figures,
         broken: report.broken.clone(),
     })
+}
+
+/// What no trial may do: miss an event, or ask more often than is allowed.
+#[expect(clippy::cast_precision_loss, reason = "figures")]
+fn always(events: u64, missing: u64, most_in_second: u64) -> [Figure; 3] {
+    [
+        Figure::told("events", events as f64),
+        Figure::never_over("missing in the sinks", missing as f64, 0.0),
+        Figure::never_over(
+            "most requests of an App ID in any second",
+            most_in_second as f64,
+            LIMIT,
+        ),
+    ]
 }
 
 /// A name with what it is of before it, where a table holds several of a kind.
@@ -72,3 +77,29 @@ fn factor(value: f64, than: f64) -> f64 {
 
 /// A mebibyte.
 const MIB: f64 = 1_048_576.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Holds: a missing event and an eleventh request are not forgiven, whatever the other runs did.
+    #[test]
+    fn what_must_never_happen_is_judged_in_each_run() {
+        let kept = |missing: u64, most: u64| {
+            let mut table = Table::default();
+            for figures in [
+                always(10, 0, 10),
+                always(10, missing, most),
+                always(10, 0, 1),
+            ] {
+                table.add(Run {
+                    figures: figures.to_vec(),
+                    broken: Vec::new(),
+                });
+            }
+            table.kept()
+        };
+        assert!(kept(0, 10));
+        assert!(!kept(1, 10) && !kept(0, 11));
+    }
+}
