@@ -172,4 +172,18 @@ async fn says_what_is_wrong() {
         assert!(output.stdout.is_empty(), "{arguments:?}");
     });
     futures::future::join_all(ran).await;
+
+    // The topic would be removed at the end.
+    let theirs = write(
+        "theirs.toml",
+        "[sinks.kafka]\nbrokers = [\"127.0.0.1:9\"]\n",
+    );
+    let output = tokio::process::Command::new(rtm_tests::binary::rtm_bridge().unwrap())
+        .args(["bench", "--config", &theirs])
+        .env("RTM_BRIDGE__SINKS__KAFKA__TOPIC", "precious")
+        .output()
+        .await
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    assert!(text(&output).contains("unset RTM_BRIDGE__SINKS__"));
 }

@@ -73,7 +73,8 @@ pub(super) struct BenchArgs {
     /// Publish to this NATS server
     #[arg(long, value_name = "URL", value_parser = nats_url)]
     nats: Option<String>,
-    /// Publish to the sinks of this configuration, with its credentials and options; the rest of it is not used
+    /// Publish to the sinks of this configuration, with their credentials and options; the rest of it must be valid,
+    /// and is not used
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["kafka", "nats"])]
     config: Option<PathBuf>,
     /// Print a JSON document instead of a table
@@ -119,7 +120,12 @@ fn host_and_port(text: &str) -> Result<String, String> {
 
 fn nats_url(text: &str) -> Result<String, String> {
     match text.parse::<async_nats::ServerAddr>() {
-        Ok(_) if text.starts_with("nats://") || text.starts_with("tls://") => Ok(text.to_owned()),
+        Ok(server)
+            if (text.starts_with("nats://") || text.starts_with("tls://"))
+                && !server.host().is_empty() =>
+        {
+            Ok(text.to_owned())
+        }
         _ => Err("expected a URL such as nats://127.0.0.1:4222".to_owned()),
     }
 }
@@ -200,7 +206,7 @@ async fn measure_in(
     simulator: Simulator,
     stop: &CancellationToken,
 ) -> anyhow::Result<Report> {
-    let mut bridge = Child::start(&places.config)?;
+    let mut bridge = Child::start(&places.config, args.config.is_some())?;
     first_requests(&simulator, &mut bridge, stop).await?;
     let before = bridge.usage()?;
     let began = Instant::now();

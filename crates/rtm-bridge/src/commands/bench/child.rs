@@ -26,8 +26,9 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Starts it with this configuration, its log beside it.
-    pub(super) fn start(config: &Path) -> anyhow::Result<Child> {
+    /// Starts it with this configuration, its log beside it. `theirs` says that the sinks are the user's, and with them
+    /// what the environment lays over them.
+    pub(super) fn start(config: &Path, theirs: bool) -> anyhow::Result<Child> {
         let log = config.with_extension("log");
         let mut command = tokio::process::Command::new(std::env::current_exe()?);
         command
@@ -41,8 +42,8 @@ impl Child {
             .kill_on_drop(true);
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
-            // What lies over the file is the user's for its sinks alone.
-            if name.starts_with("RTM_BRIDGE_") && !name.starts_with("RTM_BRIDGE__SINKS__") {
+            let of_sinks = theirs && name.starts_with("RTM_BRIDGE__SINKS__");
+            if name.starts_with("RTM_BRIDGE_") && !of_sinks {
                 command.env_remove(&*name);
             }
         }

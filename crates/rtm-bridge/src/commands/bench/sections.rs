@@ -97,7 +97,7 @@ dir = "/var/lib/rtm-bridge"
 [[apps]]
 name = "main"
 app_id = "0a1b"
-auth = { basic = { key = "k", secret_file = "/secret" } }
+auth = { basic = { key = "k", secret = "s" } }
 regions = ["eu-west-1"]
 
 [sinks.kafka] # the cluster
