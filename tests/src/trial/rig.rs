@@ -26,6 +26,9 @@ const LIVE: Duration = Duration::from_secs(10);
 /// How long two polls of every ring may take, of which there are some in a second.
 const SETTLED: Duration = Duration::from_secs(20);
 
+/// What each App ID of many adds to the time between two looks.
+const SETTLING_OF_ONE: Duration = Duration::from_millis(5);
+
 /// How long a bridge may take to end after SIGTERM: requests in flight have [`Setup::request_deadline`], and sinks
 /// `shutdown_deadline`.
 pub(super) const SHUTDOWN: Duration = Duration::from_secs(45);
@@ -416,14 +419,22 @@ impl Rig<'_> {
             Ok(polls.into_values().collect())
         };
         let before = polls().await?;
-        wait_for("two polls of every ring", SETTLED, async || {
-            let now = polls().await.unwrap_or_default();
-            now.len() == before.len()
-                && now
-                    .iter()
-                    .zip(&before)
-                    .all(|(now, before)| now - before >= 2.0)
-        })
+        // With hundreds of App IDs a look at all metrics takes a bridge's time, and so do their polls.
+        let apps = u32::try_from(self.places.apps)?;
+        let pause = SETTLING_OF_ONE * (apps - 1);
+        wait_for(
+            "two polls of every ring",
+            SETTLED + pause * 20,
+            async || {
+                tokio::time::sleep(pause).await;
+                let now = polls().await.unwrap_or_default();
+                now.len() == before.len()
+                    && now
+                        .iter()
+                        .zip(&before)
+                        .all(|(now, before)| now - before >= 2.0)
+            },
+        )
         .await?;
         wait_for("the last page to be confirmed", LIVE, async || {
             matches!(self.is_quiet().await, Ok(None))
