@@ -10,12 +10,14 @@
 //! | [`Disk`] | a disk that can be filled |
 //! | [`Plan`] | a random trial, by its seed |
 //! | [`shows`] | trials of given faults, longer than a random one |
+//! | [`measured`] | trials of figures with bounds: freshness, storms, cost, a backlog, many App IDs |
 //! | [`accounting`] | the bridge's counts, compared with the truth |
 
 pub mod accounting;
 mod brokers;
 mod disk;
 mod faults;
+pub mod measured;
 mod places;
 mod random;
 mod report;
@@ -31,7 +33,7 @@ use rtm_sim::Load;
 pub use brokers::{Broker, Brokers};
 pub use disk::Disk;
 pub use faults::{Fault, Target};
-pub use places::{DiskSetup, Setup};
+pub use places::{DiskSetup, Setup, Sinks};
 pub use random::{Plan, Timed};
 pub use report::Report;
 pub use rig::Rig;

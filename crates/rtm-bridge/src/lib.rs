@@ -16,6 +16,7 @@
 //! | [`state`] | what is going on now: readiness, gauges |
 //! | [`admin`] | `/metrics`, `/healthz`, `/readyz` |
 //! | [`read_back`] | what sinks hold, for the demo and the trials |
+//! | [`usage`] | what a process has used, for the bench and the trials |
 //! | [`commands`] | what the command line can do |
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -36,6 +37,7 @@ pub mod read_back;
 pub mod record;
 pub mod state;
 pub mod tally;
+pub mod usage;
 
 /// The commit that this was built from, or `unknown`.
 pub const COMMIT: &str = env!("RTM_BRIDGE_COMMIT");

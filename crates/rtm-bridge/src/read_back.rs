@@ -1,7 +1,7 @@
 //! Reads back what sinks hold, to compare it with what was handed out. For the demo and the trials: the bridge itself
 //! never reads what it has published.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
-use rtm_sim::{Audit, Ledger};
+use rtm_sim::{Audit, Findings, Ledger};
 use serde::Deserialize;
 
 /// How long a broker may be silent before reading it back is given up.
@@ -286,6 +286,96 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
         .chunks_exact(2)
         .map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?))
         .collect()
+}
+
+/// What a sink holds, compared with what was handed out.
+#[derive(Debug)]
+pub struct Held {
+    /// Its name.
+    pub sink: String,
+    /// What is wrong with it, and what is right.
+    pub findings: Findings,
+    /// Every event that gives a sane time, by the app's name.
+    pub arrived: BTreeMap<String, Vec<Arrived>>,
+}
+
+/// An event in a sink.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrived {
+    /// When the broker stored it, in milliseconds since the Unix epoch.
+    pub at: i64,
+    /// When it happened.
+    pub ms: i64,
+}
+
+impl Arrived {
+    /// How old it was when the broker stored it, in milliseconds.
+    #[must_use]
+    pub fn age(self) -> i64 {
+        // An odd `ms` may be any number.
+        self.at.saturating_sub(self.ms)
+    }
+}
+
+/// Reads one sink whose records are all of one ledger, whatever their App IDs.
+#[derive(Debug)]
+pub struct Reading<'l> {
+    audit: Audit<'l>,
+    arrived: BTreeMap<String, Vec<Arrived>>,
+}
+
+/// What is asked of a record here, be it an event or a dead letter.
+#[derive(Deserialize)]
+struct Outer<'a> {
+    app: &'a str,
+    app_id: &'a str,
+    #[serde(borrow, default)]
+    event: Option<&'a serde_json::value::RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Inner {
+    ms: i64,
+}
+
+impl<'l> Reading<'l> {
+    /// Begins; nothing may be added to the ledger meanwhile.
+    #[must_use]
+    pub fn new(ledger: &'l Ledger) -> Reading<'l> {
+        Reading {
+            audit: Audit::new(ledger),
+            arrived: BTreeMap::new(),
+        }
+    }
+
+    /// Takes a record into account.
+    pub fn observe(&mut self, stored: &Stored<'_>) {
+        let outer: Outer<'_> = match serde_json::from_slice(stored.payload) {
+            Ok(outer) => outer,
+            Err(error) => return self.audit.observe_unreadable(&error.to_string()),
+        };
+        observe(&mut self.audit, outer.app_id, stored);
+        let event = outer.event.map_or("", |event| event.get());
+        if let (Some(at), Ok(Inner { ms })) = (stored.timestamp, serde_json::from_str(event)) {
+            let arrived = Arrived { at, ms };
+            match self.arrived.get_mut(outer.app) {
+                Some(known) => known.push(arrived),
+                None => {
+                    self.arrived.insert(outer.app.to_owned(), vec![arrived]);
+                }
+            }
+        }
+    }
+
+    /// Compares.
+    #[must_use]
+    pub fn finish(self, sink: &str) -> Held {
+        Held {
+            sink: sink.to_owned(),
+            findings: self.audit.finish(),
+            arrived: self.arrived,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use rtm_tests::trial::measured::{
+    Run, Table,
+    apps::{self, Apps},
+    bare::{self, BareArgs},
+    cost::{self, Into},
+    drain, fresh,
+    storms::{self, Storm},
+};
 use rtm_tests::trial::shows::{self, Outage};
 use rtm_tests::trial::{self, Brokers, Disk, Plan, Report};
 
@@ -16,7 +24,9 @@ use rtm_tests::trial::{self, Brokers, Disk, Plan, Report};
 #[command(after_help = "\
 Brokers are started once for each command. A trial that fails keeps its directory and prints it, with logs, metrics and
 the simulator's ledger, and the command that runs it again. Build the bridge first, in the same profile:
-  cargo build --release && cargo run --release -p rtm-tests --bin trial -- all")]
+  cargo build --release && cargo run --release -p rtm-tests --bin trial -- all
+fresh, storms, flood, cost, drain and apps print figures beside their bounds, and judge the medians of their runs:
+  cargo run --release -p rtm-tests --bin trial -- fresh --runs 5")]
 struct Arguments {
     #[command(subcommand)]
     trial: Trial,
@@ -61,6 +71,117 @@ enum Trial {
     Bombs(Load),
     /// Two bridges on one App ID
     SecondPoller(Load),
+    /// Two even rings into Kafka: age, with bounds near what no schedule beats
+    Fresh {
+        /// Events a second, both streams together
+        #[arg(long, default_value_t = 2_000.0)]
+        rate: f64,
+        #[command(flatten)]
+        measured: Measured,
+    },
+    /// Eight rings: storms on one of them, and rings at 100:1
+    Storms {
+        /// Only this one [default: all of them]
+        #[arg(long)]
+        only: Option<Storm>,
+        #[command(flatten)]
+        measured: Measured,
+    },
+    /// Nearly all that the API can give, over two rings: nothing is lost
+    Flood {
+        /// Events a second, both streams together
+        #[arg(long, default_value_t = 9_000.0)]
+        rate: f64,
+        #[command(flatten)]
+        measured: Measured,
+    },
+    /// Processor time for each event, beside that of a bare producer loop; memory, bytes written
+    Cost {
+        /// Only this one [default: all of them]
+        #[arg(long)]
+        only: Option<Into>,
+        /// Events a second, both streams together
+        #[arg(long, default_value_t = 8_000.0)]
+        rate: f64,
+        #[command(flatten)]
+        measured: Measured,
+    },
+    /// A backlog in the journal drains into Kafka
+    Drain {
+        /// How many events
+        #[arg(long, default_value_t = 5_000_000)]
+        events: u64,
+        #[command(flatten)]
+        measured: Measured,
+    },
+    /// Hundreds of App IDs: busy, idle, and one of them far busier than the others
+    Apps {
+        /// Only this one [default: all of them]
+        #[arg(long)]
+        only: Option<Apps>,
+        /// How many App IDs [default: 200 busy, 500 idle, 20 beside a busier one]
+        #[arg(long)]
+        apps: Option<usize>,
+        #[command(flatten)]
+        measured: Measured,
+    },
+    /// The loop that `cost` compares with, in a process of its own
+    #[command(hide = true)]
+    Bare(BareArgs),
+}
+
+/// A trial of figures: the medians of its runs are judged.
+#[derive(Args, Clone, Copy)]
+struct Measured {
+    /// How often
+    #[arg(long, default_value_t = 1)]
+    runs: u32,
+    /// Seconds under load in each run [default: what the trial is known for]
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// Partitions of each Kafka topic: each costs requests of its own
+    #[arg(long, default_value_t = 1)]
+    partitions: i32,
+}
+
+impl Measured {
+    fn time(self, usual: u64) -> Duration {
+        Duration::from_secs(self.seconds.unwrap_or(usual))
+    }
+
+    /// Runs `one` again and again, and prints the table; whether every bound and promise was kept.
+    async fn table(
+        self,
+        brokers: &mut Brokers,
+        name: &str,
+        mut one: impl AsyncFnMut(&mut Brokers) -> Result<Run>,
+    ) -> bool {
+        brokers.partitions = self.partitions;
+        let mut table = Table::default();
+        for run in 1..=self.runs {
+            let began = Instant::now();
+            let ran = Box::pin(one(brokers)).await;
+            eprintln!(
+                "{name}: run {run} of {} took {:.0} s",
+                self.runs,
+                began.elapsed().as_secs_f64()
+            );
+            table.add(ran.unwrap_or_else(|error| Run {
+                broken: vec![format!("{error:#}")],
+                ..Run::default()
+            }));
+        }
+        let verdict = if table.kept() {
+            "every bound kept"
+        } else {
+            "FAILED"
+        };
+        println!(
+            "\n== {name}, {} run(s)\n{table}{name}: {verdict}",
+            self.runs
+        );
+        table.kept()
+    }
 }
 
 #[derive(Args, Clone, Copy)]
@@ -100,6 +221,9 @@ type Bound = (&'static str, f64, f64);
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
+    if let Trial::Bare(bare) = &arguments.trial {
+        return bare::child(bare).map(|()| ExitCode::SUCCESS);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -121,7 +245,12 @@ async fn run(trial: Trial) -> Result<bool> {
         }
         return Ok(true);
     }
-    let with_nats = !matches!(trial, Trial::Kafka(_));
+    let with_nats = match &trial {
+        Trial::Kafka(_) | Trial::Fresh { .. } | Trial::Storms { .. } | Trial::Flood { .. } => false,
+        Trial::Drain { .. } | Trial::Apps { .. } => false,
+        Trial::Cost { only, .. } => *only != Some(Into::Kafka),
+        _ => true,
+    };
     let brokers = &mut Brokers::start(with_nats).await?;
     match trial {
         Trial::Both(load) => Box::pin(steady(brokers, "both", load, 16.0)).await,
@@ -162,7 +291,69 @@ async fn run(trial: Trial) -> Result<bool> {
             let ran = Box::pin(shows::second_poller(brokers, load.rate, load.time(60))).await;
             Ok(say("second-poller", load, ran))
         }
+        measured => Box::pin(figures(brokers, measured)).await,
     }
+}
+
+/// The trials of figures.
+async fn figures(brokers: &mut Brokers, trial: Trial) -> Result<bool> {
+    let mut kept = true;
+    match trial {
+        Trial::Fresh { rate, measured } => {
+            let one = async |brokers: &mut Brokers| {
+                Box::pin(fresh::fresh(brokers, rate, measured.time(60))).await
+            };
+            kept &= measured.table(brokers, "fresh", one).await;
+        }
+        Trial::Flood { rate, measured } => {
+            let one = async |brokers: &mut Brokers| {
+                Box::pin(fresh::flood(brokers, rate, measured.time(60))).await
+            };
+            kept &= measured.table(brokers, "flood", one).await;
+        }
+        Trial::Storms { only, measured } => {
+            for storm in only.map_or_else(|| Storm::ALL.to_vec(), |one| vec![one]) {
+                let time = measured.time(if storm == Storm::Uneven { 60 } else { 15 });
+                let one = async |brokers: &mut Brokers| {
+                    Box::pin(storms::storms(brokers, storm, time)).await
+                };
+                let name = format!("storms, {storm:?}");
+                kept &= measured.table(brokers, &name, one).await;
+            }
+        }
+        Trial::Cost {
+            only,
+            rate,
+            measured,
+        } => {
+            for into in only.map_or_else(|| Into::ALL.to_vec(), |one| vec![one]) {
+                let one = async |brokers: &mut Brokers| {
+                    Box::pin(cost::cost(brokers, into, rate, measured.time(30))).await
+                };
+                let name = format!("cost, {into:?}");
+                kept &= measured.table(brokers, &name, one).await;
+            }
+        }
+        Trial::Drain { events, measured } => {
+            let one = async |brokers: &mut Brokers| Box::pin(drain::drain(brokers, events)).await;
+            kept &= measured.table(brokers, "drain", one).await;
+        }
+        Trial::Apps {
+            only,
+            apps,
+            measured,
+        } => {
+            for which in only.map_or_else(|| Apps::ALL.to_vec(), |one| vec![one]) {
+                let one = async |brokers: &mut Brokers| {
+                    Box::pin(apps::apps(brokers, which, apps, measured.time(30))).await
+                };
+                let name = format!("apps, {which:?}");
+                kept &= measured.table(brokers, &name, one).await;
+            }
+        }
+        _ => anyhow::bail!("not a trial of figures"),
+    }
+    Ok(kept)
 }
 
 impl Load {
@@ -236,7 +427,7 @@ async fn randoms(brokers: &mut Brokers, random: &Random) -> Result<bool> {
         let seconds = at.elapsed().as_secs_f64();
         match &report {
             Ok(report) if report.kept() => {
-                events += report.kafka.handed_out;
+                events += report.first().handed_out;
                 println!("{plan}: kept in {seconds:.1} s: {}", report.line());
                 for note in &report.notes {
                     println!("  note: {note}");
@@ -245,7 +436,7 @@ async fn randoms(brokers: &mut Brokers, random: &Random) -> Result<bool> {
                 continue;
             }
             Ok(report) => {
-                events += report.kafka.handed_out;
+                events += report.first().handed_out;
                 println!("{plan}: BROKEN in {seconds:.1} s: {}", report.line());
                 print_broken(report);
             }

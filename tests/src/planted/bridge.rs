@@ -119,5 +119,15 @@ pub(super) const PLANTED: &[Planted] = &[
         breaks: "12, honest metrics: refused credentials are counted",
         package: "rtm-tests",
         tests: "monitoring::metrics::alerts_are_told_what_they_ask_for",
+        name: "bridge-bench-missing-is-clean",
+        breaks: "1, ledger: the bench ends with 1 when something is missing",
+        package: "rtm-bridge",
+        tests: "commands::bench::report::tests::clean_is_every_sink",
+    },
+    Planted {
+        name: "bridge-bench-topics-left",
+        breaks: "6, bounded: the bench removes what it made",
+        package: "rtm-tests",
+        tests: "bench::measures_and_leaves_nothing_behind",
     },
 ];

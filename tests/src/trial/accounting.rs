@@ -12,26 +12,33 @@ const DEAD: &str = "rtm_bridge_records_dead_lettered_total";
 const DROPPED: &str = "rtm_bridge_records_dropped_total";
 const LOST: &str = "rtm_bridge_events_possibly_lost_total";
 
-/// For one sink, stored = confirmed + pending + dead-lettered + dropped, and stored is what the sink holds, each event
-/// once. To be asked once everything is quiet. Says what does not hold.
+/// For one sink, stored = confirmed + pending + dead-lettered + dropped for each app, and over all of them stored is what
+/// the sink holds, each event once. To be asked once everything is quiet. Says what does not hold.
 ///
 /// # Errors
 ///
 /// When a series is missing.
 pub fn equation(
     metrics: &Metrics,
-    app: &str,
+    apps: &[String],
     sink: &str,
     findings: &Findings,
 ) -> Result<Vec<String>> {
-    let of = |name: &str| metrics.sum(name, &[("app", app), ("sink", sink)]);
-    let (stored, confirmed, pending) = (of(STORED)?, of(CONFIRMED)?, of(PENDING)?);
-    let (dead, dropped) = (of(DEAD)?, of(DROPPED)?);
     let mut broken = Vec::new();
-    if stored != confirmed + pending + dead + dropped {
-        broken.push(format!(
-            "{sink}: stored {stored} is not confirmed {confirmed} + pending {pending} + dead-lettered {dead} + dropped {dropped}"
-        ));
+    let (mut stored, mut dead, mut dropped) = (0.0, 0.0, 0.0);
+    for app in apps {
+        let of = |name: &str| metrics.sum(name, &[("app", app), ("sink", sink)]);
+        let own = (of(STORED)?, of(DEAD)?, of(DROPPED)?);
+        let (confirmed, pending) = (of(CONFIRMED)?, of(PENDING)?);
+        if own.0 != confirmed + pending + own.1 + own.2 {
+            broken.push(format!(
+                "{sink}, {app}: stored {} is not confirmed {confirmed} + pending {pending} + dead-lettered {} + dropped {}",
+                own.0, own.1, own.2
+            ));
+        }
+        stored += own.0;
+        dead += own.1;
+        dropped += own.2;
     }
     for (what, counted, there) in [
         ("stored", stored, findings.seen_distinct),
@@ -82,7 +89,9 @@ mod tests {
             ..Findings::default()
         };
         let broken = |metrics: &Metrics, findings: &Findings| {
-            equation(metrics, "a", "s", findings).unwrap().join("; ")
+            equation(metrics, &["a".to_owned()], "s", findings)
+                .unwrap()
+                .join("; ")
         };
         assert_eq!(broken(&metrics(0, 0), &findings), "");
         assert!(broken(&metrics(1, 0), &findings).contains("stored 100 is not"));
@@ -97,6 +106,6 @@ mod tests {
             ..findings.clone()
         };
         assert!(broken(&metrics(0, 0), &other).contains("as dead-lettered"));
-        assert!(equation(&metrics(0, 0), "a", "unknown", &findings).is_err());
+        assert!(equation(&metrics(0, 0), &["a".to_owned()], "unknown", &findings).is_err());
     }
 }

@@ -133,14 +133,4 @@ impl Brokers {
         Box::pin(self.heal(Broker::Kafka)).await?;
         self.heal(Broker::Nats).await
     }
-
-    /// The names of the sinks.
-    #[must_use]
-    pub fn sinks(&self) -> &'static [&'static str] {
-        if self.nats.is_some() {
-            &["kafka", "nats"]
-        } else {
-            &["kafka"]
-        }
-    }
 }

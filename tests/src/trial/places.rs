@@ -1,37 +1,84 @@
 //! Where a trial's records go, and the configuration that says so: topics and a stream of its own, on brokers that other
 //! trials use before and after it.
 
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
-use rtm_bridge::read_back::{self, Stored};
-use rtm_sim::{Audit, Findings, Ledger, SimApp};
+use rtm_bridge::read_back::{self, Held, Reading, Stored};
+use rtm_sim::{Ledger, SimApp};
 
 use super::brokers::Brokers;
 use crate::brokers::{Kafka, Nats, unique};
 
 /// The regions that trials have, the first of them or more.
-pub(super) const REGIONS: [&str; 3] = ["eu-west-1", "us-east-1", "ap-southeast-1"];
+pub(super) const REGIONS: [&str; 4] =
+    ["eu-west-1", "us-east-1", "ap-southeast-1", "ap-northeast-1"];
 
-/// The name of a trial's app.
+/// The name of a trial's app, or of the first of several.
 pub(super) const APP: &str = "main";
+
+/// The App ID of a trial's app by its number: of the first it is the simulator's usual one.
+pub(super) fn app_id(number: usize) -> String {
+    match number {
+        0 => SimApp::default().app_id,
+        _ => format!("{number:032x}"),
+    }
+}
+
+/// The name of a trial's app by its number.
+pub(super) fn app_name(number: usize) -> String {
+    match number {
+        0 => APP.to_owned(),
+        _ => format!("app-{number}"),
+    }
+}
 
 /// What a trial is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct Setup {
     /// Of the simulator and of the relay.
     pub seed: u64,
-    /// How many regions, from 1 to 3.
+    /// How many regions, from 1 to 4.
     pub regions: usize,
+    /// How many App IDs.
+    pub apps: usize,
+    /// Which of the brokers that run are published to.
+    pub sinks: Sinks,
+    /// `atomic_batches` of the NATS sink: `auto` or `off`; none leaves the sink's default.
+    pub atomic_batches: Option<&'static str>,
+    /// How many events wait in the journal at the start.
+    pub backlog: u64,
     /// Whether there is a relay between the bridge and the simulator.
     pub wire: bool,
     /// A disk of its own for the journal.
     pub disk: Option<DiskSetup>,
     /// What ends a request without an answer.
     pub request_deadline: Duration,
+}
+
+/// Where a trial publishes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sinks {
+    /// Every broker that runs.
+    All,
+    /// Kafka alone.
+    Kafka,
+    /// NATS alone.
+    Nats,
+}
+
+impl Sinks {
+    fn kafka(self) -> bool {
+        self != Sinks::Nats
+    }
+
+    fn nats(self) -> bool {
+        self != Sinks::Kafka
+    }
 }
 
 /// A disk for the journal alone.
@@ -48,6 +95,10 @@ impl Default for Setup {
         Setup {
             seed: 1,
             regions: 1,
+            apps: 1,
+            sinks: Sinks::All,
+            atomic_batches: None,
+            backlog: 0,
             wire: false,
             disk: None,
             request_deadline: Duration::from_secs(30),
@@ -63,6 +114,8 @@ pub(super) struct Places {
     /// The file with the secret.
     pub(super) secret: PathBuf,
     pub(super) regions: usize,
+    pub(super) apps: usize,
+    pub(super) sinks: Sinks,
     /// What the names of topics and subjects begin with, and the name of the stream.
     prefix: String,
 }
@@ -79,6 +132,8 @@ impl Places {
             config: dir.join("rtm-bridge.toml"),
             secret: dir.join("secret"),
             regions: setup.regions,
+            apps: setup.apps,
+            sinks: setup.sinks,
             prefix: unique("trial"),
         };
         for (topic, _) in places.topics() {
@@ -114,85 +169,115 @@ impl Places {
         ]
     }
 
+    /// The names of the sinks that are published to.
+    pub(super) fn sink_names(&self, brokers: &Brokers) -> Vec<&'static str> {
+        let mut names = Vec::new();
+        if self.sinks.kafka() {
+            names.push("kafka");
+        }
+        if self.sinks.nats() && brokers.nats.is_some() {
+            names.push("nats");
+        }
+        names
+    }
+
     fn configuration(&self, dir: &Path, url: &str, brokers: &Brokers, setup: &Setup) -> String {
-        let prefix = &self.prefix;
         let dir = dir.display();
         let regions: Vec<String> = REGIONS[..setup.regions]
             .iter()
             .map(|region| format!("{{ name = \"{region}\", base_url = \"{url}/{region}\" }}"))
             .collect();
-        let journal = setup.disk.map_or_else(String::new, |disk| {
-            format!(
+        let regions = regions.join(", ");
+        let journal = match setup.disk {
+            Some(disk) => format!(
                 "max_bytes = \"{}MiB\"\nmin_free_bytes = \"{}MiB\"\n",
                 // Less than the disk, so that it is the disk that fills.
                 disk.mib * 3 / 4,
                 disk.min_free_mib
-            )
-        });
-        let nats = brokers.nats.as_ref().map_or_else(String::new, |nats| {
-            format!(
-                "[sinks.nats]\nservers = [\"{}\"]\nstream = \"{prefix}\"\ncreate = {{}}\n\
+            ),
+            // Only a bound: a journal has to have room for the requests that may be in flight.
+            None if setup.apps > 8 => format!("max_bytes = \"{}MiB\"\n", setup.apps * 128),
+            None => String::new(),
+        };
+        let mut text = format!(
+            "shutdown_deadline = \"10s\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\n\
+             [journal]\ndir = \"{dir}/journal\"\n{journal}\n",
+        );
+        for number in 0..setup.apps {
+            let _ = writeln!(
+                text,
+                "[[apps]]\nname = \"{}\"\napp_id = \"{}\"\n\
+                 auth = {{ basic = {{ key = \"demo-key\", secret_file = \"{dir}/secret\" }} }}\n\
+                 request_deadline = \"{}ms\"\nregions = [{regions}]\n",
+                app_name(number),
+                app_id(number),
+                setup.request_deadline.as_millis(),
+            );
+        }
+        text + &self.sink_sections(brokers, setup)
+    }
+
+    fn sink_sections(&self, brokers: &Brokers, setup: &Setup) -> String {
+        let prefix = &self.prefix;
+        let mut text = String::new();
+        if self.sinks.kafka() {
+            let _ = writeln!(
+                text,
+                "[sinks.kafka]\nbrokers = [\"{}\"]\ntopic = \"{prefix}.{{stream}}_events\"\n\
+                 dead_letter_topic = \"{prefix}.dead_letters\"\n",
+                brokers.kafka.address()
+            );
+        }
+        if let Some(nats) = brokers.nats.as_ref().filter(|_| self.sinks.nats()) {
+            let atomic = setup
+                .atomic_batches
+                .map_or_else(String::new, |how| format!("atomic_batches = \"{how}\"\n"));
+            let _ = writeln!(
+                text,
+                "[sinks.nats]\nservers = [\"{}\"]\nstream = \"{prefix}\"\ncreate = {{}}\n{atomic}\
                  subject = \"{prefix}.{{app}}.{{region}}.{{stream}}_events\"\n\
                  dead_letter_subject = \"{prefix}.{{app}}.dead_letters\"\n",
                 nats.url()
-            )
-        });
-        format!(
-            "shutdown_deadline = \"10s\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\n\
-             [journal]\ndir = \"{dir}/journal\"\n{journal}\n\
-             [[apps]]\nname = \"{APP}\"\napp_id = \"{app_id}\"\n\
-             auth = {{ basic = {{ key = \"demo-key\", secret_file = \"{dir}/secret\" }} }}\n\
-             request_deadline = \"{deadline}ms\"\nregions = [{regions}]\n\n\
-             [sinks.kafka]\nbrokers = [\"{kafka}\"]\ntopic = \"{prefix}.{{stream}}_events\"\n\
-             dead_letter_topic = \"{prefix}.dead_letters\"\n\n{nats}",
-            app_id = SimApp::default().app_id,
-            deadline = setup.request_deadline.as_millis(),
-            regions = regions.join(", "),
-            kafka = brokers.kafka.address(),
-        )
+            );
+        }
+        text
     }
 
-    /// Compares what Kafka holds with the ledger. Gives the ages too: append time minus the event's `ms`, sorted, in
-    /// milliseconds.
-    pub(super) fn audit_kafka(
+    /// Shows every record that Kafka holds, with the partitions of two topics told apart.
+    pub(super) fn read_kafka(
         &self,
         kafka: &Kafka,
-        ledger: &Ledger,
-    ) -> Result<(Findings, Vec<i64>)> {
-        let app_id = SimApp::default().app_id;
-        let mut audit = Audit::new(ledger);
-        let mut ages = Vec::new();
+        mut each: impl FnMut(&Stored<'_>),
+    ) -> Result<()> {
         for (index, (topic, dead)) in self.topics().iter().enumerate() {
-            // Partitions of two topics must not be taken for one another.
             let offset = i32::try_from(index)? * 1_000;
             read_back::kafka(&kafka.client(), topic, *dead, |stored| {
-                let partition = stored.partition + offset;
-                let stored = Stored {
-                    partition,
+                each(&Stored {
+                    partition: stored.partition + offset,
                     ..*stored
-                };
-                read_back::observe(&mut audit, &app_id, &stored);
-                if let (Some(appended), Some(ms)) = (stored.timestamp, event_ms(stored.payload)) {
-                    // An odd `ms` may be any number.
-                    ages.push(appended.saturating_sub(ms));
-                }
+                });
             })?;
         }
-        ages.sort_unstable();
-        Ok((audit.finish(), ages))
+        Ok(())
+    }
+
+    /// Compares what Kafka holds with the ledger.
+    pub(super) fn audit_kafka(&self, kafka: &Kafka, ledger: &Ledger) -> Result<Held> {
+        let mut reading = Reading::new(ledger);
+        self.read_kafka(kafka, |stored| reading.observe(stored))?;
+        Ok(reading.finish("kafka"))
     }
 
     /// Compares what NATS holds with the ledger.
-    pub(super) async fn audit_nats(&self, nats: &Nats, ledger: &Ledger) -> Result<Findings> {
-        let app_id = SimApp::default().app_id;
-        let mut audit = Audit::new(ledger);
+    pub(super) async fn audit_nats(&self, nats: &Nats, ledger: &Ledger) -> Result<Held> {
+        let mut reading = Reading::new(ledger);
         let client = async_nats::connect(nats.url()).await?;
         let is_dead = |subject: &str| subject.ends_with(".dead_letters");
         read_back::nats(&client, &self.prefix, is_dead, |stored| {
-            read_back::observe(&mut audit, &app_id, stored);
+            reading.observe(stored);
         })
         .await?;
-        Ok(audit.finish())
+        Ok(reading.finish("nats"))
     }
 
     /// Writes down what the sinks hold, one record a line: partition or subject, offset, key, payload.
@@ -211,7 +296,7 @@ impl Places {
             let name = topic.trim_start_matches(&self.prefix);
             std::fs::write(dir.join(format!("kafka{name}.txt")), text)?;
         }
-        if let Some(nats) = &brokers.nats {
+        if let Some(nats) = brokers.nats.as_ref().filter(|_| self.sinks.nats()) {
             let mut text = String::new();
             for record in nats.read_all(&self.prefix).await? {
                 text += &format!(
@@ -232,22 +317,9 @@ impl Places {
         let names: Vec<&str> = topics.iter().map(String::as_str).collect();
         let admin: AdminClient<DefaultClientContext> = brokers.kafka.client().create()?;
         admin.delete_topics(&names, &AdminOptions::new()).await?;
-        if let Some(nats) = &brokers.nats {
+        if let Some(nats) = brokers.nats.as_ref().filter(|_| self.sinks.nats()) {
             nats.jetstream().await?.delete_stream(&self.prefix).await?;
         }
         Ok(())
     }
-}
-
-/// An event's `ms`, if its envelope tells.
-fn event_ms(payload: &[u8]) -> Option<i64> {
-    #[derive(serde::Deserialize)]
-    struct Outer {
-        event: Inner,
-    }
-    #[derive(serde::Deserialize)]
-    struct Inner {
-        ms: i64,
-    }
-    Some(serde_json::from_slice::<Outer>(payload).ok()?.event.ms)
 }

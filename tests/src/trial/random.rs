@@ -77,6 +77,7 @@ impl Plan {
                     min_free_mib,
                 }),
                 request_deadline: REQUEST_DEADLINE,
+                ..Setup::default()
             },
             load,
             faults,

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rtm_bridge::read_back::Held;
 use rtm_sim::{Findings, Ledger, LedgerPage, SimStats};
 
 use super::accounting;
-use super::places::APP;
-use super::rig::{History, Rig, SHUTDOWN, of_app};
+use super::measured::ages;
+use super::places::app_name;
+use super::rig::{History, Rig, SHUTDOWN};
 use crate::bridge::Metrics;
 
 /// Requests that Agora allows in any second.
@@ -19,8 +21,14 @@ const LIMIT: u64 = 10;
 /// lags; debug builds take more.
 const MEMORY_CAP: u64 = 200 << 20;
 
+/// What an App ID of many may take on top.
+const MEMORY_PER_APP: u64 = 1 << 20;
+
 /// How many more files than at its start a bridge may have open at the end: connections come and go.
 const FILES_MORE: usize = 40;
+
+/// And for each App ID of many: connections to two rings.
+const FILES_PER_APP: usize = 2;
 
 /// How long after a kill the simulator may still delete for a request that was under way. The next bridge asks after
 /// more than a second.
@@ -36,13 +44,13 @@ pub(super) struct Kill {
 /// What a trial measured and found.
 #[derive(Debug)]
 pub struct Report {
-    /// What Kafka holds, compared with what was handed out.
-    pub kafka: Findings,
-    /// What NATS holds, if it took part.
-    pub nats: Option<Findings>,
+    /// What each sink holds, compared with what was handed out; Kafka is the first if it took part.
+    pub held: Vec<Held>,
+    /// What was handed out.
+    pub ledger: Ledger,
     /// The simulator's counts.
     pub stats: SimStats,
-    /// Ages at Kafka, append time minus the event's `ms`, sorted, in milliseconds.
+    /// Ages at the first sink, append time minus the event's `ms`, sorted, in milliseconds.
     pub ages: Vec<i64>,
     /// CPU seconds of the last bridge process.
     pub cpu_seconds: f64,
@@ -94,15 +102,19 @@ impl Rig<'_> {
         let ledger = self.ask("ledger").await?;
         std::fs::write(self.dir.path().join("ledger.ndjson"), &ledger)?;
         let ledger = Ledger::from_ndjson(&ledger[..], stats.rings.clone())?;
-        let (kafka, ages) = self.places.audit_kafka(&self.brokers.kafka, &ledger)?;
-        let nats = match &self.brokers.nats {
-            Some(nats) => Some(self.places.audit_nats(nats, &ledger).await?),
-            None => None,
+        let ledger = match self.backlog.take() {
+            Some(backlog) => ages::joined(backlog, ledger),
+            None => ledger,
         };
+        let held = self.held(&ledger).await?;
+        let first = held.first().context("no sink takes part")?;
+        let all = first.arrived.values().flatten();
+        let mut ages: Vec<i64> = all.map(|arrived| arrived.age()).collect();
+        ages.sort_unstable();
         let possibly_lost = accounting::possibly_lost(&metrics)?;
+        let apps: Vec<String> = (0..self.places.apps).map(app_name).collect();
         let mut broken = Vec::new();
-        for (sink, findings) in [("kafka", Some(&kafka)), ("nats", nats.as_ref())] {
-            let Some(findings) = findings else { continue };
+        for Held { sink, findings, .. } in &held {
             // Two bridges know nothing of each other's pages, and so there is no order between them.
             let order_is_kept = !self.history.second_bridge;
             let judged = Findings {
@@ -117,7 +129,7 @@ impl Rig<'_> {
                 possibly_lost,
             ));
             if !self.history.second_bridge {
-                broken.extend(accounting::equation(&metrics, APP, sink, findings)?);
+                broken.extend(accounting::equation(&metrics, &apps, sink, findings)?);
             }
         }
         if !self.history.second_bridge {
@@ -140,8 +152,8 @@ impl Rig<'_> {
             self.places.save(self.brokers, self.dir.path()).await?;
         }
         Ok(Report {
-            kafka,
-            nats,
+            held,
+            ledger,
             stats,
             ages,
             cpu_seconds,
@@ -157,14 +169,26 @@ impl Rig<'_> {
         })
     }
 
+    async fn held(&self, ledger: &Ledger) -> Result<Vec<Held>> {
+        let mut held = Vec::new();
+        for sink in self.places.sink_names(self.brokers) {
+            held.push(match (sink, &self.brokers.nats) {
+                ("nats", Some(nats)) => self.places.audit_nats(nats, ledger).await?,
+                _ => self.places.audit_kafka(&self.brokers.kafka, ledger)?,
+            });
+        }
+        Ok(held)
+    }
+
     fn bounded(&self, files: usize, metrics: &Metrics) -> Vec<String> {
         let mut broken = Vec::new();
         let (files_then, series_then) = self.bounds;
         let series = metrics.iter().count();
-        if self.history.peak_rss > MEMORY_CAP {
+        let more = self.places.apps - 1;
+        if self.history.peak_rss > MEMORY_CAP + MEMORY_PER_APP * more as u64 {
             broken.push(format!("{} MiB of memory", self.history.peak_rss >> 20));
         }
-        if files > files_then + FILES_MORE {
+        if files > files_then + FILES_MORE + FILES_PER_APP * more {
             broken.push(format!("{files} files open, {files_then} at the start"));
         }
         if series != series_then {
@@ -269,13 +293,13 @@ fn overwriting_told(stats: &SimStats, history: &History, metrics: &Metrics) -> R
     if !history.restarts.is_empty() {
         return Ok(broken);
     }
-    let suspected = of_app(metrics, "rtm_bridge_overflow_suspected_total")?;
+    let suspected = metrics.sum("rtm_bridge_overflow_suspected_total", &[])?;
     if !history.unsent && suspected == 0.0 {
         broken.push(format!(
             "{overwritten} events overwritten at the source, and no overflow suspected"
         ));
     }
-    let stopped = of_app(metrics, "rtm_bridge_polling_stopped_seconds_total")?;
+    let stopped = metrics.sum("rtm_bridge_polling_stopped_seconds_total", &[])?;
     if history.disk_filled && stopped == 0.0 {
         broken.push(format!(
             "{overwritten} events overwritten while the disk was full, and polling not said to have stopped"
@@ -289,6 +313,16 @@ impl Report {
     #[must_use]
     pub fn kept(&self) -> bool {
         self.broken.is_empty()
+    }
+
+    /// What the first sink holds, which is Kafka if it took part.
+    ///
+    /// # Panics
+    ///
+    /// Never: a trial without a sink has no report.
+    #[must_use]
+    pub fn first(&self) -> &Findings {
+        &self.held[0].findings
     }
 
     /// Removes the trial's files.
@@ -320,7 +354,7 @@ impl Report {
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a count of events")]
     pub fn cpu_per_million(&self) -> f64 {
-        self.cpu_seconds * 1e6 / (self.kafka.handed_out.max(1) as f64)
+        self.cpu_seconds * 1e6 / (self.first().handed_out.max(1) as f64)
     }
 
     /// The most requests in any second.
@@ -344,7 +378,8 @@ impl Report {
     #[must_use]
     pub fn lost(&self) -> u64 {
         let of = |findings: &Findings| findings.lost_at_source + findings.missing_count;
-        of(&self.kafka).max(self.nats.as_ref().map_or(0, of))
+        let all = self.held.iter().map(|held| of(&held.findings));
+        all.max().unwrap_or_default()
     }
 
     /// What matters, on one line.
@@ -357,12 +392,15 @@ impl Report {
         };
         format!(
             "{} events, {} dead letters, {} overwritten, lost {} of {} counted, {} duplicates, {} requests/s at most{restarts}, {} MiB",
-            self.kafka.handed_out,
-            self.kafka.dead_lettered,
+            self.first().handed_out,
+            self.first().dead_lettered,
             self.overwritten(),
             self.lost(),
             self.possibly_lost,
-            self.kafka.duplicates + self.nats.as_ref().map_or(0, |nats| nats.duplicates),
+            self.held
+                .iter()
+                .map(|held| held.findings.duplicates)
+                .sum::<u64>(),
             self.most_in_second(),
             self.peak_rss >> 20
         )
@@ -371,13 +409,12 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "Kafka, read back:\n{}", self.kafka)?;
-        if let Some(nats) = &self.nats {
-            writeln!(f, "NATS, read back:\n{nats}")?;
+        for held in &self.held {
+            writeln!(f, "{}, read back:\n{}", held.sink, held.findings)?;
         }
         writeln!(
             f,
-            "age at Kafka            p50 {} ms, p99 {} ms, most {} ms",
+            "age at the broker       p50 {} ms, p99 {} ms, most {} ms",
             self.age(0.5),
             self.age(0.99),
             self.age(1.0)

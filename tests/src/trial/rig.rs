@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use rtm_sim::{Faults, Load, SimApp, SimStats};
+use rtm_bridge::usage::Usage;
+use rtm_sim::{Faults, Ledger, Load, SimApp, SimConfig, SimStats};
 use tempfile::TempDir;
 
 use super::brokers::Brokers;
 use super::disk::Disk;
-use super::places::{APP, Places, REGIONS, Setup};
+use super::measured::backlog;
+use super::places::{APP, Places, REGIONS, Setup, app_id};
 use super::report::Kill;
 use super::wire::Wire;
 use crate::bridge::{Bridge, Metrics, Simulator, http_client};
@@ -23,6 +25,9 @@ const LIVE: Duration = Duration::from_secs(10);
 
 /// How long two polls of every ring may take, of which there are some in a second.
 const SETTLED: Duration = Duration::from_secs(20);
+
+/// What each App ID of many adds to the time between two looks.
+const SETTLING_OF_ONE: Duration = Duration::from_millis(5);
 
 /// How long a bridge may take to end after SIGTERM: requests in flight have [`Setup::request_deadline`], and sinks
 /// `shutdown_deadline`.
@@ -45,6 +50,10 @@ pub struct Rig<'b> {
     pub(super) places: Places,
     pub(super) dir: TempDir,
     pub(super) http: reqwest::Client,
+    /// Requests in the first second after the first, of all App IDs where there are several.
+    pub(super) first_second: Option<u64>,
+    /// What waited in the journal at the start.
+    pub(super) backlog: Option<Ledger>,
     /// At the start: open files and series of `/metrics`.
     pub(super) bounds: (usize, usize),
     /// Whether the trial has come to its end, so that its report tells of its files.
@@ -99,11 +108,9 @@ impl Rig<'_> {
         setup: &Setup,
     ) -> Result<Rig<'b>> {
         Box::pin(brokers.heal_all()).await?;
-        let seed = setup.seed.to_string();
-        let mut arguments = vec!["--rate", "0", "--seed", &seed];
-        for region in &REGIONS[..setup.regions] {
-            arguments.extend(["--region", region]);
-        }
+        let settings = dir.path().join("simulator.json");
+        std::fs::write(&settings, serde_json::to_vec(&simulated(setup))?)?;
+        let arguments = ["--config", &settings.display().to_string()];
         let simulator = Simulator::start(&arguments, &dir.path().join("simulator.log")).await?;
         let wire = match setup.wire {
             true => Some(Wire::start(&simulator.url, setup.seed).await?),
@@ -114,8 +121,15 @@ impl Rig<'_> {
             Some(disk) => Some(Disk::mount(&journal, disk.mib)?),
             None => None,
         };
+        let backlog = match setup.backlog {
+            0 => None,
+            events => Some(backlog::write(&journal, APP, REGIONS[0], events).await?),
+        };
         let url = wire.as_ref().map_or(&simulator.url, |wire| &wire.url);
         let places = Places::make(dir.path(), url, brokers, setup).await?;
+        let http = http_client()?;
+        let first_second = (setup.apps > 1)
+            .then(|| tokio::spawn(first_second(http.clone(), simulator.url.clone())));
         let bridge = Bridge::start(&places.config, &[], &dir.path().join("bridge.log")).await?;
         let mut rig = Rig {
             brokers,
@@ -126,11 +140,16 @@ impl Rig<'_> {
             history: History::default(),
             places,
             dir,
-            http: http_client()?,
+            http,
+            first_second: None,
+            backlog,
             bounds: (0, 0),
             finished: false,
         };
         rig.polling().await?;
+        if let Some(counting) = first_second {
+            rig.first_second = Some(counting.await??);
+        }
         rig.bounds = (
             rig.bridge.process.open_files()?,
             rig.bridge.metrics().await?.iter().count(),
@@ -326,7 +345,7 @@ impl Rig<'_> {
         }
         Box::pin(self.brokers.heal_all()).await?;
         self.revive().await?;
-        self.tell("POST", "stop", String::new()).await?;
+        self.stop_load().await?;
         let mut state = String::new();
         wait_for(
             "every ring to be read and every page to be confirmed",
@@ -349,7 +368,7 @@ impl Rig<'_> {
         let before = self.bridge.metrics().await?;
         let pushed = Instant::now();
         let rings = self.push_one_each().await?;
-        let sinks = self.brokers.sinks();
+        let sinks = self.places.sink_names(self.brokers);
         wait_for("a new event to reach every sink", LIVE, async || {
             let Ok(now) = self.bridge.metrics().await else {
                 return false;
@@ -381,24 +400,41 @@ impl Rig<'_> {
     async fn settled(&self) -> Result<()> {
         let polls = async || -> Result<Vec<f64>> {
             let metrics = self.bridge.metrics().await?;
-            let mut polls = Vec::new();
-            for region in &REGIONS[..self.places.regions] {
-                for stream in ["user", "channel"] {
-                    let ring = [("region", *region), ("stream", stream)];
-                    polls.push(metrics.sum("rtm_bridge_polls_total", &ring)?);
+            let mut polls = std::collections::BTreeMap::new();
+            // Not a sum for each ring: with hundreds of them that would take long.
+            for (series, count) in metrics.iter() {
+                if let Some(labels) = series.strip_prefix("rtm_bridge_polls_total{") {
+                    let labels = labels.split(',');
+                    let ring = labels.filter(|label| !label.starts_with("outcome="));
+                    *polls
+                        .entry(ring.collect::<Vec<_>>().join(","))
+                        .or_insert(0.0) += count;
                 }
             }
-            Ok(polls)
+            ensure!(
+                polls.len() == self.rings(),
+                "{} rings are told of",
+                polls.len()
+            );
+            Ok(polls.into_values().collect())
         };
         let before = polls().await?;
-        wait_for("two polls of every ring", SETTLED, async || {
-            let now = polls().await.unwrap_or_default();
-            now.len() == before.len()
-                && now
-                    .iter()
-                    .zip(&before)
-                    .all(|(now, before)| now - before >= 2.0)
-        })
+        // With hundreds of App IDs a look at all metrics takes a bridge's time, and so do their polls.
+        let apps = u32::try_from(self.places.apps)?;
+        let pause = SETTLING_OF_ONE * (apps - 1);
+        wait_for(
+            "two polls of every ring",
+            SETTLED + pause * 20,
+            async || {
+                tokio::time::sleep(pause).await;
+                let now = polls().await.unwrap_or_default();
+                now.len() == before.len()
+                    && now
+                        .iter()
+                        .zip(&before)
+                        .all(|(now, before)| now - before >= 2.0)
+            },
+        )
         .await?;
         wait_for("the last page to be confirmed", LIVE, async || {
             matches!(self.is_quiet().await, Ok(None))
@@ -414,24 +450,52 @@ impl Rig<'_> {
             .then(|| format!("{waiting} events wait in rings, and {pending} in the journal")))
     }
 
+    /// How many rings there are.
+    fn rings(&self) -> usize {
+        self.places.apps * self.places.regions * 2
+    }
+
     /// Pushes an event into every ring; says how many rings there are.
     async fn push_one_each(&self) -> Result<u32> {
         let ms = jiff::Timestamp::now().as_millisecond();
-        let app_id = SimApp::default().app_id;
-        let mut rings = 0;
-        for region in &REGIONS[..self.places.regions] {
-            let user = format!(r#"{{"user_id":"alive","type":"Login","ms":{ms}}}"#);
-            let channel =
-                format!(r#"{{"group_id":"alive","user_id":"alive","type":"Join","ms":{ms}}}"#);
-            for (stream, event) in [("user", user), ("channel", channel)] {
-                let body = format!(
-                    r#"{{"app_id":"{app_id}","region":"{region}","stream":"{stream}","events":[{event}]}}"#
-                );
-                self.tell("POST", "push", body).await?;
-                rings += 1;
+        for app in 0..self.places.apps {
+            let app_id = app_id(app);
+            for region in &REGIONS[..self.places.regions] {
+                let user = format!(r#"{{"user_id":"alive","type":"Login","ms":{ms}}}"#);
+                let channel =
+                    format!(r#"{{"group_id":"alive","user_id":"alive","type":"Join","ms":{ms}}}"#);
+                for (stream, event) in [("user", user), ("channel", channel)] {
+                    let body = format!(
+                        r#"{{"app_id":"{app_id}","region":"{region}","stream":"{stream}","events":[{event}]}}"#
+                    );
+                    self.tell("POST", "push", body).await?;
+                }
             }
         }
-        Ok(rings)
+        Ok(u32::try_from(self.rings())?)
+    }
+
+    /// Makes no more events.
+    pub(super) async fn stop_load(&self) -> Result<()> {
+        self.tell("POST", "stop", String::new()).await
+    }
+
+    /// Waits until every ring is empty and nothing waits in the journal, without asking so often that it shows in the
+    /// bridge's processor time.
+    pub(super) async fn caught_up(&self) -> Result<()> {
+        let deadline = Instant::now() + QUIET;
+        loop {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            match self.is_quiet().await? {
+                None => return Ok(()),
+                Some(why) => ensure!(Instant::now() < deadline, "not caught up: {why}"),
+            }
+        }
+    }
+
+    /// What is to be known of a bridge's processor time, memory and so on.
+    pub(super) fn usage(&self) -> Result<Usage> {
+        Usage::of(u32::try_from(self.bridge.process.pid())?)
     }
 
     /// Where the trial's files are.
@@ -453,6 +517,41 @@ impl Rig<'_> {
         let config: PathBuf = dir.join("second.toml");
         std::fs::write(&config, text)?;
         Bridge::start(&config, &[], &dir.join("second-bridge.log")).await
+    }
+}
+
+/// How many requests come in the second after the first of all. Looks twenty times a second.
+async fn first_second(http: reqwest::Client, simulator: String) -> Result<u64> {
+    let requests = async || -> Result<u64> {
+        let answer = http.get(format!("{simulator}/_sim/stats")).send().await?;
+        let stats: SimStats = serde_json::from_slice(&answer.bytes().await?)?;
+        Ok(stats.apps.iter().map(|app| app.requests).sum())
+    };
+    while requests().await? == 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    requests().await
+}
+
+/// The simulator's settings: nothing happens yet.
+fn simulated(setup: &Setup) -> SimConfig {
+    let apps = (0..setup.apps).map(|number| SimApp {
+        app_id: app_id(number),
+        ..SimApp::default()
+    });
+    SimConfig {
+        seed: setup.seed,
+        apps: apps.collect(),
+        regions: REGIONS[..setup.regions]
+            .iter()
+            .map(|region| (*region).to_owned())
+            .collect(),
+        load: Load {
+            events_per_second: 0.0,
+            ..Load::default()
+        },
+        ..SimConfig::default()
     }
 }
 

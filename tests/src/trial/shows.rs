@@ -172,7 +172,7 @@ pub async fn hostile(brokers: &mut Brokers, rate: f64, time: Duration) -> Result
     tokio::time::sleep(time).await;
     let report = Box::pin(rig.finish()).await?;
     ensure!(
-        report.kafka.dead_lettered > 0 && report.kafka.cut_whole_delivered > 0,
+        report.first().dead_lettered > 0 && report.first().cut_whole_delivered > 0,
         "too short: nothing odd, or nothing cut\n{report}"
     );
     Ok(report)

@@ -1,5 +1,6 @@
 //! One integration binary: the brokers are started once.
 
+mod bench;
 mod brokers;
 mod kafka_access;
 mod kafka_faults;

@@ -36,8 +36,8 @@ async fn every_event_reaches_both_brokers_and_odd_ones_the_dead_letters() {
     .await
     .unwrap();
     must_be_kept(&report);
-    assert!(report.kafka.handed_out > 1_000, "{report}");
-    assert!(report.kafka.dead_lettered > 0, "{report}");
+    assert!(report.first().handed_out > 1_000, "{report}");
+    assert!(report.first().dead_lettered > 0, "{report}");
     assert_eq!(report.overwritten(), 0, "{report}");
 }
 
@@ -87,7 +87,7 @@ async fn random_faults_break_no_promise() {
         {
             assert!(report.possibly_lost > 0.0, "a kill costs nothing: {plan}");
         }
-        events += report.kafka.handed_out;
+        events += report.first().handed_out;
         requests += report.stats.apps[0].requests;
         report.discard().unwrap();
     }

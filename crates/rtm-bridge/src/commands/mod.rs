@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
+mod bench;
 mod check;
 mod demo;
 mod journal;
@@ -35,6 +36,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Watch events flow: simulator, bridge and a sink in one process, nothing to install
     Demo(demo::DemoArgs),
+    /// Measure what the bridge takes at a given load, with your own sinks, to size a deployment
+    Bench(bench::BenchArgs),
     /// Run the stand-in for Agora's API alone, with load and faults
     Simulate(simulate::SimulateArgs),
     /// Look into a journal
@@ -63,6 +66,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::check(&args),
         Command::Demo(args) => demo::demo(args),
+        Command::Bench(args) => bench::bench(&args),
         Command::Simulate(args) => simulate::simulate(args),
         Command::Journal(command) => journal::journal(command),
     };

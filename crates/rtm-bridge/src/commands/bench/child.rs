@@ -1,0 +1,114 @@
+//! The bridge that is measured: a child process of the same executable.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::super::{refuse, runtime, stop_on_signals, telemetry};
+use crate::admin;
+use crate::config::Config;
+use crate::usage::Usage;
+
+/// How long it may take to end.
+const END: Duration = Duration::from_secs(60);
+
+/// Lines of its log that are shown when it fails.
+const LOG_LINES: usize = 15;
+
+/// The child, seen from its parent. It ends with its parent, whatever becomes of that: its standard input ends then.
+pub(super) struct Child {
+    process: tokio::process::Child,
+    pid: u32,
+    log: PathBuf,
+}
+
+impl Child {
+    /// Starts it with this configuration, its log beside it. `theirs` says that the sinks are the user's, and with them
+    /// what the environment lays over them.
+    pub(super) fn start(config: &Path, theirs: bool) -> anyhow::Result<Child> {
+        let log = config.with_extension("log");
+        let mut command = tokio::process::Command::new(std::env::current_exe()?);
+        command
+            .args(["bench", "--bridge"])
+            .arg(config)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&log)?)
+            // Ctrl-C is for us: the bridge ends when we say so.
+            .process_group(0)
+            .kill_on_drop(true);
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy();
+            let of_sinks = theirs && name.starts_with("RTM_BRIDGE__SINKS__");
+            if name.starts_with("RTM_BRIDGE_") && !of_sinks {
+                command.env_remove(&*name);
+            }
+        }
+        let process = command.spawn().context("cannot start the bridge")?;
+        let pid = process.id().context("the bridge has no process id")?;
+        Ok(Child { process, pid, log })
+    }
+
+    /// Says why it has ended, if it has.
+    pub(super) fn check(&mut self) -> anyhow::Result<()> {
+        match self.process.try_wait()? {
+            None => Ok(()),
+            Some(status) => anyhow::bail!("the bridge has ended with {status}\n{}", self.log()),
+        }
+    }
+
+    /// What it has used.
+    pub(super) fn usage(&self) -> anyhow::Result<Usage> {
+        Usage::of(self.pid)
+    }
+
+    /// The end of its log.
+    pub(super) fn log(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
+    }
+
+    /// Asks it to end, and waits.
+    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
+        drop(self.process.stdin.take());
+        let ended = tokio::time::timeout(END, self.process.wait()).await;
+        let status =
+            ended.with_context(|| format!("the bridge does not end\n{}", self.log()))??;
+        anyhow::ensure!(
+            status.success(),
+            "the bridge has ended with {status}\n{}",
+            self.log()
+        );
+        Ok(())
+    }
+}
+
+/// What the child does: what `run` does, until its standard input ends.
+pub(super) fn bridge(file: &Path) -> anyhow::Result<ExitCode> {
+    let config = match Config::load(file) {
+        Ok(config) => config,
+        Err(error) => return Ok(refuse(&error)),
+    };
+    telemetry::start(&config.log, "warn").map_err(anyhow::Error::msg)?;
+    runtime()?.block_on(async {
+        let stop = stop_on_signals()?;
+        let ended = stop.clone();
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            ended.cancel();
+        });
+        let state = admin::Slot::default();
+        let served = tokio_util::sync::CancellationToken::new();
+        admin::serve(config.admin.listen, Arc::clone(&state), served.clone()).await?;
+        let started = move |started| {
+            let _ = state.set(started);
+        };
+        crate::bridge::run(&config, started, stop).await?;
+        served.cancel();
+        Ok(ExitCode::SUCCESS)
+    })
+}

@@ -1,0 +1,516 @@
+//! Where the bench's records go: its configuration, its topics and streams, and reading them back.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use async_nats::jetstream;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rtm_sim::{Ledger, Simulator};
+use secrecy::ExposeSecret;
+
+use super::{BenchArgs, pending, sections};
+use crate::assemble;
+use crate::config::{Config, InlineSecret, KafkaConfig, NatsAuthConfig, NatsConfig, SinkConfig};
+use crate::read_back::{self, Held, Reading};
+
+/// How long a broker may take to make or remove something.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Room in the journal for each ring, so that it is not what is measured; only a bound.
+const ROOM_MIB: u64 = 64;
+
+/// The least room.
+const LEAST_ROOM_MIB: u64 = 4 << 10;
+
+/// An App ID by its number.
+pub(super) fn app_id(number: u16) -> String {
+    format!("{:032x}", u32::from(number) + 1)
+}
+
+/// The first regions of the built-in table.
+pub(super) fn regions(count: u16) -> Vec<String> {
+    rtm_source::Region::builtin_names()
+        .take(usize::from(count))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Why the bench cannot begin.
+pub(super) enum PlaceError {
+    /// The user has to change something.
+    Usage(String),
+    /// Something else failed.
+    Failed(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for PlaceError {
+    fn from(error: E) -> PlaceError {
+        PlaceError::Failed(error.into())
+    }
+}
+
+/// See the module.
+pub(super) struct Places {
+    /// The bridge's configuration file.
+    pub(super) config: PathBuf,
+    parsed: Config,
+    journal: PathBuf,
+}
+
+impl Places {
+    /// Writes the configuration.
+    pub(super) fn new(
+        args: &BenchArgs,
+        dir: &Path,
+        simulator: &Simulator,
+    ) -> Result<Places, PlaceError> {
+        let tag = format!("{:08x}", fastrand::u32(..));
+        let journal = dir.join("journal");
+        let config = dir.join("rtm-bridge.toml");
+        let secret = dir.join("secret");
+        write_secret(&secret)?;
+        let mut text = apps(args, &journal, &secret, simulator);
+        text += &sinks(args, dir, &tag)?;
+        std::fs::write(&config, &text)?;
+        let parsed = match args.config {
+            Some(_) => Config::load(&config),
+            None => Config::parse(&text),
+        };
+        let parsed = parsed.map_err(|error| PlaceError::Usage(error.to_string()))?;
+        for (name, sink) in &parsed.sinks {
+            // What is ours is removed at the end; what is not must not be.
+            if !is_ours(sink, dir, &tag) {
+                return Err(PlaceError::Usage(format!(
+                    "sinks.{name}: the environment lays another topic, stream or path over the bench's own; \
+                     unset RTM_BRIDGE__SINKS__… for them"
+                )));
+            }
+        }
+        Ok(Places {
+            config,
+            parsed,
+            journal,
+        })
+    }
+
+    /// Pages that wait in the bridge's journal.
+    pub(super) async fn pending(&self) -> anyhow::Result<u64> {
+        let dir = self.journal.clone();
+        tokio::task::spawn_blocking(move || pending(&dir)).await?
+    }
+
+    /// What it makes at the brokers, for people.
+    pub(super) fn names(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        for sink in self.parsed.sinks.values() {
+            match sink {
+                SinkConfig::Kafka(kafka) => {
+                    let topics = topics(kafka);
+                    names.extend(
+                        topics
+                            .into_iter()
+                            .map(|(topic, _)| format!("topic {topic}")),
+                    );
+                }
+                SinkConfig::Nats(nats) => names.push(format!("JetStream stream {}", nats.stream)),
+                SinkConfig::File(_) | SinkConfig::Stdout(_) => {}
+            }
+        }
+        names
+    }
+
+    /// Makes the topics, which are to tell when a record was stored, and reaches the servers. The bridge makes the streams.
+    pub(super) async fn make(&self) -> anyhow::Result<()> {
+        for (name, sink) in &self.parsed.sinks {
+            let made = match sink {
+                SinkConfig::Kafka(kafka) => make_topics(kafka).await,
+                SinkConfig::Nats(nats) => nats_client(nats).await.map(drop),
+                SinkConfig::File(_) | SinkConfig::Stdout(_) => Ok(()),
+            };
+            made.with_context(|| format!("sink {name}"))?;
+        }
+        Ok(())
+    }
+
+    /// Removes what it made; what is missing already is no error.
+    pub(super) async fn remove(&self) -> anyhow::Result<()> {
+        for (name, sink) in &self.parsed.sinks {
+            let removed = match sink {
+                SinkConfig::Kafka(_) if rtm_planted::bug("bridge-bench-topics-left") => Ok(()),
+                SinkConfig::Kafka(kafka) => remove_topics(kafka).await,
+                SinkConfig::Nats(nats) => remove_stream(nats).await,
+                SinkConfig::File(_) | SinkConfig::Stdout(_) => Ok(()),
+            };
+            removed.with_context(|| format!("sink {name}"))?;
+        }
+        Ok(())
+    }
+
+    /// Compares what each sink holds with what was handed out.
+    pub(super) async fn read_back(&self, ledger: &Ledger) -> anyhow::Result<Vec<Held>> {
+        let lines = read_back::as_lines(ledger);
+        let mut held = Vec::new();
+        for (name, sink) in &self.parsed.sinks {
+            let is_file = matches!(sink, SinkConfig::File(_));
+            let mut reading = Reading::new(if is_file { &lines } else { ledger });
+            match sink {
+                SinkConfig::Kafka(kafka) => {
+                    let client = kafka_client(kafka)?;
+                    for (index, (topic, dead)) in topics(kafka).iter().enumerate() {
+                        // Partitions of two topics must not be taken for one another.
+                        let offset = i32::try_from(index)? * 10_000;
+                        tokio::task::block_in_place(|| {
+                            read_back::kafka(&client, topic, *dead, |stored| {
+                                reading.observe(&read_back::Stored {
+                                    partition: stored.partition + offset,
+                                    ..*stored
+                                });
+                            })
+                        })?;
+                    }
+                }
+                SinkConfig::Nats(nats) => {
+                    let client = nats_client(nats).await?;
+                    let is_dead = |subject: &str| subject.ends_with(".dead_letters");
+                    read_back::nats(&client, &nats.stream, is_dead, |stored| {
+                        reading.observe(stored);
+                    })
+                    .await?;
+                }
+                SinkConfig::File(file) => {
+                    read_back::file(&file.path, |stored| reading.observe(stored))?;
+                }
+                SinkConfig::Stdout(_) => {}
+            }
+            held.push(reading.finish(name));
+        }
+        Ok(held)
+    }
+}
+
+fn write_secret(path: &Path) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?
+        .write_all(b"bench\n")
+}
+
+fn apps(args: &BenchArgs, journal: &Path, secret: &Path, simulator: &Simulator) -> String {
+    let rings = u64::from(args.apps) * u64::from(args.regions) * 2;
+    let room = LEAST_ROOM_MIB.max(ROOM_MIB * rings);
+    let regions: Vec<String> = regions(args.regions)
+        .iter()
+        .map(|region| {
+            let url = simulator.base_url(region);
+            format!("{{ name = \"{region}\", base_url = \"{url}\" }}")
+        })
+        .collect();
+    let mut text = format!(
+        "[admin]\nlisten = \"127.0.0.1:0\"\n\n[journal]\ndir = {:?}\nmax_bytes = \"{room}MiB\"\n\n",
+        journal.display().to_string()
+    );
+    for number in 0..args.apps {
+        let _ = writeln!(
+            text,
+            "[[apps]]\nname = \"bench-{}\"\napp_id = \"{}\"\nregions = [{}]\n\
+             auth = {{ basic = {{ key = \"bench\", secret_file = {:?} }} }}\n",
+            number + 1,
+            app_id(number),
+            regions.join(", "),
+            secret.display().to_string()
+        );
+    }
+    text
+}
+
+fn sinks(args: &BenchArgs, dir: &Path, tag: &str) -> Result<String, PlaceError> {
+    if let Some(file) = &args.config {
+        let theirs = Config::load(file).map_err(|error| PlaceError::Usage(error.to_string()))?;
+        let text = std::fs::read_to_string(file)?;
+        let own = |name: &str, sink: &SinkConfig| own(name, sink, dir, tag);
+        return sections::rewritten(&text, &theirs.sinks, own)
+            .map_err(|error| PlaceError::Usage(format!("{}: {error}", file.display())));
+    }
+    let mut text = String::new();
+    if let Some(broker) = &args.kafka {
+        let _ = writeln!(
+            text,
+            "[sinks.kafka]\nbrokers = [{broker:?}]\n{}",
+            kafka_places("kafka", tag)
+        );
+    }
+    if let Some(url) = &args.nats {
+        let _ = writeln!(
+            text,
+            "[sinks.nats]\nservers = [{url:?}]\n{}",
+            nats_places("nats", tag)
+        );
+    }
+    if text.is_empty() {
+        let _ = writeln!(text, "[sinks.file]\n{}", file_places("file", dir));
+    }
+    Ok(text)
+}
+
+/// Where the records of a sink go.
+fn own(name: &str, sink: &SinkConfig, dir: &Path, tag: &str) -> Result<String, String> {
+    match sink {
+        SinkConfig::Kafka(_) => Ok(kafka_places(name, tag)),
+        SinkConfig::Nats(_) => Ok(nats_places(name, tag)),
+        SinkConfig::File(_) => Ok(file_places(name, dir)),
+        SinkConfig::Stdout(_) => Err(format!(
+            "sinks.{name}: what goes to standard output cannot be read back; leave it out"
+        )),
+    }
+}
+
+fn kafka_places(name: &str, tag: &str) -> String {
+    let prefix = format!("rtm-bench-{tag}-{name}");
+    format!(
+        "topic = \"{prefix}.{{stream}}_events\"\ndead_letter_topic = \"{prefix}.dead_letters\"\n"
+    )
+}
+
+fn nats_places(name: &str, tag: &str) -> String {
+    let prefix = format!("rtm_bench_{tag}_{name}");
+    format!(
+        "stream = \"RTM_BENCH_{tag}_{name}\"\nsubject = \"{prefix}.{{app}}.{{region}}.{{stream}}_events\"\n\
+         dead_letter_subject = \"{prefix}.{{app}}.dead_letters\"\ncreate = {{}}\n"
+    )
+}
+
+/// Whether all that a sink writes to is the bench's own.
+fn is_ours(sink: &SinkConfig, dir: &Path, tag: &str) -> bool {
+    let prefixes = [
+        format!("rtm-bench-{tag}-"),
+        format!("rtm_bench_{tag}_"),
+        format!("RTM_BENCH_{tag}_"),
+    ];
+    let ours = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
+    match sink {
+        SinkConfig::Kafka(kafka) => ours(&kafka.topic) && ours(&kafka.dead_letter_topic),
+        SinkConfig::Nats(nats) => {
+            ours(&nats.stream) && ours(&nats.subject) && ours(&nats.dead_letter_subject)
+        }
+        SinkConfig::File(file) => file.path.starts_with(dir),
+        SinkConfig::Stdout(_) => false,
+    }
+}
+
+fn file_places(name: &str, dir: &Path) -> String {
+    let path = dir.join(format!("{name}.ndjson"));
+    format!("path = {:?}\n", path.display().to_string())
+}
+
+/// Topics, and whether they hold dead letters.
+fn topics(kafka: &KafkaConfig) -> [(String, bool); 3] {
+    let of = |stream: &str| kafka.topic.replace("{stream}", stream);
+    [
+        (of("user"), false),
+        (of("channel"), false),
+        (kafka.dead_letter_topic.clone(), true),
+    ]
+}
+
+/// As the sink's own, with what its files hold now.
+fn kafka_client(kafka: &KafkaConfig) -> anyhow::Result<ClientConfig> {
+    let options = assemble::kafka_options(kafka).map_err(|error| anyhow::anyhow!(error))?;
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", options.brokers.join(","));
+    for (name, value) in &options.options {
+        client.set(name, value);
+    }
+    for (name, file) in &options.option_files {
+        let value = std::fs::read_to_string(file)
+            .with_context(|| format!("cannot read {}", file.display()))?;
+        client.set(name, value.trim_end_matches(['\r', '\n']));
+    }
+    // A producer's options mean nothing to a consumer, which would say so.
+    client.set_log_level(RDKafkaLogLevel::Emerg);
+    Ok(client)
+}
+
+fn admin_options() -> AdminOptions {
+    AdminOptions::new()
+        .request_timeout(Some(PATIENCE))
+        .operation_timeout(Some(PATIENCE))
+}
+
+async fn make_topics(kafka: &KafkaConfig) -> anyhow::Result<()> {
+    let admin: AdminClient<DefaultClientContext> = kafka_client(kafka)?.create()?;
+    let topics = topics(kafka);
+    let topics: Vec<NewTopic<'_>> = topics
+        .iter()
+        .map(|(name, _)| NewTopic {
+            name,
+            num_partitions: kafka.partitions.unwrap_or(1),
+            replication: TopicReplication::Fixed(kafka.replication_factor.unwrap_or(-1)),
+            config: vec![("message.timestamp.type", "LogAppendTime")],
+        })
+        .collect();
+    let created = admin.create_topics(&topics, &admin_options()).await;
+    let created =
+        created.with_context(|| format!("cannot create topics at {}", kafka.brokers.join(", ")))?;
+    for result in created {
+        result.map_err(|(topic, code)| anyhow::anyhow!("cannot create topic {topic}: {code}"))?;
+    }
+    Ok(())
+}
+
+async fn remove_topics(kafka: &KafkaConfig) -> anyhow::Result<()> {
+    use rdkafka::error::RDKafkaErrorCode::{UnknownTopic, UnknownTopicOrPartition};
+    let admin: AdminClient<DefaultClientContext> = kafka_client(kafka)?.create()?;
+    let topics = topics(kafka);
+    let names: Vec<&str> = topics.iter().map(|(topic, _)| topic.as_str()).collect();
+    for result in admin.delete_topics(&names, &admin_options()).await? {
+        match result {
+            Ok(_) | Err((_, UnknownTopic | UnknownTopicOrPartition)) => {}
+            Err((topic, code)) => anyhow::bail!("cannot delete topic {topic}: {code}"),
+        }
+    }
+    Ok(())
+}
+
+async fn remove_stream(nats: &NatsConfig) -> anyhow::Result<()> {
+    let context = jetstream::new(nats_client(nats).await?);
+    match context.delete_stream(&nats.stream).await {
+        Ok(_) => Ok(()),
+        Err(error) => match error.kind() {
+            jetstream::context::DeleteStreamErrorKind::JetStream(told)
+                if told.error_code() == jetstream::ErrorCode::STREAM_NOT_FOUND =>
+            {
+                Ok(())
+            }
+            _ => Err(error).context("cannot delete the stream"),
+        },
+    }
+}
+
+async fn nats_client(nats: &NatsConfig) -> anyhow::Result<async_nats::Client> {
+    let mut options = async_nats::ConnectOptions::new()
+        .name("rtm-bridge bench")
+        .require_tls(nats.tls.required)
+        .connection_timeout(PATIENCE);
+    options = match &nats.auth {
+        None => options,
+        Some(NatsAuthConfig::CredentialsFile(file)) => options.credentials_file(file).await?,
+        Some(NatsAuthConfig::NkeyFile(file)) => options.nkey(read(file)?),
+        Some(NatsAuthConfig::TokenFile(file)) => options.token(read(file)?),
+        Some(NatsAuthConfig::Password(password)) => {
+            let password_file = password.password_file.as_deref();
+            let secret = secret(
+                password.password.as_ref(),
+                password_file,
+                password.password_env.as_deref(),
+            )?;
+            options.user_and_password(password.user.clone(), secret)
+        }
+        Some(NatsAuthConfig::Jwt(jwt)) => {
+            let seed = nkeys::KeyPair::from_seed(&read(&jwt.seed_file)?)
+                .map_err(|error| anyhow::anyhow!("{}: {error}", jwt.seed_file.display()))?;
+            let seed = std::sync::Arc::new(seed);
+            options.jwt(read(&jwt.jwt_file)?, move |nonce| {
+                let seed = std::sync::Arc::clone(&seed);
+                async move { seed.sign(&nonce).map_err(async_nats::AuthError::new) }
+            })
+        }
+    };
+    if let Some(file) = &nats.tls.ca_file {
+        options = options.add_root_certificates(file.clone());
+    }
+    if let (Some(cert), Some(key)) = (&nats.tls.cert_file, &nats.tls.key_file) {
+        options = options.add_client_certificate(cert.clone(), key.clone());
+    }
+    options
+        .connect(nats.servers.clone())
+        .await
+        .with_context(|| format!("cannot reach {}", hidden(&nats.servers)))
+}
+
+/// Server URLs without what may be a password.
+fn hidden(servers: &[String]) -> String {
+    let hosts = servers.iter().map(|server| {
+        let host = server.rsplit_once('@').map_or_else(
+            || server.rsplit_once("//").map_or(&**server, |(_, host)| host),
+            |(_, host)| host,
+        );
+        host.to_owned()
+    });
+    hosts.collect::<Vec<_>>().join(", ")
+}
+
+fn read(file: &Path) -> anyhow::Result<String> {
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    Ok(text.trim().to_owned())
+}
+
+fn secret(
+    inline: Option<&InlineSecret>,
+    file: Option<&Path>,
+    variable: Option<&str>,
+) -> anyhow::Result<String> {
+    if let Some(inline) = inline {
+        return Ok(inline.0.expose_secret().to_owned());
+    }
+    if let Some(file) = file {
+        return read(file);
+    }
+    let variable = variable.unwrap_or_default();
+    std::env::var(variable).with_context(|| format!("{variable} is not set"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Holds: a topic, subject or stream of someone else's, which would be removed at the end, is seen.
+    #[test]
+    fn what_is_not_ours_is_seen() {
+        let dir = Path::new("/tmp/bench");
+        let ours = |places: &str| {
+            let head = "[[apps]]\nname = \"a\"\napp_id = \"0a\"\nregions = [\"eu-west-1\"]\n\
+                        auth = { basic = { key = \"k\", secret = \"s\" } }\n[sinks.s]\n";
+            let Ok(config) = Config::parse(&format!("{head}{places}")) else {
+                panic!("{places}");
+            };
+            config.sinks.values().all(|sink| is_ours(sink, dir, "t"))
+        };
+        let kafka = format!(
+            "type = \"kafka\"\nbrokers = [\"b:1\"]\n{}",
+            kafka_places("s", "t")
+        );
+        let nats = format!(
+            "type = \"nats\"\nservers = [\"nats://b\"]\n{}",
+            nats_places("s", "t")
+        );
+        let file = format!("type = \"file\"\n{}", file_places("s", dir));
+        for sink in [&kafka, &nats, &file] {
+            assert!(ours(sink), "{sink}");
+        }
+        assert!(!ours(
+            &kafka.replace("topic = \"rtm-bench-t-s.", "topic = \"rtm.")
+        ));
+        assert!(!ours(&kafka.replace("rtm-bench-t-s.dead", "rtm.dead")));
+        assert!(!ours(&nats.replace("RTM_BENCH_t_s", "RTM")));
+        assert!(!ours(&nats.replace("rtm_bench_t_s.", "rtm.")));
+        assert!(!ours(&file.replace("/tmp/bench", "/var")));
+    }
+
+    #[test]
+    fn an_error_tells_no_password() {
+        let servers = [
+            "nats://user:pa@ss@host:4222".to_owned(),
+            "tls://b:1".to_owned(),
+        ];
+        assert_eq!(hidden(&servers), "host:4222, b:1");
+    }
+}
