@@ -4,6 +4,8 @@
 
 #[path = "cli/journal.rs"]
 mod journal;
+#[path = "cli/schema.rs"]
+mod schema;
 
 use std::path::Path;
 

@@ -10,6 +10,7 @@ mod check;
 mod demo;
 mod journal;
 mod run;
+mod schema;
 mod simulate;
 mod telemetry;
 
@@ -40,6 +41,13 @@ enum Command {
     /// Look into a journal
     #[command(subcommand)]
     Journal(journal::JournalCommand),
+    /// Print the JSON Schema of the configuration, or of what is published
+    Schema(schema::SchemaArgs),
+    /// Print the reference configuration
+    #[command(subcommand)]
+    Config(schema::ConfigCommand),
+    /// Print what a shell needs to complete commands and flags
+    Completions(schema::CompletionsArgs),
 }
 
 /// Where the configuration is.
@@ -65,6 +73,9 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Demo(args) => demo::demo(args),
         Command::Simulate(args) => simulate::simulate(args),
         Command::Journal(command) => journal::journal(command),
+        Command::Schema(args) => Ok(schema::schema(&args)),
+        Command::Config(command) => Ok(schema::config(&command)),
+        Command::Completions(args) => Ok(schema::completions(&args)),
     };
     match done {
         Ok(code) => code,

@@ -9,6 +9,7 @@ use figment::error::{Actual, Kind};
 use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::sinks::{FileConfig, KafkaConfig, NatsConfig, SinkConfig, StdoutConfig};
@@ -120,18 +121,27 @@ pub(super) fn parse(toml: &str) -> Result<Config, ConfigError> {
     extract(&Figment::from(Toml::string(toml)), "the configuration")
 }
 
-#[derive(Deserialize)]
+/// The configuration of rtm-bridge, in TOML. Environment variables lie over it: `RTM_BRIDGE__SECTION__KEY`.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Raw {
+#[schemars(title = "rtm-bridge")]
+pub(super) struct Raw {
     #[serde(default)]
     admin: AdminConfig,
     #[serde(default)]
     log: LogConfig,
     #[serde(default)]
     journal: JournalConfig,
-    #[serde(default = "ten_seconds", deserialize_with = "units::duration")]
+    /// How long the sinks may go on publishing after SIGTERM before what is left waits in the journal. Default `10s`.
+    #[serde(default = "ten_seconds", with = "units::duration")]
+    #[schemars(schema_with = "units::duration::schema")]
     shutdown_deadline: Duration,
+    /// The App IDs to poll.
+    #[schemars(length(min = 1))]
     apps: Vec<AppConfig>,
+    /// Where to publish, by the sink's name. One named `kafka`, `nats`, `stdout` or `file` is of that type; another name
+    /// needs `type`.
+    #[schemars(schema_with = "super::schema::sinks")]
     sinks: BTreeMap<String, Value>,
 }
 
@@ -168,7 +178,8 @@ fn extract(figment: &Figment, origin: &str) -> Result<Config, ConfigError> {
         apps: raw.apps,
         sinks,
     };
-    let mut problems = validate::problems(&config);
+    let mut problems = two_kinds(figment);
+    problems.extend(validate::problems(&config));
     if !raw.sinks.is_empty() {
         // They are there, and what is wrong with them is told.
         problems.retain(|(key, _)| key != "sinks");
@@ -185,6 +196,38 @@ fn extract(figment: &Figment, origin: &str) -> Result<Config, ConfigError> {
     } else {
         Err(ConfigError { problems: found })
     }
+}
+
+/// Where `auth` says two things: figment would take the first and forget the other, which may be the one that is meant.
+fn two_kinds(figment: &Figment) -> Vec<(String, String)> {
+    let apps = figment.find_value("apps").ok();
+    let apps = apps
+        .iter()
+        .filter_map(Value::as_array)
+        .flatten()
+        .enumerate();
+    let apps = apps.map(|(index, app)| (format!("apps.{index}.auth"), app.find_ref("auth")));
+    let sinks = figment.find_value("sinks").ok();
+    let sinks = sinks.iter().filter_map(Value::as_dict).flatten();
+    let sinks = sinks.map(|(name, sink)| (format!("sinks.{name}.auth"), sink.find_ref("auth")));
+    apps.chain(sinks)
+        .filter_map(|(key, auth)| {
+            let kinds = auth?.as_dict()?;
+            // What is no key of ours may be a secret in the wrong place.
+            let known = |name: &&str| AUTH_KEYS.contains(name);
+            let names = kinds.keys().map(String::as_str);
+            let names: Vec<&str> = names
+                .map(|name| Some(name).filter(known).unwrap_or("…"))
+                .collect();
+            let message = || {
+                format!(
+                    "exactly one kind of credentials is expected, found {}",
+                    list(&names)
+                )
+            };
+            (names.len() > 1).then(|| (key, message()))
+        })
+        .collect()
 }
 
 enum SinkProblem {

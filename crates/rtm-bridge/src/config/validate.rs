@@ -11,6 +11,9 @@ use super::{
 /// How names look, in words.
 pub(super) const NAME: &str = "1 to 64 letters, digits, `_` or `-`";
 
+/// As [`NAME`], as a regular expression.
+pub(super) const NAME_PATTERN: &str = "^[A-Za-z0-9_-]{1,64}$";
+
 /// Room in the journal that one request may need: a page of 2 MiB and its tags.
 const ROOM_PER_REQUEST: u64 = 3 << 20;
 
