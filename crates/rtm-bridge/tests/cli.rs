@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "cli/gaps.rs"]
+mod gaps;
 #[path = "cli/journal.rs"]
 mod journal;
 #[path = "cli/schema.rs"]

@@ -65,11 +65,11 @@ pub use connection::LinkError;
 pub use failure::PublishFailure;
 pub use options::{
     ConnectError, CredentialsError, MAX_IN_FLIGHT, NatsAuth, NatsOptions, NatsTls, Secret,
-    StreamSpec,
+    StreamSpec, check_server,
 };
 pub use reply::Refusal;
 pub use stats::NatsStats;
-pub use subject::{MAX_TOKEN_BYTES, escape_token, widen};
+pub use subject::{MAX_TOKEN_BYTES, covers, escape_token, widen};
 
 use connection::{Link, Shared};
 

@@ -251,6 +251,15 @@ impl NatsOptions {
     }
 }
 
+/// Whether `text` is a server URL as [`NatsOptions::servers`] takes them.
+///
+/// # Errors
+///
+/// [`ConnectError::Server`] and [`ConnectError::CredentialsInUrl`]; neither repeats a password.
+pub fn check_server(text: &str) -> Result<(), ConnectError> {
+    parse_server(text).map(drop)
+}
+
 fn parse_server(text: &str) -> Result<ServerAddr, ConnectError> {
     let server = |source| ConnectError::Server {
         // What cannot be parsed may still hold a password.
@@ -269,6 +278,35 @@ fn parse_server(text: &str) -> Result<ServerAddr, ConnectError> {
     Ok(address)
 }
 
+impl NatsAuth {
+    /// Whether what the files hold can be used, as far as can be told without a server. Blocks while it reads them.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialsError`].
+    pub fn check(&self) -> Result<(), CredentialsError> {
+        let read = |path: &Path| {
+            std::fs::read_to_string(path).map_err(|source| CredentialsError::Read {
+                path: path.to_owned(),
+                source,
+            })
+        };
+        let seed = match self {
+            NatsAuth::CredentialsFile(path) => {
+                let text = read(path)?;
+                required(&text, "USER JWT", path)?;
+                required(&text, "NKEY SEED", path)?.to_owned()
+            }
+            NatsAuth::NkeySeed(seed) | NatsAuth::Jwt { seed, .. } => match seed {
+                Secret::Text(seed) => seed.expose_secret().to_owned(),
+                Secret::File(path) => read(path)?.trim().to_owned(),
+            },
+            NatsAuth::None | NatsAuth::UserPassword { .. } | NatsAuth::Token(_) => return Ok(()),
+        };
+        key_pair(&seed).map(drop)
+    }
+}
+
 /// Credentials as read, ready to answer a server's nonce.
 pub(crate) struct Credentials {
     auth: Auth,
@@ -283,15 +321,8 @@ impl Credentials {
             NatsAuth::None => (),
             NatsAuth::CredentialsFile(path) => {
                 let text = read_file(path).await?;
-                let section = |missing: &'static str| {
-                    let format = || CredentialsError::Format {
-                        path: path.clone(),
-                        missing,
-                    };
-                    section(&text, missing).ok_or_else(format)
-                };
-                read.jwt = Some(section("USER JWT")?.to_owned());
-                signer = Some(key_pair(section("NKEY SEED")?)?);
+                read.jwt = Some(required(&text, "USER JWT", path)?.to_owned());
+                signer = Some(key_pair(required(&text, "NKEY SEED", path)?)?);
             }
             NatsAuth::NkeySeed(seed) => {
                 let pair = key_pair(&seed.read().await?)?;
@@ -340,6 +371,17 @@ fn section<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     lines
         .find(|line| !line.is_empty())
         .filter(|line| !line.starts_with("---"))
+}
+
+fn required<'a>(
+    text: &'a str,
+    missing: &'static str,
+    path: &Path,
+) -> Result<&'a str, CredentialsError> {
+    section(text, missing).ok_or_else(|| CredentialsError::Format {
+        path: path.to_owned(),
+        missing,
+    })
 }
 
 impl Secret {
@@ -480,6 +522,7 @@ mod tests {
                 !shown.contains("canary") && !shown.contains(&seed),
                 "{shown}"
             );
+            auth.check().unwrap();
             let answer = Credentials::read(&auth)
                 .await
                 .unwrap()
@@ -530,6 +573,9 @@ mod tests {
             let Err(error) = Credentials::read(&auth).await else {
                 panic!("{auth:?} was read")
             };
+            if !matches!(auth, NatsAuth::Token(_)) {
+                assert_eq!(auth.check().unwrap_err().to_string(), error.to_string());
+            }
             assert!(error.to_string().contains(expected), "{error}");
             assert!(!format!("{error:?}").contains("canary"), "{error:?}");
         }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
@@ -9,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 mod check;
 mod demo;
 mod journal;
+mod outage;
 mod run;
 mod schema;
 mod simulate;
@@ -92,6 +94,14 @@ fn refuse(error: &dyn std::fmt::Display) -> ExitCode {
         eprintln!("rtm-bridge: {line}");
     }
     ExitCode::from(USAGE)
+}
+
+/// A duration with a unit, as in configuration files.
+fn duration(text: &str) -> Result<Duration, String> {
+    text.parse::<jiff::SignedDuration>()
+        .ok()
+        .and_then(|signed| Duration::try_from(signed).ok())
+        .ok_or_else(|| "expected a duration with a unit, such as 30s or 2h".to_owned())
 }
 
 /// A runtime with all of tokio's drivers.

@@ -292,7 +292,6 @@ fn what_is_published_is_as_the_schemas_say() {
             apps: vec![SimApp {
                 app_id: APP_ID.to_owned(),
                 auth: SimAuth::Open,
-                ..SimApp::default()
             }],
             load: Load {
                 events_per_second: 2000.0,
