@@ -15,13 +15,17 @@ const RESERVED: &str = "nats-";
 #[derive(Debug)]
 pub(crate) struct HeaderWriter {
     jetstream: HeaderValue,
+    id_suffix: String,
     scratch: String,
 }
 
 impl HeaderWriter {
     /// `jetstream` was checked when the options were: it holds neither white space nor control characters.
-    pub(crate) fn new(jetstream: &str) -> HeaderWriter {
+    pub(crate) fn new(jetstream: &str, id_suffix: &str) -> HeaderWriter {
+        let mut escaped = String::new();
+        escape_value(&mut escaped, id_suffix.as_bytes());
         HeaderWriter {
+            id_suffix: escaped,
             jetstream: jetstream.parse().unwrap_or_default(),
             scratch: String::with_capacity(64),
         }
@@ -37,7 +41,7 @@ impl HeaderWriter {
         let mut headers = HeaderMap::new();
         self.scratch.clear();
         // Writing to a string cannot fail.
-        let _ = write!(self.scratch, "{}", record.id);
+        let _ = write!(self.scratch, "{}{}", record.id, self.id_suffix);
         if !rtm_planted::bug("nats-no-message-id") {
             headers.insert(NATS_MESSAGE_ID, self.value());
         }
@@ -120,7 +124,7 @@ mod tests {
     /// Holds: the id and the expectation are on every record.
     #[test]
     fn every_record_names_its_id_and_its_jetstream() {
-        let headers = HeaderWriter::new("RTM")
+        let headers = HeaderWriter::new("RTM", "")
             .headers_of(&record(Vec::new()))
             .unwrap();
         assert_eq!(
@@ -134,7 +138,7 @@ mod tests {
     /// Holds: a name that is an instruction to the server, or no name at all, is refused.
     #[test]
     fn names_that_mean_something_to_the_server_are_refused() {
-        let mut writer = HeaderWriter::new("RTM");
+        let mut writer = HeaderWriter::new("RTM", "");
         for name in ["Nats-Rollup", "nats-ttl", "a:b", "a b", "a\r\nX", ""] {
             let own = vec![(name.to_owned().into(), Bytes::from_static(b"all"))];
             assert!(writer.headers_of(&record(own)).is_err(), "{name:?}");
@@ -158,7 +162,7 @@ mod tests {
         #[test]
         fn any_bytes_make_a_value(value in proptest::collection::vec(any::<u8>(), 0..60)) {
             let own = vec![("rtm-x".into(), Bytes::from(value.clone()))];
-            let headers = HeaderWriter::new("RTM").headers_of(&record(own)).unwrap();
+            let headers = HeaderWriter::new("RTM", "").headers_of(&record(own)).unwrap();
             let text = headers.get("rtm-x").unwrap().as_str();
             prop_assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
             prop_assert_eq!(text, text.trim());

@@ -6,7 +6,7 @@
 //!   as a duplicate. Any other answer, from whomever, confirms nothing. What an acknowledgement is worth is the
 //!   server's affair: by default it syncs its files every two minutes, and a power failure takes what came since. Set
 //!   `sync_interval: always` there.
-//! - **Duplicates.** `Nats-Msg-Id` is [`Record::id`]. JetStream drops a second copy within its duplicate window; past it
+//! - **Duplicates.** `Nats-Msg-Id` is [`Record::id`] (and [`NatsOptions::id_suffix`]). JetStream drops a second copy within its duplicate window; past it
 //!   the copy is stored behind the first, under the same id, by which consumers know it.
 //! - **Order** of first copies is that of the calls and of their records, through lost answers, lost connections and
 //!   restarts. What breaks it is the refusal of *single* records (no room for a large one, a full disk, a new leader,

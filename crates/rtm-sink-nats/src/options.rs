@@ -35,6 +35,9 @@ pub struct NatsOptions {
     pub create_stream: Option<StreamSpec>,
     /// What the server lists the connection as. Default `rtm-bridge`.
     pub name: String,
+    /// What follows the record's id in `Nats-Msg-Id`, for records that are to be stored again though the server may still
+    /// know them. Default nothing.
+    pub id_suffix: String,
     /// Under which subject acknowledgements come back, for users who may not subscribe to `_INBOX.>`. Default `_INBOX`.
     pub inbox_prefix: String,
 }
@@ -52,6 +55,7 @@ impl NatsOptions {
             ack_timeout: Duration::from_secs(5),
             create_stream: None,
             name: "rtm-bridge".to_owned(),
+            id_suffix: String::new(),
             inbox_prefix: "_INBOX".to_owned(),
         }
     }

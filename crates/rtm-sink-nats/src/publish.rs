@@ -88,7 +88,7 @@ impl<'a> Call<'a> {
             denials_before,
             inbox,
             records,
-            headers: HeaderWriter::new(&shared.options.stream),
+            headers: HeaderWriter::new(&shared.options.stream, &shared.options.id_suffix),
             subject: None,
             settled: vec![Slot::Unsent; records.len()],
             sent: 0,

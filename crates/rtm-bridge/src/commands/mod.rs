@@ -11,6 +11,7 @@ mod check;
 mod demo;
 mod journal;
 mod outage;
+mod replay;
 mod run;
 mod schema;
 mod simulate;
@@ -43,6 +44,8 @@ enum Command {
     /// Look into a journal
     #[command(subcommand)]
     Journal(journal::JournalCommand),
+    /// Publish what is in the journal again, on purpose and marked as such; no cursor moves
+    Replay(replay::ReplayArgs),
     /// Print the JSON Schema of the configuration, or of what is published
     Schema(schema::SchemaArgs),
     /// Print the reference configuration
@@ -75,6 +78,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Demo(args) => demo::demo(args),
         Command::Simulate(args) => simulate::simulate(args),
         Command::Journal(command) => journal::journal(command),
+        Command::Replay(args) => replay::replay(&args),
         Command::Schema(args) => Ok(schema::schema(&args)),
         Command::Config(command) => Ok(schema::config(&command)),
         Command::Completions(args) => Ok(schema::completions(&args)),

@@ -129,6 +129,11 @@ pub(super) fn parse(toml: &str) -> Result<Config, ConfigError> {
     extract(&Figment::from(Toml::string(toml)), &origin)
 }
 
+pub(super) fn admin_listen(file: &Path) -> Option<std::net::SocketAddr> {
+    let figment = Figment::from(Toml::file(file)).merge(Environment::new(std::env::vars_os()));
+    figment.extract_inner("admin.listen").ok()
+}
+
 /// Where values come from.
 struct Origin {
     file: String,

@@ -60,6 +60,13 @@ impl Config {
         load::parse(toml)
     }
 
+    /// The admin address of a configuration, whatever else is wrong with it: who watches a bridge may not be able to read
+    /// its secrets.
+    #[must_use]
+    pub fn admin_listen(file: &Path) -> Option<SocketAddr> {
+        load::admin_listen(file)
+    }
+
     /// What is accepted and may still be a mistake, as key and message.
     #[must_use]
     pub fn warnings(&self) -> Vec<(String, String)> {
