@@ -16,6 +16,7 @@ mod run;
 mod schema;
 mod simulate;
 mod telemetry;
+mod top;
 
 /// Wrong usage or configuration: trying again without changing something cannot help.
 const USAGE: u8 = 2;
@@ -44,6 +45,8 @@ enum Command {
     /// Look into a journal
     #[command(subcommand)]
     Journal(journal::JournalCommand),
+    /// Watch a running bridge in the terminal: losses, rings, request budget, journal, sinks
+    Top(top::TopArgs),
     /// Publish what is in the journal again, on purpose and marked as such; no cursor moves
     Replay(replay::ReplayArgs),
     /// Print the JSON Schema of the configuration, or of what is published
@@ -78,6 +81,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Demo(args) => demo::demo(args),
         Command::Simulate(args) => simulate::simulate(args),
         Command::Journal(command) => journal::journal(command),
+        Command::Top(args) => top::top(&args),
         Command::Replay(args) => replay::replay(&args),
         Command::Schema(args) => Ok(schema::schema(&args)),
         Command::Config(command) => Ok(schema::config(&command)),
