@@ -565,7 +565,11 @@ impl Client {
     }
 }
 
-async fn client(name: &str, sink: &SinkConfig, config: &Config) -> Result<Client, RunError> {
+pub(crate) async fn client(
+    name: &str,
+    sink: &SinkConfig,
+    config: &Config,
+) -> Result<Client, RunError> {
     let error = |source: Box<dyn std::error::Error + Send + Sync>| RunError::Sink {
         sink: name.to_owned(),
         source,
@@ -630,7 +634,7 @@ fn kafka_routes(kafka: &KafkaConfig) -> Result<Routes, String> {
     })
 }
 
-fn nats_routes(nats: &NatsConfig) -> Result<Routes, String> {
+pub(crate) fn nats_routes(nats: &NatsConfig) -> Result<Routes, String> {
     Ok(Routes {
         topic: Template::parse(&nats.subject, crate::config::ALL)?,
         dead_letters: Template::parse(&nats.dead_letter_subject, crate::config::STATIC)?,

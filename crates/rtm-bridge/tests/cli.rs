@@ -2,8 +2,16 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "cli/gaps.rs"]
+mod gaps;
 #[path = "cli/journal.rs"]
 mod journal;
+#[path = "cli/replay.rs"]
+mod replay;
+#[path = "cli/schema.rs"]
+mod schema;
+#[path = "cli/top.rs"]
+mod top;
 
 use std::path::Path;
 

@@ -43,6 +43,8 @@ pub struct SegmentInspection {
     pub bytes: u64,
     /// Entries in it, live or not.
     pub entries: u64,
+    /// The counts of those entries.
+    pub counts: u64,
     /// Stretches that are no intact frames, torn tail aside.
     pub damaged: u64,
 }
@@ -129,6 +131,7 @@ pub(crate) fn inspect(dir: &Path, now: SystemTime) -> Result<Inspection, Inspect
         number: read.number,
         bytes: read.bytes,
         entries: read.entries,
+        counts: read.counts,
         damaged: read.damaged,
     };
     let mut lanes: Vec<LaneInspection> = replay

@@ -249,6 +249,19 @@ impl Journal {
         verify::stored(dir, filter)
     }
 
+    /// As [`Journal::stored`], also while another process has it open: segments are only ever appended to and removed.
+    ///
+    /// Of what that process appends and commits meanwhile some may be seen, and of the last it wrote some may not be
+    /// durable yet: what a reader has committed is. An entry that is reclaimed before it is read is an
+    /// [`std::io::ErrorKind::NotFound`]; one that moved is found where it is now by another call.
+    ///
+    /// # Errors
+    ///
+    /// [`InspectError`].
+    pub fn stored_beside(dir: &Path, filter: &EntryFilter) -> Result<StoredEntries, InspectError> {
+        verify::stored_beside(dir, filter)
+    }
+
     /// Panics unless what is kept twice agrees.
     #[cfg(test)]
     pub(crate) fn check(&self) {

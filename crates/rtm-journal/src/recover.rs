@@ -142,6 +142,7 @@ pub(crate) struct SegmentRead {
     pub(crate) end: u64,
     pub(crate) damaged: u64,
     pub(crate) entries: u64,
+    pub(crate) counts: u64,
     /// Prologue and head; 0 where the head is damaged.
     pub(crate) head_bytes: u64,
     pub(crate) last_group: Option<u32>,
@@ -289,6 +290,7 @@ impl Replay {
                     return self.torn.push((header.lane, place));
                 }
                 segment.entries += 1;
+                segment.counts += u64::from(header.count);
                 self.saw(header.position);
                 let lane = self.lanes.entry(header.lane).or_default();
                 lane.appended.add(header.position, header.count);

@@ -11,7 +11,7 @@ use zstd::bulk::Decompressor;
 use crate::disk::Disk;
 use crate::frame::{HEADER_BYTES, Header, Kind, PROLOGUE_BYTES, from_ms};
 use crate::index::Place;
-use crate::inspect::{failed, look_alone, name_of};
+use crate::inspect::{failed, look, look_alone, name_of};
 use crate::reader::{Unreadable, read_entry};
 use crate::recover::{Replay, SegmentRead};
 use crate::scan::{Frame, read_version, scan};
@@ -217,7 +217,7 @@ pub struct StoredEntry {
     pub appended_at: SystemTime,
     /// Readers that have not committed it.
     pub pending: Vec<ReaderName>,
-    /// The entry, or why it cannot be read.
+    /// The entry, or why it cannot be read: an [`io::Error`] where the storage says so.
     pub entry: Result<Entry, Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -230,8 +230,24 @@ pub struct StoredEntries {
 }
 
 pub(crate) fn stored(dir: &Path, filter: &EntryFilter) -> Result<StoredEntries, InspectError> {
-    let disk = look_alone(dir)?;
-    let replay = Replay::read_all(&disk, false).map_err(failed(dir))?;
+    entries(dir, look_alone(dir)?, false, filter)
+}
+
+pub(crate) fn stored_beside(
+    dir: &Path,
+    filter: &EntryFilter,
+) -> Result<StoredEntries, InspectError> {
+    let (disk, holder) = look(dir)?;
+    entries(dir, disk, holder.is_some(), filter)
+}
+
+fn entries(
+    dir: &Path,
+    disk: Disk,
+    living: bool,
+    filter: &EntryFilter,
+) -> Result<StoredEntries, InspectError> {
+    let replay = Replay::read_all(&disk, living).map_err(failed(dir))?;
     let asked = filter.lane.as_ref().map(LaneName::id);
     let mut lanes = BTreeMap::new();
     let mut places = Vec::new();
@@ -270,7 +286,12 @@ impl Iterator for StoredEntries {
             count: place.count,
             appended_at: from_ms(place.at_ms),
             pending: pending.map(|(name, _)| name.clone()).collect(),
-            entry: read_entry(&self.disk, place, &mut self.decompressor).map_err(Into::into),
+            entry: read_entry(&self.disk, place, &mut self.decompressor).map_err(
+                |error| match error {
+                    Unreadable::Io(error) => error.into(),
+                    damaged @ Unreadable::Damaged(_) => damaged.into(),
+                },
+            ),
         })
     }
 }

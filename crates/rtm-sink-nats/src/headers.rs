@@ -17,13 +17,17 @@ const RESERVED: &str = "nats-";
 #[derive(Debug)]
 pub(crate) struct HeaderWriter {
     jetstream: HeaderValue,
+    id_suffix: String,
     scratch: String,
 }
 
 impl HeaderWriter {
     /// `jetstream` was checked when the options were: it holds neither white space nor control characters.
-    pub(crate) fn new(jetstream: &str) -> HeaderWriter {
+    pub(crate) fn new(jetstream: &str, id_suffix: &str) -> HeaderWriter {
+        let mut escaped = String::new();
+        escape_value(&mut escaped, id_suffix.as_bytes());
         HeaderWriter {
+            id_suffix: escaped,
             jetstream: jetstream.parse().unwrap_or_default(),
             scratch: String::with_capacity(64),
         }
@@ -44,6 +48,7 @@ impl HeaderWriter {
         let mut headers = HeaderMap::new();
         self.scratch.clear();
         push_id(&mut self.scratch, record.id);
+        self.scratch.push_str(&self.id_suffix);
         if !rtm_planted::bug("nats-no-message-id") {
             headers.insert(NATS_MESSAGE_ID, self.value());
         }
@@ -158,7 +163,7 @@ mod tests {
     /// Holds: the id and the expectation are on every record.
     #[test]
     fn every_record_names_its_id_and_its_jetstream() {
-        let headers = HeaderWriter::new("RTM")
+        let headers = HeaderWriter::new("RTM", "")
             .headers_of(&record(Vec::new()), None)
             .unwrap();
         assert_eq!(
@@ -172,7 +177,7 @@ mod tests {
     /// Holds: a name that is an instruction to the server, or no name at all, is refused.
     #[test]
     fn names_that_mean_something_to_the_server_are_refused() {
-        let mut writer = HeaderWriter::new("RTM");
+        let mut writer = HeaderWriter::new("RTM", "");
         for name in ["Nats-Rollup", "nats-ttl", "a:b", "a b", "a\r\nX", ""] {
             let own = vec![(name.to_owned().into(), Bytes::from_static(b"all"))];
             assert!(writer.headers_of(&record(own), None).is_err(), "{name:?}");
@@ -207,7 +212,7 @@ mod tests {
         #[test]
         fn any_bytes_make_a_value(value in proptest::collection::vec(any::<u8>(), 0..60)) {
             let own = vec![("rtm-x".into(), Bytes::from(value.clone()))];
-            let headers = HeaderWriter::new("RTM").headers_of(&record(own), None).unwrap();
+            let headers = HeaderWriter::new("RTM", "").headers_of(&record(own), None).unwrap();
             let text = headers.get("rtm-x").unwrap().as_str();
             prop_assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
             prop_assert_eq!(text, text.trim());

@@ -6,7 +6,7 @@
 //!   as a duplicate. Any other answer, from whomever, confirms nothing. What an acknowledgement is worth is the
 //!   server's affair: by default it syncs its files every two minutes, and a power failure takes what came since. Set
 //!   `sync_interval: always` there.
-//! - **Duplicates.** `Nats-Msg-Id` is [`Record::id`]. JetStream drops a second copy within its duplicate window; past it
+//! - **Duplicates.** `Nats-Msg-Id` is [`Record::id`] (and [`NatsOptions::id_suffix`]). JetStream drops a second copy within its duplicate window; past it
 //!   the copy is stored behind the first, under the same id, by which consumers know it.
 //! - **Order**, in atomic batches ([`NatsOptions::atomic_batches`]): first copies of each key are stored in the order of
 //!   the calls and of their records, whatever fails (`batch.rs` says why). Keys among themselves may change places where
@@ -70,11 +70,11 @@ pub use failure::PublishFailure;
 pub use jetstream::Published;
 pub use options::{
     ConnectError, CredentialsError, MAX_IN_FLIGHT, NatsAuth, NatsOptions, NatsTls, Secret,
-    StreamSpec,
+    StreamSpec, check_server,
 };
 pub use reply::Refusal;
 pub use stats::NatsStats;
-pub use subject::{MAX_TOKEN_BYTES, escape_token, widen};
+pub use subject::{MAX_TOKEN_BYTES, covers, escape_token, widen};
 
 use connection::{Link, Shared};
 

@@ -39,6 +39,9 @@ pub struct NatsOptions {
     pub create_stream: Option<StreamSpec>,
     /// What the server lists the connection as. Default `rtm-bridge`.
     pub name: String,
+    /// What follows the record's id in `Nats-Msg-Id`, for records that are to be stored again though the server may still
+    /// know them. Default nothing.
+    pub id_suffix: String,
     /// Under which subject acknowledgements come back, for users who may not subscribe to `_INBOX.>`. Default `_INBOX`.
     pub inbox_prefix: String,
 }
@@ -57,6 +60,7 @@ impl NatsOptions {
             ack_timeout: Duration::from_secs(5),
             create_stream: None,
             name: "rtm-bridge".to_owned(),
+            id_suffix: String::new(),
             inbox_prefix: "_INBOX".to_owned(),
         }
     }
@@ -256,6 +260,15 @@ impl NatsOptions {
     }
 }
 
+/// Whether `text` is a server URL as [`NatsOptions::servers`] takes them.
+///
+/// # Errors
+///
+/// [`ConnectError::Server`] and [`ConnectError::CredentialsInUrl`]; neither repeats a password.
+pub fn check_server(text: &str) -> Result<(), ConnectError> {
+    parse_server(text).map(drop)
+}
+
 fn parse_server(text: &str) -> Result<ServerAddr, ConnectError> {
     let server = |source| ConnectError::Server {
         // What cannot be parsed may still hold a password.
@@ -274,6 +287,35 @@ fn parse_server(text: &str) -> Result<ServerAddr, ConnectError> {
     Ok(address)
 }
 
+impl NatsAuth {
+    /// Whether what the files hold can be used, as far as can be told without a server. Blocks while it reads them.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialsError`].
+    pub fn check(&self) -> Result<(), CredentialsError> {
+        let read = |path: &Path| {
+            std::fs::read_to_string(path).map_err(|source| CredentialsError::Read {
+                path: path.to_owned(),
+                source,
+            })
+        };
+        let seed = match self {
+            NatsAuth::CredentialsFile(path) => {
+                let text = read(path)?;
+                required(&text, "USER JWT", path)?;
+                required(&text, "NKEY SEED", path)?.to_owned()
+            }
+            NatsAuth::NkeySeed(seed) | NatsAuth::Jwt { seed, .. } => match seed {
+                Secret::Text(seed) => seed.expose_secret().to_owned(),
+                Secret::File(path) => read(path)?.trim().to_owned(),
+            },
+            NatsAuth::None | NatsAuth::UserPassword { .. } | NatsAuth::Token(_) => return Ok(()),
+        };
+        key_pair(&seed).map(drop)
+    }
+}
+
 /// Credentials as read, ready to answer a server's nonce.
 pub(crate) struct Credentials {
     auth: Auth,
@@ -288,15 +330,8 @@ impl Credentials {
             NatsAuth::None => (),
             NatsAuth::CredentialsFile(path) => {
                 let text = read_file(path).await?;
-                let section = |missing: &'static str| {
-                    let format = || CredentialsError::Format {
-                        path: path.clone(),
-                        missing,
-                    };
-                    section(&text, missing).ok_or_else(format)
-                };
-                read.jwt = Some(section("USER JWT")?.to_owned());
-                signer = Some(key_pair(section("NKEY SEED")?)?);
+                read.jwt = Some(required(&text, "USER JWT", path)?.to_owned());
+                signer = Some(key_pair(required(&text, "NKEY SEED", path)?)?);
             }
             NatsAuth::NkeySeed(seed) => {
                 let pair = key_pair(&seed.read().await?)?;
@@ -345,6 +380,17 @@ fn section<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     lines
         .find(|line| !line.is_empty())
         .filter(|line| !line.starts_with("---"))
+}
+
+fn required<'a>(
+    text: &'a str,
+    missing: &'static str,
+    path: &Path,
+) -> Result<&'a str, CredentialsError> {
+    section(text, missing).ok_or_else(|| CredentialsError::Format {
+        path: path.to_owned(),
+        missing,
+    })
 }
 
 impl Secret {
@@ -485,6 +531,7 @@ mod tests {
                 !shown.contains("canary") && !shown.contains(&seed),
                 "{shown}"
             );
+            auth.check().unwrap();
             let answer = Credentials::read(&auth)
                 .await
                 .unwrap()
@@ -535,6 +582,9 @@ mod tests {
             let Err(error) = Credentials::read(&auth).await else {
                 panic!("{auth:?} was read")
             };
+            if !matches!(auth, NatsAuth::Token(_)) {
+                assert_eq!(auth.check().unwrap_err().to_string(), error.to_string());
+            }
             assert!(error.to_string().contains(expected), "{error}");
             assert!(!format!("{error:?}").contains("canary"), "{error:?}");
         }

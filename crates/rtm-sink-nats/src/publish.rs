@@ -92,7 +92,7 @@ impl<'a> Call<'a> {
             denials_before,
             inbox,
             records,
-            headers: HeaderWriter::new(&shared.options.stream),
+            headers: HeaderWriter::new(&shared.options.stream, &shared.options.id_suffix),
             batch: None,
             queue: VecDeque::new(),
             subject: None,

@@ -98,7 +98,8 @@ pub(crate) fn fault(subject: &str) -> Option<&'static str> {
 }
 
 /// Whether every subject that `subject` stands for is also one that `filter` stands for. Both may hold wildcards.
-pub(crate) fn covers(filter: &str, subject: &str) -> bool {
+#[must_use]
+pub fn covers(filter: &str, subject: &str) -> bool {
     let mut subject = subject.split('.');
     for token in filter.split('.') {
         match (token, subject.next()) {

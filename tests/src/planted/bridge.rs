@@ -119,6 +119,8 @@ pub(super) const PLANTED: &[Planted] = &[
         breaks: "12, honest metrics: refused credentials are counted",
         package: "rtm-tests",
         tests: "monitoring::metrics::alerts_are_told_what_they_ask_for",
+    },
+    Planted {
         name: "bridge-bench-missing-is-clean",
         breaks: "1, ledger: the bench ends with 1 when something is missing",
         package: "rtm-bridge",

@@ -4,6 +4,7 @@
 //! which test caught which.
 
 mod bridge;
+mod commands;
 mod journal;
 mod kafka;
 mod nats;
@@ -30,6 +31,7 @@ pub fn all() -> impl Iterator<Item = &'static Planted> {
         kafka::PLANTED,
         nats::PLANTED,
         bridge::PLANTED,
+        commands::PLANTED,
     ]
     .into_iter()
     .flatten()

@@ -14,4 +14,5 @@ mod nats_proxy;
 mod nats_sink;
 mod nats_streams;
 mod nats_tls;
+mod replay;
 mod whole;

@@ -6,17 +6,27 @@ use rtm_sink_kafka::KafkaSink;
 use rtm_sink_nats::NatsSink;
 use rtm_source::Connections;
 
-use super::{ConfigArgs, refuse, runtime};
+use super::{ConfigArgs, outage, refuse, runtime, telemetry};
 use crate::assemble;
 use crate::config::{AppConfig, Config, KafkaConfig, NatsConfig, SinkConfig};
 
+/// Validates a configuration, with all that can be told without starting: files, credentials, templates, limits.
+///
+/// Exit code 2 when the configuration is wrong, 1 when --connect does not reach something.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  rtm-bridge check --config rtm-bridge.toml
+  rtm-bridge check --connect                        as it would be from here: hosts, brokers, topics, streams
+  rtm-bridge check --outage 6h --rate 2000          whether the journal holds an outage of the brokers of six hours")]
 pub(super) struct CheckArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// Also open a connection to every region's host and reach the brokers, topics and streams; reads no event
     #[arg(long)]
     connect: bool,
+    #[command(flatten)]
+    outage: outage::OutageArgs,
 }
 
 pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
@@ -31,8 +41,14 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         config.apps.len(),
         config.sinks.keys().cloned().collect::<Vec<_>>().join(", ")
     );
+    for (key, message) in config.warnings() {
+        println!("  warning: {key}: {message}");
+    }
     let mut report = Report::default();
     let connections = Connections::default();
+    if let Err(error) = telemetry::filter(&config.log, "info") {
+        report.line::<String>("log", Err(error));
+    }
     for app in &config.apps {
         report.line(
             &format!("app {}", app.name),
@@ -49,6 +65,9 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
                 made.map(|_| "options are accepted".to_owned()),
             );
         }
+    }
+    if let Some(outage) = args.outage.asked() {
+        report.line("outage", outage.fits(&config));
     }
     if args.connect {
         runtime()?.block_on(connect(&config, &connections, &mut report));

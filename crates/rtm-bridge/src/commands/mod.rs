@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
@@ -10,9 +11,13 @@ mod bench;
 mod check;
 mod demo;
 mod journal;
+mod outage;
+mod replay;
 mod run;
+mod schema;
 mod simulate;
 mod telemetry;
+mod top;
 
 /// Wrong usage or configuration: trying again without changing something cannot help.
 const USAGE: u8 = 2;
@@ -43,6 +48,17 @@ enum Command {
     /// Look into a journal
     #[command(subcommand)]
     Journal(journal::JournalCommand),
+    /// Watch a running bridge in the terminal: losses, rings, request budget, journal, sinks
+    Top(top::TopArgs),
+    /// Publish what is in the journal again, on purpose and marked as such; no cursor moves
+    Replay(replay::ReplayArgs),
+    /// Print the JSON Schema of the configuration, or of what is published
+    Schema(schema::SchemaArgs),
+    /// Print the reference configuration
+    #[command(subcommand)]
+    Config(schema::ConfigCommand),
+    /// Print what a shell needs to complete commands and flags
+    Completions(schema::CompletionsArgs),
 }
 
 /// Where the configuration is.
@@ -69,6 +85,11 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Bench(args) => bench::bench(&args),
         Command::Simulate(args) => simulate::simulate(args),
         Command::Journal(command) => journal::journal(command),
+        Command::Top(args) => top::top(&args),
+        Command::Replay(args) => replay::replay(&args),
+        Command::Schema(args) => Ok(schema::schema(&args)),
+        Command::Config(command) => Ok(schema::config(&command)),
+        Command::Completions(args) => Ok(schema::completions(&args)),
     };
     match done {
         Ok(code) => code,
@@ -89,6 +110,14 @@ fn refuse(error: &dyn std::fmt::Display) -> ExitCode {
 
 /// App IDs that one of the runtime's threads serves. Each costs it a few milliseconds a second.
 const APPS_PER_WORKER: usize = 32;
+
+/// A duration with a unit, as in configuration files.
+fn duration(text: &str) -> Result<Duration, String> {
+    text.parse::<jiff::SignedDuration>()
+        .ok()
+        .and_then(|signed| Duration::try_from(signed).ok())
+        .ok_or_else(|| "expected a duration with a unit, such as 30s or 2h".to_owned())
+}
 
 /// A runtime with all of tokio's drivers.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

@@ -13,18 +13,7 @@ use crate::config::{LogConfig, LogFormat};
 ///
 /// When the level is neither a level nor directives.
 pub(super) fn start(log: &LogConfig, default: &str) -> Result<(), String> {
-    let level = std::env::var("RUST_LOG")
-        .ok()
-        .filter(|level| !level.is_empty());
-    let level = level
-        .or_else(|| log.level.clone())
-        .unwrap_or_else(|| default.to_owned());
-    let filter = EnvFilter::try_new(&level).map_err(|error| {
-        format!(
-            "log.level: `{}` is neither a level nor directives: {error}",
-            level.escape_debug()
-        )
-    })?;
+    let filter = filter(log, default)?;
     let colours = std::io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let builder = tracing_subscriber::fmt()
@@ -35,4 +24,28 @@ pub(super) fn start(log: &LogConfig, default: &str) -> Result<(), String> {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
     started.map_err(|error| error.to_string())
+}
+
+/// What to log.
+///
+/// # Errors
+///
+/// As [`start`].
+pub(super) fn filter(log: &LogConfig, default: &str) -> Result<EnvFilter, String> {
+    let variable = std::env::var("RUST_LOG")
+        .ok()
+        .filter(|level| !level.is_empty());
+    let origin = match variable {
+        Some(_) => "the environment variable RUST_LOG",
+        None => "log.level",
+    };
+    let level = variable
+        .or_else(|| log.level.clone())
+        .unwrap_or_else(|| default.to_owned());
+    EnvFilter::try_new(&level).map_err(|error| {
+        format!(
+            "{origin}: `{}` is neither a level nor directives: {error}",
+            level.escape_debug()
+        )
+    })
 }

@@ -9,6 +9,7 @@ use figment::error::{Actual, Kind};
 use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::sinks::{FileConfig, KafkaConfig, NatsConfig, SinkConfig, StdoutConfig};
@@ -111,27 +112,74 @@ pub(super) fn load(file: &Path) -> Result<Config, ConfigError> {
             }],
         });
     }
-    let figment =
-        Figment::from(Toml::file_exact(file)).merge(Environment::new(std::env::vars_os()));
-    extract(&figment, &file.display().to_string())
+    let environment = Environment::new(std::env::vars_os());
+    let origin = Origin {
+        file: file.display().to_string(),
+        variables: environment.variables.iter().map(Variable::place).collect(),
+    };
+    let figment = Figment::from(Toml::file_exact(file)).merge(environment);
+    extract(&figment, &origin)
 }
 
 pub(super) fn parse(toml: &str) -> Result<Config, ConfigError> {
-    extract(&Figment::from(Toml::string(toml)), "the configuration")
+    let origin = Origin {
+        file: "the configuration".to_owned(),
+        variables: Vec::new(),
+    };
+    extract(&Figment::from(Toml::string(toml)), &origin)
 }
 
-#[derive(Deserialize)]
+pub(super) fn admin_listen(file: &Path) -> Option<std::net::SocketAddr> {
+    let figment = Figment::from(Toml::file(file)).merge(Environment::new(std::env::vars_os()));
+    figment.extract_inner("admin.listen").ok()
+}
+
+/// Where values come from.
+struct Origin {
+    file: String,
+    /// Names, and the keys that they set.
+    variables: Vec<(String, String)>,
+}
+
+impl Origin {
+    /// The file, or the variable that sets the value at this key, a table that holds it, or a part of it.
+    fn of(&self, key: &str) -> String {
+        let within = |inner: &str, outer: &str| {
+            let rest = inner.strip_prefix(outer);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let sets = |(_, path): &&(String, String)| within(key, path);
+        let adds = |(_, path): &&(String, String)| within(path, key);
+        let variables = &self.variables;
+        let found = variables.iter().find(sets);
+        match found.or_else(|| variables.iter().find(adds)) {
+            Some((name, _)) => format!("the environment variable {name}"),
+            None => self.file.clone(),
+        }
+    }
+}
+
+/// The configuration of rtm-bridge, in TOML. Environment variables lie over it: `RTM_BRIDGE__SECTION__KEY`.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Raw {
+#[schemars(title = "rtm-bridge")]
+pub(super) struct Raw {
     #[serde(default)]
     admin: AdminConfig,
     #[serde(default)]
     log: LogConfig,
     #[serde(default)]
     journal: JournalConfig,
-    #[serde(default = "ten_seconds", deserialize_with = "units::duration")]
+    /// How long the sinks may go on publishing after SIGTERM before what is left waits in the journal. Default `10s`.
+    #[serde(default = "ten_seconds", with = "units::duration")]
+    #[schemars(schema_with = "units::duration::schema")]
     shutdown_deadline: Duration,
+    /// The App IDs to poll.
+    #[schemars(length(min = 1))]
     apps: Vec<AppConfig>,
+    /// Where to publish, by the sink's name. One named `kafka`, `nats`, `stdout` or `file` is of that type; another name
+    /// needs `type`.
+    #[schemars(schema_with = "super::schema::sinks")]
     sinks: BTreeMap<String, Value>,
 }
 
@@ -139,7 +187,7 @@ fn ten_seconds() -> Duration {
     Duration::from_secs(10)
 }
 
-fn extract(figment: &Figment, origin: &str) -> Result<Config, ConfigError> {
+fn extract(figment: &Figment, origin: &Origin) -> Result<Config, ConfigError> {
     let raw: Raw = figment
         .extract()
         .map_err(|error| problems(error, origin, &[]))?;
@@ -154,7 +202,7 @@ fn extract(figment: &Figment, origin: &str) -> Result<Config, ConfigError> {
                 found.extend(problems(*error, origin, &["sinks", name]).problems);
             }
             Err(SinkProblem::Type(message)) => found.push(Problem {
-                origin: origin.to_owned(),
+                origin: origin.of(&format!("sinks.{name}")),
                 key: format!("sinks.{name}.type"),
                 message,
             }),
@@ -168,14 +216,15 @@ fn extract(figment: &Figment, origin: &str) -> Result<Config, ConfigError> {
         apps: raw.apps,
         sinks,
     };
-    let mut problems = validate::problems(&config);
+    let mut problems = two_kinds(figment);
+    problems.extend(validate::problems(&config));
     if !raw.sinks.is_empty() {
         // They are there, and what is wrong with them is told.
         problems.retain(|(key, _)| key != "sinks");
     }
     for (key, message) in problems {
         found.push(Problem {
-            origin: origin.to_owned(),
+            origin: origin.of(&key),
             key,
             message,
         });
@@ -185,6 +234,38 @@ fn extract(figment: &Figment, origin: &str) -> Result<Config, ConfigError> {
     } else {
         Err(ConfigError { problems: found })
     }
+}
+
+/// Where `auth` says two things: figment would take the first and forget the other, which may be the one that is meant.
+fn two_kinds(figment: &Figment) -> Vec<(String, String)> {
+    let apps = figment.find_value("apps").ok();
+    let apps = apps
+        .iter()
+        .filter_map(Value::as_array)
+        .flatten()
+        .enumerate();
+    let apps = apps.map(|(index, app)| (format!("apps.{index}.auth"), app.find_ref("auth")));
+    let sinks = figment.find_value("sinks").ok();
+    let sinks = sinks.iter().filter_map(Value::as_dict).flatten();
+    let sinks = sinks.map(|(name, sink)| (format!("sinks.{name}.auth"), sink.find_ref("auth")));
+    apps.chain(sinks)
+        .filter_map(|(key, auth)| {
+            let kinds = auth?.as_dict()?;
+            // What is no key of ours may be a secret in the wrong place.
+            let known = |name: &&str| AUTH_KEYS.contains(name);
+            let names = kinds.keys().map(String::as_str);
+            let names: Vec<&str> = names
+                .map(|name| Some(name).filter(known).unwrap_or("…"))
+                .collect();
+            let message = || {
+                format!(
+                    "exactly one kind of credentials is expected, found {}",
+                    list(&names)
+                )
+            };
+            (names.len() > 1).then(|| (key, message()))
+        })
+        .collect()
 }
 
 enum SinkProblem {
@@ -228,7 +309,7 @@ fn sink(figment: &Figment, name: &str, table: &Value) -> Result<SinkConfig, Sink
 }
 
 /// What figment found, with the file and the whole key, and without values where they may be secret.
-fn problems(error: figment::Error, origin: &str, prefix: &[&str]) -> ConfigError {
+fn problems(error: figment::Error, origin: &Origin, prefix: &[&str]) -> ConfigError {
     let problems = error
         .into_iter()
         .map(|error| {
@@ -240,11 +321,20 @@ fn problems(error: figment::Error, origin: &str, prefix: &[&str]) -> ConfigError
             if !path.starts_with(prefix) {
                 path.splice(0..0, prefix.iter().copied());
             }
-            let origin = match &error.metadata {
-                Some(metadata) if metadata.name.contains("environment") => {
-                    metadata.name.to_string()
+            let metadata = error.metadata.as_ref();
+            let mut set = metadata.is_some_and(|set| set.name.contains("environment"));
+            let mut key = path.join(".");
+            if let Kind::UnknownField(field, _) = &error.kind {
+                // figment tells where the first key of the table is from, and at the root the key is in the path.
+                set = true;
+                if path.last() != Some(&field.as_str()) {
+                    key = format!("{key}.{field}");
                 }
-                _ => origin.to_owned(),
+            }
+            let origin = if set {
+                origin.of(&key)
+            } else {
+                origin.file.clone()
             };
             // What follows `auth` may be a secret in the wrong place.
             if let Some(auth) = path.iter().position(|part| *part == "auth") {
@@ -325,20 +415,34 @@ fn list(known: &[&str]) -> String {
 
 /// Variables such as `RTM_BRIDGE__JOURNAL__DIR=/data`. Lists and tables in TOML's inline form.
 struct Environment {
-    variables: Vec<(String, String)>,
+    variables: Vec<Variable>,
+}
+
+struct Variable {
+    name: String,
+    /// `journal__dir`.
+    path: String,
+    value: String,
+}
+
+impl Variable {
+    fn place(&self) -> (String, String) {
+        (self.name.clone(), self.path.replace("__", "."))
+    }
 }
 
 impl Environment {
     fn new(
         variables: impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
     ) -> Environment {
-        let variables = variables
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .filter_map(|(name, value)| {
-                Some((name.strip_prefix(PREFIX)?.to_ascii_lowercase(), value))
-            })
-            .collect();
-        Environment { variables }
+        let ours = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            let (name, value) = (name.into_string().ok()?, value.into_string().ok()?);
+            let path = name.strip_prefix(PREFIX)?.to_ascii_lowercase();
+            Some(Variable { name, path, value })
+        };
+        Environment {
+            variables: variables.filter_map(ours).collect(),
+        }
     }
 }
 
@@ -349,8 +453,8 @@ impl Provider for Environment {
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
         let mut dict = Dict::new();
-        for (name, value) in &self.variables {
-            let path: Vec<&str> = name.split("__").collect();
+        for Variable { path, value, .. } in &self.variables {
+            let path: Vec<&str> = path.split("__").collect();
             let leaf = path.last().copied().unwrap_or_default();
             let is_toml = value.starts_with(['[', '{', '"'])
                 || ["true", "false"].contains(&value.as_str())
@@ -478,6 +582,59 @@ regions = ["eu-west-1"]
             let error = load(Path::new("rtm-bridge.toml")).unwrap_err().to_string();
             assert!(
                 error.contains("max_bites") && error.contains("environment"),
+                "{error}"
+            );
+            Ok(())
+        });
+    }
+
+    /// Holds: whatever is wrong with a variable's value, the variable is named, and the file where it is the file's.
+    #[test]
+    fn a_wrong_value_from_the_environment_names_its_variable() {
+        for (name, value, key) in [
+            ("RTM_BRIDGE__JOURNAL__MAX_BITES", "1GiB", "journal"),
+            ("RTM_BRIDGE__JURNAL__DIR", "x", "jurnal"),
+            (
+                "RTM_BRIDGE__JOURNAL__MAX_BYTES",
+                "lots",
+                "journal.max_bytes",
+            ),
+            (
+                "RTM_BRIDGE__JOURNAL__MAX_BYTES",
+                "1MiB",
+                "journal.max_bytes",
+            ),
+            ("RTM_BRIDGE__SINKS__FILE__PATH", "/", "sinks.file.path"),
+            (
+                "RTM_BRIDGE__SINKS__KAFKA",
+                "{ brokers = [] }",
+                "sinks.kafka.brokers",
+            ),
+            (
+                "RTM_BRIDGE__SINKS__OTHER__TYPE",
+                "kafkaa",
+                "sinks.other.type",
+            ),
+            ("RTM_BRIDGE__SHUTDOWN_DEADLINE", "25h", "shutdown_deadline"),
+        ] {
+            figment::Jail::expect_with(|jail| {
+                jail.create_file("rtm-bridge.toml", MINIMAL)?;
+                jail.set_env(name, value);
+                let error = load(Path::new("rtm-bridge.toml")).unwrap_err().to_string();
+                let says = format!("the environment variable {name}: ");
+                assert!(
+                    error.contains(&says) && error.contains(key),
+                    "{name}: {error}"
+                );
+                Ok(())
+            });
+        }
+        figment::Jail::expect_with(|jail| {
+            jail.create_file("rtm-bridge.toml", &MINIMAL.replace("main", "a b"))?;
+            jail.set_env("RTM_BRIDGE__JOURNAL__DIR", "fine");
+            let error = load(Path::new("rtm-bridge.toml")).unwrap_err().to_string();
+            assert!(
+                error.starts_with("rtm-bridge.toml: apps.0.name: "),
                 "{error}"
             );
             Ok(())

@@ -5,15 +5,18 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
 
 mod load;
+mod schema;
 mod sinks;
 mod template;
 mod units;
 mod validate;
 
 pub use load::{ConfigError, Problem};
+pub use schema::schema;
 pub use sinks::{
     AtomicBatches, CreateStream, FileConfig, KafkaConfig, KeyBy, NatsAuthConfig, NatsConfig,
     SinkConfig, StdoutConfig, TlsConfig, WhenFull,
@@ -56,10 +59,23 @@ impl Config {
     pub fn parse(toml: &str) -> Result<Config, ConfigError> {
         load::parse(toml)
     }
+
+    /// The admin address of a configuration, whatever else is wrong with it: who watches a bridge may not be able to read
+    /// its secrets.
+    #[must_use]
+    pub fn admin_listen(file: &Path) -> Option<SocketAddr> {
+        load::admin_listen(file)
+    }
+
+    /// What is accepted and may still be a mistake, as key and message.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<(String, String)> {
+        validate::warnings(self)
+    }
 }
 
 /// `[admin]`: `/metrics`, `/healthz` and `/readyz`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdminConfig {
     /// Address to listen on. Default `127.0.0.1:9464`; port 0 takes a free one, which is logged.
@@ -75,7 +91,7 @@ impl Default for AdminConfig {
 }
 
 /// `[log]`.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
     /// What to log: a level, or directives such as `info,rtm_source=debug`. Default `info`.
@@ -85,7 +101,7 @@ pub struct LogConfig {
 }
 
 /// How log lines look.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people. Coloured on a terminal.
@@ -96,16 +112,19 @@ pub enum LogFormat {
 }
 
 /// `[journal]`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct JournalConfig {
     /// Its directory. Default `/var/lib/rtm-bridge`.
     pub dir: PathBuf,
-    /// Bound on its size. Default `4GiB`: about 500 million events at ten to one.
-    #[serde(deserialize_with = "units::size")]
+    /// Bound on its size. Default `4GiB`: some 130 million events at 2,000 a second, 28 bytes each as measured with the
+    /// simulator. `rtm-bridge check --outage` estimates what an outage needs.
+    #[serde(with = "units::size")]
+    #[schemars(schema_with = "units::size::schema")]
     pub max_bytes: u64,
     /// Free disk space to leave alone. Default `256MiB`.
-    #[serde(deserialize_with = "units::size")]
+    #[serde(with = "units::size")]
+    #[schemars(schema_with = "units::size::schema")]
     pub min_free_bytes: u64,
 }
 
@@ -120,27 +139,32 @@ impl Default for JournalConfig {
 }
 
 /// One `[[apps]]`: an App ID, its regions and its credentials.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AppConfig {
-    /// The label in metrics, tags, topics and subjects.
+    /// The label in metrics, tags, topics and subjects: letters, digits, `_`, `-`.
+    #[schemars(regex(pattern = validate::NAME_PATTERN))]
     pub name: String,
     /// The App ID at Agora.
     #[serde(deserialize_with = "units::text")]
+    #[schemars(schema_with = "units::text_schema")]
     pub app_id: String,
     /// The credentials.
     pub auth: AuthConfig,
     /// Requests a second that this bridge may use of the App ID's. Default 10, which is all that Agora allows.
     #[serde(default = "ten")]
+    #[schemars(range(min = 1, max = 1000))]
     pub requests_per_second: u32,
     /// Region names of the built-in table, or `{ name, base_url }`.
+    #[schemars(length(min = 1))]
     pub regions: Vec<RegionConfig>,
     /// What becomes of an event that another region has given already: `publish` (default) or `drop`, within
     /// `copies_window`.
     #[serde(default)]
     pub cross_region_copies: CopyPolicy,
     /// How far apart the fetches of two copies may be. Default `60s`. The journal keeps the entries of this time.
-    #[serde(default = "sixty_seconds", deserialize_with = "units::duration")]
+    #[serde(default = "sixty_seconds", with = "units::duration")]
+    #[schemars(schema_with = "units::duration::schema")]
     pub copies_window: Duration,
     /// Path of the user events below the project. Default `rtm/vendor/user_events`.
     #[serde(default = "user_events_path")]
@@ -149,10 +173,12 @@ pub struct AppConfig {
     #[serde(default = "channel_events_path")]
     pub channel_events_path: String,
     /// What ends a request that has no answer. Default `30s`; nothing else does.
-    #[serde(default = "thirty_seconds", deserialize_with = "units::duration")]
+    #[serde(default = "thirty_seconds", with = "units::duration")]
+    #[schemars(schema_with = "units::duration::schema")]
     pub request_deadline: Duration,
     /// How long opening a connection may take. Default `10s`.
-    #[serde(default = "ten_seconds", deserialize_with = "units::duration")]
+    #[serde(default = "ten_seconds", with = "units::duration")]
+    #[schemars(schema_with = "units::duration::schema")]
     pub connect_timeout: Duration,
     /// A proxy for Agora, such as `http://proxy:3128`. Default: the system's (`HTTPS_PROXY`), or none.
     #[serde(default)]
@@ -172,7 +198,7 @@ fn sixty_seconds() -> Duration {
 
 /// What becomes of an event that another region has given already. True repeats, two equal events of one region, are
 /// always published.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CopyPolicy {
     /// It is published as well; both have the same `event_key`.
@@ -199,7 +225,7 @@ fn ten_seconds() -> Duration {
 }
 
 /// `auth`: one of three.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum AuthConfig {
     /// `Authorization: Basic`.
@@ -211,11 +237,13 @@ pub enum AuthConfig {
 }
 
 /// Basic credentials. Exactly one of `secret`, `secret_file`, `secret_env`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = [{"required": ["secret"]}, {"required": ["secret_file"]}, {"required": ["secret_env"]}]))]
 pub struct BasicConfig {
     /// The API key.
     #[serde(deserialize_with = "units::text")]
+    #[schemars(schema_with = "units::text_schema")]
     pub key: String,
     /// The API secret, inline: warned about.
     #[serde(default)]
@@ -229,11 +257,13 @@ pub struct BasicConfig {
 }
 
 /// A version 006 token and the uid it was made for. Exactly one of `token`, `token_file`, `token_env`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = [{"required": ["token"]}, {"required": ["token_file"]}, {"required": ["token_env"]}]))]
 pub struct TokenConfig {
     /// The uid that the token was made for.
     #[serde(deserialize_with = "units::text")]
+    #[schemars(schema_with = "units::text_schema")]
     pub uid: String,
     /// The token, inline: warned about.
     #[serde(default)]
@@ -247,8 +277,9 @@ pub struct TokenConfig {
 }
 
 /// A version 007 token. Exactly one of `token`, `token_file`, `token_env`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = [{"required": ["token"]}, {"required": ["token_file"]}, {"required": ["token_env"]}]))]
 pub struct AgoraTokenConfig {
     /// The token, inline: warned about.
     #[serde(default)]
@@ -271,6 +302,21 @@ impl<'de> Deserialize<'de> for InlineSecret {
     }
 }
 
+/// Text, and no file.
+impl JsonSchema for InlineSecret {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "InlineSecret".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        units::text_schema(generator)
+    }
+}
+
 /// A region: a name of the built-in table, or a name and a base URL.
 #[derive(Debug, Clone)]
 pub struct RegionConfig {
@@ -282,16 +328,39 @@ pub struct RegionConfig {
     pub allow_insecure_http: bool,
 }
 
+/// A region that the built-in table does not know.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct RegionTable {
+    /// The tag, in metrics, topics and subjects. A name, and no promise that the host reads that region's store alone.
+    #[schemars(regex(pattern = validate::NAME_PATTERN))]
+    name: String,
+    /// The base URL; may have a path, which is kept.
+    base_url: String,
+    /// Accept `http://` to a host that is not loopback. Shown in a metric. Default false.
+    #[serde(default)]
+    allow_insecure_http: bool,
+}
+
+impl JsonSchema for RegionConfig {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "RegionConfig".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let table = generator.subschema_for::<RegionTable>();
+        json_schema!({
+            "description": "A region of Agora's, or a name and a base URL.",
+            "anyOf": [
+                { "type": "string", "enum": rtm_source::Region::builtin_names().collect::<Vec<_>>() },
+                table,
+            ],
+        })
+    }
+}
+
 impl<'de> Deserialize<'de> for RegionConfig {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<RegionConfig, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Table {
-            name: String,
-            base_url: String,
-            #[serde(default)]
-            allow_insecure_http: bool,
-        }
         struct Visitor;
         impl<'de> serde::de::Visitor<'de> for Visitor {
             type Value = RegionConfig;
@@ -312,7 +381,8 @@ impl<'de> Deserialize<'de> for RegionConfig {
                 self,
                 map: A,
             ) -> Result<RegionConfig, A::Error> {
-                let table = Table::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
+                let table =
+                    RegionTable::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
                 Ok(RegionConfig {
                     name: table.name,
                     base_url: Some(table.base_url),

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
 
 use super::{InlineSecret, units};
 
@@ -35,7 +36,7 @@ impl SinkConfig {
 }
 
 /// What happens when an App ID's room in the journal is gone because a sink lags.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WhenFull {
     /// Polling stops, and Agora overwrites its oldest events.
@@ -46,7 +47,7 @@ pub enum WhenFull {
 }
 
 /// What a Kafka record is keyed by.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyBy {
     /// The user for user events, the channel for channel events.
@@ -61,17 +62,19 @@ pub enum KeyBy {
 }
 
 /// A sink of type `kafka`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KafkaConfig {
     /// Only to tell the type where the sink has another name.
     #[serde(default, rename = "type")]
+    #[schemars(extend("const" = "kafka"))]
     pub kind: Option<String>,
     /// What happens when the journal is full because of this sink: `stop` (polling stops; default) or `skip` (the oldest
     /// events are given up for this sink, counted).
     #[serde(default)]
     pub when_full: WhenFull,
     /// Bootstrap brokers, `host:port`.
+    #[schemars(length(min = 1))]
     pub brokers: Vec<String>,
     /// Topic template; variables `{app} {app_id} {region} {stream}`. Default `rtm.{stream}_events`.
     #[serde(default = "kafka_topic")]
@@ -90,9 +93,11 @@ pub struct KafkaConfig {
     pub create: bool,
     /// Partitions of a created topic. Default: the broker's default.
     #[serde(default)]
+    #[schemars(range(min = 1))]
     pub partitions: Option<i32>,
     /// Replication factor of a created topic. Default: the broker's default.
     #[serde(default)]
+    #[schemars(range(min = 1))]
     pub replication_factor: Option<i32>,
     /// Any option of librdkafka by its name, such as `"security.protocol" = "SASL_SSL"`.
     #[serde(default)]
@@ -120,6 +125,20 @@ pub struct OptionValue(pub String);
 impl std::fmt::Debug for OptionValue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("[REDACTED]")
+    }
+}
+
+impl JsonSchema for OptionValue {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "OptionValue".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["string", "number", "boolean"] })
     }
 }
 
@@ -158,17 +177,19 @@ impl<'de> Deserialize<'de> for OptionValue {
 }
 
 /// A sink of type `nats`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NatsConfig {
     /// Only to tell the type where the sink has another name.
     #[serde(default, rename = "type")]
+    #[schemars(extend("const" = "nats"))]
     pub kind: Option<String>,
     /// What happens when the journal is full because of this sink: `stop` (polling stops; default) or `skip` (the oldest
     /// events are given up for this sink, counted).
     #[serde(default)]
     pub when_full: WhenFull,
-    /// Server URLs.
+    /// Server URLs: `nats://`, `tls://`, or `host:port`.
+    #[schemars(length(min = 1))]
     pub servers: Vec<String>,
     /// The JetStream stream that stores the subjects.
     pub stream: String,
@@ -189,10 +210,12 @@ pub struct NatsConfig {
     #[serde(default)]
     pub tls: TlsConfig,
     /// How long an acknowledgement may take before the record is published again. Default `5s`.
-    #[serde(default = "five_seconds", deserialize_with = "units::duration")]
+    #[serde(default = "five_seconds", with = "units::duration")]
+    #[schemars(schema_with = "units::duration::schema")]
     pub ack_timeout: Duration,
-    /// Records in flight at most. Default 4000.
+    /// Records in flight at most, 1 to 8000. Default 4000.
     #[serde(default = "four_thousand")]
+    #[schemars(range(min = 1, max = rtm_sink_nats::MAX_IN_FLIGHT))]
     pub in_flight: usize,
     /// Whether each page is published as one atomic batch: for one acknowledgement, less CPU, and in order per key
     /// whatever fails. `auto` (default): where the server (2.12 and later) and the stream take them, which `check
@@ -207,7 +230,7 @@ pub struct NatsConfig {
 }
 
 /// `atomic_batches` of a NATS sink.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AtomicBatches {
     /// Where the server and the stream take them.
@@ -234,7 +257,7 @@ fn four_thousand() -> usize {
 }
 
 /// `auth` of a NATS sink: one of five.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum NatsAuthConfig {
     /// A `.creds` file.
@@ -250,7 +273,7 @@ pub enum NatsAuthConfig {
 }
 
 /// A JWT and its NKey seed.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JwtConfig {
     /// The file with the JWT.
@@ -260,11 +283,13 @@ pub struct JwtConfig {
 }
 
 /// A user and a password. Exactly one of `password`, `password_file`, `password_env`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = [{"required": ["password"]}, {"required": ["password_file"]}, {"required": ["password_env"]}]))]
 pub struct PasswordConfig {
     /// The user.
     #[serde(deserialize_with = "units::text")]
+    #[schemars(schema_with = "units::text_schema")]
     pub user: String,
     /// The password, inline: warned about.
     #[serde(default)]
@@ -278,7 +303,7 @@ pub struct PasswordConfig {
 }
 
 /// `tls` of a NATS sink.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsConfig {
     /// Refuse a server without TLS. Default false; `tls://` in a URL says the same.
@@ -292,7 +317,7 @@ pub struct TlsConfig {
 }
 
 /// `create` of a NATS sink: the stream to create when it is missing.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateStream {
     /// Its subjects. Default: those that the subject templates cover.
@@ -300,15 +325,18 @@ pub struct CreateStream {
     pub subjects: Vec<String>,
     /// Bound on its size. Default: none.
     #[serde(default, deserialize_with = "optional_size")]
+    #[schemars(schema_with = "units::size::schema")]
     pub max_bytes: Option<u64>,
     /// Bound on a message's age. Default: none.
     #[serde(default, deserialize_with = "optional_duration")]
+    #[schemars(schema_with = "units::duration::schema")]
     pub max_age: Option<Duration>,
     /// Replicas. Default 1.
     #[serde(default = "one")]
     pub replicas: usize,
     /// How long the server remembers record ids. Default `2m`, the server's own.
-    #[serde(default = "two_minutes", deserialize_with = "units::duration")]
+    #[serde(default = "two_minutes", with = "units::duration")]
+    #[schemars(schema_with = "units::duration::schema")]
     pub duplicate_window: Duration,
 }
 
@@ -323,21 +351,22 @@ fn two_minutes() -> Duration {
 fn optional_size<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<u64>, D::Error> {
-    units::size(deserializer).map(Some)
+    units::size::deserialize(deserializer).map(Some)
 }
 
 fn optional_duration<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Duration>, D::Error> {
-    units::duration(deserializer).map(Some)
+    units::duration::deserialize(deserializer).map(Some)
 }
 
 /// A sink of type `file`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileConfig {
     /// Only to tell the type where the sink has another name.
     #[serde(default, rename = "type")]
+    #[schemars(extend("const" = "file"))]
     pub kind: Option<String>,
     /// What happens when the journal is full because of this sink: `stop` (polling stops; default) or `skip` (the oldest
     /// events are given up for this sink, counted).
@@ -348,11 +377,12 @@ pub struct FileConfig {
 }
 
 /// A sink of type `stdout`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StdoutConfig {
     /// Only to tell the type where the sink has another name.
     #[serde(default, rename = "type")]
+    #[schemars(extend("const" = "stdout"))]
     pub kind: Option<String>,
     /// What happens when the journal is full because of this sink: `stop` (polling stops; default) or `skip` (the oldest
     /// events are given up for this sink, counted).

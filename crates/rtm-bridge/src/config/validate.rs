@@ -1,15 +1,24 @@
 //! What types cannot say: names, templates, and keys that depend on each other.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::{
-    ALL, AppConfig, AuthConfig, Config, InlineSecret, KafkaConfig, NatsAuthConfig, NatsConfig,
-    STATIC, SinkConfig, Template,
-};
+use super::{AppConfig, AuthConfig, Config, InlineSecret};
+
+mod sinks;
+
+/// Longer than anything that is to end by itself: a slip in the unit.
+const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Agora's limit for an App ID.
+const AGORA_REQUESTS_PER_SECOND: u32 = 10;
 
 /// How names look, in words.
 pub(super) const NAME: &str = "1 to 64 letters, digits, `_` or `-`";
+
+/// As [`NAME`], as a regular expression.
+pub(super) const NAME_PATTERN: &str = "^[A-Za-z0-9_-]{1,64}$";
 
 /// Room in the journal that one request may need: a page of 2 MiB and its tags.
 const ROOM_PER_REQUEST: u64 = 3 << 20;
@@ -81,25 +90,85 @@ pub(super) fn problems(config: &Config) -> Vec<(String, String)> {
             ),
         ));
     }
-    let mut paths = HashSet::new();
-    for (name, sink) in &config.sinks {
-        if let SinkConfig::File(file) = sink
-            && !paths.insert(&file.path)
-        {
+    if let Err(message) = can_hold_a_journal(&config.journal.dir) {
+        found.push(("journal.dir".to_owned(), message));
+    }
+    if config.shutdown_deadline > A_DAY {
+        found.push(("shutdown_deadline".to_owned(), up_to_a_day()));
+    }
+    sinks::problems(config, &mut found);
+    found
+}
+
+/// What is accepted and may still be a mistake, as key and message.
+pub(super) fn warnings(config: &Config) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for (index, app) in config.apps.iter().enumerate() {
+        if app.requests_per_second > AGORA_REQUESTS_PER_SECOND {
             found.push((
-                format!("sinks.{name}.path"),
-                "two sinks write to this file".to_owned(),
+                format!("apps.{index}.requests_per_second"),
+                format!(
+                    "{} is more than the {AGORA_REQUESTS_PER_SECOND} that Agora allows for an App ID, unless it has \
+                     raised them for yours; what is over is answered with 429",
+                    app.requests_per_second
+                ),
             ));
         }
-        let mut add =
-            |key: &str, message: String| found.push((format!("sinks.{name}.{key}"), message));
-        match sink {
-            SinkConfig::Kafka(kafka) => kafka_problems(kafka, &mut add),
-            SinkConfig::Nats(nats) => nats_problems(nats, &mut add),
-            SinkConfig::Stdout(_) | SinkConfig::File(_) => {}
+        for (number, region) in app.regions.iter().enumerate() {
+            if crate::assemble::region(region).is_ok_and(|region| region.is_insecure()) {
+                found.push((
+                    format!("apps.{index}.regions.{number}"),
+                    "credentials and events cross the network in the clear".to_owned(),
+                ));
+            }
         }
     }
+    if !config.admin.listen.ip().is_loopback() {
+        found.push((
+            "admin.listen".to_owned(),
+            "is not loopback, and the endpoint asks nobody who they are: shield it".to_owned(),
+        ));
+    }
     found
+}
+
+/// Nothing is made here: an absent directory is one that can be made, as far as its parents are directories.
+fn can_hold_a_journal(dir: &Path) -> Result<(), String> {
+    if dir.as_os_str().is_empty() {
+        return Err("is empty; expected a directory".to_owned());
+    }
+    // A relative path ends in an empty one, which stands for where we are.
+    for path in dir.ancestors().filter(|path| !path.as_os_str().is_empty()) {
+        match path.metadata() {
+            Ok(found) if found.is_dir() => return Ok(()),
+            Ok(_) => {
+                return Err(format!(
+                    "{} is not a directory; expected a directory, which is made if it is missing",
+                    path.display()
+                ));
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {}
+            Err(error) => return Err(format!("cannot look at {}: {error}", path.display())),
+        }
+    }
+    Ok(())
+}
+
+fn up_to_a_day() -> String {
+    "expected at most 24h".to_owned()
+}
+
+/// A deadline that something can meet.
+fn deadline(key: &str, value: Duration, add: &mut dyn FnMut(&str, String)) {
+    if value.is_zero() {
+        add(
+            key,
+            "is nothing; expected a time such as \"10s\"".to_owned(),
+        );
+    } else if value > A_DAY {
+        add(key, up_to_a_day());
+    }
 }
 
 fn app_problems(app: &AppConfig, add: &mut dyn FnMut(&str, String)) {
@@ -121,16 +190,19 @@ fn app_problems(app: &AppConfig, add: &mut dyn FnMut(&str, String)) {
             "expected 1 to 1000; Agora allows 10 for an App ID".to_owned(),
         );
     }
-    if app.copies_window.is_zero() {
-        add(
-            "copies_window",
-            "a window of nothing finds no copies; \"60s\" is usual".to_owned(),
-        );
+    for (key, value) in [
+        ("copies_window", app.copies_window),
+        ("request_deadline", app.request_deadline),
+        ("connect_timeout", app.connect_timeout),
+    ] {
+        deadline(key, value, add);
     }
-    if app.request_deadline.is_zero() || app.connect_timeout.is_zero() {
+    let bare = |path: &str| path.trim_matches('/').to_owned();
+    if bare(&app.user_events_path) == bare(&app.channel_events_path) {
         add(
-            "request_deadline",
-            "a deadline of nothing lets no request succeed".to_owned(),
+            "channel_events_path",
+            "is the path of the user events too: each poll would delete the other stream's events"
+                .to_owned(),
         );
     }
     for (key, path) in [
@@ -154,6 +226,7 @@ fn app_problems(app: &AppConfig, add: &mut dyn FnMut(&str, String)) {
         );
     }
     let mut names = HashSet::new();
+    let mut hosts: Vec<(String, &str)> = Vec::new();
     for (index, region) in app.regions.iter().enumerate() {
         if !is_name(&region.name) {
             add(
@@ -165,8 +238,23 @@ fn app_problems(app: &AppConfig, add: &mut dyn FnMut(&str, String)) {
                 &format!("regions.{index}"),
                 format!("`{}` stands twice", region.name),
             );
-        } else if let Err(error) = crate::assemble::region(region) {
-            add(&format!("regions.{index}"), crate::chain(&error));
+        } else {
+            match crate::assemble::region(region) {
+                Err(error) => add(&format!("regions.{index}"), crate::chain(&error)),
+                Ok(polled) => {
+                    let url = polled.base_url().as_str().trim_end_matches('/').to_owned();
+                    match hosts.iter().find(|(other, _)| *other == url) {
+                        Some((_, other)) => add(
+                            &format!("regions.{index}"),
+                            format!(
+                                "`{}` and `{other}` have the same base URL, and each would delete the other's events",
+                                region.name
+                            ),
+                        ),
+                        None => hosts.push((url, &region.name)),
+                    }
+                }
+            }
         }
     }
     match &app.auth {
@@ -239,142 +327,12 @@ fn one_secret(
     }
 }
 
-fn readable(file: &std::path::Path, key: &str, add: &mut dyn FnMut(&str, String)) {
+fn readable(file: &Path, key: &str, add: &mut dyn FnMut(&str, String)) {
     match std::fs::read(file) {
         Err(error) => add(key, format!("cannot read {}: {error}", file.display())),
         Ok(content) if content.trim_ascii().is_empty() => {
             add(key, format!("{} is empty", file.display()));
         }
         Ok(_) => {}
-    }
-}
-
-fn kafka_problems(kafka: &KafkaConfig, add: &mut dyn FnMut(&str, String)) {
-    if kafka.brokers.is_empty() {
-        add(
-            "brokers",
-            "at least one broker is needed, such as \"kafka:9092\"".to_owned(),
-        );
-    }
-    for (key, text) in [
-        ("topic", &kafka.topic),
-        ("dead_letter_topic", &kafka.dead_letter_topic),
-    ] {
-        match Template::parse(text, STATIC) {
-            Err(error) => add(key, error),
-            Ok(template) => {
-                let name = template.with_all("x");
-                let legal = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
-                if !name.bytes().all(legal) || name.len() > 249 {
-                    add(
-                        key,
-                        format!(
-                            "`{}` is not a Kafka topic: letters, digits, `.`, `_` and `-`",
-                            text.escape_debug()
-                        ),
-                    );
-                }
-            }
-        }
-    }
-    for (option, file) in &kafka.option_files {
-        readable(file, &format!("option_files.{option}"), add);
-    }
-    for (option, variable) in &kafka.option_env {
-        if std::env::var_os(variable).is_none() {
-            add(
-                &format!("option_env.{option}"),
-                format!("the environment variable `{variable}` is not set"),
-            );
-        }
-    }
-    if kafka.partitions.is_some_and(|partitions| partitions < 1) {
-        add("partitions", "expected at least 1".to_owned());
-    }
-    if kafka.replication_factor.is_some_and(|factor| factor < 1) {
-        add("replication_factor", "expected at least 1".to_owned());
-    }
-}
-
-fn nats_problems(nats: &NatsConfig, add: &mut dyn FnMut(&str, String)) {
-    if nats.servers.is_empty() {
-        add(
-            "servers",
-            "at least one server is needed, such as \"nats://nats:4222\"".to_owned(),
-        );
-    }
-    let illegal = |c: char| c.is_whitespace() || c.is_control() || ".*>/\\".contains(c);
-    if nats.stream.is_empty() || nats.stream.contains(illegal) {
-        add(
-            "stream",
-            format!(
-                "`{}` is not the name of a JetStream stream",
-                nats.stream.escape_debug()
-            ),
-        );
-    }
-    for (key, text, allowed) in [
-        ("subject", &nats.subject, ALL),
-        ("dead_letter_subject", &nats.dead_letter_subject, STATIC),
-    ] {
-        match Template::parse(text, allowed) {
-            Err(error) => add(key, error),
-            Ok(template) => {
-                let subject = template.with_all("x");
-                let legal = |token: &str| {
-                    !token.is_empty()
-                        && token
-                            .bytes()
-                            .all(|b| b.is_ascii_graphic() && b != b'*' && b != b'>')
-                };
-                if !subject.split('.').all(legal) {
-                    add(
-                        key,
-                        format!(
-                            "`{}` is not a subject: tokens without wildcards or spaces, separated by `.`",
-                            text.escape_debug()
-                        ),
-                    );
-                }
-            }
-        }
-    }
-    if !(1..=rtm_sink_nats::MAX_IN_FLIGHT).contains(&nats.in_flight) {
-        add(
-            "in_flight",
-            format!("expected 1 to {}", rtm_sink_nats::MAX_IN_FLIGHT),
-        );
-    }
-    if nats.ack_timeout.is_zero() {
-        add("ack_timeout", "expected more than nothing".to_owned());
-    }
-    let mut file = |path: &Option<PathBuf>, key: &str| {
-        if let Some(path) = path {
-            readable(path, key, add);
-        }
-    };
-    file(&nats.tls.ca_file, "tls.ca_file");
-    file(&nats.tls.cert_file, "tls.cert_file");
-    file(&nats.tls.key_file, "tls.key_file");
-    if nats.tls.cert_file.is_some() != nats.tls.key_file.is_some() {
-        add("tls", "`cert_file` and `key_file` go together".to_owned());
-    }
-    match &nats.auth {
-        None => {}
-        Some(NatsAuthConfig::CredentialsFile(path)) => readable(path, "auth.credentials_file", add),
-        Some(NatsAuthConfig::NkeyFile(path)) => readable(path, "auth.nkey_file", add),
-        Some(NatsAuthConfig::TokenFile(path)) => readable(path, "auth.token_file", add),
-        Some(NatsAuthConfig::Jwt(jwt)) => {
-            readable(&jwt.jwt_file, "auth.jwt.jwt_file", add);
-            readable(&jwt.seed_file, "auth.jwt.seed_file", add);
-        }
-        Some(NatsAuthConfig::Password(password)) => one_secret(
-            "password",
-            &password.password,
-            &password.password_file,
-            &password.password_env,
-            "auth.password",
-            add,
-        ),
     }
 }

@@ -1,0 +1,203 @@
+//! `check --outage`: the disk that an outage of the brokers needs.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use rtm_journal::Journal;
+
+use super::duration;
+use crate::bridge::MAX_PAGE_BYTES;
+use crate::config::Config;
+
+/// What an entry takes on the disk besides its events: frame, tags, the response's own words.
+///
+/// Measured with the simulator (ids of 4 to 64 random characters) at 5 to 8,000 events a second, and with UUIDs for all
+/// ids: an entry of n events takes at most this and n times [`EVENT_BYTES`], and at the least two thirds of it.
+const ENTRY_BYTES: f64 = 350.0;
+
+/// What an event takes within an entry, compressed. Measured as [`ENTRY_BYTES`].
+const EVENT_BYTES: f64 = 32.0;
+
+/// Fewer events in the journal than this say little about those to come.
+const TELLING: u64 = 10_000;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct OutageArgs {
+    /// Estimate the disk that an outage of the brokers of this length needs, and whether the journal may have it
+    #[arg(long, value_name = "DURATION", value_parser = duration, requires = "rate")]
+    outage: Option<Duration>,
+    /// Events a second, over all App IDs, for --outage
+    #[arg(long, value_name = "EVENTS", requires = "outage", value_parser = rate)]
+    rate: Option<f64>,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok();
+    rate.filter(|rate: &f64| rate.is_finite() && *rate > 0.0)
+        .ok_or_else(|| "expected a number of events, such as 2000".to_owned())
+}
+
+impl OutageArgs {
+    pub(super) fn asked(&self) -> Option<Outage> {
+        Some(Outage {
+            length: self.outage?,
+            rate: self.rate?,
+        })
+    }
+}
+
+/// No sink takes anything for this long, while this many events a second come.
+pub(super) struct Outage {
+    length: Duration,
+    rate: f64,
+}
+
+impl Outage {
+    /// What it needs, and that it may have it; or what is too small, and what would do.
+    pub(super) fn fits(&self, config: &Config) -> Result<String, String> {
+        let dir = &config.journal.dir;
+        let (per_event, assumption) = self.per_event(config, measured(dir));
+        let events = self.rate * self.length.as_secs_f64();
+        let needed = events * per_event;
+        let room = usable(config);
+        let needs = format!(
+            "{} at {} events a second are {events:.0} events and about {} in the journal ({assumption})",
+            words(self.length.as_secs_f64()),
+            self.rate,
+            size(needed),
+        );
+        let holds = words(room / (per_event * self.rate));
+        let max_bytes = ByteSize(config.journal.max_bytes);
+        if needed > room {
+            let enough = (needed + reserved(config)) * 8.0 / 7.0;
+            return Err(format!(
+                "{needs}; max_bytes = {max_bytes} holds only {holds}, and polling then stops; {} would do",
+                size(enough),
+            ));
+        }
+        match free(dir) {
+            Some(free) if free.saturating_sub(config.journal.min_free_bytes) as f64 <= needed => {
+                Err(format!(
+                    "{needs}, which max_bytes = {max_bytes} allows; but the disk of {} has {} free, of which \
+                     min_free_bytes = {} stay free",
+                    dir.display(),
+                    ByteSize(free),
+                    ByteSize(config.journal.min_free_bytes),
+                ))
+            }
+            _ => Ok(format!("{needs}; max_bytes = {max_bytes} holds {holds}")),
+        }
+    }
+
+    /// Bytes an event, and why.
+    fn per_event(&self, config: &Config, measured: Option<Measured>) -> (f64, String) {
+        if let Some(measured) = measured {
+            let per_event = measured.bytes as f64 / measured.events as f64;
+            let why = format!(
+                "{per_event:.0} bytes an event, as the {} events that are in the journal now, {:.0} to an entry",
+                measured.events,
+                measured.events as f64 / measured.entries as f64
+            );
+            return (per_event, why);
+        }
+        let requests: u32 = config.apps.iter().map(|app| app.requests_per_second).sum();
+        // No more entries come than requests are sent, and none without an event is stored.
+        let entries = f64::from(requests).min(self.rate);
+        let per_event = EVENT_BYTES + ENTRY_BYTES * entries / self.rate;
+        let why = format!(
+            "assumed, for the journal has too few to tell: {EVENT_BYTES} bytes an event and {ENTRY_BYTES} an entry, \
+             {entries:.0} entries a second; ids of up to 64 random characters"
+        );
+        (per_event, why)
+    }
+}
+
+/// What the journal may take while nothing is confirmed: an eighth is left to clean in, and the requests in flight have
+/// their room. With several App IDs, as much as that only where all have their part of the load.
+fn usable(config: &Config) -> f64 {
+    (config.journal.max_bytes as f64 * 7.0 / 8.0 - reserved(config)).max(0.0)
+}
+
+fn reserved(config: &Config) -> f64 {
+    let rings: usize = config.apps.iter().map(|app| 2 * app.regions.len()).sum();
+    (rings * MAX_PAGE_BYTES) as f64
+}
+
+struct Measured {
+    bytes: u64,
+    entries: u64,
+    events: u64,
+}
+
+/// What the entries of a journal take, if there are enough of them. Reads only, also while a bridge runs.
+fn measured(dir: &Path) -> Option<Measured> {
+    let found = Journal::inspect(dir).ok()?;
+    let segments = || found.segments.iter();
+    let measured = Measured {
+        bytes: segments().map(|segment| segment.bytes).sum(),
+        entries: segments().map(|segment| segment.entries).sum(),
+        events: segments().map(|segment| segment.counts).sum(),
+    };
+    (measured.events >= TELLING).then_some(measured)
+}
+
+/// What is free where the directory is, or will be made.
+fn free(dir: &Path) -> Option<u64> {
+    let here = dir
+        .ancestors()
+        .find(|path| path.is_dir())
+        .unwrap_or(Path::new("."));
+    let found = rustix::fs::statvfs(here).ok()?;
+    Some(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+fn size(bytes: f64) -> ByteSize {
+    ByteSize(bytes as u64)
+}
+
+/// A length of time as people say it.
+fn words(seconds: f64) -> String {
+    match seconds {
+        _ if seconds < 120.0 => format!("{seconds:.0} s"),
+        _ if seconds < 7200.0 => format!("{:.0} min", seconds / 60.0),
+        _ if seconds < 48.0 * 3600.0 => format!("{:.1} h", seconds / 3600.0),
+        _ => format!("{:.1} days", seconds / 86400.0),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// What an entry of so many events took on the disk, by measurement: see [`ENTRY_BYTES`].
+    const MEASURED: [(f64, f64); 8] = [
+        (1.226, 322.4),
+        (5.543, 496.5),
+        (55.04, 1940.4),
+        (221.1, 6154.3),
+        (834.2, 19534.5),
+        (5.0, 490.0),
+        (50.0, 1925.0),
+        (200.0, 6167.0),
+    ];
+
+    /// Holds: what is assumed is never less than what was measured, and not twice as much.
+    #[test]
+    fn the_assumption_is_careful_and_not_wasteful() {
+        for (events, bytes) in MEASURED {
+            let assumed = ENTRY_BYTES + EVENT_BYTES * events;
+            assert!(
+                assumed >= bytes && assumed < 1.5 * bytes,
+                "{events}: {assumed} for {bytes}"
+            );
+        }
+    }
+
+    #[test]
+    fn lengths_are_said_as_people_say_them() {
+        let said = [30.0, 600.0, 21_600.0, 864_000.0].map(words);
+        assert_eq!(said, ["30 s", "10 min", "6.0 h", "10.0 days"]);
+    }
+}

@@ -1,0 +1,225 @@
+//! `rtm-bridge replay`: what is in the journal, published again.
+//!
+//! Beside a running bridge or without one: nothing is written to the journal, and nothing locked. What may be replayed to
+//! a sink is what it has confirmed. That is durable, so that nothing is published that a crash could still take back; and
+//! what is not confirmed is on its way already, so that a replay never comes before the first copy of a record.
+
+mod deliver;
+mod select;
+
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use jiff::Timestamp;
+use rtm_journal::Journal;
+use rtm_planted::bug;
+use rtm_sink_nats::{NatsOptions, NatsSink};
+
+use super::{ConfigArgs, refuse, runtime, stop_on_signals, telemetry};
+use crate::assemble::{self, Client};
+use crate::config::{Config, SinkConfig};
+use deliver::Ended;
+use select::{Range, Selection};
+
+/// Publishes a range again, with `"replayed":true` in each record (and `rtm-replayed: true` where headers are on).
+///
+/// The ids are those of the first time, so that consumers which know ids take nothing twice. Cursors stay where they are.
+/// Only what the sink has confirmed is replayed: the rest is about to come anyway. What every sink has confirmed stays in
+/// the journal until its room is needed; --dry-run shows what there is. Dead letters are part of a range.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A bridge may be running on the journal, except where the sink is a file: two processes do not share one.
+In NATS the id in `Nats-Msg-Id` ends in `.replay-` and a random number, or the server would drop what it still knows.
+
+Exit codes: 0 all of it, 1 part of it (what is missing is told, and where to go on), 2 wrong usage or not confirmed.
+
+Examples:
+  rtm-bridge replay --dry-run
+  rtm-bridge replay --sink kafka --from 4711 --to 4800
+  rtm-bridge replay --sink nats --app main --stream channel --since 2026-11-24T08:00:00Z --until 2026-11-24T09:00:00Z
+  rtm-bridge replay --sink kafka --from 4711 --rate 500 --yes")]
+pub(super) struct ReplayArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Another journal than the configuration's, such as a copy
+    #[arg(long, value_name = "DIRECTORY")]
+    dir: Option<PathBuf>,
+    /// The sink to publish to; needed where there are several
+    #[arg(long, value_name = "NAME")]
+    sink: Option<String>,
+    /// From this position on
+    #[arg(long, value_name = "POSITION")]
+    from: Option<u64>,
+    /// To this position, with it
+    #[arg(long, value_name = "POSITION")]
+    to: Option<u64>,
+    /// Fetched at this time or later, such as 2026-11-24T08:00:00Z
+    #[arg(long, value_name = "TIME")]
+    since: Option<Timestamp>,
+    /// Fetched before this time
+    #[arg(long, value_name = "TIME")]
+    until: Option<Timestamp>,
+    /// Of this app only: its name, or its App ID
+    #[arg(long, value_name = "APP")]
+    app: Option<String>,
+    /// Of this region only
+    #[arg(long, value_name = "REGION")]
+    region: Option<String>,
+    /// Of this stream only
+    #[arg(long, value_name = "STREAM", value_parser = ["user", "channel"])]
+    stream: Option<String>,
+    /// At most so many records a second
+    #[arg(long, value_name = "RECORDS", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
+    /// Say what would be published, and publish nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+pub(super) fn replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
+    let config = match Config::load(&args.config.config) {
+        Ok(config) => config,
+        Err(error) => return Ok(refuse(&error)),
+    };
+    if let Err(error) = telemetry::start(&config.log, "warn") {
+        return Ok(refuse(&error));
+    }
+    let name = match the_sink(args, &config) {
+        Ok(name) => name,
+        Err(message) => return Ok(refuse(&message)),
+    };
+    let dir = args
+        .dir
+        .clone()
+        .unwrap_or_else(|| config.journal.dir.clone());
+    let range = Range {
+        positions: args.from.unwrap_or(0)..=args.to.unwrap_or(u64::MAX),
+        since: args.since.map(Timestamp::as_millisecond),
+        until: args.until.map(Timestamp::as_millisecond),
+        app: args.app.clone(),
+        region: args.region.clone(),
+        stream: args.stream.clone(),
+    };
+    let selection = Selection::make(&dir, &name, &range)?;
+    // Standard output belongs to the sink of that name.
+    eprint!("{}", selection.told(&dir, &name));
+    if selection.entries.is_empty() {
+        eprintln!("rtm-bridge: there is nothing to publish");
+        return Ok(ExitCode::FAILURE);
+    }
+    if args.dry_run {
+        return Ok(ExitCode::SUCCESS);
+    }
+    if matches!(config.sinks[&name], SinkConfig::File(_)) && Journal::inspect(&dir)?.in_use {
+        return Ok(refuse(&format!(
+            "a bridge is running, and the file of {name} is its: stop it, or give another file in another configuration"
+        )));
+    }
+    if !args.yes && !confirmed(&selection, &name)? {
+        return Ok(refuse(
+            &"nothing was published; answer `yes`, or give --yes",
+        ));
+    }
+    let ended = runtime()?.block_on(publish(&config, &name, &dir, &selection, args.rate))?;
+    Ok(conclude(&ended, &selection, &name))
+}
+
+/// The name of the sink that is meant.
+fn the_sink(args: &ReplayArgs, config: &Config) -> Result<String, String> {
+    let names: Vec<&str> = config.sinks.keys().map(String::as_str).collect();
+    match (&args.sink, &names[..]) {
+        (Some(name), names) if names.contains(&name.as_str()) => Ok(name.clone()),
+        (Some(name), names) => Err(format!(
+            "there is no sink {name}; --sink takes one of: {}",
+            names.join(", ")
+        )),
+        (None, [only]) => Ok((*only).to_owned()),
+        (None, names) => Err(format!(
+            "which sink? --sink takes one of: {}",
+            names.join(", ")
+        )),
+    }
+}
+
+fn confirmed(selection: &Selection, sink: &str) -> io::Result<bool> {
+    if !io::stdin().is_terminal() {
+        return Ok(false);
+    }
+    eprint!(
+        "Publish about {} events to {sink} again? Type yes: ",
+        selection.events()
+    );
+    io::stderr().flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(answer.trim() == "yes")
+}
+
+async fn publish(
+    config: &Config,
+    name: &str,
+    dir: &Path,
+    selection: &Selection,
+    rate: Option<u32>,
+) -> anyhow::Result<Ended> {
+    let stop = stop_on_signals()?;
+    let client = client(config, name)
+        .await
+        .with_context(|| format!("the sink {name}"))?;
+    let ended = deliver::deliver(&client, dir, selection, rate, &stop).await;
+    client.close().await;
+    ended
+}
+
+/// A client of our own. The ids that a NATS server knows already are not those of a replay, nor of two replays the same.
+async fn client(config: &Config, name: &str) -> anyhow::Result<Client> {
+    let sink = &config.sinks[name];
+    let SinkConfig::Nats(nats) = sink else {
+        return Ok(assemble::client(name, sink, config).await?);
+    };
+    let id_suffix = match bug("commands-replay-under-known-ids") {
+        true => String::new(),
+        false => format!(".replay-{:08x}", fastrand::u32(..)),
+    };
+    let options = NatsOptions {
+        id_suffix,
+        name: "rtm-bridge replay".to_owned(),
+        // A stream that is missing holds nothing that could be replayed beside it.
+        create_stream: None,
+        ..assemble::nats_options(nats)
+    };
+    let routes = assemble::nats_routes(nats).map_err(anyhow::Error::msg)?;
+    let sink = NatsSink::connect(options).await?;
+    Ok(Client::Nats(name.to_owned(), routes, Arc::new(sink)))
+}
+
+fn conclude(ended: &Ended, selection: &Selection, sink: &str) -> ExitCode {
+    eprintln!(
+        "{} events and {} dead letters were published to {sink} again, of {} entries",
+        ended.events, ended.dead_letters, ended.entries
+    );
+    if ended.unreadable > 0 {
+        eprintln!(
+            "{} entries could not be read, or were reclaimed meanwhile",
+            ended.unreadable
+        );
+    }
+    if let Some(why) = &ended.stopped {
+        eprintln!("rtm-bridge: {why}");
+        if let Some(next) = selection.entries.get(ended.entries + ended.unreadable) {
+            eprintln!("go on with: --from {}", next.position);
+        }
+    }
+    let whole = ended.stopped.is_none() && ended.unreadable == 0 && selection.missing() == 0;
+    if whole {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

@@ -1,0 +1,360 @@
+//! The publishing of a replay: entry by entry, in order, without a cursor.
+
+use std::borrow::Cow;
+use std::io::{self, IsTerminal};
+use std::iter::Peekable;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use backon::{BackoffBuilder, ExponentialBuilder};
+use bytes::{Bytes, BytesMut};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rtm_journal::{Entry, Journal, StoredEntries};
+use rtm_planted::bug;
+use rtm_sink::{AnySink, Outcome, PublishErrorKind, Reason, Record, Sink};
+use tokio_util::sync::CancellationToken;
+
+use super::select::Selection;
+use crate::assemble::Client;
+use crate::record::Router;
+
+/// Records that are handed to a sink at once: a page.
+const BATCH: usize = 1000;
+
+/// With a rate, batches are so small that this many go out in a second.
+const BATCHES_A_SECOND: u32 = 4;
+
+/// How long a sink may confirm nothing before the replay gives up. It can be gone on with.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A journal that was looked at within this time is not looked at again: of a segment that went, all entries are gone.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How often a line of progress is written where there is no terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What is put into every record.
+const MARK: &[u8] = br#","replayed":true"#;
+
+/// How a replay ended.
+#[derive(Debug, Default)]
+pub(super) struct Ended {
+    pub(super) entries: usize,
+    pub(super) events: u64,
+    pub(super) dead_letters: u64,
+    /// Entries that could not be read, or were reclaimed meanwhile.
+    pub(super) unreadable: usize,
+    /// Why it did not come to the end.
+    pub(super) stopped: Option<String>,
+}
+
+/// Publishes a selection. Stops at a signal, or when the sink confirms nothing for long.
+pub(super) async fn deliver(
+    client: &Client,
+    dir: &Path,
+    selection: &Selection,
+    rate: Option<u32>,
+    stop: &CancellationToken,
+) -> anyhow::Result<Ended> {
+    let mut out = Out {
+        sink: client.sink(),
+        router: client.router(),
+        pace: rate.map(Pace::new),
+    };
+    let mut ended = Ended::default();
+    let mut progress = Progress::new(selection.events());
+    let mut entries = Entries {
+        dir,
+        selection,
+        at: 0,
+        reading: None,
+    };
+    while let Some(entry) = entries.next()? {
+        let Some(entry) = entry else {
+            ended.unreadable += 1;
+            continue;
+        };
+        let published = tokio::select! {
+            published = out.entry(&entry) => published,
+            () = stop.cancelled() => Err(anyhow!("stopped by a signal")),
+        };
+        match published {
+            Ok((events, dead_letters)) => {
+                ended.entries += 1;
+                ended.events += events;
+                ended.dead_letters += dead_letters;
+                progress.show(ended.events + ended.dead_letters);
+            }
+            // The entry was published in part, perhaps: it is published again when the replay is gone on with.
+            Err(error) => {
+                ended.stopped = Some(crate::chain(error.as_ref()));
+                break;
+            }
+        }
+    }
+    progress.end();
+    Ok(ended)
+}
+
+/// The entries of a selection, each once; none for one that cannot be read.
+struct Entries<'a> {
+    dir: &'a Path,
+    selection: &'a Selection,
+    at: usize,
+    reading: Option<Reading>,
+}
+
+/// What the journal held at one moment.
+struct Reading {
+    entries: Peekable<StoredEntries>,
+    since: Instant,
+}
+
+impl Entries<'_> {
+    fn next(&mut self) -> anyhow::Result<Option<Option<Entry>>> {
+        let Some(wanted) = self.selection.entries.get(self.at) else {
+            return Ok(None);
+        };
+        let found = match self.find(wanted.position)? {
+            // Moved, perhaps, because another sink still needs it: looked for once more, where it is now.
+            Found::Gone(since) if since.elapsed() > LOOK_AGAIN => {
+                self.reading = None;
+                self.find(wanted.position)?
+            }
+            found => found,
+        };
+        self.at += 1;
+        Ok(Some(match found {
+            Found::Entry(entry) => Some(entry),
+            Found::Gone(_) | Found::Damaged => None,
+        }))
+    }
+
+    fn find(&mut self, position: u64) -> anyhow::Result<Found> {
+        let reading = match &mut self.reading {
+            Some(reading) => reading,
+            none => none.insert(Reading {
+                entries: Journal::stored_beside(self.dir, &self.selection.filter(self.at))?
+                    .peekable(),
+                since: Instant::now(),
+            }),
+        };
+        let entries = &mut reading.entries;
+        while entries
+            .next_if(|stored| stored.position.0 < position)
+            .is_some()
+        {}
+        let stored = entries.next_if(|stored| stored.position.0 == position);
+        Ok(match stored.map(|stored| stored.entry) {
+            Some(Ok(entry)) => Found::Entry(entry),
+            Some(Err(error)) if !is_gone(error.as_ref()) => Found::Damaged,
+            Some(Err(_)) | None => Found::Gone(reading.since),
+        })
+    }
+}
+
+enum Found {
+    Entry(Entry),
+    /// It was there when the selection was made, and is not at this moment.
+    Gone(Instant),
+    Damaged,
+}
+
+fn is_gone(error: &(dyn std::error::Error + 'static)) -> bool {
+    let io = error.downcast_ref::<io::Error>();
+    io.is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+struct Out {
+    sink: AnySink,
+    router: Router,
+    pace: Option<Pace>,
+}
+
+impl Out {
+    /// Publishes what an entry became at first: events and dead letters, in the page's order.
+    async fn entry(&mut self, entry: &Entry) -> anyhow::Result<(u64, u64)> {
+        let page = self.router.page(entry)?;
+        let (mut events, mut dead_letters) = (0, 0);
+        let batch = self.pace.as_ref().map_or(BATCH, |pace| pace.batch);
+        for made in page.made.chunks(batch) {
+            if let Some(pace) = &mut self.pace {
+                pace.wait(made.len()).await;
+            }
+            let records = made.iter().map(|made| made.record.clone()).collect();
+            let refused = self.publish(records).await?;
+            let letters = made.iter().filter(|made| made.dead.is_some()).count();
+            events += (made.len() - letters) as u64;
+            dead_letters += letters as u64;
+            for (record, why) in refused {
+                self.dead_letter(entry, &record, &why).await?;
+                events -= 1;
+                dead_letters += 1;
+            }
+        }
+        Ok((events, dead_letters))
+    }
+
+    /// What a broker refuses goes to the dead letters, as it did at first; what it refuses there too, cut.
+    async fn dead_letter(
+        &mut self,
+        entry: &Entry,
+        record: &Record,
+        why: &Reason,
+    ) -> anyhow::Result<()> {
+        let letter = self.router.refused(entry, record, why, false)?;
+        for (letter, why) in self.publish(vec![letter]).await? {
+            let cut = self.router.refused(entry, &letter, &why, true)?;
+            if let Some((_, why)) = self.publish(vec![cut]).await?.first() {
+                anyhow::bail!("a dead letter is refused: {why}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes records until each is confirmed or refused; returns the refused ones, without the mark.
+    async fn publish(&self, mut unmarked: Vec<Record>) -> anyhow::Result<Vec<(Record, Reason)>> {
+        let mut refused = Vec::new();
+        let mut waits = backoff();
+        let mut since = Instant::now();
+        while !unmarked.is_empty() {
+            let records = unmarked
+                .iter()
+                .map(marked)
+                .collect::<anyhow::Result<Vec<_>>>()?;
+            let left = PATIENCE.saturating_sub(since.elapsed());
+            let published = tokio::time::timeout(left, self.sink.publish(&records)).await;
+            let error = match published {
+                Ok(Ok(())) => break,
+                Ok(Err(error)) => error,
+                Err(_) => anyhow::bail!(
+                    "the sink has confirmed nothing for {} s",
+                    PATIENCE.as_secs()
+                ),
+            };
+            let before = unmarked.len();
+            let mut outcomes = error.outcomes.iter();
+            unmarked = std::mem::take(&mut unmarked)
+                .into_iter()
+                .filter_map(|record| match outcomes.next() {
+                    Some(Outcome::Confirmed) => None,
+                    Some(Outcome::Rejected(why)) => {
+                        refused.push((record, why.clone()));
+                        None
+                    }
+                    Some(Outcome::Unknown) | None => Some(record),
+                })
+                .collect();
+            if unmarked.len() < before {
+                (waits, since) = (backoff(), Instant::now());
+            }
+            if error.kind == PublishErrorKind::Misconfigured || since.elapsed() >= PATIENCE {
+                return Err(error).context("the sink does not take the records");
+            }
+            if let Some(wait) = waits.next().filter(|_| !unmarked.is_empty()) {
+                tokio::time::sleep(wait).await;
+            }
+        }
+        Ok(refused)
+    }
+}
+
+fn backoff() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_secs(2))
+        .without_max_times()
+        .build()
+}
+
+/// The record with the mark in its document, and among its headers where it has any. The mark is put behind the id, with
+/// which every document begins: so whatever makes records needs to know nothing of replays.
+fn marked(record: &Record) -> anyhow::Result<Record> {
+    if bug("commands-replay-not-marked") {
+        return Ok(record.clone());
+    }
+    let begin = format!(r#"{{"v":1,"id":"{}""#, record.id);
+    let rest = record.payload.strip_prefix(begin.as_bytes());
+    let rest = rest.with_context(|| format!("the record {} is of an unknown form", record.id))?;
+    let mut payload = BytesMut::with_capacity(record.payload.len() + MARK.len());
+    payload.extend_from_slice(begin.as_bytes());
+    payload.extend_from_slice(MARK);
+    payload.extend_from_slice(rest);
+    let mut marked = Record {
+        payload: payload.freeze(),
+        ..record.clone()
+    };
+    if !marked.headers.is_empty() {
+        let value = Bytes::from_static(b"true");
+        marked.headers.push((Cow::Borrowed("rtm-replayed"), value));
+    }
+    Ok(marked)
+}
+
+/// No more than so many records a second, evenly.
+struct Pace {
+    rate: f64,
+    batch: usize,
+    began: Instant,
+    sent: u64,
+}
+
+impl Pace {
+    fn new(rate: u32) -> Pace {
+        Pace {
+            rate: f64::from(rate),
+            batch: BATCH.min(rate.div_ceil(BATCHES_A_SECOND) as usize),
+            began: Instant::now(),
+            sent: 0,
+        }
+    }
+
+    /// Waits until as many may go out.
+    async fn wait(&mut self, records: usize) {
+        let due = Duration::from_secs_f64(self.sent as f64 / self.rate);
+        tokio::time::sleep(due.saturating_sub(self.began.elapsed())).await;
+        self.sent += records as u64;
+    }
+}
+
+/// A bar on a terminal, a line now and then elsewhere.
+struct Progress {
+    bar: ProgressBar,
+    is_terminal: bool,
+    told: Instant,
+}
+
+impl Progress {
+    fn new(events: u64) -> Progress {
+        let is_terminal = io::stderr().is_terminal();
+        let target = if is_terminal {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        let style =
+            ProgressStyle::with_template("{wide_bar} {pos} of about {len}, {per_sec}, {eta} left");
+        let bar = ProgressBar::with_draw_target(Some(events), target);
+        Progress {
+            bar: bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())),
+            is_terminal,
+            told: Instant::now(),
+        }
+    }
+
+    fn show(&mut self, records: u64) {
+        self.bar.set_position(records);
+        if !self.is_terminal && self.told.elapsed() >= LINE_INTERVAL {
+            self.told = Instant::now();
+            eprintln!(
+                "{records} of about {}",
+                self.bar.length().unwrap_or_default()
+            );
+        }
+    }
+
+    fn end(self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,84 @@
+//! `rtm-bridge schema`, `config example` and `completions`: what the program can say of itself.
+
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+
+use super::Cli;
+
+/// What is published for each event.
+const EVENT: &str = include_str!("../../schemas/event.json");
+
+/// What is published instead of what cannot be an event, or is refused.
+const DEAD_LETTER: &str = include_str!("../../schemas/dead-letter.json");
+
+/// Every key with its unit and its default.
+const EXAMPLE: &str = include_str!("../../../../deploy/rtm-bridge.toml");
+
+/// Prints a JSON Schema (draft 2020-12).
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  rtm-bridge schema config > rtm-bridge.schema.json   an editor completes and checks a configuration with it:
+                                                      `#:schema ./rtm-bridge.schema.json` as the file's first line
+  rtm-bridge schema event | jq .properties            what consumers can rely on")]
+pub(super) struct SchemaArgs {
+    /// Of what
+    #[arg(value_enum)]
+    of: Of,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Of {
+    /// The configuration file
+    Config,
+    /// The record of an event
+    Event,
+    /// The record of what cannot be an event, or is refused by a broker
+    DeadLetter,
+}
+
+pub(super) fn schema(args: &SchemaArgs) -> ExitCode {
+    match args.of {
+        Of::Config => println!("{:#}", crate::config::schema()),
+        Of::Event => print!("{EVENT}"),
+        Of::DeadLetter => print!("{DEAD_LETTER}"),
+    }
+    ExitCode::SUCCESS
+}
+
+/// What there is to say about configurations.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Print the reference configuration: every key with its meaning, unit and default
+    #[command(after_help = "\
+Example: rtm-bridge config example > rtm-bridge.toml; rtm-bridge check --config rtm-bridge.toml")]
+    Example,
+}
+
+pub(super) fn config(command: &ConfigCommand) -> ExitCode {
+    match command {
+        ConfigCommand::Example => print!("{EXAMPLE}"),
+    }
+    ExitCode::SUCCESS
+}
+
+/// Prints what a shell needs to complete our commands and flags.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  rtm-bridge completions bash > /usr/share/bash-completion/completions/rtm-bridge
+  rtm-bridge completions zsh > \"${fpath[1]}/_rtm-bridge\"
+  rtm-bridge completions fish > ~/.config/fish/completions/rtm-bridge.fish")]
+pub(super) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    shell: clap_complete::Shell,
+}
+
+pub(super) fn completions(args: &CompletionsArgs) -> ExitCode {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "rtm-bridge", &mut script);
+    print!("{}", String::from_utf8_lossy(&script));
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,200 @@
+//! `rtm-bridge top`: a running bridge, in a terminal.
+
+mod sample;
+mod screen;
+mod view;
+
+use std::collections::VecDeque;
+use std::io::IsTerminal;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::ExitCode;
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
+
+use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+
+use super::{ConfigArgs, duration, refuse, runtime, stop_on_signals};
+use crate::config::Config;
+use sample::{Sample, Scraper};
+use screen::Screen;
+use view::{Seen, lines};
+
+/// Rates are over this long, as far as there are samples: one poll more or less is no change.
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// How soon a key is heard and a new sample shown.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Between the two samples that plain output takes.
+const ONCE_APART: Duration = Duration::from_secs(2);
+
+/// How wide plain output is.
+const PLAIN_WIDTH: usize = 80;
+
+/// Shows what a running bridge does, from its /metrics: losses first, then what is stuck; rings with their rates, the age
+/// of the last poll and the gap between two; the request budget; the journal; each sink's lag and last confirmation.
+///
+/// q, Esc and Ctrl-C end it. Without a terminal, or with --once, it prints one page and ends.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+NO_COLOR=1 takes the colours away.
+
+Examples:
+  rtm-bridge top                                   the bridge of rtm-bridge.toml, or of 127.0.0.1:9464
+  rtm-bridge top --url http://bridge-1:9464
+  watch -n 10 rtm-bridge top --once --url http://bridge-1:9464")]
+pub(super) struct TopArgs {
+    /// The admin address, such as http://127.0.0.1:9464 [default: admin.listen of the configuration, or that]
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// How often to look
+    #[arg(long, value_name = "DURATION", value_parser = interval, default_value = "1s")]
+    interval: Duration,
+    /// Print one page, and end
+    #[arg(long)]
+    once: bool,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    let sensible = Duration::from_millis(200)..=Duration::from_secs(60);
+    let message = || "expected 200ms to 60s".to_owned();
+    sensible
+        .contains(&interval)
+        .then_some(interval)
+        .ok_or_else(message)
+}
+
+pub(super) fn top(args: &TopArgs) -> anyhow::Result<ExitCode> {
+    let url = args.url.clone().unwrap_or_else(|| default_url(args));
+    let scraper = match Scraper::new(&url) {
+        Ok(scraper) => scraper,
+        Err(message) => return Ok(refuse(&message)),
+    };
+    if args.once || !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
+        return once(&scraper);
+    }
+    let runtime = runtime()?;
+    let stop = runtime.block_on(async { stop_on_signals() })?;
+    let (tx, samples) = mpsc::channel();
+    let (interval, shown) = (args.interval, scraper.url().to_owned());
+    runtime.spawn(async move {
+        let mut ticks = tokio::time::interval(interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if tx.send(scraper.sample().await).is_err() {
+                return;
+            }
+        }
+    });
+    let ended = watch(&shown, &samples, || stop.is_cancelled());
+    // A request under way has no reason to hold us.
+    runtime.shutdown_background();
+    ended?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The address of the configuration, where there is one; from outside, "any address" is this machine.
+fn default_url(args: &TopArgs) -> String {
+    let usual = SocketAddr::from(([127, 0, 0, 1], 9464));
+    let mut listen = Config::admin_listen(&args.config.config).unwrap_or(usual);
+    match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => listen.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => listen.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    format!("http://{listen}")
+}
+
+/// One page, for people who look at it later and for programs that keep it.
+fn once(scraper: &Scraper) -> anyhow::Result<ExitCode> {
+    let samples = runtime()?.block_on(async {
+        let first = scraper.sample().await?;
+        tokio::time::sleep(ONCE_APART).await;
+        Ok::<_, String>([first, scraper.sample().await?])
+    });
+    let samples = match samples {
+        Ok(samples) => samples,
+        Err(error) => {
+            eprintln!("rtm-bridge: no answer from {}: {error}", scraper.url());
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    let seen = Seen {
+        url: scraper.url(),
+        now: Some(&samples[1]),
+        before: Some(&samples[0]),
+        away: None,
+    };
+    for line in lines(&seen, PLAIN_WIDTH, usize::MAX) {
+        println!("{}", line.text().trim_end());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Draws until it is told to end.
+fn watch(
+    url: &str,
+    samples: &Receiver<Result<Sample, String>>,
+    ended: impl Fn() -> bool,
+) -> anyhow::Result<()> {
+    let mut screen = Screen::open()?;
+    let mut kept: VecDeque<Sample> = VecDeque::new();
+    let mut away: Option<(Instant, String)> = None;
+    let mut changed = true;
+    while !ended() {
+        for sample in samples.try_iter() {
+            changed = true;
+            match sample {
+                Ok(sample) => {
+                    away = None;
+                    // A bridge that was started again begins to count anew.
+                    if kept
+                        .back()
+                        .is_some_and(|last| last.started != sample.started)
+                    {
+                        kept.clear();
+                    }
+                    kept.push_back(sample);
+                    while kept.len() > 2 && kept[1].at.elapsed() >= WINDOW {
+                        kept.pop_front();
+                    }
+                }
+                Err(error) => {
+                    let since = away.as_ref().map_or_else(Instant::now, |(since, _)| *since);
+                    away = Some((since, error));
+                }
+            }
+        }
+        if changed {
+            let seen = Seen {
+                url,
+                now: kept.back(),
+                before: kept.front(),
+                away: away
+                    .as_ref()
+                    .map(|(since, error)| (since.elapsed(), error.as_str())),
+            };
+            let (width, height) = screen.size()?;
+            screen.draw(&lines(&seen, width, height))?;
+            changed = false;
+        }
+        if event::poll(TICK)? {
+            match event::read()? {
+                Event::Resize(..) => changed = true,
+                Event::Key(key) if key.kind == KeyEventKind::Press => match key.code {
+                    KeyCode::Char('q') | KeyCode::Esc => return Ok(()),
+                    KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => {
+                        return Ok(());
+                    }
+                    _ => {}
+                },
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}

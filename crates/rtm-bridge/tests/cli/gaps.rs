@@ -1,0 +1,398 @@
+//! What `check` refuses, so that `run` does not have to, and what it warns of.
+
+use super::{SOUND, check};
+
+const NATS: &str = "[sinks.nats]\nservers = [\"nats://127.0.0.1:4222\"]\nstream = \"RTM\"\n";
+
+/// Each case: what to replace in the sound configuration, by what, the key that must be named and what must be said.
+/// `DIR` is a directory with a file `secret`, and `RTM_NATS` stands for a sound NATS sink.
+type Case = (&'static str, &'static str, &'static str, &'static str);
+
+/// Of the journal, of deadlines and of App IDs.
+const OF_APPS: &[Case] = &[
+    (
+        "DIR/journal",
+        "DIR/secret",
+        "journal.dir",
+        "is not a directory; expected a directory",
+    ),
+    (
+        "DIR/journal",
+        "DIR/secret/journal",
+        "journal.dir",
+        "secret is not a directory",
+    ),
+    ("DIR/journal", "", "journal.dir", "expected a directory"),
+    (
+        "[journal]",
+        "[journal]\nmax_bytes = \"23MiB\"",
+        "journal.max_bytes",
+        "too small for the requests that may be in flight on 2 rings: at least 24 MiB",
+    ),
+    (
+        "[journal]",
+        "[journal]\nmax_bytes = 0",
+        "journal.max_bytes",
+        "at least 24 MiB",
+    ),
+    (
+        "[journal]",
+        "shutdown_deadline = \"25h\"\n[journal]",
+        "shutdown_deadline",
+        "at most 24h",
+    ),
+    (
+        "regions =",
+        "request_deadline = \"0s\"\nregions =",
+        "apps.0.request_deadline",
+        "such as \"10s\"",
+    ),
+    (
+        "regions =",
+        "request_deadline = \"25h\"\nregions =",
+        "apps.0.request_deadline",
+        "at most 24h",
+    ),
+    (
+        "regions =",
+        "connect_timeout = \"0s\"\nregions =",
+        "apps.0.connect_timeout",
+        "such as \"10s\"",
+    ),
+    (
+        "regions =",
+        "copies_window = \"0s\"\nregions =",
+        "apps.0.copies_window",
+        "such as \"10s\"",
+    ),
+    (
+        "regions =",
+        "copies_window = \"25h\"\nregions =",
+        "apps.0.copies_window",
+        "at most 24h",
+    ),
+    (
+        "regions =",
+        "user_events_path = \"/rtm/vendor/channel_events\"\nregions =",
+        "apps.0.channel_events_path",
+        "is the path of the user events too",
+    ),
+    (
+        "[\"eu-west-1\"]",
+        "[\"eu-west-1\", { name = \"other\", base_url = \"https://API-eu-west-1.agora.io:443/\" }]",
+        "apps.0.regions.1",
+        "`other` and `eu-west-1` have the same base URL",
+    ),
+    (
+        "regions =",
+        "requests_per_second = 0\nregions =",
+        "apps.0.requests_per_second",
+        "expected 1 to 1000",
+    ),
+    (
+        "basic = {",
+        "token = { uid = \"u\", token_file = \"DIR/secret\" }, basic = {",
+        "apps.0.auth",
+        "exactly one kind of credentials is expected, found `basic`, `token`",
+    ),
+    (
+        "basic = {",
+        "canary-secret = 1, basic = {",
+        "apps.0.auth",
+        "",
+    ),
+];
+
+/// Of sinks.
+const OF_SINKS: &[Case] = &[
+    (
+        "[sinks.kafka]",
+        "[sinks.file]\npath = \"DIR\"\n[sinks.kafka]",
+        "sinks.file.path",
+        "is a directory; expected a file",
+    ),
+    (
+        "[sinks.kafka]",
+        "[sinks.file]\npath = \"DIR/nothing/out\"\n[sinks.kafka]",
+        "sinks.file.path",
+        "there is no directory",
+    ),
+    (
+        "[sinks.kafka]",
+        "[sinks.file]\npath = \"..\"\n[sinks.kafka]",
+        "sinks.file.path",
+        "expected a file",
+    ),
+    (
+        "[sinks.kafka]",
+        "[sinks.file]\npath = \"DIR/secret\"\n[sinks.two]\ntype = \"file\"\npath = \"DIR/./secret\"\n[sinks.kafka]",
+        "sinks.two.path",
+        "the sink `file` writes to this file too",
+    ),
+    (
+        "nats://127",
+        "http://127",
+        "sinks.nats.servers.0",
+        "is not a server URL such as nats://host:4222",
+    ),
+    (
+        "nats://127",
+        "ws://127",
+        "sinks.nats.servers.0",
+        "is not a server URL",
+    ),
+    (
+        "nats://127",
+        "nats://u:canary-secret@127",
+        "sinks.nats.servers.0",
+        "holds credentials",
+    ),
+    (
+        "stream =",
+        "auth = { nkey_file = \"DIR/secret\" }\nstream =",
+        "sinks.nats.auth.nkey_file",
+        "not an NKey seed",
+    ),
+    (
+        "stream =",
+        "auth = { credentials_file = \"DIR/secret\" }\nstream =",
+        "sinks.nats.auth.credentials_file",
+        "is not a credentials file: it has no USER JWT section",
+    ),
+    (
+        "stream =",
+        "auth = { jwt = { jwt_file = \"DIR/secret\", seed_file = \"DIR/secret\" } }\nstream =",
+        "sinks.nats.auth.jwt.seed_file",
+        "not an NKey seed",
+    ),
+    (
+        "stream =",
+        "auth = { token_file = \"DIR/secret\", password = { user = \"u\", password_file = \"DIR/secret\" } }\nstream =",
+        "sinks.nats.auth",
+        "found `password`, `token_file`",
+    ),
+    (
+        "stream =",
+        "ack_timeout = \"0s\"\nstream =",
+        "sinks.nats.ack_timeout",
+        "such as \"10s\"",
+    ),
+    (
+        "stream =",
+        "ack_timeout = \"25h\"\nstream =",
+        "sinks.nats.ack_timeout",
+        "at most 24h",
+    ),
+    (
+        "stream =",
+        "create = { subjects = [\"rtm.main.*.user_events\", \"rtm.*.dead_letters\"] }\nstream =",
+        "sinks.nats.create.subjects",
+        "would not store what is published to `rtm.main.eu-west-1.channel_events`",
+    ),
+    (
+        "stream =",
+        "create = { subjects = [\"rtm.>.x\"] }\nstream =",
+        "sinks.nats.create.subjects.0",
+        "is no subject filter",
+    ),
+    (
+        "stream =",
+        "create = { replicas = 6 }\nstream =",
+        "sinks.nats.create.replicas",
+        "expected 1 to 5",
+    ),
+    (
+        "stream =",
+        "create = { max_bytes = 0 }\nstream =",
+        "sinks.nats.create.max_bytes",
+        "leave it out",
+    ),
+    (
+        "stream =",
+        "create = { max_age = \"0s\" }\nstream =",
+        "sinks.nats.create.max_age",
+        "leave it out",
+    ),
+    (
+        "stream =",
+        "create = { max_age = \"1m\" }\nstream =",
+        "sinks.nats.create.max_age",
+        "shorter than `duplicate_window`",
+    ),
+    (
+        "stream =",
+        "create = { duplicate_window = \"0s\" }\nstream =",
+        "sinks.nats.create.duplicate_window",
+        "such as \"2m\"",
+    ),
+];
+
+/// Holds: each is refused with exit code 2, by its file and its key, with what was expected; without a secret, and
+/// without touching the journal's place.
+#[test]
+fn check_refuses_what_run_would_refuse() {
+    let sound = format!("{SOUND}\n{NATS}");
+    let dir = tempfile::tempdir().unwrap();
+    let (code, text) = check(dir.path(), &sound);
+    assert_eq!(code, Some(0), "{text}");
+    for (from, to, key, says) in OF_APPS.iter().chain(OF_SINKS) {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(sound.contains(from), "{from}");
+        let (code, text) = check(dir.path(), &sound.replacen(from, to, 1));
+        assert_eq!(code, Some(2), "{to}: {text}");
+        let place = format!("{}/rtm-bridge.toml: {key}", dir.path().display());
+        assert!(text.contains(&place), "{to}: expected {place:?} in {text}");
+        assert!(text.contains(says), "{to}: expected {says:?} in {text}");
+        assert!(!text.contains("canary-secret"), "{to}: {text}");
+        assert!(!dir.path().join("journal").exists(), "{to}");
+    }
+}
+
+/// Holds: filters that cover the templates are accepted, whatever they look like.
+#[test]
+fn subjects_that_store_everything_are_accepted() {
+    for subjects in [
+        "\"rtm.>\"",
+        "\">\"",
+        "\"rtm.main.>\"",
+        "\"rtm.*.*.*\", \"rtm.*.dead_letters\"",
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let create = format!("create = {{ subjects = [{subjects}] }}\nstream =");
+        let toml = format!("{SOUND}\n{NATS}").replace("stream =", &create);
+        let (code, text) = check(dir.path(), &toml);
+        assert_eq!(code, Some(0), "{subjects}: {text}");
+    }
+}
+
+/// Holds: what may be a mistake is accepted, and said.
+#[test]
+fn check_warns_of_what_may_be_a_mistake() {
+    for (from, to, says) in [
+        (
+            "regions =",
+            "requests_per_second = 11\nregions =",
+            "apps.0.requests_per_second: 11 is more than the 10 that Agora allows",
+        ),
+        (
+            "[journal]",
+            "[admin]\nlisten = \"0.0.0.0:9464\"\n[journal]",
+            "admin.listen: is not loopback",
+        ),
+        (
+            "[\"eu-west-1\"]",
+            "[{ name = \"x\", base_url = \"http://example.com\", allow_insecure_http = true }]",
+            "apps.0.regions.0: credentials and events cross the network in the clear",
+        ),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let (code, text) = check(dir.path(), &SOUND.replacen(from, to, 1));
+        assert_eq!(code, Some(0), "{to}: {text}");
+        assert!(
+            text.contains("warning: ") && text.contains(says),
+            "{to}: {text}"
+        );
+        let (_, text) = check(dir.path(), SOUND);
+        assert!(!text.contains("warning"), "{text}");
+    }
+}
+
+fn outage(toml: &str, dir: &std::path::Path, args: &[&str]) -> (Option<i32>, String) {
+    std::fs::write(dir.join("secret"), "s").unwrap();
+    let file = dir.join("rtm-bridge.toml");
+    std::fs::write(&file, toml.replace("DIR", dir.to_str().unwrap())).unwrap();
+    let mut command = assert_cmd::Command::cargo_bin("rtm-bridge").unwrap();
+    let output = command
+        .args(["check", "--config", file.to_str().unwrap()])
+        .args(args)
+        .output()
+        .unwrap();
+    let (out, err) = (output.stdout, output.stderr);
+    let text = [out, err].map(|text| String::from_utf8(text).unwrap());
+    (output.status.code(), text.concat())
+}
+
+/// Holds: an outage that fits is told with its size, its assumption and how long the journal would last; one that does
+/// not is a failure that says what would do, and with that it fits.
+#[test]
+fn an_outage_is_estimated() {
+    let dir = tempfile::tempdir().unwrap();
+    let six_hours = ["--outage", "6h", "--rate", "2000"];
+    let (code, text) = outage(SOUND, dir.path(), &six_hours);
+    assert_eq!(code, Some(0), "{text}");
+    // 43.2 million events of 32 + 350 * 10 / 2000 bytes, and 7/8 of 4 GiB without two pages.
+    for says in [
+        "43200000 events and about 1.4 GiB",
+        "assumed",
+        "max_bytes = 4.0 GiB holds 15.4 h",
+    ] {
+        assert!(text.contains(says), "expected {says:?} in {text}");
+    }
+    let small = SOUND.replace("[journal]", "[journal]\nmax_bytes = \"1GiB\"");
+    let (code, text) = outage(&small, dir.path(), &six_hours);
+    assert_eq!(code, Some(2), "{text}");
+    assert!(
+        text.contains("FAILED") && text.contains("holds only 3.8 h"),
+        "{text}"
+    );
+    assert!(text.contains("1.6 GiB would do"), "{text}");
+    let enough = SOUND.replace("[journal]", "[journal]\nmax_bytes = \"1.6GiB\"");
+    assert_eq!(outage(&enough, dir.path(), &six_hours).0, Some(0));
+    // No disk has that much.
+    let huge = SOUND.replace("[journal]", "[journal]\nmax_bytes = \"1000PiB\"");
+    let (code, text) = outage(
+        &huge,
+        dir.path(),
+        &["--outage", "30000h", "--rate", "200000000"],
+    );
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("but the disk of"), "{text}");
+    for wrong in [
+        &["--outage", "6h"][..],
+        &["--rate", "5"],
+        &["--outage", "6", "--rate", "5"],
+        &["--outage", "6h", "--rate", "0"],
+    ] {
+        assert_eq!(outage(SOUND, dir.path(), wrong).0, Some(2), "{wrong:?}");
+    }
+}
+
+/// Holds: where the journal has enough events, they are the measure.
+#[test]
+fn an_outage_is_estimated_from_what_is_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal_dir = dir.path().join("journal");
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let options = rtm_journal::Options {
+            min_free_bytes: 0,
+            ..rtm_journal::Options::default()
+        };
+        let journal = rtm_journal::Journal::open(&journal_dir, options).unwrap();
+        let lane = journal
+            .lane(&"876922cbca0098dff4323566daa89675".parse().unwrap())
+            .unwrap();
+        // Bytes that no compression makes fewer: 100 to an event.
+        let mut state = 1u64;
+        for _ in 0..20 {
+            let entry: Vec<u8> = (0..100_000)
+                .map(|_| {
+                    state = state
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1);
+                    (state >> 56) as u8
+                })
+                .collect();
+            lane.reserve(entry.len())
+                .await
+                .append(&entry, 1000)
+                .await
+                .unwrap();
+        }
+        journal.close().await.unwrap();
+    });
+    let (code, text) = outage(SOUND, dir.path(), &["--outage", "1h", "--rate", "1000"]);
+    assert_eq!(code, Some(0), "{text}");
+    let says =
+        "100 bytes an event, as the 20000 events that are in the journal now, 1000 to an entry";
+    assert!(text.contains(says), "{text}");
+}

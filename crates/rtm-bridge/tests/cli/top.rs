@@ -1,0 +1,95 @@
+//! `top`, where there is no terminal. What it draws on one is tested beside it.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
+use assert_cmd::Command;
+
+const METRICS: &str = "process_start_time_seconds 1\n\
+    rtm_bridge_build_info{commit=\"c\",version=\"0.1.0\"} 1\n\
+    rtm_bridge_events_possibly_lost_total{app=\"main\",reason=\"crash\",region=\"r\",stream=\"user\"} 4000\n\
+    rtm_bridge_sink_up{sink=\"kafka\"} 0\n";
+
+/// Answers every request with this, for as long as the test runs.
+fn serve(answer: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 1024];
+            let length = stream.read(&mut request).unwrap();
+            assert!(request[..length].starts_with(b"GET /metrics HTTP/1.1\r\n"));
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+                answer.len()
+            );
+            stream.write_all((head + answer).as_bytes()).unwrap();
+        }
+    });
+    address
+}
+
+fn top(args: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::cargo_bin("rtm-bridge").unwrap();
+    let output = command.arg("top").args(args).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+/// Holds: without a terminal it prints one page without escapes, losses first, and ends.
+#[test]
+fn without_a_terminal_it_prints_one_page() {
+    let address = serve(METRICS);
+    let (code, out, err) = top(&["--url", &address]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(
+        out.starts_with(&format!("rtm-bridge 0.1.0 at http://{address}")),
+        "{out}"
+    );
+    assert_eq!(
+        out.lines().nth(1),
+        Some("LOST: at most 4000 events at the source (crash 4000)")
+    );
+    assert!(out.contains("kafka is down"), "{out}");
+    assert!(!out.contains('\u{1b}'), "{out:?}");
+}
+
+/// Holds: the address is the configuration's, also where the rest of it cannot be used.
+#[test]
+fn the_address_is_the_configurations() {
+    let address = serve(METRICS);
+    let (_, port) = address.rsplit_once(':').unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("rtm-bridge.toml");
+    std::fs::write(&file, format!("[admin]\nlisten = \"0.0.0.0:{port}\"\n")).unwrap();
+    let (code, out, err) = top(&["--config", file.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains(&address), "{out}");
+}
+
+/// Holds: a bridge that is away, what is no bridge, and no address, are told apart and are failures.
+#[test]
+fn what_does_not_answer_is_told() {
+    let free = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string();
+    let (code, _, err) = top(&["--once", "--url", &free]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(
+        err.contains(&format!("no answer from http://{free}")) && err.contains("refused"),
+        "{err}"
+    );
+    let (code, _, err) = top(&["--once", "--url", &serve("<html>")]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("not a bridge's metrics"), "{err}");
+    let (code, _, err) = top(&["--url", "ftp://x"]);
+    assert_eq!(code, Some(2), "{err}");
+    assert_eq!(top(&["--interval", "0s"]).0, Some(2));
+}

@@ -1,0 +1,24 @@
+//! Bugs planted in the commands.
+
+use super::Planted;
+
+pub(super) const PLANTED: &[Planted] = &[
+    Planted {
+        name: "commands-replay-not-marked",
+        breaks: "5, duplicates are recognisable: what an operator publishes again says so",
+        package: "rtm-bridge",
+        tests: "replay::",
+    },
+    Planted {
+        name: "commands-replay-of-what-waits",
+        breaks: "3, order: a replay never comes before the first copy",
+        package: "rtm-bridge",
+        tests: "replay::",
+    },
+    Planted {
+        name: "commands-replay-under-known-ids",
+        breaks: "a replay into JetStream is stored, also within its duplicate window",
+        package: "rtm-tests",
+        tests: "replay::",
+    },
+];
