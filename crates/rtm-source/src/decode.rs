@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::scan::{End, Part, scan, text, text_of};
 
-mod flat;
+pub(crate) mod flat;
 
 /// The end of the year 9999: later times do not fit the formats that consumers read.
 const MAX_MS: i64 = 253_402_300_799_999;
@@ -33,10 +33,15 @@ const MAX_ID: usize = 1_024;
 #[must_use]
 pub fn decode(body: &[u8]) -> Decoded<'_> {
     let (mut request_id, mut result, mut events) = (None, None, Vec::new());
-    let end = scan(body, |part, at| match part {
+    let text_of_body = std::str::from_utf8(body).ok();
+    let end = scan(body, text_of_body, |part, at| match part {
         Part::Events => {}
-        Part::Event { raw, depth } => {
-            events.push(event(raw, depth, u32::try_from(at).unwrap_or(u32::MAX)));
+        Part::Event { raw, depth, flat } => {
+            let offset = u32::try_from(at).unwrap_or(u32::MAX);
+            events.push(match flat {
+                Some(flat) => known(raw, flat.json, flat.fields, offset),
+                None => event(raw, depth, offset),
+            });
         }
         Part::RequestId(raw) => request_id = text(raw),
         Part::Result(raw) => result = text(raw),
@@ -131,22 +136,34 @@ fn event(raw: &[u8], depth: usize, offset: u32) -> Result<Event<'_>, Reject<'_>>
     }
     let json =
         std::str::from_utf8(raw).map_err(|error| reject("invalid_utf8", error.to_string()))?;
-    let fields = match flat::fields(json) {
-        Some(fields) => fields,
-        None => {
-            serde_json::from_str(json).map_err(|error| reject("invalid_json", error.to_string()))?
-        }
+    let fields: Fields<'_> =
+        serde_json::from_str(json).map_err(|error| reject("invalid_json", error.to_string()))?;
+    known(raw, json, fields, offset)
+}
+
+/// An event whose JSON is sound.
+fn known<'a>(
+    raw: &'a [u8],
+    json: &'a str,
+    fields: Fields<'a>,
+    offset: u32,
+) -> Result<Event<'a>, Reject<'a>> {
+    let reject = |reason: &'static str, message: String| Reject {
+        raw,
+        offset,
+        reason,
+        message,
     };
     let Some(user_id) = fields.user_id else {
         return Err(reject("no_user_id", "user_id is missing".to_owned()));
     };
-    let Some(user_id) = text_of(user_id) else {
+    let Some(user_id) = user_id.text() else {
         return Err(reject(
             "odd_user_id",
             "user_id is neither a string nor a number".to_owned(),
         ));
     };
-    let channel_id = match fields.group_id.or(fields.channel_id).map(text_of) {
+    let channel_id = match fields.group_id.or(fields.channel_id).map(Value::text) {
         Some(None) => {
             let message = "group_id is neither a string nor a number".to_owned();
             return Err(reject("odd_channel_id", message));
@@ -166,7 +183,7 @@ fn event(raw: &[u8], depth: usize, offset: u32) -> Result<Event<'_>, Reject<'_>>
     Ok(Event {
         raw: json,
         offset,
-        kind: fields.kind.and_then(text_of).unwrap_or_default(),
+        kind: fields.kind.and_then(Value::text).unwrap_or_default(),
         user_id,
         channel_id,
         ms: fields.ms.or(fields.ts).and_then(millis),
@@ -174,8 +191,8 @@ fn event(raw: &[u8], depth: usize, offset: u32) -> Result<Event<'_>, Reject<'_>>
 }
 
 /// The event stands, whatever its time says: only whoever needs a time has to do without.
-fn millis(raw: &str) -> Option<i64> {
-    let ms = text_of(raw)?.parse().ok()?;
+fn millis(value: Value<'_>) -> Option<i64> {
+    let ms = value.text()?.parse().ok()?;
     (0..=MAX_MS).contains(&ms).then_some(ms)
 }
 
@@ -183,14 +200,33 @@ fn millis(raw: &str) -> Option<i64> {
 ///
 /// Written by hand because a derived one refuses duplicates, and would parse what is only to be passed on: a number
 /// such as `1e400` is nobody's business here.
-#[derive(Debug, Default, PartialEq)]
-struct Fields<'a> {
-    user_id: Option<&'a str>,
-    group_id: Option<&'a str>,
-    channel_id: Option<&'a str>,
-    kind: Option<&'a str>,
-    ms: Option<&'a str>,
-    ts: Option<&'a str>,
+#[derive(Debug, Default)]
+pub(crate) struct Fields<'a> {
+    user_id: Option<Value<'a>>,
+    group_id: Option<Value<'a>>,
+    channel_id: Option<Value<'a>>,
+    kind: Option<Value<'a>>,
+    ms: Option<Value<'a>>,
+    ts: Option<Value<'a>>,
+}
+
+/// A value of an event.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Value<'a> {
+    /// JSON.
+    Raw(&'a str),
+    /// The text of a string, or a number as written.
+    Plain(&'a str),
+}
+
+impl<'a> Value<'a> {
+    /// The text of a string, or of a number as it is written; `None` for anything else.
+    fn text(self) -> Option<Cow<'a, str>> {
+        match self {
+            Value::Raw(json) => text_of(json),
+            Value::Plain(text) => Some(Cow::Borrowed(text)),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -232,7 +268,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
                             continue;
                         }
                     };
-                    *slot = map.next_value::<Option<&RawValue>>()?.map(RawValue::get);
+                    let value = map.next_value::<Option<&RawValue>>()?;
+                    *slot = value.map(|raw| Value::Raw(raw.get()));
                 }
                 Ok(fields)
             }

@@ -8,6 +8,8 @@ use std::borrow::Cow;
 
 use memchr::memchr2;
 
+use crate::decode::flat::{self, Flat};
+
 /// How many whole events are in `body`, odd ones included. Never fails; a cut body has those before the cut.
 #[must_use]
 pub fn count(body: &[u8]) -> usize {
@@ -30,7 +32,7 @@ pub(crate) struct Outline<'a> {
 pub(crate) fn outline(body: &[u8]) -> Outline<'_> {
     let (mut count, mut ends, mut has_events) = (0, None, false);
     let (mut request_id, mut result) = (None, None);
-    let end = scan(body, |part, _| match part {
+    let end = scan(body, None, |part, _| match part {
         Part::Events => has_events = true,
         Part::Event { raw, .. } => {
             count += 1;
@@ -53,8 +55,13 @@ pub(crate) fn outline(body: &[u8]) -> Outline<'_> {
 pub(crate) enum Part<'a> {
     /// The key `events`, before its elements.
     Events,
-    /// An element of `events`, and how deep its brackets go: 1 for an object of scalars.
-    Event { raw: &'a [u8], depth: usize },
+    /// An element of `events`, and how deep its brackets go: 1 for an object of scalars. `flat` is it once more if it was
+    /// read on the way.
+    Event {
+        raw: &'a [u8],
+        depth: usize,
+        flat: Option<Flat<'a>>,
+    },
     /// The value of `request_id`.
     RequestId(&'a [u8]),
     /// The value of `result`.
@@ -75,11 +82,16 @@ pub(crate) enum End {
 /// Calls `visit` with every part and its offset, in the order of the body.
 ///
 /// Keys may come in any order and more than once: the events of two arrays `events` are all visited, since they are
-/// all gone from the ring.
-pub(crate) fn scan<'a>(body: &'a [u8], visit: impl FnMut(Part<'a>, usize)) -> End {
+/// all gone from the ring. With `text`, which is the body as text, usual events are read on the way.
+pub(crate) fn scan<'a>(
+    body: &'a [u8],
+    text: Option<&'a str>,
+    visit: impl FnMut(Part<'a>, usize),
+) -> End {
     const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
     let mut scanner = Scanner {
         body,
+        text,
         at: if body.starts_with(BYTE_ORDER_MARK) {
             BYTE_ORDER_MARK.len()
         } else {
@@ -96,6 +108,7 @@ pub(crate) fn scan<'a>(body: &'a [u8], visit: impl FnMut(Part<'a>, usize)) -> En
 
 struct Scanner<'a, V> {
     body: &'a [u8],
+    text: Option<&'a str>,
     at: usize,
     /// Of the last value.
     depth: usize,
@@ -150,9 +163,19 @@ impl<'a, V: FnMut(Part<'a>, usize)> Scanner<'a, V> {
             return Ok(());
         }
         loop {
-            let (at, raw) = self.value()?;
+            self.peek()?;
+            let flat = self.text.and_then(|text| flat::event(&text[self.at..]));
+            let (at, raw) = match &flat {
+                Some(Flat { json, .. }) => {
+                    let at = self.at;
+                    self.at += json.len();
+                    self.depth = 1;
+                    (at, json.as_bytes())
+                }
+                None => self.value()?,
+            };
             let depth = self.depth;
-            (self.visit)(Part::Event { raw, depth }, at);
+            (self.visit)(Part::Event { raw, depth, flat }, at);
             match self.peek()? {
                 b',' => self.at += 1,
                 b']' => {

@@ -509,10 +509,28 @@ proptest! {
     /// Holds: what is read in one pass is what serde_json reads, and never what it refuses.
     #[test]
     fn one_pass_reads_what_a_parser_reads(json in nearly_an_event()) {
-        if let Some(fields) = flat::fields(&json) {
-            prop_assert_eq!(fields, serde_json::from_str(&json).unwrap());
+        if let Some(flat) = flat::event(&json) {
+            prop_assert_eq!(texts(&flat.fields), texts(&serde_json::from_str(flat.json).unwrap()));
+            // In a page it is what it is alone.
+            let page = format!(r#"{{"events":[{},{{}}]}}"#, flat.json);
+            let decoded = decode(page.as_bytes());
+            prop_assert_eq!(decoded.events.len(), 2);
+            prop_assert_eq!(&decoded.events[0], &event(flat.json.as_bytes(), 1, 11));
         }
     }
+}
+
+/// What the fields say.
+fn texts<'a>(fields: &Fields<'a>) -> [Option<Cow<'a, str>>; 6] {
+    let Fields {
+        user_id,
+        group_id,
+        channel_id,
+        kind,
+        ms,
+        ts,
+    } = fields;
+    [user_id, group_id, channel_id, kind, ms, ts].map(|value| value.and_then(Value::text))
 }
 
 /// Holds: the usual events are read in one pass.
@@ -523,7 +541,12 @@ fn usual_events_take_one_pass() {
         r#"{"group_id":"é","user_id":"u","type":"Join","ms":0}"#,
         r#"{"ts":-1,"channel_id":12,"user_id":"","new":""}"#,
     ] {
-        let fields = flat::fields(json).unwrap();
-        assert_eq!(fields, serde_json::from_str(json).unwrap(), "{json}");
+        let followed = format!("{json},{{}}]");
+        let flat = flat::event(&followed).unwrap();
+        assert_eq!(flat.json, json);
+        assert_eq!(
+            texts(&flat.fields),
+            texts(&serde_json::from_str(json).unwrap())
+        );
     }
 }
