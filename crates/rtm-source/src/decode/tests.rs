@@ -504,7 +504,7 @@ fn nearly_an_event() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     /// Holds: what is read in one pass is what serde_json reads, and never what it refuses.
     #[test]

@@ -475,13 +475,13 @@ mod tests {
     /// Holds: a topic, subject or stream of someone else's, which would be removed at the end, is seen.
     #[test]
     fn what_is_not_ours_is_seen() {
-        let dir = Path::new("/tmp/bench");
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
         let ours = |places: &str| {
             let head = "[[apps]]\nname = \"a\"\napp_id = \"0a\"\nregions = [\"eu-west-1\"]\n\
                         auth = { basic = { key = \"k\", secret = \"s\" } }\n[sinks.s]\n";
-            let Ok(config) = Config::parse(&format!("{head}{places}")) else {
-                panic!("{places}");
-            };
+            let config = Config::parse(&format!("{head}{places}"))
+                .unwrap_or_else(|error| panic!("{error}: {places}"));
             config.sinks.values().all(|sink| is_ours(sink, dir, "t"))
         };
         let kafka = format!(
@@ -502,7 +502,8 @@ mod tests {
         assert!(!ours(&kafka.replace("rtm-bench-t-s.dead", "rtm.dead")));
         assert!(!ours(&nats.replace("RTM_BENCH_t_s", "RTM")));
         assert!(!ours(&nats.replace("rtm_bench_t_s.", "rtm.")));
-        assert!(!ours(&file.replace("/tmp/bench", "/var")));
+        let elsewhere = file.replace(&dir.display().to_string(), "/var");
+        assert!(!ours(&elsewhere), "{elsewhere}");
     }
 
     #[test]
