@@ -39,7 +39,7 @@ pub fn decode(body: &[u8]) -> Decoded<'_> {
         Part::Event { raw, depth, flat } => {
             let offset = u32::try_from(at).unwrap_or(u32::MAX);
             events.push(match flat {
-                Some(flat) => known(raw, flat.json, flat.fields, offset),
+                Some(flat) => known(raw, flat.json, &flat.fields, offset),
                 None => event(raw, depth, offset),
             });
         }
@@ -138,14 +138,14 @@ fn event(raw: &[u8], depth: usize, offset: u32) -> Result<Event<'_>, Reject<'_>>
         std::str::from_utf8(raw).map_err(|error| reject("invalid_utf8", error.to_string()))?;
     let fields: Fields<'_> =
         serde_json::from_str(json).map_err(|error| reject("invalid_json", error.to_string()))?;
-    known(raw, json, fields, offset)
+    known(raw, json, &fields, offset)
 }
 
 /// An event whose JSON is sound.
 fn known<'a>(
     raw: &'a [u8],
     json: &'a str,
-    fields: Fields<'a>,
+    fields: &Fields<'a>,
     offset: u32,
 ) -> Result<Event<'a>, Reject<'a>> {
     let reject = |reason: &'static str, message: String| Reject {
