@@ -10,6 +10,8 @@ mod journal;
 mod replay;
 #[path = "cli/schema.rs"]
 mod schema;
+#[path = "cli/security.rs"]
+mod security;
 #[path = "cli/top.rs"]
 mod top;
 

@@ -163,3 +163,30 @@ async fn a_self_signed_certificate_is_trusted_by_name() {
     assert_eq!(refusal(&url, Some(&made.cert.pem())).await, None);
     assert!(refusal(&url, None).await.is_some());
 }
+
+/// A server that answers every greeting with its own, of TLS `version`, and hangs up.
+fn greet(version: [u8; 2]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    // RFC 5246, section 7.4.1.3: version, random, no session, ECDHE_RSA with AES_128_GCM, no compression.
+    let body = [&version[..], &[7; 32], &[0, 0xc0, 0x2f, 0]].concat();
+    let hello = [&[22, 3, 2, 0, 42, 2, 0, 0, 38], &body[..]].concat();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            stream.write_all(&hello).unwrap();
+        }
+    });
+    url
+}
+
+/// Holds: TLS 1.1 and older are refused for what they are, before anything is sent; 1.2 is not.
+#[tokio::test]
+async fn old_tls_is_refused() {
+    for (version, old) in [([3, 1], true), ([3, 2], true), ([3, 3], false)] {
+        let told = refusal(&greet(version), None).await.unwrap();
+        let count = told.matches("ServerDoesNotSupportTls12Or13").count();
+        assert_eq!(count, if old { 2 } else { 0 }, "{version:?}: {told}");
+    }
+}
