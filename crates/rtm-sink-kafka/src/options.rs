@@ -245,6 +245,11 @@ pub(crate) fn client_config(options: &KafkaOptions) -> Result<ClientConfig, Conn
     for (name, value, ..) in PROMISED {
         config.set(*name, *value);
     }
+    let named = std::env::var_os("SSL_CERT_FILE").or(std::env::var_os("SSL_CERT_DIR"));
+    if named.is_none() && wants_authorities(&options.options) {
+        // OpenSSL that is built in looks where it was built, and not where this system has its authorities.
+        config.set("ssl.ca.location", "probe");
+    }
     if rtm_planted::bug("kafka-records-time-out") {
         config.set("message.timeout.ms", "2000");
     }
@@ -252,6 +257,14 @@ pub(crate) fn client_config(options: &KafkaOptions) -> Result<ClientConfig, Conn
     config.set("client.id", &options.client_id);
     config.create_native_config().map_err(without_value)?;
     Ok(config)
+}
+
+/// Whether TLS is used, and nothing says whom to trust.
+fn wants_authorities(options: &BTreeMap<String, String>) -> bool {
+    let uses_tls = options
+        .get("security.protocol")
+        .is_some_and(|protocol| protocol.to_ascii_uppercase().ends_with("SSL"));
+    uses_tls && !options.keys().any(|name| name.starts_with("ssl.ca."))
 }
 
 fn refusal(name: &str, value: &str) -> Option<&'static str> {
@@ -324,6 +337,33 @@ mod tests {
         let mut options = KafkaOptions::new(vec!["localhost:9092".into()]);
         options.options.insert(name.into(), value.into());
         options
+    }
+
+    /// Holds: over TLS the system's authorities are looked for, unless others are named, and without it nothing is.
+    #[test]
+    fn the_systems_authorities_are_the_default() {
+        for (options, wanted) in [
+            (&[][..], false),
+            (&[("security.protocol", "PLAINTEXT")], false),
+            (&[("security.protocol", "sasl_plaintext")], false),
+            (&[("security.protocol", "ssl")], true),
+            (&[("security.protocol", "SASL_SSL")], true),
+            (
+                &[("security.protocol", "SSL"), ("ssl.ca.location", "/ca.pem")],
+                false,
+            ),
+            (&[("security.protocol", "SSL"), ("ssl.ca.pem", "…")], false),
+        ] {
+            let options = options
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            let options: BTreeMap<String, String> = options.collect();
+            assert_eq!(wants_authorities(&options), wanted, "{options:?}");
+        }
+        let config = client_config(&with("security.protocol", "SSL")).unwrap();
+        let probes = config.get("ssl.ca.location") == Some("probe");
+        let named = ["SSL_CERT_FILE", "SSL_CERT_DIR"].map(std::env::var_os);
+        assert_eq!(probes, named == [None, None]);
     }
 
     #[test]
