@@ -39,16 +39,11 @@ pub(crate) fn event(text: &str) -> Option<Flat<'_>> {
         if let Some(slot) = slot {
             *slot = Some(Value::Plain(value));
         }
-        let after = rest.as_bytes().first()?;
-        rest = &rest[1..];
-        match after {
-            b',' => {}
-            b'}' => {
-                let json = &text[..text.len() - rest.len()];
-                return Some(Flat { json, fields });
-            }
-            _ => return None,
+        if let Some(end) = rest.strip_prefix('}') {
+            let json = &text[..text.len() - end.len()];
+            return Some(Flat { json, fields });
         }
+        rest = rest.strip_prefix(',')?;
     }
 }
 

@@ -533,6 +533,20 @@ fn texts<'a>(fields: &Fields<'a>) -> [Option<Cow<'a, str>>; 6] {
     [user_id, group_id, channel_id, kind, ms, ts].map(|value| value.and_then(Value::text))
 }
 
+/// Holds: what stops the one pass may be of several bytes.
+#[test]
+fn letters_where_none_belong() {
+    for json in [
+        r#"{"user_id":"u"é"#,
+        r#"{"user_id":1é}"#,
+        r#"{"user_id"é:1}"#,
+        "{é}",
+        "é",
+    ] {
+        assert!(flat::event(json).is_none(), "{json}");
+    }
+}
+
 /// Holds: the usual events are read in one pass.
 #[test]
 fn usual_events_take_one_pass() {
