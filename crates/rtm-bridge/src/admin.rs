@@ -1,10 +1,11 @@
-//! The admin endpoint: `/metrics`, `/healthz` and `/readyz`. Read-only, on loopback by default.
+//! The admin endpoint: `/metrics`, `/healthz`, `/readyz`, and the status page with its document. Read-only, on loopback by
+//! default.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
-use axum::extract::State as Extract;
-use axum::http::{StatusCode, header};
+use axum::extract::{Query, State as Extract};
+use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -12,7 +13,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::state::{NotReady, State};
+use crate::state::{NotReady, Starting, State};
+
+mod page;
+pub mod recent;
 
 /// The bridge's state, once it runs.
 pub type Slot = Arc<OnceLock<Arc<State>>>;
@@ -46,6 +50,9 @@ pub async fn serve(
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
+        .route("/", get(page::page))
+        .route("/status", get(page::page))
+        .route("/status.json", get(status))
         .with_state(state);
     tokio::spawn(async move {
         let served = axum::serve(listener, router)
@@ -70,6 +77,31 @@ async fn metrics(Extract(state): Extract<Slot>) -> Response {
         state.render_metrics(),
     )
         .into_response()
+}
+
+/// What the status page asks for.
+#[derive(serde::Deserialize)]
+struct Asked {
+    /// The app whose requests the chart shows; all of them unless given.
+    app: Option<String>,
+}
+
+async fn status(Extract(state): Extract<Slot>, Query(asked): Query<Asked>) -> Response {
+    let headers = [
+        (header::CACHE_CONTROL, "no-store"),
+        (HeaderName::from_static("x-content-type-options"), "nosniff"),
+    ];
+    match state.get() {
+        Some(state) => (headers, Json(state.report(asked.app.as_deref()))).into_response(),
+        None => {
+            let starting = (
+                StatusCode::SERVICE_UNAVAILABLE,
+                headers,
+                Json(Starting::now()),
+            );
+            starting.into_response()
+        }
+    }
 }
 
 #[derive(serde::Serialize)]
