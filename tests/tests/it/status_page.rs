@@ -1,13 +1,15 @@
 //! The status page in a real browser, of a real bridge whose Kafka goes away under load.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use rtm_tests::bridge::{Bridge, Simulator};
+use rtm_tests::bridge::{Bridge, Simulator, http_client};
 use rtm_tests::brokers::{self, Kafka, Nats, unique};
 use rtm_tests::browser::{Browser, View};
+use rtm_tests::monitoring::text;
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -108,6 +110,62 @@ async fn look(browser: &mut Browser, name: &str) {
     }
 }
 
+/// Opens the configuration without a mouse. It has the hosts, and no secret.
+async fn by_keyboard(browser: &mut Browser) {
+    let focused = "document.activeElement.matches(\"summary\") && document.activeElement.matches(\":focus-visible\")";
+    for _ in 0..10 {
+        browser.press("Tab", 9, "").await.unwrap();
+        if browser.evaluate(focused).await.unwrap() == true {
+            break;
+        }
+    }
+    assert_eq!(browser.text("#settings").await.unwrap(), "");
+    browser.press("Enter", 13, "\r").await.unwrap();
+    let settings = browser.text("#settings").await.unwrap();
+    assert!(settings.contains("a at http://127.0.0.1:"), "{settings}");
+    for secret in [
+        "demo-key",
+        "demo-secret",
+        "876922cbca0098dff4323566daa89675",
+    ] {
+        let everything = browser
+            .evaluate("document.documentElement.outerHTML")
+            .await
+            .unwrap();
+        assert!(!everything.as_str().unwrap().contains(secret), "{secret}");
+    }
+    // It is refreshed, and stays as it is.
+    let clock = browser.text("#clock").await.unwrap();
+    until(browser, "#clock", SOON, |text| text != clock).await;
+    assert!(browser.evaluate(focused).await.unwrap() == true);
+    assert_ne!(browser.text("#settings").await.unwrap(), "");
+}
+
+/// Holds: `docs/status.md` has every field of `/status.json`, and no other; the document's version is its own.
+fn every_field_is_documented(document: &Value) {
+    fn fields<'a>(value: &'a Value, found: &mut BTreeSet<&'a str>) {
+        match value {
+            Value::Object(object) => {
+                for (name, value) in object {
+                    found.insert(name);
+                    fields(value, found);
+                }
+            }
+            Value::Array(values) => values.iter().for_each(|value| fields(value, found)),
+            _ => {}
+        }
+    }
+    let mut found = BTreeSet::new();
+    fields(document, &mut found);
+    let text = text("docs/status.md").unwrap();
+    let documented: BTreeSet<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .collect();
+    assert_eq!(documented, found);
+    assert!(text.contains(&format!("version {}", document["v"])));
+}
+
 /// Texts whose contrast to what is behind them is below WCAG's 4.5.
 const PALE: &str = r#"(() => {
     const light = (colour) => {
@@ -138,7 +196,7 @@ const PALE: &str = r#"(() => {
 
 /// Holds: within five seconds of an outage of Kafka under load the first screen says in words which sink is down, since
 /// when, how much waits, and that polling goes on; then that it is up again; and that contact is lost when it is. On a
-/// phone and a desktop, in light and dark, with nothing cut off and nothing pale. The page asks its own server only,
+/// phone and a desktop, in light and dark, with nothing cut off and nothing pale, and by keyboard. The page asks its own server only,
 /// and breaks no policy of its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn says_within_five_seconds_what_is_down() {
@@ -187,9 +245,25 @@ async fn says_within_five_seconds_what_is_down() {
     assert!(more > 0.0, "the page says that polling goes on");
     look(&mut browser, "down").await;
 
+    by_keyboard(&mut browser).await;
+
     kafka.resume().await.unwrap();
     until(&mut browser, "#findings", SOON, flows).await;
     look(&mut browser, "good").await;
+
+    let client = http_client().unwrap();
+    let page = client.get(format!("{}/status", bridge.admin)).send();
+    let page = page.await.unwrap();
+    let policy = page.headers()["content-security-policy"].to_str().unwrap();
+    assert!(
+        policy.starts_with("default-src 'none'; ") && !policy.contains("unsafe"),
+        "{policy}"
+    );
+    let document = client
+        .get(format!("{}/status.json?app=main", bridge.admin))
+        .send();
+    let document = document.await.unwrap().bytes().await.unwrap();
+    every_field_is_documented(&serde_json::from_slice(&document).unwrap());
 
     let seen = browser.seen().await.unwrap();
     assert!(seen.requests.len() > 5, "{seen:?}");

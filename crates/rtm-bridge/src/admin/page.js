@@ -2,7 +2,7 @@
 // Asks for status.json every two seconds and shows it. All that comes from the bridge is set as text, never as markup.
 const EVERY = 2000, PATIENCE = 4000, BIN = 5;
 const LEVELS = {
-  losing: "Losing events", down: "Down", late: "Not well", note: "Good to know", good: "All is well",
+  losing: "Losing events", down: "Down", late: "Needs a look", note: "Good to know", good: "All is well",
 };
 const OUTCOMES = [
   ["page", "with events", ["page"]], ["empty", "empty", ["empty"]],
@@ -39,12 +39,12 @@ const time = (text) => `${new Date(text).toISOString().slice(11, 19)} UTC`;
 const sum = (values) => values.reduce((a, b) => a + b, 0);
 
 // On a narrow screen a table's rows become blocks, and would lose their roles.
-function table(label, columns, rows) {
+function table(label, columns, rows, layout) {
   const heads = columns.map((name) => element("th", { scope: "col", role: "columnheader" }, name));
   const body = rows.map(([first, ...cells]) => element("tr", { role: "row" },
     element("th", { scope: "row", role: "rowheader" }, first),
     ...cells.map((cell, index) => element("td", { role: "cell", "data-label": columns[index + 1] }, cell))));
-  return element("table", { role: "table", "aria-label": label },
+  return element("table", { role: "table", class: layout, "aria-label": label },
     element("thead", { role: "rowgroup" }, element("tr", { role: "row" }, ...heads)),
     element("tbody", { role: "rowgroup" }, ...body));
 }
@@ -59,7 +59,7 @@ function figures(now) {
   return [
     ["Events a second", rate(sum(now.rings.map((ring) => ring.events_per_second)))],
     ["Waiting for a sink", number(waits)],
-    ["Journal used", `${number(used, used < 10 ? 1 : 0)} %`],
+    ["Journal used", used > 0 && used < .1 ? "< 0.1 %" : `${number(used, used < 10 ? 1 : 0)} %`],
     ["Possibly lost, ever", number(lost)],
   ].map(([name, value]) => element("div", null, element("dt", null, name), element("dd", null, value)));
 }
@@ -76,7 +76,7 @@ function sinks(now) {
       sink.oldest_pending_age_seconds == null ? "–" : age(sink.oldest_pending_age_seconds),
       confirmed == null ? "never" : `${age(confirmed)} ago`,
     ];
-  }));
+  }), "tall");
 }
 
 function budget({ by_outcome, began, requests_per_second: limit }) {
@@ -116,13 +116,13 @@ function budget({ by_outcome, began, requests_per_second: limit }) {
 function rings(now, app) {
   const several = now.apps.length > 1;
   const shown = now.rings.filter((ring) => !app || ring.app === app);
-  return table("Rings", ["Ring", "Events/s", "Requests/s", "Answered", "Last gap", "Longest gap", "Possibly lost"], shown.map((ring) => [
+  return table("Rings", ["Ring", "Events/s", "Requests/s", "Last answer", "Last gap", "Longest gap", "Possibly lost"], shown.map((ring) => [
     `${several ? `${ring.app} ` : ""}${ring.region} ${ring.stream}`,
     rate(ring.events_per_second), rate(ring.polls_per_second),
-    ring.last_poll_age_seconds == null ? "never" : `${age(ring.last_poll_age_seconds)} ago`,
+    age(ring.last_poll_age_seconds),
     ring.last_gap_seconds == null ? "–" : age(ring.last_gap_seconds),
     age(ring.longest_gap_seconds), number(ring.possibly_lost_ever),
-  ]));
+  ]), "dense");
 }
 
 function journal({ bytes, max_bytes, free_disk_bytes, min_free_disk_bytes }) {
