@@ -127,11 +127,18 @@ mod tests {
     fn a_request_is_in_its_second() {
         let started = Instant::now();
         let mut history = History::new(started);
-        for at in [0.1, 0.2, 3.5, 4.9] {
-            history.polled("page", after(started, at));
+        for (at, outcome) in [
+            (0.1, "page"),
+            (0.2, "page"),
+            (3.5, "page"),
+            (3.9, "in_doubt"),
+            (4.9, "page"),
+        ] {
+            if outcome == "in_doubt" {
+                history.lost(1000, after(started, at));
+            }
+            history.polled(outcome, after(started, at));
         }
-        history.polled("in_doubt", after(started, 3.9));
-        history.lost(1000, after(started, 3.9));
         let seen: Vec<_> = history.seconds(after(started, 4.99)).collect();
         let counts = |outcome: usize| -> Vec<u16> {
             seen.iter().map(|second| second.polls[outcome]).collect()

@@ -228,8 +228,9 @@ fn of_sink(report: &Report, sink: &SinkReport, is_losing: bool) -> Option<Findin
     } else {
         "; polling goes on, and nothing is lost".to_owned()
     };
-    let room = match (is_losing, room_left(report, sink)) {
-        (false, Some(seconds)) => format!(
+    // A short silence says nothing of the rate yet.
+    let room = match room_left(report, sink) {
+        Some(seconds) if level == Level::Down && !is_losing => format!(
             " At this rate the journal has room for about {}.",
             duration(seconds)
         ),
@@ -583,7 +584,7 @@ mod tests {
     /// Holds: want of room is said before it stops polling.
     #[test]
     fn little_room_is_said() {
-        let full = first(|report| report.journal.bytes = report.journal.max_bytes * 9 / 10);
+        let full = first(|report| report.journal.bytes = report.journal.max_bytes / 100 * 90 + 100);
         assert!(full.1.contains("90 % full"), "{full:?}");
         let disk = first(|report| report.journal.free_disk_bytes = Some(300 << 20));
         assert_eq!(disk.0, Level::Late);
