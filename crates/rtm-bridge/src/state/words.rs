@@ -523,10 +523,13 @@ mod tests {
         );
     }
 
+    /// What befalls a bridge.
+    type Change = fn(&mut Report);
+
     /// Holds: whatever loses events comes first and says so.
     #[test]
     fn losses_come_first() {
-        let losses: [(fn(&mut Report), &str); 8] = [
+        let losses: [(Change, &str); 8] = [
             (
                 |report| report.journal.failing = true,
                 "the journal cannot be written",
@@ -545,10 +548,9 @@ mod tests {
             ),
             (
                 |report| {
-                    report
-                        .rings
-                        .iter_mut()
-                        .for_each(|ring| ring.last_poll_age_seconds = None)
+                    for ring in &mut report.rings {
+                        ring.last_poll_age_seconds = None;
+                    }
                 },
                 "polling of every ring has not succeeded",
             ),
