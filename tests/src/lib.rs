@@ -2,13 +2,14 @@
 //!
 //! [`brokers`] finds or installs a Kafka and a NATS server, [`bridge`] runs `rtm-bridge` and its simulator, and
 //! [`process`] is what both stand on. [`monitoring`] has Prometheus and what checks the
-//! dashboard and the alerts. [`trial`] runs all of them together and compares the simulator's ledger with what
+//! dashboard and the alerts, [`browser`] what looks at the status page. [`trial`] runs all of them together and compares the simulator's ledger with what
 //! the brokers hold. [`simulation`] has the parts of a bridge that runs on simulated time, and [`laboratory`]
 //! the schedules alone.
 
 pub mod binary;
 pub mod bridge;
 pub mod brokers;
+pub mod browser;
 pub mod laboratory;
 pub mod monitoring;
 pub mod planted;

@@ -1,10 +1,11 @@
-//! The admin endpoint: `/metrics`, `/healthz` and `/readyz`. Read-only, on loopback by default.
+//! The admin endpoint: `/metrics`, `/healthz`, `/readyz`, and the status page with its document. Read-only, on loopback by
+//! default.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
-use axum::extract::State as Extract;
-use axum::http::{StatusCode, header};
+use axum::extract::{Query, State as Extract};
+use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -12,7 +13,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::state::{NotReady, State};
+use crate::state::{NotReady, Starting, State};
+
+mod page;
+pub mod recent;
 
 /// The bridge's state, once it runs.
 pub type Slot = Arc<OnceLock<Arc<State>>>;
@@ -46,6 +50,9 @@ pub async fn serve(
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
+        .route("/", get(page::page))
+        .route("/status", get(page::page))
+        .route("/status.json", get(status))
         .with_state(state);
     tokio::spawn(async move {
         let served = axum::serve(listener, router)
@@ -72,6 +79,31 @@ async fn metrics(Extract(state): Extract<Slot>) -> Response {
         .into_response()
 }
 
+/// What the status page asks for.
+#[derive(serde::Deserialize)]
+struct Asked {
+    /// The app whose requests the chart shows; all of them unless given.
+    app: Option<String>,
+}
+
+async fn status(Extract(state): Extract<Slot>, Query(asked): Query<Asked>) -> Response {
+    let headers = [
+        (header::CACHE_CONTROL, "no-store"),
+        (HeaderName::from_static("x-content-type-options"), "nosniff"),
+    ];
+    match state.get() {
+        Some(state) => (headers, Json(state.report(asked.app.as_deref()))).into_response(),
+        None => {
+            let starting = (
+                StatusCode::SERVICE_UNAVAILABLE,
+                headers,
+                Json(Starting::now()),
+            );
+            starting.into_response()
+        }
+    }
+}
+
 #[derive(serde::Serialize)]
 struct Ready {
     ready: bool,
@@ -94,4 +126,42 @@ async fn readyz(Extract(state): Extract<Slot>) -> Response {
         StatusCode::SERVICE_UNAVAILABLE
     };
     (status, Json(Ready { ready, reasons })).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    async fn get(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    /// Holds: before the bridge runs the page is there, and its document says that it starts, and is no success.
+    #[tokio::test]
+    async fn a_bridge_that_starts_says_so() {
+        let stop = CancellationToken::new();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let address = serve(any, Slot::default(), stop.clone()).await.unwrap();
+        for path in ["/", "/status"] {
+            let page = get(address, path).await;
+            assert!(page.starts_with("HTTP/1.1 200 "), "{page}");
+            assert!(page.contains("status.json"), "{page}");
+        }
+        let document = get(address, "/status.json?app=any").await;
+        assert!(document.starts_with("HTTP/1.1 503 "), "{document}");
+        assert!(document.contains("The bridge is starting"), "{document}");
+        let ready = get(address, "/readyz").await;
+        assert!(ready.starts_with("HTTP/1.1 503 "), "{ready}");
+        stop.cancel();
+    }
 }

@@ -34,7 +34,7 @@ use tracing::{Instrument, debug, error, info, info_span, warn};
 use crate::assemble::{self, Assembled, RunError};
 use crate::config::Config;
 use crate::losses::{Losses, PAGE};
-use crate::metrics::{self, Metrics, RingMetrics};
+use crate::metrics::{self, Metrics};
 use crate::order::{Departure, Departures, Group};
 use crate::outlet::{Batch, Detail, Outlet};
 use crate::state::{PipelineState, State};
@@ -355,12 +355,12 @@ async fn exchange<F: Fetch>(
     let outcome = rtm_source::Outcome::of(&fetched);
     let (page, possibly_lost) = match fetched {
         Ok(page) => {
-            metrics.polled(if page.count == 0 { "empty" } else { "page" });
+            state.polled(ring, if page.count == 0 { "empty" } else { "page" });
             // A complete page without events says nothing that anyone could want later.
             ((page.count > 0).then_some(page), None)
         }
         Err(error) => {
-            failed(pipeline, ring, metrics, &error);
+            failed(pipeline, state, ring, &error);
             let possibly_lost = (error.kind == FetchErrorKind::InDoubt)
                 .then(|| (loss_reason(error.reason), error.possibly_lost()));
             let partial = error.partial.map(|page| *page);
@@ -426,6 +426,7 @@ async fn lost<F: Fetch>(
     events: u64,
 ) {
     state.ring(ring).in_doubt(reason, events);
+    state.lost(ring, events);
     if rtm_planted::bug("bridge-losses-only-in-memory") {
         return;
     }
@@ -440,11 +441,11 @@ async fn lost<F: Fetch>(
 /// Counts and logs a failed request.
 fn failed<F: Fetch>(
     pipeline: &Pipeline<F>,
+    state: &PipelineState,
     ring: &Ring,
-    metrics: &RingMetrics,
     error: &FetchError,
 ) {
-    metrics.polled(error.kind.as_str());
+    state.polled(ring, error.kind.as_str());
     if error.status == Some(429) {
         pipeline.metrics.rate_limited(&pipeline.app);
     }
@@ -499,6 +500,7 @@ fn observe<F>(
             .map_or(0, |overflow| overflow.estimated_lost);
         metrics.overflow_suspected.inc();
         metrics.overflow_estimated.inc_by(estimated_lost);
+        state.overflowed(&ring, estimated_lost);
         warn!(
             region,
             stream,

@@ -13,8 +13,8 @@
 //! | [`entry`] | what a journal entry holds |
 //! | [`record`] | journal entry to records: decode, tag, route |
 //! | [`metrics`] | every metric |
-//! | [`state`] | what is going on now: readiness, gauges |
-//! | [`admin`] | `/metrics`, `/healthz`, `/readyz` |
+//! | [`state`] | what is going on now: readiness, gauges, the status page's document |
+//! | [`admin`] | `/metrics`, `/healthz`, `/readyz`, the status page |
 //! | [`read_back`] | what sinks hold, for the demo and the trials |
 //! | [`usage`] | what a process has used, for the bench and the trials |
 //! | [`commands`] | what the command line can do |

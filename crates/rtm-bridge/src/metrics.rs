@@ -594,6 +594,12 @@ impl Metrics {
         is_new
     }
 
+    /// Whether someone else seems to read an app's events.
+    #[must_use]
+    pub fn is_second_poller(&self, app: &str) -> bool {
+        self.second_poller.with_label_values(&[app]).get() != 0
+    }
+
     /// Adds to the time spent waiting for the rate limit.
     pub fn rate_limit_waited(&self, app: &str, waited: Duration) {
         self.rate_limit_wait
@@ -794,6 +800,12 @@ impl RingMetrics {
         if let Some(index) = index {
             self.lost[index].inc_by(events);
         }
+    }
+
+    /// Events that may have been lost, all reasons together, across restarts.
+    #[must_use]
+    pub fn possibly_lost_ever(&self) -> u64 {
+        self.lost.iter().map(IntCounter::get).sum()
     }
 
     /// When a request last succeeded, in seconds since the Unix epoch; 0 before the first.

@@ -1,4 +1,4 @@
-//! What the bridge is doing now: for readiness, for the metrics that are gauges, and for the demo's view.
+//! What the bridge is doing now: for readiness, for the metrics that are gauges, for the status page and the demo's view.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,6 +16,15 @@ use crate::config::Config;
 use crate::lock;
 use crate::metrics::{Metrics, RingMetrics};
 use crate::order::Departures;
+
+mod history;
+mod report;
+mod settings;
+mod words;
+
+use history::History;
+pub use report::{Report, Starting};
+pub use settings::Settings;
 
 /// A ring that has not answered for this long is not being polled: three times the longest backoff of a passing fault.
 const POLL_AGE: Duration = Duration::from_secs(30);
@@ -41,18 +50,27 @@ pub struct State {
     sinks: Mutex<HashMap<(String, String), Arc<SinkState>>>,
     clients: Vec<Client>,
     app_of: HashMap<String, String>,
+    started: Instant,
+    settings: Mutex<Settings>,
 }
 
 /// One App ID's polling.
 pub struct PipelineState {
     app: String,
     metrics: Arc<Metrics>,
-    rings: HashMap<Ring, (RingMetrics, Mutex<Arrivals>)>,
+    rings: HashMap<Ring, RingState>,
     started: Instant,
     requests_per_second: u32,
     sent: AtomicU64,
     departures: Arc<Departures>,
     stopped: Mutex<Option<Stopped>>,
+}
+
+/// One ring's polling.
+struct RingState {
+    metrics: RingMetrics,
+    arrivals: Mutex<Arrivals>,
+    history: Mutex<History>,
 }
 
 struct Stopped {
@@ -80,6 +98,10 @@ struct Progress {
     waiting_since: Option<Instant>,
     /// What the broker said when it refused us.
     held: Option<String>,
+    /// Why the last attempt failed, while the batch is not done.
+    error: Option<String>,
+    /// When events were last given up, and how many ever since the start.
+    skipped: Option<(Instant, u64)>,
     logged: Option<Instant>,
 }
 
@@ -124,6 +146,8 @@ impl State {
                 .iter()
                 .map(|app| (app.app_id.clone(), app.name.clone()))
                 .collect(),
+            started: Instant::now(),
+            settings: Mutex::new(Settings::of(config)),
         }
     }
 
@@ -221,7 +245,7 @@ impl State {
             let rate = pipeline
                 .rings
                 .values()
-                .map(|(_, arrivals)| lock(arrivals).per_second)
+                .map(|ring| lock(&ring.arrivals).per_second)
                 .sum();
             (
                 pipeline.app.clone(),
@@ -243,13 +267,14 @@ impl PipelineState {
                     .ring(&pipeline.app, ring.region.name(), ring.stream.as_str());
             (
                 ring.clone(),
-                (
+                RingState {
                     metrics,
-                    Mutex::new(Arrivals {
+                    arrivals: Mutex::new(Arrivals {
                         last: now,
                         per_second: 0.0,
                     }),
-                ),
+                    history: Mutex::new(History::new(now)),
+                },
             )
         };
         PipelineState {
@@ -267,7 +292,19 @@ impl PipelineState {
     /// The metrics of a ring.
     #[must_use]
     pub fn ring(&self, ring: &Ring) -> &RingMetrics {
-        &self.rings[ring].0
+        &self.rings[ring].metrics
+    }
+
+    /// Counts a request that has ended, by its outcome, one of [`crate::metrics::POLL_OUTCOMES`].
+    pub fn polled(&self, ring: &Ring, outcome: &str) {
+        let ring = &self.rings[ring];
+        ring.metrics.polled(outcome);
+        lock(&ring.history).polled(outcome, Instant::now());
+    }
+
+    /// Remembers for a while that events may have been lost.
+    pub fn lost(&self, ring: &Ring, events: u64) {
+        lock(&self.rings[ring].history).lost(events, Instant::now());
     }
 
     /// Counts a request.
@@ -275,9 +312,16 @@ impl PipelineState {
         self.sent.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Remembers for a while that a ring was full, and what that may have cost.
+    pub fn overflowed(&self, ring: &Ring, events: u64) {
+        lock(&self.rings[ring].history).overflowed(events, Instant::now());
+    }
+
     /// Learns a ring's arrival rate from a page.
     pub fn arrived(&self, ring: &Ring, page: &Page) {
-        let (metrics, arrivals) = &self.rings[ring];
+        let RingState {
+            metrics, arrivals, ..
+        } = &self.rings[ring];
         let mut arrivals = lock(arrivals);
         let gap = arrivals.last.elapsed();
         arrivals.last = Instant::now();
@@ -326,13 +370,9 @@ impl PipelineState {
         let budget = self.started.elapsed().as_secs_f64() * f64::from(self.requests_per_second);
         let unused = (budget as u64).saturating_sub(self.sent.load(Ordering::Relaxed));
         self.metrics.requests_unused(&self.app, unused);
-        for (metrics, arrivals) in self.rings.values() {
-            // A ring that has given nothing for a while has that rate, whatever it gave before.
-            let arrivals = lock(arrivals);
-            let silence = arrivals.last.elapsed().as_secs_f64() / RATE_WINDOW.as_secs_f64();
-            metrics
-                .arrival_rate
-                .set(arrivals.per_second * (-silence).exp());
+        for ring in self.rings.values() {
+            let rate = lock(&ring.arrivals).now();
+            ring.metrics.arrival_rate.set(rate);
         }
     }
 
@@ -344,7 +384,7 @@ impl PipelineState {
                 "polling has waited {since} s for room in the journal"
             ));
         }
-        for (ring, (metrics, _)) in &self.rings {
+        for (ring, RingState { metrics, .. }) in &self.rings {
             let now = jiff::Timestamp::now().as_millisecond() as f64 / 1000.0;
             let age = (now - metrics.last_success()).min(self.started.elapsed().as_secs_f64());
             let ring = format!("{} {}", ring.region.name(), ring.stream.as_str());
@@ -355,6 +395,14 @@ impl PipelineState {
             }
         }
         reasons
+    }
+}
+
+impl Arrivals {
+    /// A ring that has given nothing for a while has that rate, whatever it gave before.
+    fn now(&self) -> f64 {
+        let silence = self.last.elapsed().as_secs_f64() / RATE_WINDOW.as_secs_f64();
+        self.per_second * (-silence).exp()
     }
 }
 
@@ -371,6 +419,7 @@ impl SinkState {
         let mut progress = lock(&self.progress);
         progress.waiting_since = None;
         progress.held = None;
+        progress.error = None;
         progress.logged = None;
         drop(progress);
         if self.down.swap(false, Ordering::Relaxed) {
@@ -388,6 +437,8 @@ impl SinkState {
 
     /// Notes and logs that events were given up, so that polling can go on.
     pub fn skipped(&self, events: u64) {
+        let before = lock(&self.progress).skipped.map_or(0, |(_, before)| before);
+        lock(&self.progress).skipped = Some((Instant::now(), before + events));
         if self.log_is_due() {
             error!(
                 sink = self.sink,
@@ -400,6 +451,7 @@ impl SinkState {
     /// Notes and logs that the broker is away.
     pub fn unavailable(&self, error: &str, pause: Duration) {
         self.down.store(true, Ordering::Relaxed);
+        lock(&self.progress).error = Some(error.to_owned());
         if self.log_is_due() {
             warn!(sink = self.sink, error, retry_in = ?pause, "the sink is unavailable; its records wait in the journal");
         }

@@ -132,4 +132,34 @@ pub(super) const PLANTED: &[Planted] = &[
         package: "rtm-tests",
         tests: "bench::measures_and_leaves_nothing_behind",
     },
+    Planted {
+        name: "bridge-page-always-calm",
+        breaks: "12, honest words: the status page says that nothing is lost only where that is so",
+        package: "rtm-bridge",
+        tests: "state::words::tests::",
+    },
+    Planted {
+        name: "bridge-page-tells-late",
+        breaks: "12, honest words: within five seconds the status page says which sink is down",
+        package: "rtm-tests",
+        tests: "status_page::",
+    },
+    Planted {
+        name: "bridge-page-shows-passwords",
+        breaks: "11, secrets: the status page shows none",
+        package: "rtm-bridge",
+        tests: "state::settings::tests::",
+    },
+    Planted {
+        name: "bridge-page-logs-as-they-come",
+        breaks: "11, nothing from outside is taken for something else: control characters are escaped",
+        package: "rtm-bridge",
+        tests: "admin::recent::tests::",
+    },
+    Planted {
+        name: "bridge-page-old-minutes-again",
+        breaks: "12, honest figures: the chart forgets what is older than it",
+        package: "rtm-bridge",
+        tests: "state::history::tests::",
+    },
 ];

@@ -4,7 +4,10 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::admin::recent::Keep;
 use crate::config::{LogConfig, LogFormat};
 
 /// Starts logging. `RUST_LOG` lies over the configuration's level.
@@ -20,8 +23,13 @@ pub(super) fn start(log: &LogConfig, default: &str) -> Result<(), String> {
         .with_env_filter(filter)
         .with_writer(BoxMakeWriter::new(std::io::stderr));
     let started = match log.format {
-        LogFormat::Text => builder.with_ansi(colours).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text => builder.with_ansi(colours).finish().with(Keep).try_init(),
+        LogFormat::Json => builder
+            .json()
+            .flatten_event(true)
+            .finish()
+            .with(Keep)
+            .try_init(),
     };
     started.map_err(|error| error.to_string())
 }

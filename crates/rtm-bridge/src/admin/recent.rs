@@ -1,0 +1,233 @@
+//! The last warnings and errors of the log, for the status page.
+//!
+//! They are what the log says, no more: what may not be in a log must not be shown either, and never gets here.
+
+use std::collections::VecDeque;
+use std::fmt::Write;
+use std::sync::Mutex;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, Layer};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::lock;
+
+/// How many different ones are kept. Equal ones, details aside, are one, counted: a fault that repeats ten times a second
+/// must not push out what came before it.
+const KEPT: usize = 20;
+
+/// Bytes of a line, at most; an error may hold a broker's answer.
+const LINE: usize = 600;
+
+/// The log is the process's, and so is this.
+static RECENT: Mutex<VecDeque<Recent>> = Mutex::new(VecDeque::new());
+
+/// A warning or an error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Recent {
+    /// `warn` or `error`.
+    level: &'static str,
+    /// When it came last.
+    at: Timestamp,
+    /// How often it came since `first`.
+    count: u64,
+    /// When it came first.
+    first: Timestamp,
+    /// What it says.
+    message: String,
+    /// Whose: the App ID's name and the sink.
+    of: String,
+    /// The last one's details.
+    details: String,
+}
+
+/// What is kept, newest first.
+#[must_use]
+pub fn all() -> Vec<Recent> {
+    lock(&RECENT).iter().cloned().collect()
+}
+
+/// Keeps warnings and errors.
+#[derive(Debug)]
+pub struct Keep;
+
+/// A span's fields.
+struct Of(String);
+
+impl<S> Layer<S> for Keep
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let mut text = Text::default();
+        attributes.record(&mut text);
+        if let Some(span) = context.span(id) {
+            span.extensions_mut().insert(Of(text.fields));
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let level = match *event.metadata().level() {
+            Level::ERROR => "error",
+            Level::WARN => "warn",
+            _ => return,
+        };
+        let mut text = Text::default();
+        event.record(&mut text);
+        let mut of = String::new();
+        for span in context.event_scope(event).into_iter().flatten() {
+            if let Some(Of(fields)) = span.extensions().get() {
+                append(&mut of, fields);
+            }
+        }
+        keep(&mut lock(&RECENT), level, &text, of, Timestamp::now());
+    }
+}
+
+fn keep(
+    recent: &mut VecDeque<Recent>,
+    level: &'static str,
+    text: &Text,
+    of: String,
+    at: Timestamp,
+) {
+    let known = recent
+        .iter()
+        .position(|known| known.level == level && known.message == text.message && known.of == of);
+    let known = known.and_then(|index| recent.remove(index));
+    let (count, first) = known.map_or((0, at), |known| (known.count, known.first));
+    recent.push_front(Recent {
+        level,
+        at,
+        count: count + 1,
+        first,
+        message: text.message.clone(),
+        of,
+        details: text.fields.clone(),
+    });
+    recent.truncate(KEPT);
+}
+
+/// An event's message and its fields, control characters escaped.
+#[derive(Default)]
+struct Text {
+    message: String,
+    fields: String,
+}
+
+impl Text {
+    fn add(&mut self, field: &Field, value: &str) {
+        let mut safe = String::with_capacity(value.len());
+        for c in value.chars() {
+            if safe.len() >= LINE {
+                safe.push('…');
+                break;
+            }
+            let is_odd = c.is_control() || is_invisible(c);
+            if is_odd && !rtm_planted::bug("bridge-page-logs-as-they-come") {
+                safe.extend(c.escape_unicode());
+            } else {
+                safe.push(c);
+            }
+        }
+        match field.name() {
+            "message" => self.message = safe,
+            // What the `log` crate's records bring along.
+            name if name.starts_with("log.") => {}
+            name => {
+                if self.fields.len() < LINE {
+                    append(&mut self.fields, &format!("{name}={safe}"));
+                }
+            }
+        }
+    }
+}
+
+/// What changes how the text around it is read, and is not seen itself.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+fn append(text: &mut String, more: &str) {
+    if !text.is_empty() && !more.is_empty() {
+        text.push(' ');
+    }
+    text.push_str(more);
+}
+
+impl Visit for Text {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.add(field, value);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        let mut text = String::new();
+        let _ = write!(text, "{value:?}");
+        self.add(field, &text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::*;
+
+    fn said(marker: &str) -> Vec<Recent> {
+        let mut all = all();
+        all.retain(|recent| recent.of.contains(marker));
+        all
+    }
+
+    /// Holds: warnings and errors are kept with whose they are, equal ones as one with a count, and nothing that a
+    /// terminal or a page could mistake for something else.
+    #[test]
+    fn keeps_warnings_and_errors() {
+        let subscriber = tracing_subscriber::registry().with(Keep);
+        tracing::subscriber::with_default(subscriber, || {
+            let span = tracing::info_span!("publish", app = "recent-a", sink = "kafka");
+            let _entered = span.enter();
+            for attempt in 0..3 {
+                tracing::warn!(attempt, error = "a\u{1b}[31m\nb\u{202e}", "it failed");
+            }
+            tracing::info!("not this");
+            tracing::error!(long = "x".repeat(10_000), "and this");
+        });
+        let [error, warning] = &said("recent-a")[..] else {
+            panic!("{:?}", said("recent-a"));
+        };
+        assert_eq!((warning.level, warning.count), ("warn", 3));
+        assert_eq!(warning.of, "app=recent-a sink=kafka");
+        assert_eq!(warning.message, "it failed");
+        assert_eq!(
+            warning.details,
+            r"attempt=2 error=a\u{1b}[31m\u{a}b\u{202e}"
+        );
+        assert_eq!((error.level, error.count), ("error", 1));
+        assert!(error.details.len() < 2 * LINE);
+        assert!(warning.first <= warning.at);
+    }
+
+    /// Holds: it is bounded, and the newest stay.
+    #[test]
+    fn forgets_the_oldest() {
+        let mut recent = VecDeque::new();
+        for number in 0..100 {
+            let text = Text {
+                message: format!("{number}"),
+                ..Text::default()
+            };
+            keep(&mut recent, "warn", &text, String::new(), Timestamp::now());
+        }
+        let kept: Vec<_> = recent
+            .iter()
+            .map(|recent| recent.message.as_str())
+            .collect();
+        assert_eq!(kept.len(), KEPT);
+        assert_eq!((kept[0], kept[KEPT - 1]), ("99", "80"));
+    }
+}

@@ -1,0 +1,293 @@
+//! The configuration as it may be shown: an allow-list. What is not named here is not shown.
+//!
+//! Not shown are credentials and where they are read from, App IDs (a project without a certificate needs no more), values
+//! of librdkafka's options, and of URLs everything but scheme, host and port.
+
+use std::collections::BTreeMap;
+
+use bytesize::ByteSize;
+use serde::Serialize;
+
+use crate::config::{
+    AppConfig, AtomicBatches, AuthConfig, Config, CopyPolicy, KafkaConfig, KeyBy, LogFormat,
+    NatsAuthConfig, NatsConfig, SinkConfig, WhenFull,
+};
+
+/// What may be shown of a configuration.
+#[derive(Debug, Clone, Serialize)]
+#[serde(transparent)]
+pub struct Settings {
+    sections: Vec<Section>,
+    #[serde(skip)]
+    kinds: BTreeMap<String, &'static str>,
+    #[serde(skip)]
+    min_free_bytes: u64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct Section {
+    name: String,
+    values: Vec<(&'static str, String)>,
+}
+
+impl Settings {
+    /// What may be shown of `config`.
+    #[must_use]
+    pub fn of(config: &Config) -> Settings {
+        let general = vec![
+            ("admin.listen", config.admin.listen.to_string()),
+            (
+                "log.level",
+                config
+                    .log
+                    .level
+                    .clone()
+                    .unwrap_or_else(|| "info".to_owned()),
+            ),
+            (
+                "log.format",
+                match config.log.format {
+                    LogFormat::Text => "text",
+                    LogFormat::Json => "json",
+                }
+                .to_owned(),
+            ),
+            ("journal.dir", config.journal.dir.display().to_string()),
+            ("journal.max_bytes", size(config.journal.max_bytes)),
+            (
+                "journal.min_free_bytes",
+                size(config.journal.min_free_bytes),
+            ),
+            (
+                "shutdown_deadline",
+                format!("{:?}", config.shutdown_deadline),
+            ),
+        ];
+        let mut sections = vec![Section {
+            name: "Bridge".to_owned(),
+            values: general,
+        }];
+        sections.extend(config.apps.iter().map(app));
+        let mut kinds = BTreeMap::new();
+        for (name, sink) in &config.sinks {
+            let (kind, mut values) = match sink {
+                SinkConfig::Kafka(of) => ("kafka", kafka(of)),
+                SinkConfig::Nats(of) => ("nats", nats(of)),
+                SinkConfig::Stdout(_) => ("stdout", Vec::new()),
+                SinkConfig::File(of) => ("file", vec![("path", of.path.display().to_string())]),
+            };
+            values.insert(0, ("type", kind.to_owned()));
+            let when_full = match sink.when_full() {
+                WhenFull::Stop => "stop",
+                WhenFull::Skip => "skip",
+            };
+            values.push(("when_full", when_full.to_owned()));
+            kinds.insert(name.clone(), kind);
+            sections.push(Section {
+                name: format!("Sink {name}"),
+                values,
+            });
+        }
+        Settings {
+            sections,
+            kinds,
+            min_free_bytes: config.journal.min_free_bytes,
+        }
+    }
+
+    pub(super) fn kind(&self, sink: &str) -> &'static str {
+        self.kinds.get(sink).copied().unwrap_or("other")
+    }
+
+    pub(super) fn min_free_bytes(&self) -> u64 {
+        self.min_free_bytes
+    }
+}
+
+fn app(app: &AppConfig) -> Section {
+    let regions = app.regions.iter().map(|region| match &region.base_url {
+        None => region.name.clone(),
+        Some(url) => format!("{} at {}", region.name, host(url)),
+    });
+    let auth = match &app.auth {
+        AuthConfig::Basic(_) => "basic",
+        AuthConfig::Token(_) => "token",
+        AuthConfig::AgoraToken(_) => "agora_token",
+    };
+    let copies = match app.cross_region_copies {
+        CopyPolicy::Publish => "publish",
+        CopyPolicy::Drop => "drop",
+    };
+    Section {
+        name: format!("App {}", app.name),
+        values: vec![
+            ("auth", auth.to_owned()),
+            ("regions", list(regions)),
+            ("requests_per_second", app.requests_per_second.to_string()),
+            ("request_deadline", format!("{:?}", app.request_deadline)),
+            ("connect_timeout", format!("{:?}", app.connect_timeout)),
+            ("cross_region_copies", copies.to_owned()),
+            ("copies_window", format!("{:?}", app.copies_window)),
+            ("proxy", is_set(app.proxy.is_some())),
+            ("ca_file", is_set(app.ca_file.is_some())),
+        ],
+    }
+}
+
+fn kafka(kafka: &KafkaConfig) -> Vec<(&'static str, String)> {
+    let key = match kafka.key {
+        KeyBy::Auto => "auto",
+        KeyBy::UserId => "user_id",
+        KeyBy::ChannelId => "channel_id",
+        KeyBy::None => "none",
+    };
+    let options = kafka.options.keys();
+    let options = options
+        .chain(kafka.option_files.keys())
+        .chain(kafka.option_env.keys());
+    vec![
+        ("brokers", list(kafka.brokers.iter().map(|url| host(url)))),
+        ("topic", kafka.topic.clone()),
+        ("dead_letter_topic", kafka.dead_letter_topic.clone()),
+        ("key", key.to_owned()),
+        ("headers", kafka.headers.to_string()),
+        ("create", kafka.create.to_string()),
+        ("options set", list(options.cloned())),
+    ]
+}
+
+fn nats(nats: &NatsConfig) -> Vec<(&'static str, String)> {
+    let auth = match &nats.auth {
+        None => "none",
+        Some(NatsAuthConfig::CredentialsFile(_)) => "credentials_file",
+        Some(NatsAuthConfig::NkeyFile(_)) => "nkey_file",
+        Some(NatsAuthConfig::Jwt(_)) => "jwt",
+        Some(NatsAuthConfig::Password(_)) => "password",
+        Some(NatsAuthConfig::TokenFile(_)) => "token_file",
+    };
+    let batches = match nats.atomic_batches {
+        AtomicBatches::Auto => "auto",
+        AtomicBatches::Off => "off",
+    };
+    vec![
+        ("servers", list(nats.servers.iter().map(|url| host(url)))),
+        ("stream", nats.stream.clone()),
+        ("subject", nats.subject.clone()),
+        ("dead_letter_subject", nats.dead_letter_subject.clone()),
+        ("auth", auth.to_owned()),
+        ("headers", nats.headers.to_string()),
+        ("ack_timeout", format!("{:?}", nats.ack_timeout)),
+        ("in_flight", nats.in_flight.to_string()),
+        ("atomic_batches", batches.to_owned()),
+        ("create", is_set(nats.create.is_some())),
+    ]
+}
+
+fn size(bytes: u64) -> String {
+    ByteSize(bytes).to_string()
+}
+
+fn is_set(set: bool) -> String {
+    if set { "set" } else { "not set" }.to_owned()
+}
+
+fn list(values: impl Iterator<Item = String>) -> String {
+    let values: Vec<_> = values.collect();
+    if values.is_empty() {
+        return "none".to_owned();
+    }
+    values.join(", ")
+}
+
+/// Scheme, host and port of a URL or an address: neither a user and a password before them, nor a path, a query or a
+/// fragment, which may hold a token.
+fn host(url: &str) -> String {
+    let (scheme, rest) = match url.split_once("://") {
+        Some((scheme, rest)) => (Some(scheme), rest),
+        None => (None, url),
+    };
+    // A password with a slash in it, unescaped, is before the last `@` all the same.
+    let rest = match rest.rsplit_once('@') {
+        Some((_, host)) if !rtm_planted::bug("bridge-page-shows-passwords") => host,
+        _ => rest,
+    };
+    let host = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
+    match scheme {
+        Some(scheme) => format!("{scheme}://{host}"),
+        None => host.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// Holds: wherever a configuration may have a secret, or tell where one is, nothing of it is shown; and hosts are.
+    #[test]
+    fn no_secret_is_shown() {
+        let dir = tempfile::Builder::new().prefix("canary").tempdir().unwrap();
+        let file = dir.path().join("canary");
+        std::fs::write(&file, "canary").unwrap();
+        let text = r#"
+            [journal]
+            dir = "/var/lib/rtm-bridge"
+            [[apps]]
+            name = "main"
+            app_id = "canary0cbca0098dff4323566daa89675"
+            auth = { basic = { key = "canary-key", secret = "canary-secret" } }
+            proxy = "http://canary:canary@proxy.example:3128"
+            ca_file = "FILE"
+            regions = ["eu-west-1", { name = "x", base_url = "https://agora.example:8443/canary/path" }]
+            [[apps]]
+            name = "second"
+            app_id = "canary1cbca0098dff4323566daa89675"
+            auth = { token = { uid = "canary", token = "canary" } }
+            regions = ["eu-west-1"]
+            [[apps]]
+            name = "third"
+            app_id = "canary2cbca0098dff4323566daa89675"
+            auth = { agora_token = { token_file = "FILE" } }
+            regions = ["eu-west-1"]
+            [sinks.kafka]
+            brokers = ["kafka.example:9092"]
+            options = { "sasl.password" = "canary" }
+            option_files = { "ssl.key.password" = "FILE" }
+            option_env = { "sasl.username" = "PATH" }
+            [sinks.nats]
+            servers = ["nats://nats.example:4222"]
+            stream = "RTM"
+            auth = { password = { user = "canary", password = "canary" } }
+            tls = { ca_file = "FILE", cert_file = "FILE", key_file = "FILE" }
+            "#;
+        let config = Config::parse(&text.replace("FILE", file.to_str().unwrap())).unwrap();
+        let shown = serde_json::to_string(&Settings::of(&config)).unwrap();
+        assert!(!shown.to_lowercase().contains("canary"), "{shown}");
+        for expected in [
+            "eu-west-1, x at https://agora.example:8443",
+            "kafka.example:9092",
+            "sasl.password, ssl.key.password, sasl.username",
+            "nats://nats.example:4222",
+        ] {
+            assert!(shown.contains(expected), "{expected} in {shown}");
+        }
+    }
+
+    /// Holds: of a URL only scheme, host and port are shown, whatever else stands in it.
+    #[test]
+    fn of_a_url_only_the_host_is_shown() {
+        for (url, shown) in [
+            ("nats://user:pa/ss@host:4222", "nats://host:4222"),
+            ("nats://token@host", "nats://host"),
+            ("user:p@ss@host:9092", "host:9092"),
+            ("https://host/path?token=x#y", "https://host"),
+            ("https://host?token=x", "https://host"),
+            ("[::1]:9092", "[::1]:9092"),
+            ("host:9092", "host:9092"),
+            ("", ""),
+        ] {
+            assert_eq!(host(url), shown, "{url}");
+        }
+    }
+}
