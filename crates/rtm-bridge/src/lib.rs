@@ -15,6 +15,7 @@
 //! | [`metrics`] | every metric |
 //! | [`state`] | what is going on now: readiness, gauges |
 //! | [`admin`] | `/metrics`, `/healthz`, `/readyz` |
+//! | [`notify`] | what systemd is told |
 //! | [`read_back`] | what sinks hold, for the demo and the trials |
 //! | [`usage`] | what a process has used, for the bench and the trials |
 //! | [`commands`] | what the command line can do |
@@ -31,6 +32,7 @@ pub mod copies;
 pub mod entry;
 pub mod losses;
 pub mod metrics;
+pub mod notify;
 pub mod order;
 pub mod outlet;
 pub mod read_back;

@@ -181,6 +181,27 @@ impl State {
         !lock(&self.sinks).values().any(|state| down(state))
     }
 
+    /// What goes on, in one line.
+    #[must_use]
+    pub fn status_line(&self) -> String {
+        let rings: usize = self.pipelines.values().map(|app| app.rings.len()).sum();
+        let stats = self.journal.stats();
+        let readers = stats.lanes.iter().flat_map(|lane| &lane.readers);
+        let pending: u64 = readers
+            .filter(|reader| !reader.name.as_str().ends_with(crate::assemble::BEHIND))
+            .map(|reader| reader.pending_count)
+            .sum();
+        let sinks = self.clients.iter().map(|client| {
+            let up = client.state().up && self.is_up(client.name());
+            format!("{} {}", client.name(), if up { "up" } else { "down" })
+        });
+        let sinks: Vec<String> = sinks.collect();
+        format!(
+            "polling {rings} rings; {pending} events pending; {}",
+            sinks.join(", ")
+        )
+    }
+
     /// Why data does not flow; empty when it does.
     #[must_use]
     pub fn not_ready(&self) -> Vec<NotReady> {

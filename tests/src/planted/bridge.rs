@@ -132,4 +132,16 @@ pub(super) const PLANTED: &[Planted] = &[
         package: "rtm-tests",
         tests: "bench::measures_and_leaves_nothing_behind",
     },
+    Planted {
+        name: "bridge-second-signal-waits",
+        breaks: "10, shutdown: a second SIGTERM ends the process at once",
+        package: "rtm-tests",
+        tests: "service::a_second_signal_ends_at_once",
+    },
+    Planted {
+        name: "bridge-no-watchdog",
+        breaks: "9, liveness: the service manager hears that the process lives",
+        package: "rtm-tests",
+        tests: "service::the_service_manager_is_told",
+    },
 ];

@@ -15,4 +15,5 @@ mod nats_sink;
 mod nats_streams;
 mod nats_tls;
 mod replay;
+mod service;
 mod whole;

@@ -3,12 +3,14 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use tracing::info;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
 
-use super::{ConfigArgs, refuse, runtime_for, stop_on_signals, telemetry};
+use super::{ConfigArgs, Signals, refuse, runtime_for, telemetry};
 use crate::admin;
 use crate::assemble::RunError;
 use crate::config::Config;
+use crate::notify::Notify;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RunArgs {
@@ -42,16 +44,51 @@ async fn run_until_signalled(config: &Config) -> anyhow::Result<()> {
         commit = crate::COMMIT,
         "starting"
     );
-    let stop = stop_on_signals()?;
+    for (key, warning) in config.warnings() {
+        warn!(key, "{warning}");
+    }
+    let notify = Arc::new(Notify::from_env());
+    let stop = stop_or_end_on_signals(Arc::clone(&notify))?;
     let state = admin::Slot::default();
-    let served = tokio_util::sync::CancellationToken::new();
+    let served = CancellationToken::new();
     admin::serve(config.admin.listen, Arc::clone(&state), served.clone()).await?;
     let running = Arc::clone(&state);
+    let told = Arc::clone(&notify);
     let started = move |started| {
         let _ = running.set(started);
         info!("the bridge runs");
+        told.ready();
     };
-    crate::bridge::run(config, started, stop).await?;
+    tokio::select! {
+        ended = crate::bridge::run(config, started, stop) => ended?,
+        () = notify.keep_telling(&state) => {}
+    }
     served.cancel();
     Ok(())
+}
+
+/// A token that the first SIGTERM or SIGINT cancels. The second ends the process where it stands, with the exit code that
+/// the signal would have had, for who cannot wait: what is in flight then is lost, and counted at the next start.
+///
+/// # Errors
+///
+/// When the handlers cannot be installed.
+fn stop_or_end_on_signals(notify: Arc<Notify>) -> std::io::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let mut signals = Signals::new()?;
+    let cancel = stop.clone();
+    tokio::spawn(async move {
+        signals.next().await;
+        notify.stopping();
+        cancel.cancel();
+        let signal = signals.next().await;
+        error!(
+            signal,
+            "a second signal: ending at once; the journal keeps what is stored, and the next start counts what was in flight"
+        );
+        if !rtm_planted::bug("bridge-second-signal-waits") {
+            std::process::exit(i32::from(128 + signal));
+        }
+    });
+    Ok(stop)
 }
