@@ -75,6 +75,9 @@ async fn metrics(Extract(state): Extract<Slot>) -> Response {
 #[derive(serde::Serialize)]
 struct Ready {
     ready: bool,
+    /// Apps that are left alone, as the configuration says: no reason not to be ready.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    paused: Vec<String>,
     reasons: Vec<NotReady>,
 }
 
@@ -93,5 +96,11 @@ async fn readyz(Extract(state): Extract<Slot>) -> Response {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    (status, Json(Ready { ready, reasons })).into_response()
+    let paused = state.get().map(|state| state.paused()).unwrap_or_default();
+    let document = Ready {
+        ready,
+        paused,
+        reasons,
+    };
+    (status, Json(document)).into_response()
 }

@@ -15,6 +15,7 @@
 //! | [`metrics`] | every metric |
 //! | [`state`] | what is going on now: readiness, gauges |
 //! | [`admin`] | `/metrics`, `/healthz`, `/readyz` |
+//! | [`reload`] | a new configuration while the bridge runs |
 //! | [`notify`] | what systemd is told |
 //! | [`read_back`] | what sinks hold, for the demo and the trials |
 //! | [`usage`] | what a process has used, for the bench and the trials |
@@ -37,6 +38,7 @@ pub mod order;
 pub mod outlet;
 pub mod read_back;
 pub mod record;
+pub mod reload;
 pub mod state;
 pub mod tally;
 pub mod usage;

@@ -47,12 +47,29 @@ pub struct State {
 pub struct PipelineState {
     app: String,
     metrics: Arc<Metrics>,
-    rings: HashMap<Ring, (RingMetrics, Mutex<Arrivals>)>,
-    started: Instant,
-    requests_per_second: u32,
+    /// Those that were ever polled.
+    rings: Mutex<HashMap<Ring, Arc<RingState>>>,
+    is_paused: AtomicBool,
+    budget: Mutex<Budget>,
     sent: AtomicU64,
     departures: Arc<Departures>,
     stopped: Mutex<Option<Stopped>>,
+}
+
+/// A ring that is polled, or was.
+struct RingState {
+    metrics: RingMetrics,
+    arrivals: Mutex<Arrivals>,
+    /// Since when it is.
+    since: Instant,
+    is_polled: bool,
+}
+
+/// The requests that could have been sent.
+struct Budget {
+    earned: f64,
+    since: Instant,
+    per_second: u32,
 }
 
 struct Stopped {
@@ -104,12 +121,8 @@ impl State {
         assembled: &Assembled<F>,
         metrics: Arc<Metrics>,
     ) -> State {
-        let budget = |name: &str| {
-            let app = config.apps.iter().find(|app| app.name == name);
-            app.map_or(0, |app| app.requests_per_second)
-        };
         let states = assembled.pipelines.iter().map(|pipeline| {
-            let state = PipelineState::new(pipeline, budget(&pipeline.app));
+            let state = PipelineState::new(pipeline);
             (pipeline.app.clone(), Arc::new(state))
         });
         State {
@@ -184,7 +197,7 @@ impl State {
     /// What goes on, in one line.
     #[must_use]
     pub fn status_line(&self) -> String {
-        let rings: usize = self.pipelines.values().map(|app| app.rings.len()).sum();
+        let rings: usize = self.pipelines.values().map(|app| app.polled().len()).sum();
         let stats = self.journal.stats();
         let readers = stats.lanes.iter().flat_map(|lane| &lane.readers);
         let pending: u64 = readers
@@ -235,14 +248,22 @@ impl State {
         reasons
     }
 
+    /// The apps that the configuration leaves alone.
+    #[must_use]
+    pub fn paused(&self) -> Vec<String> {
+        let paused = self.pipelines.values().filter(|app| app.is_paused());
+        let mut names: Vec<String> = paused.map(|app| app.app.clone()).collect();
+        names.sort();
+        names
+    }
+
     /// Requests sent and rings' arrival rates, for a live view.
     #[must_use]
     pub fn polling(&self) -> Vec<(String, u64, f64)> {
         let of = |pipeline: &Arc<PipelineState>| {
-            let rate = pipeline
-                .rings
-                .values()
-                .map(|(_, arrivals)| lock(arrivals).per_second)
+            let polled = pipeline.polled().into_iter();
+            let rate = polled
+                .map(|(_, ring)| lock(&ring.arrivals).per_second)
                 .sum();
             (
                 pipeline.app.clone(),
@@ -255,40 +276,93 @@ impl State {
 }
 
 impl PipelineState {
-    fn new<F: Fetch>(pipeline: &Pipeline<F>, requests_per_second: u32) -> PipelineState {
-        let now = Instant::now();
-        let ring = |ring: &Ring| {
-            let metrics =
-                pipeline
-                    .metrics
-                    .ring(&pipeline.app, ring.region.name(), ring.stream.as_str());
-            (
-                ring.clone(),
-                (
-                    metrics,
-                    Mutex::new(Arrivals {
-                        last: now,
-                        per_second: 0.0,
-                    }),
-                ),
-            )
-        };
-        PipelineState {
+    fn new<F: Fetch>(pipeline: &Pipeline<F>) -> PipelineState {
+        let state = PipelineState {
             app: pipeline.app.clone(),
             metrics: Arc::clone(&pipeline.metrics),
-            rings: pipeline.source.rings().iter().map(ring).collect(),
-            started: now,
-            requests_per_second,
+            rings: Mutex::default(),
+            is_paused: AtomicBool::new(false),
+            budget: Mutex::new(Budget {
+                earned: 0.0,
+                since: Instant::now(),
+                per_second: 0,
+            }),
             sent: AtomicU64::new(0),
             departures: Arc::clone(&pipeline.departures),
             stopped: Mutex::new(None),
+        };
+        state.renew(pipeline);
+        state
+    }
+
+    /// Takes over what a configuration says of the App ID: the rings, the budget, the pause.
+    pub fn renew<F: Fetch>(&self, pipeline: &Pipeline<F>) {
+        let now = Instant::now();
+        let mut rings = lock(&self.rings);
+        let was_paused = self
+            .is_paused
+            .swap(pipeline.config.paused, Ordering::Relaxed);
+        let polled = pipeline.source.rings();
+        for (ring, state) in &mut *rings {
+            if state.is_polled && !polled.contains(ring) {
+                let (region, stream) = (ring.region.name(), ring.stream.as_str());
+                self.metrics.forget_ring(&self.app, region, stream);
+                *state = Arc::new(RingState {
+                    metrics: state.metrics.clone(),
+                    arrivals: Mutex::new(Arrivals {
+                        last: now,
+                        per_second: 0.0,
+                    }),
+                    since: now,
+                    is_polled: false,
+                });
+            }
         }
+        for ring in polled {
+            let known = rings.get(ring).is_some_and(|ring| ring.is_polled);
+            if known && !was_paused {
+                continue;
+            }
+            let (region, stream) = (ring.region.name(), ring.stream.as_str());
+            let state = RingState {
+                metrics: self.metrics.ring(&self.app, region, stream),
+                arrivals: Mutex::new(Arrivals {
+                    last: now,
+                    per_second: 0.0,
+                }),
+                since: now,
+                is_polled: true,
+            };
+            rings.insert(ring.clone(), Arc::new(state));
+        }
+        let mut budget = lock(&self.budget);
+        budget.earned = budget.now();
+        budget.since = now;
+        budget.per_second = if pipeline.config.paused {
+            0
+        } else {
+            pipeline.config.requests_per_second
+        };
     }
 
     /// The metrics of a ring.
     #[must_use]
-    pub fn ring(&self, ring: &Ring) -> &RingMetrics {
-        &self.rings[ring].0
+    pub fn ring(&self, ring: &Ring) -> RingMetrics {
+        lock(&self.rings)[ring].metrics.clone()
+    }
+
+    /// Whether the configuration says that it is left alone.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.is_paused.load(Ordering::Relaxed)
+    }
+
+    fn polled(&self) -> Vec<(Ring, Arc<RingState>)> {
+        let rings = lock(&self.rings);
+        let polled = rings.iter().filter(|(_, state)| state.is_polled);
+        polled
+            .map(|(ring, state)| (ring.clone(), Arc::clone(state)))
+            .collect()
     }
 
     /// Counts a request.
@@ -298,14 +372,14 @@ impl PipelineState {
 
     /// Learns a ring's arrival rate from a page.
     pub fn arrived(&self, ring: &Ring, page: &Page) {
-        let (metrics, arrivals) = &self.rings[ring];
-        let mut arrivals = lock(arrivals);
+        let state = Arc::clone(&lock(&self.rings)[ring]);
+        let mut arrivals = lock(&state.arrivals);
         let gap = arrivals.last.elapsed();
         arrivals.last = Instant::now();
         let weight = (-gap.as_secs_f64() / RATE_WINDOW.as_secs_f64()).exp();
         let rate = page.count as f64 / gap.as_secs_f64().max(0.001);
         arrivals.per_second = weight * arrivals.per_second + (1.0 - weight) * rate;
-        metrics.arrival_rate.set(arrivals.per_second);
+        state.metrics.arrival_rate.set(arrivals.per_second);
     }
 
     /// Notes that polling waits for room. True when that should be logged: at first, and then once in a while.
@@ -344,14 +418,14 @@ impl PipelineState {
     }
 
     fn collect(&self) {
-        let budget = self.started.elapsed().as_secs_f64() * f64::from(self.requests_per_second);
-        let unused = (budget as u64).saturating_sub(self.sent.load(Ordering::Relaxed));
+        let unused =
+            (lock(&self.budget).now() as u64).saturating_sub(self.sent.load(Ordering::Relaxed));
         self.metrics.requests_unused(&self.app, unused);
-        for (metrics, arrivals) in self.rings.values() {
+        for (_, ring) in self.polled() {
             // A ring that has given nothing for a while has that rate, whatever it gave before.
-            let arrivals = lock(arrivals);
+            let arrivals = lock(&ring.arrivals);
             let silence = arrivals.last.elapsed().as_secs_f64() / RATE_WINDOW.as_secs_f64();
-            metrics
+            ring.metrics
                 .arrival_rate
                 .set(arrivals.per_second * (-silence).exp());
         }
@@ -359,15 +433,19 @@ impl PipelineState {
 
     fn not_ready(&self) -> Vec<String> {
         let mut reasons = Vec::new();
+        if self.is_paused() {
+            return reasons;
+        }
         if let Some(stopped) = &*lock(&self.stopped) {
             let since = stopped.since.elapsed().as_secs();
             reasons.push(format!(
                 "polling has waited {since} s for room in the journal"
             ));
         }
-        for (ring, (metrics, _)) in &self.rings {
+        for (ring, state) in self.polled() {
+            let metrics = &state.metrics;
             let now = jiff::Timestamp::now().as_millisecond() as f64 / 1000.0;
-            let age = (now - metrics.last_success()).min(self.started.elapsed().as_secs_f64());
+            let age = (now - metrics.last_success()).min(state.since.elapsed().as_secs_f64());
             let ring = format!("{} {}", ring.region.name(), ring.stream.as_str());
             if age > POLL_AGE.as_secs_f64() {
                 reasons.push(format!("{ring}: no successful poll for {age:.0} s"));
@@ -376,6 +454,12 @@ impl PipelineState {
             }
         }
         reasons
+    }
+}
+
+impl Budget {
+    fn now(&self) -> f64 {
+        self.earned + self.since.elapsed().as_secs_f64() * f64::from(self.per_second)
     }
 }
 

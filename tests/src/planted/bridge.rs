@@ -144,4 +144,22 @@ pub(super) const PLANTED: &[Planted] = &[
         package: "rtm-tests",
         tests: "service::the_service_manager_is_told",
     },
+    Planted {
+        name: "bridge-reload-forgets-the-limit",
+        breaks: "3, rate: the limit holds through a reload",
+        package: "rtm-tests",
+        tests: "reload::a_reload_under_load_loses_nothing",
+    },
+    Planted {
+        name: "bridge-reload-takes-half-a-file",
+        breaks: "11, reload: a file that is refused changes nothing",
+        package: "rtm-tests",
+        tests: "reload::a_reload_under_load_loses_nothing",
+    },
+    Planted {
+        name: "bridge-reload-drops-what-is-in-flight",
+        breaks: "1, ledger: a request in flight during a reload is stored",
+        package: "rtm-tests",
+        tests: "reload::a_reload_under_load_loses_nothing",
+    },
 ];

@@ -1,5 +1,6 @@
 //! `rtm-bridge run`.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use crate::admin;
 use crate::assemble::RunError;
 use crate::config::Config;
 use crate::notify::Notify;
+use crate::reload::Watch;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RunArgs {
@@ -23,10 +25,12 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         Ok(config) => config,
         Err(error) => return Ok(refuse(&error)),
     };
-    if let Err(error) = telemetry::start(&config.log, "info") {
-        return Ok(refuse(&error));
-    }
-    match runtime_for(config.apps.len())?.block_on(run_until_signalled(&config)) {
+    let set_level = match telemetry::start(&config.log, "info") {
+        Ok(set_level) => set_level,
+        Err(error) => return Ok(refuse(&error)),
+    };
+    let running = run_until_signalled(&config, &args.config.config, set_level);
+    match runtime_for(config.apps.len())?.block_on(running) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => match error.downcast::<RunError>() {
             Ok(error @ (RunError::Source { .. } | RunError::Sink { .. })) => {
@@ -38,7 +42,11 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-async fn run_until_signalled(config: &Config) -> anyhow::Result<()> {
+async fn run_until_signalled(
+    config: &Config,
+    file: &Path,
+    set_level: telemetry::SetLevel,
+) -> anyhow::Result<()> {
     info!(
         version = env!("CARGO_PKG_VERSION"),
         commit = crate::COMMIT,
@@ -49,6 +57,8 @@ async fn run_until_signalled(config: &Config) -> anyhow::Result<()> {
     }
     let notify = Arc::new(Notify::from_env());
     let stop = stop_or_end_on_signals(Arc::clone(&notify))?;
+    let told = Arc::clone(&notify);
+    let watch = Watch::new(file, told, move |log| set_level.set(log, "info"))?;
     let state = admin::Slot::default();
     let served = CancellationToken::new();
     admin::serve(config.admin.listen, Arc::clone(&state), served.clone()).await?;
@@ -60,7 +70,7 @@ async fn run_until_signalled(config: &Config) -> anyhow::Result<()> {
         told.ready();
     };
     tokio::select! {
-        ended = crate::bridge::run(config, started, stop) => ended?,
+        ended = crate::bridge::run(config, Some(watch), started, stop) => ended?,
         () = notify.keep_telling(&state) => {}
     }
     served.cancel();
