@@ -104,7 +104,7 @@ async fn refuse(bridge: &mut Bridge, file: &mut File, text: &str, says: &[String
 }
 
 /// Holds: under load a region is added and another removed, the key is rotated, the rate goes down and up again and
-/// again, topics change, an App ID is paused and goes on; broken files are refused as a whole, as `check` would, and
+/// again, topics and the log level change, an App ID is paused and goes on; broken files are refused as a whole, as `check` would, and
 /// what runs stays. Nothing is lost, requests in flight during a change least of all, and no second has more requests
 /// than Agora allows.
 #[tokio::test(flavor = "multi_thread")]
@@ -302,7 +302,11 @@ async fn a_reload_under_load_loses_nothing() {
         .sum("rtm_bridge_events_possibly_lost_total", &[])
         .unwrap();
     assert_eq!(lost, 0.0);
+    let quieter = format!("{good}[log]\nlevel = \"warn\"\n");
+    take(&mut bridge, &mut file, &quieter).await;
     assert!(bridge.process.terminate(SOON).await.unwrap().success());
+    let log = bridge.process.output().unwrap();
+    assert!(!log.contains("all_published=true"), "it still logs: {log}");
 
     let stats = simulator.stats();
     assert!(stats.apps[0].max_in_second <= 10, "{:?}", stats.apps);

@@ -74,15 +74,26 @@ async fn tells(socket: &UnixDatagram, name: &str, of: &str) {
     let status = status.unwrap().lines().next().unwrap();
     assert!(status.starts_with("polling 2 rings; "), "{status}");
     assert!(status.ends_with("; file up"), "{status}");
+    bridge.process.signal(Signal::SIGHUP).unwrap();
+    let is_ready = |text: &&String| *text == "READY=1";
+    wait_for("the end of a reload", SOON, async || {
+        told(socket, &mut all);
+        all.iter().filter(is_ready).count() == 2
+    })
+    .await
+    .unwrap();
+    let reloading = |text: &String| text.starts_with("RELOADING=1\nMONOTONIC_USEC=");
+    let reloading = all.iter().position(reloading);
+    let ready = all.iter().rposition(|text| text == "READY=1");
+    assert!(reloading.is_some() && reloading < ready, "{all:?}");
     let ended = bridge.process.terminate(SOON).await.unwrap();
     assert_eq!(ended.code(), Some(0));
     told(socket, &mut all);
     let stopping = all.iter().position(|text| text.starts_with("STOPPING=1"));
-    let ready = all.iter().position(|text| text == "READY=1");
     assert!(ready < stopping, "{all:?}");
 }
 
-/// Holds: systemd hears that the bridge runs, what it does in one line, that it lives, and that it stops; through a
+/// Holds: systemd hears that the bridge runs, what it does in one line, that it lives, reloads and stops; through a
 /// socket with a path and through an abstract one.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_service_manager_is_told() {

@@ -25,7 +25,7 @@ pub(super) fn start(log: &LogConfig, default: &str) -> Result<SetLevel, String> 
             let handle = builder.reload_handle();
             builder.try_init().map_err(|error| error.to_string())?;
             Ok(SetLevel(Box::new(move |filter| {
-                drop(handle.reload(filter))
+                drop(handle.reload(filter));
             })))
         }
         LogFormat::Json => {
@@ -33,7 +33,7 @@ pub(super) fn start(log: &LogConfig, default: &str) -> Result<SetLevel, String> 
             let handle = builder.reload_handle();
             builder.try_init().map_err(|error| error.to_string())?;
             Ok(SetLevel(Box::new(move |filter| {
-                drop(handle.reload(filter))
+                drop(handle.reload(filter));
             })))
         }
     }
