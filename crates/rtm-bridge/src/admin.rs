@@ -107,6 +107,9 @@ async fn status(Extract(state): Extract<Slot>, Query(asked): Query<Asked>) -> Re
 #[derive(serde::Serialize)]
 struct Ready {
     ready: bool,
+    /// Apps that are left alone, as the configuration says: no reason not to be ready.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    paused: Vec<String>,
     reasons: Vec<NotReady>,
 }
 
@@ -125,7 +128,13 @@ async fn readyz(Extract(state): Extract<Slot>) -> Response {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    (status, Json(Ready { ready, reasons })).into_response()
+    let paused = state.get().map(|state| state.paused()).unwrap_or_default();
+    let document = Ready {
+        ready,
+        paused,
+        reasons,
+    };
+    (status, Json(document)).into_response()
 }
 
 #[cfg(test)]

@@ -141,7 +141,7 @@ async fn assemble_on(
     for (name, sink) in &config.sinks {
         clients.push(client(name, sink, config).await?);
     }
-    let connections = Connections::default();
+    let connections = Arc::new(Connections::default());
     let mut pipelines = Vec::new();
     for (index, app) in config.apps.iter().enumerate() {
         let turn = index as f64 / config.apps.len() as f64;
@@ -149,7 +149,10 @@ async fn assemble_on(
             app: app.name.clone(),
             source,
         })?;
-        pipelines.push(pipeline(app, source, turn, &journal, metrics)?);
+        let mut pipeline = pipeline(app, source, turn, &journal, metrics)?;
+        let connections = Arc::clone(&connections);
+        pipeline.renew = Some(Arc::new(move |app| self::source(app, &connections)));
+        pipelines.push(pipeline);
     }
     let orphans = orphans(config, &journal)?;
     Ok(Assembled {
@@ -278,19 +281,11 @@ pub fn outlet<F>(
             .filter_map(|name| ReaderName::try_from(name).ok())
             .collect(),
     });
-    let copies = match known {
-        Some(app) if app.regions.len() > 1 => Some(CopyFilter {
-            copies: Copies::new(i64::try_from(app.copies_window.as_millis()).unwrap_or(i64::MAX)),
-            behind: if drops_copies(app) {
-                let name = format!("{}{BEHIND}", client.name());
-                Some(Behind::new(reader(lane, &name)?))
-            } else {
-                None
-            },
-        }),
-        _ => None,
-    };
     Ok(Outlet {
+        app: app.to_owned(),
+        sink: client.name().to_owned(),
+        lane: lane.clone(),
+        judges: known.and_then(judges),
         reader: reader(lane, client.name())?,
         ahead: Ahead::new(state.departures(app), assembled.journal.epoch()),
         router: client.router(),
@@ -298,11 +293,69 @@ pub fn outlet<F>(
         metrics: state.metrics.sink(app, client.name()),
         all_metrics: Arc::clone(&state.metrics),
         state: state.sink(app, client.name()),
-        copies,
+        copies: copies(known, lane, client.name())?,
         suspicion: Arc::clone(&state.suspicion),
         suspecting: None,
         skip,
     })
+}
+
+/// What is known of copies, for an app that has any.
+fn copies(
+    app: Option<&AppConfig>,
+    lane: &Lane,
+    sink: &str,
+) -> Result<Option<CopyFilter>, RunError> {
+    let Some(app) = app.filter(|app| app.regions.len() > 1) else {
+        return Ok(None);
+    };
+    let behind = if drops_copies(app) {
+        Some(Behind::new(reader(lane, &format!("{sink}{BEHIND}"))?))
+    } else {
+        None
+    };
+    Ok(Some(CopyFilter {
+        copies: Copies::new(i64::try_from(app.copies_window.as_millis()).unwrap_or(i64::MAX)),
+        behind,
+    }))
+}
+
+/// What decides how an app's copies are found, and what becomes of them; none where there are none.
+fn judges(app: &AppConfig) -> Option<(CopyPolicy, Duration)> {
+    (app.regions.len() > 1).then_some((app.cross_region_copies, app.copies_window))
+}
+
+/// The outlet as `config` has it, between two batches: where records go, and what becomes of copies.
+pub async fn reroute(outlet: &mut Outlet, config: &Config) {
+    match config.sinks.get(&outlet.sink).map(routes) {
+        Some(Ok(routes)) => outlet.router = Router::new(routes),
+        // The configuration was validated, and no sink leaves it.
+        Some(Err(error)) => error!(error, "the routes of the sink stay as they were"),
+        None => {}
+    }
+    let app = config.apps.iter().find(|app| app.name == outlet.app);
+    let judges = app.and_then(judges);
+    if judges == outlet.judges {
+        return;
+    }
+    // A cursor can be open once.
+    outlet.copies = None;
+    match copies(app, &outlet.lane, &outlet.sink) {
+        Ok(copies) => outlet.copies = copies,
+        Err(error) => error!(
+            error = crate::chain(&error),
+            "copies are published until the next start"
+        ),
+    }
+    outlet.judges = judges;
+    let has_cursor = |copies: &CopyFilter| copies.behind.is_some();
+    if !outlet.copies.as_ref().is_some_and(has_cursor)
+        && let Ok(name) = ReaderName::try_from(format!("{}{BEHIND}", outlet.sink).as_str())
+    {
+        // It would hold the journal's segments for nobody. Mostly there is none.
+        let _ = outlet.lane.remove_reader(&name).await;
+    }
+    outlet.remember().await;
 }
 
 fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<Journal, RunError> {
@@ -369,25 +422,71 @@ where
     };
     let start_after = start_after + START_SPREAD.mul_f64(turn);
     let requests_per_second = app.requests_per_second as usize;
-    let schedule = Schedule::new(
-        source.rings().to_vec(),
-        ScheduleOptions {
-            requests_per_second,
-            in_flight_per_ring: MOST_IN_FLIGHT_PER_RING,
-            ..ScheduleOptions::default()
-        },
-        journal.epoch().0,
-    );
+    let schedule = schedule(app, &source, journal.epoch().0);
     Ok(Pipeline {
+        config: app.clone(),
         app: app.name.clone(),
         app_id: app.app_id.clone(),
         limiter: Limiter::new(requests_per_second, start_after),
+        renew: None,
         source,
         schedule: std::sync::Mutex::new(schedule),
-        losses: Losses::read(lane.clone(), &app.name, metrics),
+        losses: Arc::new(Losses::read(lane.clone(), &app.name, metrics)),
         departures: Arc::default(),
         lane,
         metrics: Arc::clone(metrics),
+    })
+}
+
+fn schedule<F: Fetch>(app: &AppConfig, source: &F, seed: u64) -> Schedule {
+    let options = ScheduleOptions {
+        requests_per_second: app.requests_per_second as usize,
+        in_flight_per_ring: MOST_IN_FLIGHT_PER_RING,
+        ..ScheduleOptions::default()
+    };
+    Schedule::new(source.rings().to_vec(), options, seed)
+}
+
+/// The pipeline as `config` has it; none where that is what it is. The limiter goes on, and with it what Agora counts;
+/// so do the mark and the requests in flight.
+pub fn renew<F: Fetch>(pipeline: &Pipeline<F>, config: &Config) -> Option<Pipeline<F>> {
+    let app = config.apps.iter().find(|app| app.name == pipeline.app)?;
+    if *app == pipeline.config {
+        return None;
+    }
+    let source = match pipeline.renew.as_ref()?(app) {
+        Ok(source) => source,
+        Err(error) => {
+            error!(
+                error = crate::chain(&*error),
+                "the App ID is polled as before: what the configuration says worked a moment ago, and fails now"
+            );
+            return None;
+        }
+    };
+    pipeline.limiter.resize(app.requests_per_second as usize);
+    let limiter = if rtm_planted::bug("bridge-reload-forgets-the-limit") {
+        Limiter::new(app.requests_per_second as usize, Duration::ZERO)
+    } else {
+        pipeline.limiter.clone()
+    };
+    info!(
+        rings = source.rings().len(),
+        paused = app.paused,
+        "polling as the new configuration says"
+    );
+    Some(Pipeline {
+        config: app.clone(),
+        app: pipeline.app.clone(),
+        app_id: pipeline.app_id.clone(),
+        schedule: std::sync::Mutex::new(schedule(app, &source, fastrand::u64(..))),
+        source,
+        renew: pipeline.renew.clone(),
+        limiter,
+        lane: pipeline.lane.clone(),
+        losses: Arc::clone(&pipeline.losses),
+        departures: Arc::clone(&pipeline.departures),
+        metrics: Arc::clone(&pipeline.metrics),
     })
 }
 
@@ -625,6 +724,19 @@ pub(crate) async fn client(
     })
 }
 
+/// Where a sink's records go.
+///
+/// # Errors
+///
+/// With what is wrong with a template.
+pub fn routes(sink: &SinkConfig) -> Result<Routes, String> {
+    match sink {
+        SinkConfig::Kafka(kafka) => kafka_routes(kafka),
+        SinkConfig::Nats(nats) => nats_routes(nats),
+        SinkConfig::Stdout(_) | SinkConfig::File(_) => line_routes(),
+    }
+}
+
 fn kafka_routes(kafka: &KafkaConfig) -> Result<Routes, String> {
     Ok(Routes {
         topic: Template::parse(&kafka.topic, crate::config::STATIC)?,
@@ -789,7 +901,7 @@ pub fn nats_options(nats: &NatsConfig) -> NatsOptions {
 
 /// Subjects of a stream that covers the templates: each variable a wildcard of one token. One that another covers is
 /// left out, for a stream's subjects may not overlap.
-fn covering(nats: &NatsConfig) -> Vec<String> {
+pub(crate) fn covering(nats: &NatsConfig) -> Vec<String> {
     let mut subjects: Vec<String> = Vec::new();
     for text in [&nats.subject, &nats.dead_letter_subject] {
         let Ok(template) = Template::parse(text, crate::config::ALL) else {

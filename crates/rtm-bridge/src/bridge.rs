@@ -26,17 +26,19 @@ use rtm_sink::{Outcome, PublishError, PublishErrorKind, Reason, Record, Sink};
 use rtm_source::{
     Fetch, FetchError, FetchErrorKind, Limiter, Next, Page, Ring, Schedule, Slot, Turn,
 };
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use crate::assemble::{self, Assembled, RunError};
-use crate::config::Config;
+use crate::config::{AppConfig, Config};
 use crate::losses::{Losses, PAGE};
 use crate::metrics::{self, Metrics};
 use crate::order::{Departure, Departures, Group};
 use crate::outlet::{Batch, Detail, Outlet};
+use crate::reload::{self, Watch};
 use crate::state::{PipelineState, State};
 use crate::tally::Tally;
 use crate::{careful, entry};
@@ -68,13 +70,15 @@ const STOPPED_LOG_INTERVAL: Duration = Duration::from_secs(30);
 /// Polls every App ID of `config` and publishes to every sink, until `stop`.
 ///
 /// Then polling stops, requests in flight finish and are stored, the sinks get `shutdown_deadline`, and the journal is
-/// closed. What is not published waits in it. `started` is given the state once everything runs.
+/// closed. What is not published waits in it. `started` is given the state once everything runs. With `watch` the
+/// configuration is read again when its file changes: see [`crate::reload`].
 ///
 /// # Errors
 ///
 /// [`RunError`] when the journal, a source or a sink cannot be made. Nothing that happens later ends the bridge.
 pub async fn run(
     config: &Config,
+    watch: Option<Watch>,
     started: impl FnOnce(Arc<State>),
     stop: CancellationToken,
 ) -> Result<(), RunError> {
@@ -82,26 +86,35 @@ pub async fn run(
     let assembled = assemble::assemble(config, &metrics).await?;
     // TLS is opened while the limiter waits out its first second.
     let opening = assemble::open_connections(&assembled.pipelines);
-    run_assembled(config, assembled, metrics, started, stop).await?;
+    let (tx, running) = watch::channel(Arc::new(config.clone()));
+    tokio::select! {
+        ended = run_assembled(running, assembled, Arc::clone(&metrics), started, stop) => ended?,
+        () = reload::follow(watch, tx, &metrics) => {}
+    }
     drop(opening);
     Ok(())
 }
 
-/// As [`run`], from the parts.
+/// As [`run`], from the parts. What `running` says from now on is taken over, as far as [`crate::reload`] lets it change.
 ///
 /// # Errors
 ///
 /// As [`run`].
 pub async fn run_assembled<F: Fetch>(
-    config: &Config,
+    running: Running,
     assembled: Assembled<F>,
     metrics: Arc<Metrics>,
     started: impl FnOnce(Arc<State>),
     stop: CancellationToken,
 ) -> Result<(), RunError> {
+    let config = &Arc::clone(&running.borrow());
     let crashed = assembled.journal.unclean();
     assemble::forget_unused(config, &assembled).await;
-    let state = Arc::new(State::new(config, &assembled, Arc::clone(&metrics)));
+    let state = Arc::new(State::new(
+        running.clone(),
+        &assembled,
+        Arc::clone(&metrics),
+    ));
     let drain = CancellationToken::new();
     let mut polls = JoinSet::new();
     let mut publishes = JoinSet::new();
@@ -109,8 +122,14 @@ pub async fn run_assembled<F: Fetch>(
         for client in &assembled.clients {
             let outlet = assemble::outlet(config, &assembled, &state, app, lane, client)?;
             let span = info_span!("publish", app, sink = client.name());
-            publishes
-                .spawn(publish(outlet, client.sink(), drain.clone(), crashed).instrument(span));
+            let published = publish(
+                outlet,
+                client.sink(),
+                running.clone(),
+                drain.clone(),
+                crashed,
+            );
+            publishes.spawn(published.instrument(span));
         }
     }
     let Assembled {
@@ -122,7 +141,8 @@ pub async fn run_assembled<F: Fetch>(
     for pipeline in pipelines {
         let span = info_span!("poll", app = pipeline.app);
         let state = state.pipeline(&pipeline.app);
-        polls.spawn(poll(Arc::new(pipeline), state, stop.clone()).instrument(span));
+        let polled = poll(Arc::new(pipeline), state, running.clone(), stop.clone());
+        polls.spawn(polled.instrument(span));
     }
     started(Arc::clone(&state));
 
@@ -157,6 +177,14 @@ async fn join_all(tasks: &mut JoinSet<()>) {
     }
 }
 
+/// The configuration that is in force.
+pub type Running = watch::Receiver<Arc<Config>>;
+
+/// Makes a source of what a configuration says of an App ID.
+pub type Renew<F> = Arc<dyn Fn(&AppConfig) -> Result<F, BoxError> + Send + Sync>;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// One App ID: what polling it needs.
 pub struct Pipeline<F> {
     /// Its name.
@@ -165,6 +193,10 @@ pub struct Pipeline<F> {
     pub app_id: String,
     /// Its rings at Agora.
     pub source: F,
+    /// What the configuration says of it.
+    pub config: AppConfig,
+    /// Makes a source of another configuration; none where that never changes.
+    pub renew: Option<Renew<F>>,
     /// Its request budget.
     pub limiter: Limiter,
     /// Whose turn it is.
@@ -172,7 +204,7 @@ pub struct Pipeline<F> {
     /// Its part of the journal.
     pub lane: Lane,
     /// What may have been lost at the source.
-    pub losses: Losses,
+    pub losses: Arc<Losses>,
     /// Its requests in flight.
     pub departures: Arc<Departures>,
     /// Every metric.
@@ -186,21 +218,35 @@ struct Ticket {
     slot: Slot,
 }
 
-/// Polls one App ID's rings until `stop`, then lets the requests in flight finish.
+/// Polls one App ID's rings until `stop`, as `running` says, then lets the requests in flight finish.
+///
+/// A request that is in flight while the configuration changes finishes as it began: its page is stored, its slot of the
+/// limit rests, and what polls on has both before it.
 async fn poll<F: Fetch>(
-    pipeline: Arc<Pipeline<F>>,
+    mut pipeline: Arc<Pipeline<F>>,
     state: Arc<PipelineState>,
+    mut running: Running,
     stop: CancellationToken,
 ) {
-    // Before the first request, so that a crash after it is known of.
-    tokio::select! {
-        biased;
-        () = stop.cancelled() => return,
-        () = begin(&pipeline) => {}
-    }
-    let mut in_flight: JoinSet<(Turn, rtm_source::Outcome)> = JoinSet::new();
+    let mut in_flight: JoinSet<Exchanged<F>> = JoinSet::new();
     let mut ticket: Option<Ticket> = None;
+    // Whether the mark says that rings are being polled.
+    let mut is_marked = false;
     loop {
+        if pipeline.config.paused {
+            ticket = None;
+            if is_marked && in_flight.is_empty() {
+                end(&pipeline).await;
+                is_marked = false;
+            }
+        } else if !is_marked {
+            // Before the first request, so that a crash after it is known of.
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                () = begin(&pipeline) => is_marked = true,
+            }
+        }
         let wait_until = match &ticket {
             None => None,
             Some(_) => match next(&pipeline) {
@@ -221,8 +267,19 @@ async fn poll<F: Fetch>(
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            Some(done) = in_flight.join_next() => observe(&pipeline, &state, done),
-            taken = take_ticket(&pipeline, &state), if ticket.is_none() => ticket = Some(taken),
+            Some(done) = in_flight.join_next() => observe(&state, done),
+            Ok(()) = running.changed() => {
+                let config = Arc::clone(&running.borrow_and_update());
+                if let Some(renewed) = renew(&pipeline, &state, &config, is_marked).await {
+                    pipeline = renewed;
+                    if rtm_planted::bug("bridge-reload-drops-what-is-in-flight") {
+                        in_flight.abort_all();
+                    }
+                }
+            }
+            taken = take_ticket(&pipeline, &state), if ticket.is_none() && !pipeline.config.paused => {
+                ticket = Some(taken);
+            }
             () = sleep_until(wait_until), if wait_until.is_some() => {}
         }
     }
@@ -231,8 +288,42 @@ async fn poll<F: Fetch>(
         in_flight.abort_all();
     }
     while let Some(done) = in_flight.join_next().await {
-        observe(&pipeline, &state, done);
+        observe(&state, done);
     }
+    if is_marked {
+        end(&pipeline).await;
+    }
+}
+
+/// What a request's task ends with: whose it was, and how it went.
+type Exchanged<F> = (Arc<Pipeline<F>>, Turn, rtm_source::Outcome);
+
+/// The pipeline that `config` asks for, if it is another. Rings that are new are marked first.
+async fn renew<F: Fetch>(
+    pipeline: &Pipeline<F>,
+    state: &PipelineState,
+    config: &Config,
+    is_marked: bool,
+) -> Option<Arc<Pipeline<F>>> {
+    let renewed = assemble::renew(pipeline, config)?;
+    let (old, new) = (pipeline.source.rings(), renewed.source.rings());
+    let added: Vec<Ring> = new
+        .iter()
+        .filter(|ring| !old.contains(ring))
+        .cloned()
+        .collect();
+    if is_marked && let Err(error) = renewed.losses.also(&added).await {
+        error!(
+            error = crate::chain(&error),
+            "the journal did not take the mark of polling"
+        );
+    }
+    state.renew(&renewed);
+    Some(Arc::new(renewed))
+}
+
+/// Says durably that nothing is in flight.
+async fn end<F>(pipeline: &Pipeline<F>) {
     if let Err(error) = pipeline.losses.end().await {
         warn!(
             error = crate::chain(&error),
@@ -320,7 +411,7 @@ async fn fetch<F: Fetch>(
     state: Arc<PipelineState>,
     turn: Turn,
     ticket: Ticket,
-) -> (Turn, rtm_source::Outcome) {
+) -> Exchanged<F> {
     let ring = turn.ring();
     let exchange = AssertUnwindSafe(exchange(&pipeline, &state, ring, ticket));
     let outcome = match exchange.catch_unwind().await {
@@ -335,7 +426,7 @@ async fn fetch<F: Fetch>(
             rtm_source::Outcome::InDoubt { retry_after: None }
         }
     };
-    (turn, outcome)
+    (pipeline, turn, outcome)
 }
 
 async fn exchange<F: Fetch>(
@@ -475,12 +566,8 @@ fn loss_reason(reason: &str) -> &'static str {
 }
 
 /// Tells the schedule how a request ended.
-fn observe<F>(
-    pipeline: &Pipeline<F>,
-    state: &PipelineState,
-    done: Result<(Turn, rtm_source::Outcome), tokio::task::JoinError>,
-) {
-    let (turn, outcome) = match done {
+fn observe<F>(state: &PipelineState, done: Result<Exchanged<F>, tokio::task::JoinError>) {
+    let (pipeline, turn, outcome) = match done {
         Ok(done) => done,
         Err(panic) => {
             error!(error = %panic, "a request's task ended unexpectedly; please report this");
@@ -541,12 +628,13 @@ fn observe<F>(
 async fn publish<S: Sink>(
     mut outlet: Outlet,
     sink: S,
+    mut running: Running,
     drain: CancellationToken,
     mut crashed: bool,
 ) {
     loop {
         outlet.begin(crashed).await;
-        let ended = AssertUnwindSafe(publish_all(&mut outlet, &sink, &drain))
+        let ended = AssertUnwindSafe(publish_all(&mut outlet, &sink, &mut running, &drain))
             .catch_unwind()
             .await;
         if ended.is_ok() {
@@ -558,10 +646,20 @@ async fn publish<S: Sink>(
     }
 }
 
-async fn publish_all<S: Sink>(outlet: &mut Outlet, sink: &S, drain: &CancellationToken) {
+async fn publish_all<S: Sink>(
+    outlet: &mut Outlet,
+    sink: &S,
+    running: &mut Running,
+    drain: &CancellationToken,
+) {
     loop {
         let first = tokio::select! {
             biased;
+            Ok(()) = running.changed() => {
+                let config = Arc::clone(&running.borrow_and_update());
+                assemble::reroute(outlet, &config).await;
+                continue;
+            }
             group = outlet.next() => group,
             () = drain.cancelled() => return,
         };

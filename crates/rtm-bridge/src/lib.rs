@@ -15,6 +15,8 @@
 //! | [`metrics`] | every metric |
 //! | [`state`] | what is going on now: readiness, gauges, the status page's document |
 //! | [`admin`] | `/metrics`, `/healthz`, `/readyz`, the status page |
+//! | [`reload`] | a new configuration while the bridge runs |
+//! | [`notify`] | what systemd is told |
 //! | [`read_back`] | what sinks hold, for the demo and the trials |
 //! | [`usage`] | what a process has used, for the bench and the trials |
 //! | [`commands`] | what the command line can do |
@@ -31,10 +33,12 @@ pub mod copies;
 pub mod entry;
 pub mod losses;
 pub mod metrics;
+pub mod notify;
 pub mod order;
 pub mod outlet;
 pub mod read_back;
 pub mod record;
+pub mod reload;
 pub mod state;
 pub mod tally;
 pub mod usage;

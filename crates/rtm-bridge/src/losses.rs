@@ -87,6 +87,7 @@ impl Losses {
         rings: &[Ring],
         metrics: &Metrics,
     ) -> Result<Option<u64>, AppendError> {
+        lock(&self.in_flight).clear();
         let crashed = {
             let mut mark = lock(&self.mark);
             let mut crashed = None;
@@ -111,6 +112,21 @@ impl Losses {
         };
         self.store().await?;
         Ok(crashed)
+    }
+
+    /// Says durably that further rings are polled from now on.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lane::set_mark`].
+    pub async fn also(&self, rings: &[Ring]) -> Result<(), AppendError> {
+        if rings.is_empty() {
+            return Ok(());
+        }
+        for ring in rings {
+            lock(&self.mark).ring(ring).polled += 1;
+        }
+        self.store().await
     }
 
     /// Says durably that `ring` may have so many requests in flight at once, until the end: each may cost a page. Returns

@@ -73,6 +73,7 @@ pub struct Metrics {
     request_budget: IntGaugeVec,
     polling_stopped: IntGaugeVec,
     polling_stopped_seconds: prometheus::CounterVec,
+    app_paused: IntGaugeVec,
     insecure_http: IntGauge,
 
     // The journal.
@@ -276,6 +277,12 @@ impl Metrics {
                 "Time for which polling waited for room in the journal",
                 &["app"],
             ),
+            app_paused: int_gauges(
+                &r,
+                "app_paused",
+                "1 while the configuration says that the App ID is not polled",
+                &["app"],
+            ),
             insecure_http: int_gauge(
                 &r,
                 "insecure_http_regions",
@@ -475,7 +482,8 @@ impl Metrics {
         let _ = self.registry.register(Box::new(process));
     }
 
-    fn create_series(&self, config: &Config) {
+    /// Adds every series that `config` can lead to, at zero, and says that it was taken.
+    pub fn create_series(&self, config: &Config) {
         if rtm_planted::bug("bridge-series-come-late") {
             return;
         }
@@ -494,6 +502,9 @@ impl Metrics {
                 .with_label_values(name)
                 .set(i64::from(app.requests_per_second));
             self.polling_stopped.with_label_values(name);
+            self.app_paused
+                .with_label_values(name)
+                .set(i64::from(app.paused));
             self.second_poller.with_label_values(name);
             self.polling_stopped_seconds.with_label_values(name);
             for sink in config.sinks.keys() {
@@ -533,6 +544,23 @@ impl Metrics {
         // What runs was read just now.
         self.config_last_reload_successful.set(1);
         self.config_last_reload_success.set(now());
+    }
+
+    /// Says that a configuration was refused: what runs is not what was last read.
+    pub fn reload_refused(&self) {
+        self.config_last_reload_successful.set(0);
+    }
+
+    /// Takes back what says that a ring is being polled. What it may have lost stays.
+    pub fn forget_ring(&self, app: &str, region: &str, stream: &str) {
+        let ring = &[app, region, stream];
+        for outcome in POLL_OUTCOMES {
+            let _ = self
+                .polls
+                .remove_label_values(&[app, region, stream, outcome]);
+        }
+        let _ = self.last_successful_poll.remove_label_values(ring);
+        let _ = self.arrival_rate.remove_label_values(ring);
     }
 
     /// The handles of one ring.

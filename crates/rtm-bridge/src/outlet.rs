@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rtm_journal::{Entry, Journal, LaneName, Position, ReadError, Reader, ReaderName};
+use rtm_journal::{Entry, Journal, Lane, LaneName, Position, ReadError, Reader, ReaderName};
 use rtm_sink::{Reason, Record};
 use tokio::sync::OwnedMutexGuard;
 use tracing::{debug, error, warn};
 
+use crate::config::CopyPolicy;
 use crate::copies::Copies;
 use crate::entry::EntryError;
 use crate::metrics::{Metrics, SinkMetrics};
@@ -27,6 +28,14 @@ pub const POISON_CRASHES: u32 = 3;
 
 /// See the module.
 pub struct Outlet {
+    /// The app's name.
+    pub app: String,
+    /// The sink's name.
+    pub sink: String,
+    /// Where the cursors are.
+    pub lane: Lane,
+    /// How copies are found, and what becomes of them.
+    pub judges: Option<(CopyPolicy, Duration)>,
     /// The cursor.
     pub reader: Reader,
     /// Reads with it.
@@ -342,7 +351,7 @@ impl Outlet {
     }
 
     /// Reads again what copies may follow.
-    async fn remember(&mut self) {
+    pub async fn remember(&mut self) {
         let through = self.reader.committed();
         if rtm_planted::bug("bridge-copies-forgotten-at-restart") {
             return;

@@ -11,8 +11,7 @@ use serde::Serialize;
 use tracing::{error, info, warn};
 
 use crate::assemble::{Assembled, Client};
-use crate::bridge::Pipeline;
-use crate::config::Config;
+use crate::bridge::{Pipeline, Running};
 use crate::lock;
 use crate::metrics::{Metrics, RingMetrics};
 use crate::order::Departures;
@@ -51,26 +50,40 @@ pub struct State {
     clients: Vec<Client>,
     app_of: HashMap<String, String>,
     started: Instant,
-    settings: Mutex<Settings>,
+    /// The configuration that runs.
+    running: Running,
 }
 
 /// One App ID's polling.
 pub struct PipelineState {
     app: String,
     metrics: Arc<Metrics>,
-    rings: HashMap<Ring, RingState>,
+    /// The beginning of every ring's history.
     started: Instant,
-    requests_per_second: u32,
+    /// Those that were ever polled.
+    rings: Mutex<HashMap<Ring, Arc<RingState>>>,
+    is_paused: AtomicBool,
+    budget: Mutex<Budget>,
     sent: AtomicU64,
     departures: Arc<Departures>,
     stopped: Mutex<Option<Stopped>>,
 }
 
-/// One ring's polling.
+/// A ring that is polled, or was.
 struct RingState {
     metrics: RingMetrics,
     arrivals: Mutex<Arrivals>,
     history: Mutex<History>,
+    /// Since when it is.
+    since: Instant,
+    is_polled: bool,
+}
+
+/// The requests that could have been sent.
+struct Budget {
+    earned: f64,
+    since: Instant,
+    per_second: u32,
 }
 
 struct Stopped {
@@ -122,18 +135,16 @@ impl State {
     /// The state of a bridge that is about to run.
     #[must_use]
     pub fn new<F: Fetch>(
-        config: &Config,
+        running: Running,
         assembled: &Assembled<F>,
         metrics: Arc<Metrics>,
     ) -> State {
-        let budget = |name: &str| {
-            let app = config.apps.iter().find(|app| app.name == name);
-            app.map_or(0, |app| app.requests_per_second)
-        };
         let states = assembled.pipelines.iter().map(|pipeline| {
-            let state = PipelineState::new(pipeline, budget(&pipeline.app));
+            let state = PipelineState::new(pipeline);
             (pipeline.app.clone(), Arc::new(state))
         });
+        // Which apps there are does not change while the process runs.
+        let config = Arc::clone(&running.borrow());
         State {
             journal: assembled.journal.clone(),
             metrics,
@@ -147,7 +158,7 @@ impl State {
                 .map(|app| (app.app_id.clone(), app.name.clone()))
                 .collect(),
             started: Instant::now(),
-            settings: Mutex::new(Settings::of(config)),
+            running,
         }
     }
 
@@ -205,6 +216,27 @@ impl State {
         !lock(&self.sinks).values().any(|state| down(state))
     }
 
+    /// What goes on, in one line.
+    #[must_use]
+    pub fn status_line(&self) -> String {
+        let rings: usize = self.pipelines.values().map(|app| app.in_use().len()).sum();
+        let stats = self.journal.stats();
+        let readers = stats.lanes.iter().flat_map(|lane| &lane.readers);
+        let pending: u64 = readers
+            .filter(|reader| !reader.name.as_str().ends_with(crate::assemble::BEHIND))
+            .map(|reader| reader.pending_count)
+            .sum();
+        let sinks = self.clients.iter().map(|client| {
+            let up = client.state().up && self.is_up(client.name());
+            format!("{} {}", client.name(), if up { "up" } else { "down" })
+        });
+        let sinks: Vec<String> = sinks.collect();
+        format!(
+            "polling {rings} rings; {pending} events pending; {}",
+            sinks.join(", ")
+        )
+    }
+
     /// Why data does not flow; empty when it does.
     #[must_use]
     pub fn not_ready(&self) -> Vec<NotReady> {
@@ -238,14 +270,22 @@ impl State {
         reasons
     }
 
+    /// The apps that the configuration leaves alone.
+    #[must_use]
+    pub fn paused(&self) -> Vec<String> {
+        let paused = self.pipelines.values().filter(|app| app.is_paused());
+        let mut names: Vec<String> = paused.map(|app| app.app.clone()).collect();
+        names.sort();
+        names
+    }
+
     /// Requests sent and rings' arrival rates, for a live view.
     #[must_use]
     pub fn polling(&self) -> Vec<(String, u64, f64)> {
         let of = |pipeline: &Arc<PipelineState>| {
-            let rate = pipeline
-                .rings
-                .values()
-                .map(|ring| lock(&ring.arrivals).per_second)
+            let polled = pipeline.in_use().into_iter();
+            let rate = polled
+                .map(|(_, ring)| lock(&ring.arrivals).per_second)
                 .sum();
             (
                 pipeline.app.clone(),
@@ -258,53 +298,113 @@ impl State {
 }
 
 impl PipelineState {
-    fn new<F: Fetch>(pipeline: &Pipeline<F>, requests_per_second: u32) -> PipelineState {
+    fn new<F: Fetch>(pipeline: &Pipeline<F>) -> PipelineState {
+        let state = PipelineState {
+            started: Instant::now(),
+            app: pipeline.app.clone(),
+            metrics: Arc::clone(&pipeline.metrics),
+            rings: Mutex::default(),
+            is_paused: AtomicBool::new(false),
+            budget: Mutex::new(Budget {
+                earned: 0.0,
+                since: Instant::now(),
+                per_second: 0,
+            }),
+            sent: AtomicU64::new(0),
+            departures: Arc::clone(&pipeline.departures),
+            stopped: Mutex::new(None),
+        };
+        state.renew(pipeline);
+        state
+    }
+
+    /// Takes over what a configuration says of the App ID: the rings, the budget, the pause.
+    pub fn renew<F: Fetch>(&self, pipeline: &Pipeline<F>) {
         let now = Instant::now();
-        let ring = |ring: &Ring| {
-            let metrics =
-                pipeline
-                    .metrics
-                    .ring(&pipeline.app, ring.region.name(), ring.stream.as_str());
-            (
-                ring.clone(),
-                RingState {
-                    metrics,
+        let mut rings = lock(&self.rings);
+        let was_paused = self
+            .is_paused
+            .swap(pipeline.config.paused, Ordering::Relaxed);
+        let polled = pipeline.source.rings();
+        for (ring, state) in &mut *rings {
+            if state.is_polled && !polled.contains(ring) {
+                let (region, stream) = (ring.region.name(), ring.stream.as_str());
+                self.metrics.forget_ring(&self.app, region, stream);
+                *state = Arc::new(RingState {
+                    metrics: state.metrics.clone(),
                     arrivals: Mutex::new(Arrivals {
                         last: now,
                         per_second: 0.0,
                     }),
-                    history: Mutex::new(History::new(now)),
-                },
-            )
-        };
-        PipelineState {
-            app: pipeline.app.clone(),
-            metrics: Arc::clone(&pipeline.metrics),
-            rings: pipeline.source.rings().iter().map(ring).collect(),
-            started: now,
-            requests_per_second,
-            sent: AtomicU64::new(0),
-            departures: Arc::clone(&pipeline.departures),
-            stopped: Mutex::new(None),
+                    history: Mutex::new(History::new(self.started)),
+                    since: now,
+                    is_polled: false,
+                });
+            }
         }
+        for ring in polled {
+            let known = rings.get(ring).is_some_and(|ring| ring.is_polled);
+            if known && !was_paused {
+                continue;
+            }
+            let (region, stream) = (ring.region.name(), ring.stream.as_str());
+            let state = RingState {
+                metrics: self.metrics.ring(&self.app, region, stream),
+                arrivals: Mutex::new(Arrivals {
+                    last: now,
+                    per_second: 0.0,
+                }),
+                history: Mutex::new(History::new(self.started)),
+                since: now,
+                is_polled: true,
+            };
+            rings.insert(ring.clone(), Arc::new(state));
+        }
+        let mut budget = lock(&self.budget);
+        budget.earned = budget.now();
+        budget.since = now;
+        budget.per_second = if pipeline.config.paused {
+            0
+        } else {
+            pipeline.config.requests_per_second
+        };
     }
 
     /// The metrics of a ring.
     #[must_use]
-    pub fn ring(&self, ring: &Ring) -> &RingMetrics {
-        &self.rings[ring].metrics
+    pub fn ring(&self, ring: &Ring) -> RingMetrics {
+        lock(&self.rings)[ring].metrics.clone()
+    }
+
+    /// Whether the configuration says that it is left alone.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.is_paused.load(Ordering::Relaxed)
+    }
+
+    /// The rings that are polled.
+    fn in_use(&self) -> Vec<(Ring, Arc<RingState>)> {
+        let rings = lock(&self.rings);
+        let in_use = rings.iter().filter(|(_, state)| state.is_polled);
+        in_use
+            .map(|(ring, state)| (ring.clone(), Arc::clone(state)))
+            .collect()
+    }
+
+    fn state(&self, ring: &Ring) -> Arc<RingState> {
+        Arc::clone(&lock(&self.rings)[ring])
     }
 
     /// Counts a request that has ended, by its outcome, one of [`crate::metrics::POLL_OUTCOMES`].
     pub fn polled(&self, ring: &Ring, outcome: &str) {
-        let ring = &self.rings[ring];
+        let ring = self.state(ring);
         ring.metrics.polled(outcome);
         lock(&ring.history).polled(outcome, Instant::now());
     }
 
     /// Remembers for a while that events may have been lost.
     pub fn lost(&self, ring: &Ring, events: u64) {
-        lock(&self.rings[ring].history).lost(events, Instant::now());
+        lock(&self.state(ring).history).lost(events, Instant::now());
     }
 
     /// Counts a request.
@@ -314,21 +414,19 @@ impl PipelineState {
 
     /// Remembers for a while that a ring was full, and what that may have cost.
     pub fn overflowed(&self, ring: &Ring, events: u64) {
-        lock(&self.rings[ring].history).overflowed(events, Instant::now());
+        lock(&self.state(ring).history).overflowed(events, Instant::now());
     }
 
     /// Learns a ring's arrival rate from a page.
     pub fn arrived(&self, ring: &Ring, page: &Page) {
-        let RingState {
-            metrics, arrivals, ..
-        } = &self.rings[ring];
-        let mut arrivals = lock(arrivals);
+        let state = self.state(ring);
+        let mut arrivals = lock(&state.arrivals);
         let gap = arrivals.last.elapsed();
         arrivals.last = Instant::now();
         let weight = (-gap.as_secs_f64() / RATE_WINDOW.as_secs_f64()).exp();
         let rate = page.count as f64 / gap.as_secs_f64().max(0.001);
         arrivals.per_second = weight * arrivals.per_second + (1.0 - weight) * rate;
-        metrics.arrival_rate.set(arrivals.per_second);
+        state.metrics.arrival_rate.set(arrivals.per_second);
     }
 
     /// Notes that polling waits for room. True when that should be logged: at first, and then once in a while.
@@ -367,10 +465,10 @@ impl PipelineState {
     }
 
     fn collect(&self) {
-        let budget = self.started.elapsed().as_secs_f64() * f64::from(self.requests_per_second);
-        let unused = (budget as u64).saturating_sub(self.sent.load(Ordering::Relaxed));
+        let unused =
+            (lock(&self.budget).now() as u64).saturating_sub(self.sent.load(Ordering::Relaxed));
         self.metrics.requests_unused(&self.app, unused);
-        for ring in self.rings.values() {
+        for (_, ring) in self.in_use() {
             let rate = lock(&ring.arrivals).now();
             ring.metrics.arrival_rate.set(rate);
         }
@@ -378,15 +476,19 @@ impl PipelineState {
 
     fn not_ready(&self) -> Vec<String> {
         let mut reasons = Vec::new();
+        if self.is_paused() {
+            return reasons;
+        }
         if let Some(stopped) = &*lock(&self.stopped) {
             let since = stopped.since.elapsed().as_secs();
             reasons.push(format!(
                 "polling has waited {since} s for room in the journal"
             ));
         }
-        for (ring, RingState { metrics, .. }) in &self.rings {
+        for (ring, state) in self.in_use() {
+            let metrics = &state.metrics;
             let now = jiff::Timestamp::now().as_millisecond() as f64 / 1000.0;
-            let age = (now - metrics.last_success()).min(self.started.elapsed().as_secs_f64());
+            let age = (now - metrics.last_success()).min(state.since.elapsed().as_secs_f64());
             let ring = format!("{} {}", ring.region.name(), ring.stream.as_str());
             if age > POLL_AGE.as_secs_f64() {
                 reasons.push(format!("{ring}: no successful poll for {age:.0} s"));
@@ -403,6 +505,12 @@ impl Arrivals {
     fn now(&self) -> f64 {
         let silence = self.last.elapsed().as_secs_f64() / RATE_WINDOW.as_secs_f64();
         self.per_second * (-silence).exp()
+    }
+}
+
+impl Budget {
+    fn now(&self) -> f64 {
+        self.earned + self.since.elapsed().as_secs_f64() * f64::from(self.per_second)
     }
 }
 

@@ -56,10 +56,10 @@ impl Limiter {
             waiting: 0,
             waited: Duration::ZERO,
             used: 0,
+            count: slots,
         };
         let shared = Shared {
             origin: Instant::now(),
-            count: slots,
             state: Mutex::new(state),
             turn: Turn::new(()),
             returned: Notify::new(),
@@ -92,14 +92,30 @@ impl Limiter {
         }
     }
 
+    /// `slots` requests per second from now on. What is under way or rests counts on: in the second of the change no more
+    /// requests are sent than the greater number allows.
+    ///
+    /// # Panics
+    ///
+    /// When `slots` is 0.
+    pub fn resize(&self, slots: usize) {
+        assert!(slots > 0, "a limiter without slots never gives one");
+        let now = self.shared.now();
+        let mut state = self.shared.state();
+        let count = std::mem::replace(&mut state.count, slots);
+        state.slots.resize(count, slots, now);
+        drop(state);
+        self.shared.returned.notify_one();
+    }
+
     /// How it stands now.
     #[must_use]
     pub fn stats(&self) -> LimiterStats {
         let now = self.shared.now();
         let state = self.shared.state();
         LimiterStats {
-            slots: self.shared.count,
-            in_use: self.shared.count - state.slots.free_at.len(),
+            slots: state.count,
+            in_use: (state.count + state.slots.retiring) - state.slots.free_at.len(),
             cooling: state
                 .slots
                 .free_at
@@ -242,7 +258,6 @@ impl fmt::Debug for Lease {
 
 struct Shared {
     origin: Instant,
-    count: usize,
     state: Mutex<State>,
     turn: Turn<()>,
     returned: Notify,
@@ -261,6 +276,7 @@ impl Shared {
 
 struct State {
     slots: Slots,
+    count: usize,
     waiting: usize,
     waited: Duration,
     used: u64,
@@ -295,24 +311,43 @@ impl Drop for Waiting<'_> {
 pub(crate) struct Slots {
     /// When each slot that is not out may be taken, the earliest first.
     free_at: BinaryHeap<Reverse<Duration>>,
+    /// So many are given up once they are free, and not before: a slot that rests stands for a request that counts.
+    retiring: usize,
 }
 
 impl Slots {
     pub(crate) fn new(count: usize, start_after: Duration) -> Slots {
         Slots {
             free_at: vec![Reverse(start_after); count].into(),
+            retiring: 0,
         }
     }
 
     /// Takes a slot, or says when one will be free; `None` if all are out.
     pub(crate) fn take(&mut self, now: Duration) -> Result<(), Option<Duration>> {
-        match self.free_at.peek() {
-            None => Err(None),
-            Some(Reverse(at)) if *at > now => Err(Some(*at)),
-            Some(_) => {
-                self.free_at.pop();
-                Ok(())
+        loop {
+            match self.free_at.peek() {
+                None => return Err(None),
+                Some(Reverse(at)) if *at > now => return Err(Some(*at)),
+                Some(_) => {
+                    self.free_at.pop();
+                    if self.retiring == 0 {
+                        return Ok(());
+                    }
+                    self.retiring -= 1;
+                }
             }
+        }
+    }
+
+    /// From `old` slots to `new` ones. One that is added is free at once, as one that was given up was.
+    pub(crate) fn resize(&mut self, old: usize, new: usize, now: Duration) {
+        self.retiring += old.saturating_sub(new);
+        let added = new.saturating_sub(old);
+        let kept = added.min(self.retiring);
+        self.retiring -= kept;
+        for _ in kept..added {
+            self.free_at.push(Reverse(now));
         }
     }
 

@@ -162,4 +162,34 @@ pub(super) const PLANTED: &[Planted] = &[
         package: "rtm-bridge",
         tests: "state::history::tests::",
     },
+    Planted {
+        name: "bridge-second-signal-waits",
+        breaks: "10, shutdown: a second SIGTERM ends the process at once",
+        package: "rtm-tests",
+        tests: "service::a_second_signal_ends_at_once",
+    },
+    Planted {
+        name: "bridge-no-watchdog",
+        breaks: "9, liveness: the service manager hears that the process lives",
+        package: "rtm-tests",
+        tests: "service::the_service_manager_is_told",
+    },
+    Planted {
+        name: "bridge-reload-forgets-the-limit",
+        breaks: "3, rate: the limit holds through a reload",
+        package: "rtm-tests",
+        tests: "reload::a_reload_under_load_loses_nothing",
+    },
+    Planted {
+        name: "bridge-reload-takes-half-a-file",
+        breaks: "11, reload: a file that is refused changes nothing",
+        package: "rtm-tests",
+        tests: "reload::a_reload_under_load_loses_nothing",
+    },
+    Planted {
+        name: "bridge-reload-drops-what-is-in-flight",
+        breaks: "1, ledger: a request in flight during a reload is stored",
+        package: "rtm-tests",
+        tests: "reload::a_reload_under_load_loses_nothing",
+    },
 ];

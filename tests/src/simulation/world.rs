@@ -14,6 +14,7 @@ use rtm_journal::sim::{Op, SimDisk};
 use rtm_journal::{Driver, Epoch, Journal, Options};
 use rtm_sim::{Clock, Faults, InProcess, SimApp, SimAuth, SimConfig, Stream};
 use rtm_sink::AnySink;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -200,10 +201,11 @@ impl<'p> World<'p> {
         let stop = CancellationToken::new();
         let state = Arc::new(OnceLock::new());
         let bridge = {
-            let (config, stop, slot) = (self.config.clone(), stop.clone(), Arc::clone(&state));
+            let (_, running) = watch::channel(Arc::new(self.config.clone()));
+            let (stop, slot) = (stop.clone(), Arc::clone(&state));
             tokio::spawn(async move {
                 let started = move |state| drop(slot.set(state));
-                bridge::run_assembled(&config, assembled, metrics, started, stop).await
+                bridge::run_assembled(running, assembled, metrics, started, stop).await
             })
         };
         Life {

@@ -14,6 +14,8 @@ mod nats_proxy;
 mod nats_sink;
 mod nats_streams;
 mod nats_tls;
+mod reload;
 mod replay;
+mod service;
 mod status_page;
 mod whole;

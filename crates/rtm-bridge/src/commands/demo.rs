@@ -129,7 +129,7 @@ impl Demo {
                 let started = move |state| {
                     let _ = slot.set(state);
                 };
-                bridge::run(&config, started, stop).await
+                bridge::run(&config, None, started, stop).await
             })
         };
         demo.watch(&slot, &simulator, args.time, &stop, &running)

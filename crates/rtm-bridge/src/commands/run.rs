@@ -1,14 +1,18 @@
 //! `rtm-bridge run`.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use tracing::info;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
 
-use super::{ConfigArgs, refuse, runtime_for, stop_on_signals, telemetry};
+use super::{ConfigArgs, Signals, refuse, runtime_for, telemetry};
 use crate::admin;
 use crate::assemble::RunError;
 use crate::config::Config;
+use crate::notify::Notify;
+use crate::reload::Watch;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RunArgs {
@@ -21,10 +25,12 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         Ok(config) => config,
         Err(error) => return Ok(refuse(&error)),
     };
-    if let Err(error) = telemetry::start(&config.log, "info") {
-        return Ok(refuse(&error));
-    }
-    match runtime_for(config.apps.len())?.block_on(run_until_signalled(&config)) {
+    let set_level = match telemetry::start(&config.log, "info") {
+        Ok(set_level) => set_level,
+        Err(error) => return Ok(refuse(&error)),
+    };
+    let running = run_until_signalled(&config, &args.config.config, set_level);
+    match runtime_for(config.apps.len())?.block_on(running) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => match error.downcast::<RunError>() {
             Ok(error @ (RunError::Source { .. } | RunError::Sink { .. })) => {
@@ -36,22 +42,63 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-async fn run_until_signalled(config: &Config) -> anyhow::Result<()> {
+async fn run_until_signalled(
+    config: &Config,
+    file: &Path,
+    set_level: telemetry::SetLevel,
+) -> anyhow::Result<()> {
     info!(
         version = env!("CARGO_PKG_VERSION"),
         commit = crate::COMMIT,
         "starting"
     );
-    let stop = stop_on_signals()?;
+    for (key, warning) in config.warnings() {
+        warn!(key, "{warning}");
+    }
+    let notify = Arc::new(Notify::from_env());
+    let stop = stop_or_end_on_signals(Arc::clone(&notify))?;
+    let told = Arc::clone(&notify);
+    let watch = Watch::new(file, told, move |log| set_level.set(log, "info"))?;
     let state = admin::Slot::default();
-    let served = tokio_util::sync::CancellationToken::new();
+    let served = CancellationToken::new();
     admin::serve(config.admin.listen, Arc::clone(&state), served.clone()).await?;
     let running = Arc::clone(&state);
+    let told = Arc::clone(&notify);
     let started = move |started| {
         let _ = running.set(started);
         info!("the bridge runs");
+        told.ready();
     };
-    crate::bridge::run(config, started, stop).await?;
+    tokio::select! {
+        ended = crate::bridge::run(config, Some(watch), started, stop) => ended?,
+        () = notify.keep_telling(&state) => {}
+    }
     served.cancel();
     Ok(())
+}
+
+/// A token that the first SIGTERM or SIGINT cancels. The second ends the process where it stands, with the exit code that
+/// the signal would have had, for who cannot wait: what is in flight then is lost, and counted at the next start.
+///
+/// # Errors
+///
+/// When the handlers cannot be installed.
+fn stop_or_end_on_signals(notify: Arc<Notify>) -> std::io::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let mut signals = Signals::new()?;
+    let cancel = stop.clone();
+    tokio::spawn(async move {
+        signals.next().await;
+        notify.stopping();
+        cancel.cancel();
+        let signal = signals.next().await;
+        error!(
+            signal,
+            "a second signal: ending at once; the journal keeps what is stored, and the next start counts what was in flight"
+        );
+        if !rtm_planted::bug("bridge-second-signal-waits") {
+            std::process::exit(i32::from(128 + signal));
+        }
+    });
+    Ok(stop)
 }

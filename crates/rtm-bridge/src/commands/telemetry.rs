@@ -15,23 +15,46 @@ use crate::config::{LogConfig, LogFormat};
 /// # Errors
 ///
 /// When the level is neither a level nor directives.
-pub(super) fn start(log: &LogConfig, default: &str) -> Result<(), String> {
+pub(super) fn start(log: &LogConfig, default: &str) -> Result<SetLevel, String> {
     let filter = filter(log, default)?;
     let colours = std::io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(BoxMakeWriter::new(std::io::stderr));
-    let started = match log.format {
-        LogFormat::Text => builder.with_ansi(colours).finish().with(Keep).try_init(),
-        LogFormat::Json => builder
-            .json()
-            .flatten_event(true)
-            .finish()
-            .with(Keep)
-            .try_init(),
-    };
-    started.map_err(|error| error.to_string())
+    match log.format {
+        LogFormat::Text => {
+            let builder = builder.with_ansi(colours).with_filter_reloading();
+            let handle = builder.reload_handle();
+            let started = builder.finish().with(Keep).try_init();
+            started.map_err(|error| error.to_string())?;
+            Ok(SetLevel(Box::new(move |filter| {
+                drop(handle.reload(filter));
+            })))
+        }
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let handle = builder.reload_handle();
+            let started = builder.finish().with(Keep).try_init();
+            started.map_err(|error| error.to_string())?;
+            Ok(SetLevel(Box::new(move |filter| {
+                drop(handle.reload(filter));
+            })))
+        }
+    }
+}
+
+/// Logs something else from now on.
+pub(super) struct SetLevel(Box<dyn Fn(EnvFilter) + Send + Sync>);
+
+impl SetLevel {
+    /// Whatever `log` says; `RUST_LOG` lies over it still.
+    pub(super) fn set(&self, log: &LogConfig, default: &str) {
+        match filter(log, default) {
+            Ok(filter) => (self.0)(filter),
+            Err(error) => tracing::error!(error, "the log level stays as it was"),
+        }
+    }
 }
 
 /// What to log.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 
 mod load;
@@ -75,7 +76,7 @@ impl Config {
 }
 
 /// `[admin]`: `/metrics`, `/healthz` and `/readyz`.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdminConfig {
     /// Address to listen on. Default `127.0.0.1:9464`; port 0 takes a free one, which is logged.
@@ -91,7 +92,7 @@ impl Default for AdminConfig {
 }
 
 /// `[log]`.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
     /// What to log: a level, or directives such as `info,rtm_source=debug`. Default `info`.
@@ -112,7 +113,7 @@ pub enum LogFormat {
 }
 
 /// `[journal]`.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct JournalConfig {
     /// Its directory. Default `/var/lib/rtm-bridge`.
@@ -139,7 +140,7 @@ impl Default for JournalConfig {
 }
 
 /// One `[[apps]]`: an App ID, its regions and its credentials.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AppConfig {
     /// The label in metrics, tags, topics and subjects: letters, digits, `_`, `-`.
@@ -151,6 +152,9 @@ pub struct AppConfig {
     pub app_id: String,
     /// The credentials.
     pub auth: AuthConfig,
+    /// Whether its rings are left alone for now; what is stored is still published. Default false.
+    #[serde(default)]
+    pub paused: bool,
     /// Requests a second that this bridge may use of the App ID's. Default 10, which is all that Agora allows.
     #[serde(default = "ten")]
     #[schemars(range(min = 1, max = 1000))]
@@ -225,7 +229,7 @@ fn ten_seconds() -> Duration {
 }
 
 /// `auth`: one of three.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum AuthConfig {
     /// `Authorization: Basic`.
@@ -237,7 +241,7 @@ pub enum AuthConfig {
 }
 
 /// Basic credentials. Exactly one of `secret`, `secret_file`, `secret_env`.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("oneOf" = [{"required": ["secret"]}, {"required": ["secret_file"]}, {"required": ["secret_env"]}]))]
 pub struct BasicConfig {
@@ -257,7 +261,7 @@ pub struct BasicConfig {
 }
 
 /// A version 006 token and the uid it was made for. Exactly one of `token`, `token_file`, `token_env`.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("oneOf" = [{"required": ["token"]}, {"required": ["token_file"]}, {"required": ["token_env"]}]))]
 pub struct TokenConfig {
@@ -277,7 +281,7 @@ pub struct TokenConfig {
 }
 
 /// A version 007 token. Exactly one of `token`, `token_file`, `token_env`.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("oneOf" = [{"required": ["token"]}, {"required": ["token_file"]}, {"required": ["token_env"]}]))]
 pub struct AgoraTokenConfig {
@@ -295,6 +299,12 @@ pub struct AgoraTokenConfig {
 /// A secret that stands in the file itself. Never printed.
 #[derive(Debug, Clone)]
 pub struct InlineSecret(pub secrecy::SecretString);
+
+impl PartialEq for InlineSecret {
+    fn eq(&self, other: &InlineSecret) -> bool {
+        self.0.expose_secret() == other.0.expose_secret()
+    }
+}
 
 impl<'de> Deserialize<'de> for InlineSecret {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<InlineSecret, D::Error> {
@@ -318,7 +328,7 @@ impl JsonSchema for InlineSecret {
 }
 
 /// A region: a name of the built-in table, or a name and a base URL.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RegionConfig {
     /// The tag. A name, and no promise that the host reads that region's store alone.
     pub name: String,

@@ -257,7 +257,7 @@ fn four_thousand() -> usize {
 }
 
 /// `auth` of a NATS sink: one of five.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum NatsAuthConfig {
     /// A `.creds` file.
@@ -273,7 +273,7 @@ pub enum NatsAuthConfig {
 }
 
 /// A JWT and its NKey seed.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JwtConfig {
     /// The file with the JWT.
@@ -283,7 +283,7 @@ pub struct JwtConfig {
 }
 
 /// A user and a password. Exactly one of `password`, `password_file`, `password_env`.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("oneOf" = [{"required": ["password"]}, {"required": ["password_file"]}, {"required": ["password_env"]}]))]
 pub struct PasswordConfig {
@@ -303,7 +303,7 @@ pub struct PasswordConfig {
 }
 
 /// `tls` of a NATS sink.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsConfig {
     /// Refuse a server without TLS. Default false; `tls://` in a URL says the same.
@@ -317,7 +317,7 @@ pub struct TlsConfig {
 }
 
 /// `create` of a NATS sink: the stream to create when it is missing.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateStream {
     /// Its subjects. Default: those that the subject templates cover.

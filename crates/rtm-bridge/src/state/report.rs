@@ -158,9 +158,11 @@ impl State {
         for pipeline in &pipelines {
             let is_charted = charted.is_none_or(|app| app == pipeline.app);
             if is_charted {
-                budget.requests_per_second += pipeline.requests_per_second;
+                budget.requests_per_second += lock(&pipeline.budget).per_second;
             }
-            for (ring, state) in &pipeline.rings {
+            // A paused App ID is left alone on purpose: its rings are no news.
+            let rings_in_use = pipeline.in_use().into_iter();
+            for (ring, state) in rings_in_use.filter(|_| !pipeline.is_paused()) {
                 let seconds: Vec<Second> = lock(&state.history).seconds(now).collect();
                 known = known.min(seconds.len());
                 if is_charted {
@@ -172,7 +174,7 @@ impl State {
                     }
                 }
                 let (region, stream) = (ring.region.name(), ring.stream.as_str());
-                rings.push(pipeline.ring_report(region, stream, state, &seconds, now));
+                rings.push(pipeline.ring_report(region, stream, &state, &seconds, now));
             }
         }
         rings.sort_by(|a, b| (&a.app, &a.region, a.stream).cmp(&(&b.app, &b.region, b.stream)));
@@ -182,7 +184,7 @@ impl State {
             let counts = chart.iter().map(|second| second[index]).collect();
             budget.by_outcome.insert(outcome, counts);
         }
-        let settings = lock(&self.settings).clone();
+        let settings = Settings::of(&self.running.borrow());
         let stats = self.journal.stats();
         let sinks = self.clients.iter();
         let mut report = Report {
@@ -213,11 +215,6 @@ impl State {
         };
         report.findings = words::findings(&report);
         report
-    }
-
-    /// The configuration that runs, after it has changed.
-    pub fn set_settings(&self, settings: Settings) {
-        *lock(&self.settings) = settings;
     }
 
     fn sink_report(
@@ -311,7 +308,7 @@ impl PipelineState {
         let stopped = lock(&self.stopped);
         App {
             name: self.app.clone(),
-            requests_per_second: self.requests_per_second,
+            requests_per_second: lock(&self.budget).per_second,
             stopped_seconds: stopped
                 .as_ref()
                 .map(|stopped| stopped.since.elapsed().as_secs_f64()),

@@ -354,3 +354,25 @@ async fn many_callers_stay_within_the_limit() {
     assert!(arrivals.len() > 400, "{}", arrivals.len());
     assert!(arrivals.iter().all(|at| judge.admit(*at)));
 }
+
+proptest! {
+    /// Holds: however often the number of slots changes, no second has more requests than the greatest of the numbers.
+    #[test]
+    fn a_limiter_that_is_resized_forgets_nothing(
+        steps in prop::collection::vec((1_usize..=LIMIT, 0_u64..400), 1..60),
+    ) {
+        let mut slots = Slots::new(LIMIT, Duration::ZERO);
+        let mut window = RateWindow::new(LIMIT, SECOND);
+        let (mut count, mut now) = (LIMIT, Duration::ZERO);
+        for (next, pause) in steps {
+            while Candidate::take(&mut slots, now).is_ok() {
+                // Answered at once, which is the most that can be had of a slot.
+                prop_assert!(window.admit(now), "{} slots at {now:?}", count);
+                slots.observed(now);
+            }
+            slots.resize(count, next, now);
+            count = next;
+            now += Duration::from_millis(pause);
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The bridge as a service: what systemd is told, and how it ends when it is asked twice.
+#![allow(clippy::unwrap_used)]
+
+use std::io::Read;
+use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use rtm_tests::bridge::{Bridge, Simulator};
+use rtm_tests::wait_for;
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// A configuration with one region at `url`, published to a file.
+fn config(dir: &Path, url: &str) -> PathBuf {
+    let file = dir.join("rtm-bridge.toml");
+    let dir = dir.display();
+    let text = format!(
+        r#"
+[admin]
+listen = "127.0.0.1:0"
+[journal]
+dir = "{dir}/journal"
+[[apps]]
+name = "main"
+app_id = "876922cbca0098dff4323566daa89675"
+auth = {{ basic = {{ key = "demo-key", secret = "demo-secret" }} }}
+requests_per_second = 11
+regions = [{{ name = "eu-west-1", base_url = "{url}" }}]
+[sinks.file]
+path = "{dir}/out.jsonl"
+"#
+    );
+    std::fs::write(&file, text).unwrap();
+    file
+}
+
+/// Everything that has been told so far, datagram by datagram.
+fn told(socket: &UnixDatagram, so_far: &mut Vec<String>) {
+    let mut buffer = [0; 4096];
+    while let Ok(length) = socket.recv(&mut buffer) {
+        so_far.push(String::from_utf8(buffer[..length].to_vec()).unwrap());
+    }
+}
+
+async fn tells(socket: &UnixDatagram, name: &str, of: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let arguments = ["--region", "eu-west-1", "--rate", "50"];
+    let simulator = Simulator::start(&arguments, &dir.path().join("sim")).await;
+    let simulator = simulator.unwrap();
+    let file = config(dir.path(), &format!("{}/eu-west-1", simulator.url));
+    socket.set_nonblocking(true).unwrap();
+    let mut all = Vec::new();
+    let env = [("NOTIFY_SOCKET", name), ("WATCHDOG_USEC", "400000")];
+    let mut bridge = Bridge::start(&file, &env, &log).await.unwrap();
+    let watchdog = |all: &[String]| {
+        all.iter()
+            .filter(|text| text.contains("WATCHDOG=1"))
+            .count()
+    };
+    wait_for("READY=1 and signs of life", SOON, async || {
+        told(socket, &mut all);
+        all.iter().any(|text| text == "READY=1") && watchdog(&all) > 3
+    })
+    .await
+    .unwrap_or_else(|error| panic!("{of}: {error}: {all:?}"));
+    let status = all.iter().find_map(|text| text.strip_prefix("STATUS="));
+    let status = status.unwrap().lines().next().unwrap();
+    assert!(status.starts_with("polling 2 rings; "), "{status}");
+    assert!(status.ends_with("; file up"), "{status}");
+    bridge.process.signal(Signal::SIGHUP).unwrap();
+    let is_ready = |text: &&String| *text == "READY=1";
+    wait_for("the end of a reload", SOON, async || {
+        told(socket, &mut all);
+        all.iter().filter(is_ready).count() == 2
+    })
+    .await
+    .unwrap();
+    let reloading = |text: &String| text.starts_with("RELOADING=1\nMONOTONIC_USEC=");
+    let reloading = all.iter().position(reloading);
+    let ready = all.iter().rposition(|text| text == "READY=1");
+    assert!(reloading.is_some() && reloading < ready, "{all:?}");
+    let ended = bridge.process.terminate(SOON).await.unwrap();
+    assert_eq!(ended.code(), Some(0));
+    told(socket, &mut all);
+    let stopping = all.iter().position(|text| text.starts_with("STOPPING=1"));
+    assert!(ready < stopping, "{all:?}");
+}
+
+/// Holds: systemd hears that the bridge runs, what it does in one line, that it lives, reloads and stops; through a
+/// socket with a path and through an abstract one.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_manager_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    tells(&socket, path.to_str().unwrap(), "a path").await;
+    let name = format!("rtm-bridge-test-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let socket = UnixDatagram::bind_addr(&address).unwrap();
+    tells(&socket, &format!("@{name}"), "an abstract name").await;
+}
+
+/// Takes requests, and never answers one. Says when one has come.
+fn silent() -> (String, mpsc::Receiver<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (tx, rx) = mpsc::channel();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let (mut connection, tx) = (connection.unwrap(), tx.clone());
+            std::thread::spawn(move || {
+                // Connections are opened early with another method.
+                let mut method = [0; 3];
+                if connection.read_exact(&mut method).is_ok() && method == *b"GET" {
+                    let _ = tx.send(());
+                    let _ = connection.read_to_end(&mut Vec::new());
+                }
+            });
+        }
+    });
+    (url, rx)
+}
+
+/// Holds: the first SIGTERM waits for what is in flight, the second ends the process at once, with the signal's exit code
+/// and a word about it; the next start recovers, and counts what was in flight. What the configuration may have
+/// wrong is in the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let (url, asked) = silent();
+    let file = config(dir.path(), &url);
+    for second in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut bridge = Bridge::start(&file, &[], &log).await.unwrap();
+        let output = bridge.process.output().unwrap();
+        assert!(
+            output.contains("more than the 10 that Agora allows"),
+            "{output}"
+        );
+        while asked.try_recv().is_ok() {}
+        asked.recv_timeout(SOON).unwrap();
+        let line = |text: &'static str| move |line: &str| line.contains(text).then_some(());
+        bridge
+            .process
+            .wait_for_line(SOON, line("the bridge runs"))
+            .await
+            .unwrap();
+        bridge.process.signal(Signal::SIGTERM).unwrap();
+        let said = line("waiting for those in flight");
+        bridge.process.wait_for_line(SOON, said).await.unwrap();
+        bridge.process.signal(second).unwrap();
+        let ended = bridge.process.wait(Duration::from_secs(5)).await.unwrap();
+        // The exit code is 128 more, which is told as the signal.
+        assert_eq!(ended.signal(), Some(second as i32));
+        let output = bridge.process.output().unwrap();
+        assert!(output.contains("a second signal"), "{output}");
+    }
+    let bridge = Bridge::start(&file, &[], &log).await.unwrap();
+    wait_for("the count of what was in flight", SOON, async || {
+        let metrics = bridge.metrics().await;
+        let lost = metrics.and_then(|metrics| {
+            metrics.sum(
+                "rtm_bridge_events_possibly_lost_total",
+                &[("reason", "crash")],
+            )
+        });
+        lost.is_ok_and(|lost| lost >= 4_000.0)
+    })
+    .await
+    .unwrap();
+}
