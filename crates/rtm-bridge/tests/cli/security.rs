@@ -153,7 +153,7 @@ fn the_log_keeps_secrets_and_its_lines() {
 fn the_admin_endpoint_only_answers() {
     let bridge = Bridge::start(hostile(), "text", 0o600);
     bridge.log("the end of it");
-    for path in ["/metrics", "/healthz", "/readyz"] {
+    for path in ["/", "/status.json", "/metrics", "/healthz", "/readyz"] {
         let answer = bridge.ask("GET", path);
         assert!(!answer.starts_with("HTTP/1.1 405"), "{path}: {answer}");
         for method in ["POST", "PUT", "PATCH", "DELETE"] {
