@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rtm_bridge::usage::Usage;
 
 /// A program started by the tests.
 ///
@@ -260,24 +261,7 @@ impl Process {
     ///
     /// When the process has ended: measure before.
     pub fn cpu_seconds(&self) -> Result<f64> {
-        let path = format!("/proc/{}/stat", self.pid);
-        let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-        // proc_pid_stat(5): the second field is a name in parentheses, which may hold anything.
-        let fields: Vec<&str> = stat
-            .rsplit(')')
-            .next()
-            .unwrap_or("")
-            .split_whitespace()
-            .collect();
-        let ticks = |index: usize| {
-            fields
-                .get(index)
-                .and_then(|field| field.parse::<u32>().ok())
-        };
-        let (Some(user), Some(system)) = (ticks(11), ticks(12)) else {
-            bail!("{path} is not as proc_pid_stat(5) has it: {stat}");
-        };
-        Ok((f64::from(user) + f64::from(system)) / TICKS_PER_SECOND)
+        Ok(self.usage()?.cpu())
     }
 
     /// How many files, sockets and pipes it has open.
@@ -298,13 +282,11 @@ impl Process {
     ///
     /// When the process has ended: measure before.
     pub fn peak_rss(&self) -> Result<u64> {
-        let path = format!("/proc/{}/status", self.pid);
-        let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = line
-            .and_then(|rest| rest.trim().strip_suffix(" kB"))
-            .and_then(|kib| kib.trim().parse::<u64>().ok());
-        Ok(kib.with_context(|| format!("no VmHWM in {path}"))? * 1024)
+        Ok(self.usage()?.peak)
+    }
+
+    fn usage(&self) -> Result<Usage> {
+        Usage::of(self.pid.as_raw().unsigned_abs())
     }
 }
 
@@ -318,9 +300,6 @@ impl Drop for Process {
 
 /// A shell's exit codes above this tell the signal that ended a program.
 const SIGNALLED: i32 = 128;
-
-/// The unit of CPU time in /proc: `USER_HZ`, 100 on every Linux that Rust's standard library supports.
-const TICKS_PER_SECOND: f64 = 100.0;
 
 /// How often a condition is looked at. Short, because tests wait for it; long enough to cost nothing.
 pub(crate) const POLL: Duration = Duration::from_millis(10);

@@ -68,7 +68,7 @@ impl<F> Assembled<F> {
         let polled = self
             .pipelines
             .iter()
-            .map(|pipeline| (pipeline.app.as_str(), &pipeline.lane));
+            .map(|pipeline| (pipeline.config.name.as_str(), &pipeline.lane));
         let orphans = self.orphans.iter().map(|(app, lane)| (app.as_str(), lane));
         polled.chain(orphans)
     }
@@ -425,8 +425,6 @@ where
     let schedule = schedule(app, &source, journal.epoch().0);
     Ok(Pipeline {
         config: app.clone(),
-        app: app.name.clone(),
-        app_id: app.app_id.clone(),
         limiter: Limiter::new(requests_per_second, start_after),
         renew: None,
         source,
@@ -450,7 +448,10 @@ fn schedule<F: Fetch>(app: &AppConfig, source: &F, seed: u64) -> Schedule {
 /// The pipeline as `config` has it; none where that is what it is. The limiter goes on, and with it what Agora counts;
 /// so do the mark and the requests in flight.
 pub fn renew<F: Fetch>(pipeline: &Pipeline<F>, config: &Config) -> Option<Pipeline<F>> {
-    let app = config.apps.iter().find(|app| app.name == pipeline.app)?;
+    let app = config
+        .apps
+        .iter()
+        .find(|app| app.name == pipeline.config.name)?;
     if *app == pipeline.config {
         return None;
     }
@@ -477,8 +478,6 @@ pub fn renew<F: Fetch>(pipeline: &Pipeline<F>, config: &Config) -> Option<Pipeli
     );
     Some(Pipeline {
         config: app.clone(),
-        app: pipeline.app.clone(),
-        app_id: pipeline.app_id.clone(),
         schedule: std::sync::Mutex::new(schedule(app, &source, fastrand::u64(..))),
         source,
         renew: pipeline.renew.clone(),

@@ -139,8 +139,8 @@ pub async fn run_assembled<F: Fetch>(
         ..
     } = assembled;
     for pipeline in pipelines {
-        let span = info_span!("poll", app = pipeline.app);
-        let state = state.pipeline(&pipeline.app);
+        let span = info_span!("poll", app = pipeline.config.name);
+        let state = state.pipeline(&pipeline.config.name);
         let polled = poll(Arc::new(pipeline), state, running.clone(), stop.clone());
         polls.spawn(polled.instrument(span));
     }
@@ -187,10 +187,6 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// One App ID: what polling it needs.
 pub struct Pipeline<F> {
-    /// Its name.
-    pub app: String,
-    /// Its App ID.
-    pub app_id: String,
     /// Its rings at Agora.
     pub source: F,
     /// What the configuration says of it.
@@ -337,7 +333,7 @@ async fn begin<F: Fetch>(pipeline: &Pipeline<F>) {
     let rings = pipeline.source.rings();
     match pipeline
         .losses
-        .begin(&pipeline.app, rings, &pipeline.metrics)
+        .begin(&pipeline.config.name, rings, &pipeline.metrics)
         .await
     {
         Ok(None) => {}
@@ -383,7 +379,7 @@ async fn take_ticket<F: Fetch>(pipeline: &Pipeline<F>, state: &PipelineState) ->
     let slot = pipeline.limiter.slot().await;
     pipeline
         .metrics
-        .rate_limit_waited(&pipeline.app, waiting.elapsed());
+        .rate_limit_waited(&pipeline.config.name, waiting.elapsed());
     Ticket { reservation, slot }
 }
 
@@ -490,7 +486,12 @@ async fn store<F: Fetch>(
     page: &Page,
 ) {
     let flight = departure.flight(page.first_ms);
-    let entry = entry::encode(&pipeline.app, &pipeline.app_id, page, flight.as_ref());
+    let entry = entry::encode(
+        &pipeline.config.name,
+        &pipeline.config.app_id,
+        page,
+        flight.as_ref(),
+    );
     let count = u32::try_from(page.count).unwrap_or(u32::MAX);
     match reservation.append(&entry, count).await {
         Ok(_) => {
@@ -538,11 +539,11 @@ fn failed<F: Fetch>(
 ) {
     state.polled(ring, error.kind.as_str());
     if error.status == Some(429) {
-        pipeline.metrics.rate_limited(&pipeline.app);
+        pipeline.metrics.rate_limited(&pipeline.config.name);
     }
     let is_counted = !rtm_planted::bug("bridge-refused-credentials-not-counted");
     if matches!(error.status, Some(401 | 403)) && is_counted {
-        pipeline.metrics.credentials_refused(&pipeline.app);
+        pipeline.metrics.credentials_refused(&pipeline.config.name);
     }
     let ids = error.request_ids.as_ref();
     warn!(
@@ -597,7 +598,7 @@ fn observe<F>(state: &PipelineState, done: Result<Exchanged<F>, tokio::task::Joi
     }
     if pipeline
         .metrics
-        .second_poller(&pipeline.app, observed.second_poller)
+        .second_poller(&pipeline.config.name, observed.second_poller)
     {
         error!(
             "someone else seems to read this App ID's events, which are lost to us: run one bridge for each App ID"

@@ -71,7 +71,7 @@ pub struct PipelineState {
 
 /// A ring that is polled, or was.
 struct RingState {
-    metrics: RingMetrics,
+    metrics: Arc<RingMetrics>,
     arrivals: Mutex<Arrivals>,
     history: Mutex<History>,
     /// Since when it is.
@@ -141,7 +141,7 @@ impl State {
     ) -> State {
         let states = assembled.pipelines.iter().map(|pipeline| {
             let state = PipelineState::new(pipeline);
-            (pipeline.app.clone(), Arc::new(state))
+            (pipeline.config.name.clone(), Arc::new(state))
         });
         // Which apps there are does not change while the process runs.
         let config = Arc::clone(&running.borrow());
@@ -301,7 +301,7 @@ impl PipelineState {
     fn new<F: Fetch>(pipeline: &Pipeline<F>) -> PipelineState {
         let state = PipelineState {
             started: Instant::now(),
-            app: pipeline.app.clone(),
+            app: pipeline.config.name.clone(),
             metrics: Arc::clone(&pipeline.metrics),
             rings: Mutex::default(),
             is_paused: AtomicBool::new(false),
@@ -330,16 +330,8 @@ impl PipelineState {
             if state.is_polled && !polled.contains(ring) {
                 let (region, stream) = (ring.region.name(), ring.stream.as_str());
                 self.metrics.forget_ring(&self.app, region, stream);
-                *state = Arc::new(RingState {
-                    metrics: state.metrics.clone(),
-                    arrivals: Mutex::new(Arrivals {
-                        last: now,
-                        per_second: 0.0,
-                    }),
-                    history: Mutex::new(History::new(self.started)),
-                    since: now,
-                    is_polled: false,
-                });
+                let metrics = Arc::clone(&state.metrics);
+                *state = self.ring_state(metrics, now, false);
             }
         }
         for ring in polled {
@@ -348,17 +340,8 @@ impl PipelineState {
                 continue;
             }
             let (region, stream) = (ring.region.name(), ring.stream.as_str());
-            let state = RingState {
-                metrics: self.metrics.ring(&self.app, region, stream),
-                arrivals: Mutex::new(Arrivals {
-                    last: now,
-                    per_second: 0.0,
-                }),
-                history: Mutex::new(History::new(self.started)),
-                since: now,
-                is_polled: true,
-            };
-            rings.insert(ring.clone(), Arc::new(state));
+            let metrics = Arc::new(self.metrics.ring(&self.app, region, stream));
+            rings.insert(ring.clone(), self.ring_state(metrics, now, true));
         }
         let mut budget = lock(&self.budget);
         budget.earned = budget.now();
@@ -370,10 +353,29 @@ impl PipelineState {
         };
     }
 
+    /// A ring of which nothing is known yet.
+    fn ring_state(
+        &self,
+        metrics: Arc<RingMetrics>,
+        now: Instant,
+        is_polled: bool,
+    ) -> Arc<RingState> {
+        Arc::new(RingState {
+            metrics,
+            arrivals: Mutex::new(Arrivals {
+                last: now,
+                per_second: 0.0,
+            }),
+            history: Mutex::new(History::new(self.started)),
+            since: now,
+            is_polled,
+        })
+    }
+
     /// The metrics of a ring.
     #[must_use]
-    pub fn ring(&self, ring: &Ring) -> RingMetrics {
-        lock(&self.rings)[ring].metrics.clone()
+    pub fn ring(&self, ring: &Ring) -> Arc<RingMetrics> {
+        Arc::clone(&self.state(ring).metrics)
     }
 
     /// Whether the configuration says that it is left alone.
@@ -545,8 +547,10 @@ impl SinkState {
 
     /// Notes and logs that events were given up, so that polling can go on.
     pub fn skipped(&self, events: u64) {
-        let before = lock(&self.progress).skipped.map_or(0, |(_, before)| before);
-        lock(&self.progress).skipped = Some((Instant::now(), before + events));
+        let mut progress = lock(&self.progress);
+        let before = progress.skipped.map_or(0, |(_, before)| before);
+        progress.skipped = Some((Instant::now(), before + events));
+        drop(progress);
         if self.log_is_due() {
             error!(
                 sink = self.sink,

@@ -5,7 +5,6 @@
 //! not counted.
 
 use std::collections::VecDeque;
-use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -16,6 +15,7 @@ use async_nats::header::{
 use async_nats::jetstream;
 use bytes::Bytes;
 use clap::Parser;
+use rtm_bridge::usage::Usage;
 use rtm_sink::{Record, RecordId, Sink, Timestamp, Topic};
 use rtm_sink_nats::{NatsOptions, NatsSink};
 use rtm_tests::brokers::Nats;
@@ -102,7 +102,10 @@ async fn measure(arguments: &Arguments, batches: bool, paced: bool, bare: bool) 
     for page in warm.chunks(call) {
         publisher.publish(page).await?;
     }
-    let (own, servers) = (cpu_seconds("self")?, cpu_seconds(&pid.to_string())?);
+    let (own, servers) = (
+        cpu_seconds(std::process::id())?,
+        cpu_seconds(pid.unsigned_abs())?,
+    );
     let start = Instant::now();
     let mut due = start;
     for page in records.chunks(call) {
@@ -121,8 +124,8 @@ async fn measure(arguments: &Arguments, batches: bool, paced: bool, bare: bool) 
         if batches { "atomic batches" } else { "singly" },
         if paced { "at a rate" } else { "full speed" },
         count / start.elapsed().as_secs_f64(),
-        per_million(cpu_seconds("self")? - own),
-        per_million(cpu_seconds(&pid.to_string())? - servers),
+        per_million(cpu_seconds(std::process::id())? - own),
+        per_million(cpu_seconds(pid.unsigned_abs())? - servers),
     );
     let stored = server.jetstream().await?.get_stream(JETSTREAM).await?;
     let stored = stored.cached_info().state.messages;
@@ -231,15 +234,7 @@ fn records(count: usize, page: usize) -> Vec<Record> {
     (0..count).map(record).collect()
 }
 
-/// CPU time of a process so far, user and system (`proc_pid_stat(5)`).
-fn cpu_seconds(pid: &str) -> Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split(' ').collect();
-    let ticks = |index: usize| {
-        fields
-            .get(index)
-            .and_then(|field| field.parse::<f64>().ok())
-    };
-    let (user, system) = ticks(12).zip(ticks(13)).context("CPU times")?;
-    Ok((user + system) / 100.0)
+/// Processor time of a process so far.
+fn cpu_seconds(pid: u32) -> Result<f64> {
+    Ok(Usage::of(pid)?.cpu())
 }

@@ -205,17 +205,7 @@ impl Rig<'_> {
             "PUT" => self.http.put(url),
             _ => self.http.post(url),
         };
-        let answer = request
-            .header("content-type", "application/json")
-            .body(body)
-            .send()
-            .await?;
-        ensure!(
-            answer.status().is_success(),
-            "the simulator refuses {what}: {}",
-            answer.text().await?
-        );
-        Ok(())
+        tell(request, what, body).await
     }
 
     /// The simulator's counts now.
@@ -578,4 +568,19 @@ pub(super) fn pending(metrics: &Metrics, labels: &[(&str, &str)]) -> Result<f64>
 /// The value of a series of the trial's app.
 pub(super) fn of_app(metrics: &Metrics, name: &str) -> Result<f64> {
     metrics.sum(name, &[("app", APP)])
+}
+
+/// Tells the simulator something, as JSON.
+pub(super) async fn tell(request: reqwest::RequestBuilder, what: &str, body: String) -> Result<()> {
+    let answer = request
+        .header("content-type", "application/json")
+        .body(body)
+        .send()
+        .await?;
+    ensure!(
+        answer.status().is_success(),
+        "the simulator refuses {what}: {}",
+        answer.text().await?
+    );
+    Ok(())
 }

@@ -18,4 +18,5 @@ mod reload;
 mod replay;
 mod service;
 mod status_page;
+mod two_regions;
 mod whole;

@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 use super::nats_proxy::Proxy;
 use super::nats_sink::{
     Mode, SHORT, SOON, TOO_LARGE, assert_stored, assert_stored_by_key, failed, failure, id_of,
-    options, own_jetstream, page, publish, sink, topic,
+    options, own_jetstream, page, publish, sink, through, topic,
 };
 use super::nats_streams::{bounded, one_that_does_not_fit, widen_to};
 
@@ -44,11 +44,7 @@ async fn behind_proxy() -> (&'static Nats, String, Proxy, NatsSink) {
     let nats = brokers::nats().await;
     let name = own_jetstream(nats, Config::default()).await;
     let proxy = Proxy::start(nats.url()).await;
-    let options = NatsOptions {
-        servers: vec![proxy.url()],
-        ack_timeout: SHORT,
-        ..options(nats, &name, Mode::Batches)
-    };
+    let options = through(&proxy, nats, &name, Mode::Batches);
     let sink = NatsSink::connect(options).await.unwrap();
     (nats, name, proxy, sink)
 }

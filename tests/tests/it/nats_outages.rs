@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 use super::nats_proxy::Proxy;
 use super::nats_sink::{
     Mode, SHORT, SOON, TOO_LARGE, assert_stored, both_modes, create, failed, failure, hasty_sink,
-    id_of, options, own_jetstream, page, publish, sink, topic,
+    id_of, options, own_jetstream, page, publish, sink, through, topic,
 };
 
 /// Holds: a server that is away at the start is waited for, and after `close` nothing is published.
@@ -175,11 +175,7 @@ async fn lost_answers() {
     let nats = brokers::nats().await;
     let name = own_jetstream(nats, Config::default()).await;
     let proxy = Proxy::start(nats.url()).await;
-    let options = NatsOptions {
-        servers: vec![proxy.url()],
-        ack_timeout: SHORT,
-        ..options(nats, &name, Mode::Single)
-    };
+    let options = through(&proxy, nats, &name, Mode::Single);
     let sink = NatsSink::connect(options).await.unwrap();
     let records = records(&topic(&name, "a"), 1500);
 
@@ -228,10 +224,8 @@ async fn a_slow_server(mode: Mode) {
     let name = own_jetstream(nats, Config::default()).await;
     let proxy = Proxy::start(nats.url()).await;
     let options = NatsOptions {
-        servers: vec![proxy.url()],
-        ack_timeout: SHORT,
         in_flight: 100,
-        ..options(nats, &name, mode)
+        ..through(&proxy, nats, &name, mode)
     };
     let sink = NatsSink::connect(options).await.unwrap();
     let mut records = records(&topic(&name, "a"), 1500);
@@ -403,10 +397,8 @@ async fn any_mix_of_network_faults(mode: Mode) {
     let name = own_jetstream(nats, Config::default()).await;
     let proxy = Proxy::start(nats.url()).await;
     let options = NatsOptions {
-        servers: vec![proxy.url()],
-        ack_timeout: SHORT,
         in_flight: 300,
-        ..options(nats, &name, mode)
+        ..through(&proxy, nats, &name, mode)
     };
     let sink = Arc::new(NatsSink::connect(options).await.unwrap());
     let all = TOPICS.map(|rest| records(&topic(&name, rest), 6000));

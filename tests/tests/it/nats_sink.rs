@@ -16,6 +16,8 @@ use tokio::sync::Mutex;
 use tokio::task::block_in_place;
 use tokio::time::timeout;
 
+use super::nats_proxy::Proxy;
+
 /// For what must happen, on a machine that compiles at the same time.
 pub(super) const SOON: Duration = Duration::from_secs(30);
 
@@ -53,6 +55,15 @@ pub(super) fn options(nats: &Nats, jetstream: &str, mode: Mode) -> NatsOptions {
     NatsOptions {
         atomic_batches: mode == Mode::Batches,
         ..NatsOptions::new(vec![nats.url().to_owned()], jetstream)
+    }
+}
+
+/// As [`options`], through a proxy, and soon given up.
+pub(super) fn through(proxy: &Proxy, nats: &Nats, jetstream: &str, mode: Mode) -> NatsOptions {
+    NatsOptions {
+        servers: vec![proxy.url()],
+        ack_timeout: SHORT,
+        ..options(nats, jetstream, mode)
     }
 }
 

@@ -18,8 +18,8 @@ use tokio::time::{Instant, timeout};
 use super::nats_log::Log;
 use super::nats_proxy::Proxy;
 use super::nats_sink::{
-    Mode, SHORT, SOON, assert_stored, assert_stored_by_key, both_modes, failed, failure, id_of,
-    options, own_jetstream, page, publish, sink, topic,
+    Mode, SOON, assert_stored, assert_stored_by_key, both_modes, failed, failure, id_of, options,
+    own_jetstream, page, publish, sink, through, topic,
 };
 
 /// Holds: a full JetStream stream that discards what is old confirms everything and drops the oldest, which no answer
@@ -344,11 +344,7 @@ async fn a_refused_record_is_overtaken_by_those_without_an_answer() {
     let nats = brokers::nats().await;
     let (name, config) = bounded(nats, 50_000).await;
     let proxy = Proxy::start(nats.url()).await;
-    let options = NatsOptions {
-        servers: vec![proxy.url()],
-        ack_timeout: SHORT,
-        ..options(nats, &name, Mode::Single)
-    };
+    let options = through(&proxy, nats, &name, Mode::Single);
     let sink = NatsSink::connect(options).await.unwrap();
     let records = one_that_does_not_fit(&topic(&name, "a"));
     proxy.lose_answers_after(4);

@@ -6,11 +6,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use rtm_journal::{Inspection, Journal, LaneInspection};
-use rtm_tests::bridge::{Bridge, Simulator, http_client};
-use rtm_tests::brokers::{self, Kafka, Nats, unique};
+use rtm_tests::bridge::{Bridge, http_client};
+use rtm_tests::brokers::{self, Kafka, Nats};
 use rtm_tests::process::Process;
 use rtm_tests::{binary, wait_for};
 use serde_json::Value;
+
+use super::two_regions::{TwoRegions, two_regions};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -143,35 +145,12 @@ async fn a_range_comes_again_exactly_and_marked() {
     let (kafka, nats) = brokers::both().await;
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path();
-    let name = unique("replay");
-    for end in ["user_events", "channel_events", "dead_letters"] {
-        kafka
-            .create_topic(&format!("{name}.{end}"), 1, &[])
-            .await
-            .unwrap();
-    }
-    let simulator = [
-        "--rate", "2000", "--odd", "0.05", "--region", "a", "--region", "b",
-    ];
-    let simulator = Simulator::start(&simulator, &dir.join("simulator.log"))
-        .await
-        .unwrap();
-    let config = dir.join("rtm-bridge.toml");
-    let text = format!(
-        "[admin]\nlisten = \"127.0.0.1:0\"\n[journal]\ndir = \"{dir}/journal\"\n\
-         [[apps]]\nname = \"main\"\napp_id = \"876922cbca0098dff4323566daa89675\"\n\
-         auth = {{ basic = {{ key = \"demo-key\", secret = \"demo-secret\" }} }}\n\
-         regions = [{{ name = \"a\", base_url = \"{url}/a\" }}, {{ name = \"b\", base_url = \"{url}/b\" }}]\n\
-         [sinks.kafka]\nbrokers = [\"{broker}\"]\ntopic = \"{name}.{{stream}}_events\"\n\
-         dead_letter_topic = \"{name}.dead_letters\"\nheaders = true\n\
-         [sinks.nats]\nservers = [\"{server}\"]\nstream = \"{name}\"\nsubject = \"{name}.{{region}}.{{stream}}\"\n\
-         dead_letter_subject = \"{name}.dead_letters\"\nheaders = true\ncreate = {{}}\n",
-        dir = dir.display(),
-        url = simulator.url,
-        broker = kafka.address(),
-        server = nats.url(),
-    );
-    std::fs::write(&config, text).unwrap();
+    let load = ["--rate", "2000", "--odd", "0.05"];
+    let TwoRegions {
+        name,
+        simulator,
+        config,
+    } = two_regions("replay", &load, true, dir, kafka, nats).await;
     let mut bridge = Bridge::start(&config, &[], &dir.join("bridge.log"))
         .await
         .unwrap();

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rtm_tests::bridge::{Bridge, Simulator, http_client};
-use rtm_tests::brokers::{self, Kafka, Nats, unique};
+use rtm_tests::brokers::{self, Kafka, Nats};
 use rtm_tests::browser::{Browser, View};
 use rtm_tests::monitoring::text;
 use serde_json::Value;
+
+use super::two_regions::{TwoRegions, two_regions};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -29,31 +31,9 @@ const DESKTOP: View = View {
 };
 
 async fn bridge(dir: &Path, kafka: &Kafka, nats: &Nats) -> (Bridge, Simulator) {
-    let name = unique("page");
-    for end in ["user_events", "channel_events", "dead_letters"] {
-        let topic = format!("{name}.{end}");
-        kafka.create_topic(&topic, 1, &[]).await.unwrap();
-    }
-    let simulator = ["--rate", "800", "--region", "a", "--region", "b"];
-    let simulator = Simulator::start(&simulator, &dir.join("simulator.log"))
-        .await
-        .unwrap();
-    let config = dir.join("rtm-bridge.toml");
-    let text = format!(
-        "[admin]\nlisten = \"127.0.0.1:0\"\n[journal]\ndir = \"{dir}/journal\"\n\
-         [[apps]]\nname = \"main\"\napp_id = \"876922cbca0098dff4323566daa89675\"\n\
-         auth = {{ basic = {{ key = \"demo-key\", secret = \"demo-secret\" }} }}\n\
-         regions = [{{ name = \"a\", base_url = \"{url}/a\" }}, {{ name = \"b\", base_url = \"{url}/b\" }}]\n\
-         [sinks.kafka]\nbrokers = [\"{broker}\"]\ntopic = \"{name}.{{stream}}_events\"\n\
-         dead_letter_topic = \"{name}.dead_letters\"\n\
-         [sinks.nats]\nservers = [\"{server}\"]\nstream = \"{name}\"\nsubject = \"{name}.{{region}}.{{stream}}\"\n\
-         dead_letter_subject = \"{name}.dead_letters\"\ncreate = {{}}\n",
-        dir = dir.display(),
-        url = simulator.url,
-        broker = kafka.address(),
-        server = nats.url(),
-    );
-    std::fs::write(&config, text).unwrap();
+    let TwoRegions {
+        simulator, config, ..
+    } = two_regions("page", &["--rate", "800"], false, dir, kafka, nats).await;
     let bridge = Bridge::start(&config, &[], &dir.join("bridge.log"))
         .await
         .unwrap();

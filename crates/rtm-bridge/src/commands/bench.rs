@@ -9,12 +9,12 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressDrawTarget;
 use rtm_journal::Journal;
 use rtm_sim::{Load, SimApp, SimAuth, SimConfig, SimStats, Simulator};
 use tokio_util::sync::CancellationToken;
 
-use super::{refuse, runtime, stop_on_signals, telemetry};
+use super::{live_view, refuse, runtime, stop_on_signals, telemetry};
 use crate::config::LogConfig;
 use crate::usage::Usage;
 
@@ -89,9 +89,8 @@ pub(super) struct BenchArgs {
 }
 
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    text.parse::<jiff::SignedDuration>()
+    super::duration(text)
         .ok()
-        .and_then(|signed| Duration::try_from(signed).ok())
         .filter(|time| *time >= Duration::from_secs(1))
         .ok_or_else(|| {
             "expected a duration of a second or more with a unit, such as 30s or 2m".to_owned()
@@ -254,17 +253,7 @@ async fn under_load(
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let terminal = std::io::stderr().is_terminal();
-    let view = ProgressBar::with_draw_target(
-        None,
-        if terminal {
-            ProgressDrawTarget::stderr()
-        } else {
-            ProgressDrawTarget::hidden()
-        },
-    );
-    if let Ok(style) = ProgressStyle::with_template("{msg}") {
-        view.set_style(style);
-    }
+    let view = live_view(terminal.then(ProgressDrawTarget::stderr));
     let interval = if terminal { PROGRESS.0 } else { PROGRESS.1 };
     let began = Instant::now();
     while began.elapsed() < args.time {

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressDrawTarget;
 use rdkafka::config::ClientConfig;
 use rtm_sim::{Audit, Findings, Ledger, Load, SimApp, SimAuth, SimConfig, Simulator};
 use tokio_util::sync::CancellationToken;
 
-use super::{runtime, stop_on_signals, telemetry};
+use super::{duration, live_view, runtime, stop_on_signals, telemetry};
 use crate::config::{Config, LogConfig};
 use crate::read_back::{self, Stored};
 use crate::state::State;
@@ -64,13 +64,6 @@ pub(super) struct DemoArgs {
     /// The share of odd events, 0 to 1: hostile ids, missing fields, things that are no events
     #[arg(long, value_name = "SHARE", default_value_t = 0.001)]
     odd: f64,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    text.parse::<jiff::SignedDuration>()
-        .ok()
-        .and_then(|signed| Duration::try_from(signed).ok())
-        .ok_or_else(|| "expected a duration with a unit, such as 30s or 2m".to_owned())
 }
 
 pub(super) fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
@@ -263,17 +256,7 @@ impl Demo {
         running: &tokio::task::JoinHandle<T>,
     ) {
         let terminal = std::io::stdout().is_terminal();
-        let view = ProgressBar::with_draw_target(
-            None,
-            if terminal {
-                ProgressDrawTarget::stdout()
-            } else {
-                ProgressDrawTarget::hidden()
-            },
-        );
-        if let Ok(style) = ProgressStyle::with_template("{msg}") {
-            view.set_style(style);
-        }
+        let view = live_view(terminal.then(ProgressDrawTarget::stdout));
         let interval = if terminal {
             VIEW_INTERVAL.0
         } else {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -118,6 +119,16 @@ fn duration(text: &str) -> Result<Duration, String> {
         .ok()
         .and_then(|signed| Duration::try_from(signed).ok())
         .ok_or_else(|| "expected a duration with a unit, such as 30s or 2h".to_owned())
+}
+
+/// A view of a few lines that is drawn again and again; nothing without a target.
+fn live_view(target: Option<ProgressDrawTarget>) -> ProgressBar {
+    let target = target.unwrap_or_else(ProgressDrawTarget::hidden);
+    let view = ProgressBar::with_draw_target(None, target);
+    if let Ok(style) = ProgressStyle::with_template("{msg}") {
+        view.set_style(style);
+    }
+    view
 }
 
 /// A runtime with all of tokio's drivers.

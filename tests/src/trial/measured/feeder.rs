@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use rtm_sim::Stream;
 use tokio::task::JoinHandle;
+
+use crate::trial::rig::tell;
 
 /// How often events are put in: as often as the simulator's own arrive.
 const TICK: Duration = Duration::from_millis(5);
@@ -126,18 +128,7 @@ async fn put(
         ring.region,
         ring.stream.as_str()
     );
-    let answer = client
-        .post(url)
-        .header("content-type", "application/json")
-        .body(body)
-        .send()
-        .await?;
-    ensure!(
-        answer.status().is_success(),
-        "the simulator refuses events: {}",
-        answer.text().await?
-    );
-    Ok(())
+    tell(client.post(url), "events", body).await
 }
 
 #[cfg(test)]
