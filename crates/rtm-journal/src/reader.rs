@@ -197,16 +197,19 @@ impl Reader {
     fn move_to(&mut self, through: Position, tally: Option<&[u8]>) {
         let through = through.min(self.seen);
         let mut state = self.handle.state();
-        if state.is_open() && state.commit(self.lane, &self.name, through, tally) {
-            // While writing fails, commits alone can free the room that it takes to write again.
-            state.pressure |= state.failing;
-            // A writer that knows of a change already wakes up for it.
-            if state.dirty_since.is_none() || state.failing {
-                state
-                    .dirty_since
-                    .get_or_insert(self.handle.options.instant());
-                self.handle.work.notify();
-            }
+        if !state.is_open() || !state.commit(self.lane, &self.name, through, tally) {
+            return;
+        }
+        state
+            .dirty_since
+            .get_or_insert(self.handle.options.instant());
+        // While writing fails, commits alone can free the room that it takes to write again.
+        state.pressure |= state.failing;
+        // A writer that wakes up by itself finds the change in time, and with the next entry at the latest.
+        let wake = state.failing || state.sleeps;
+        drop(state);
+        if wake {
+            self.handle.work.notify();
         }
     }
 

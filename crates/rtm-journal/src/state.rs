@@ -104,6 +104,8 @@ pub(crate) struct State {
     pub(crate) flushes: Vec<oneshot::Sender<()>>,
     /// Since when a change, or a cursor, waits to become durable.
     pub(crate) dirty_since: Option<Instant>,
+    /// The writer waits for longer than a cursor may wait to become durable: it must be told when one moves.
+    pub(crate) sleeps: bool,
     /// Somebody waits for room, and the files were in the way: the writer should try to make some.
     pub(crate) pressure: bool,
     /// Somebody waits for free space of the file system, which nobody tells us about.

@@ -42,6 +42,9 @@ pub(crate) struct Writer {
     last_error: Option<Arc<io::Error>>,
     retry_at: Option<Instant>,
     look_at: Option<Instant>,
+    /// Until when to look by itself for cursors that have moved. What is written is committed soon, mostly, and whoever
+    /// commits then need not wake the writer, which costs as much as the commit.
+    expects_commits_until: Option<Instant>,
     /// When to try again to remove what could not be removed: where that is what everybody waits for, nobody else asks.
     pub(crate) reclaim_at: Option<Instant>,
 }
@@ -127,6 +130,7 @@ impl Writer {
             last_error: None,
             retry_at: None,
             look_at: None,
+            expects_commits_until: None,
             reclaim_at: None,
         }
     }
@@ -199,6 +203,16 @@ impl Writer {
         state: &mut State,
         now: Instant,
     ) -> Result<Next, Option<Instant>> {
+        let next = self.choose(state, now);
+        let commit_due = now + self.shared.options.commit_interval;
+        state.sleeps = next
+            .as_ref()
+            .is_err_and(|until| until.is_none_or(|until| until > commit_due))
+            && !bug("journal-commit-not-told");
+        next
+    }
+
+    fn choose(&mut self, state: &mut State, now: Instant) -> Result<Next, Option<Instant>> {
         let closing = match state.ending {
             Some(Ending::Abandon) => return Ok(Next::Stop),
             Some(Ending::Close) => true,
@@ -251,10 +265,12 @@ impl Writer {
         if std::mem::take(&mut state.pressure) {
             return Ok(Next::MakeRoom);
         }
+        let expects_commits_until = self.expects_commits_until.filter(|at| *at > now);
         Err(due
             .into_iter()
             .chain(self.look_at)
             .chain(self.reclaim_at)
+            .chain(expects_commits_until)
             .min())
     }
 
@@ -377,6 +393,10 @@ impl Writer {
         });
         self.buffer.shrink_to(BUFFER_BYTES);
         let group = std::mem::take(&mut self.group);
+        if !group.appends.is_empty() {
+            let now = self.shared.options.instant();
+            self.expects_commits_until = Some(now + self.shared.options.commit_interval);
+        }
         let mut state = self.shared.state();
         let known = state.segments.entry(segment).or_default();
         (known.bytes, known.head_bytes, known.durable) = (bytes.into(), head_bytes.into(), true);

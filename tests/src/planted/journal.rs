@@ -30,6 +30,11 @@ pub(super) const PLANTED: &[Planted] = &[
         "every_crash_in_short_histories",
     ),
     planted(
+        "journal-commit-not-told",
+        "7: a commit is durable within the interval, also when the writer sleeps",
+        "a_commit_is_due_by_the_clock_given",
+    ),
+    planted(
         "journal-recovery-off-by-one",
         "7: a cursor never passes an unconfirmed record, after a restart",
         "every_crash_in_short_histories",

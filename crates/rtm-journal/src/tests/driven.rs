@@ -87,6 +87,36 @@ async fn a_commit_is_due_by_the_clock_given() {
     driving.abort();
 }
 
+/// Holds: a commit that soon follows an entry wakes nobody, and is durable in time all the same; the writer does not look
+/// for commits for ever.
+#[tokio::test(start_paused = true)]
+async fn a_commit_after_an_entry_is_expected() {
+    let disk = TestDisk::new();
+    let (journal, mut driver) = open_driven(&disk);
+    let a = lane(&journal, "a");
+    let mut r = reader(&a, "r");
+    let room = a.try_reserve(1).unwrap();
+    let appending = tokio::spawn(async move { room.append(b"x", 1).await.unwrap() });
+    tokio::task::yield_now().await;
+    let looks_at = driver.run().expect("it looks for commits by itself");
+    driver.woken().await;
+    let position = appending.await.unwrap();
+    assert_eq!(next(&mut r).await.position, position);
+    time::sleep(Duration::from_millis(10)).await;
+    r.commit(position);
+    let woken = time::timeout(Duration::ZERO, driver.woken()).await;
+    assert!(woken.is_err(), "the commit has woken the writer");
+    let syncs = disk.syncs();
+    time::sleep_until(TokioInstant::from_std(looks_at)).await;
+    let due = driver.run().expect("the commit is due");
+    assert_eq!(disk.syncs(), syncs, "it may wait for an entry");
+    time::sleep_until(TokioInstant::from_std(due)).await;
+    assert_eq!(driver.run(), None, "nothing is expected any more");
+    assert_eq!(disk.syncs(), syncs + 1);
+    let reopened = open(&disk.after_power_loss());
+    assert_eq!(reader(&lane(&reopened, "a"), "r").committed(), position);
+}
+
 /// Holds: tries again on a failing disk pause by the clock given.
 #[tokio::test(start_paused = true)]
 async fn pauses_are_told_by_the_clock_given() {
