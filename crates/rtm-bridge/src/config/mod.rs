@@ -9,14 +9,16 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 
+mod environment;
 mod load;
+mod problem;
 mod schema;
 mod sinks;
 mod template;
 mod units;
 mod validate;
 
-pub use load::{ConfigError, Problem};
+pub use problem::{ConfigError, Problem};
 pub use schema::schema;
 pub use sinks::{
     AtomicBatches, CreateStream, FileConfig, KafkaConfig, KeyBy, NatsAuthConfig, NatsConfig,
