@@ -75,7 +75,8 @@ async fn publish_entry<S: Sink>(outlet: &mut Outlet, sink: &S, entry: Entry) {
             .await;
         }
         _ => {
-            if reached.is_none() {
+            let forgets = trying.is_some() && rtm_planted::bug("bridge-suspect-not-armed-again");
+            if reached.is_none() && !forgets {
                 outlet.note(entry.position, Step::Decode).await;
             }
             match outlet.router.page(&entry) {
@@ -148,5 +149,163 @@ fn poison(message: &str) -> Reason {
     Reason {
         code: POISON,
         message: message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures::poll;
+    use rtm_journal::sim::SimDisk;
+    use rtm_journal::{Driver, Journal, LaneName, Options};
+    use rtm_sink::{AnySink, MemorySink, PublishError, Record};
+    use rtm_source::Source;
+    use tokio::sync::watch;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::assemble::{self, Assembled, Client};
+    use crate::config::Config;
+    use crate::entry::{self, Tags};
+    use crate::metrics::Metrics;
+    use crate::state::State;
+    use crate::tally::Trying;
+
+    /// A broker that is away.
+    struct Away;
+
+    impl Sink for Away {
+        async fn publish(&self, _: &[Record]) -> Result<(), PublishError> {
+            std::future::pending().await
+        }
+    }
+
+    /// A process, from its start on what the last one left to its death.
+    struct Life {
+        disk: Arc<SimDisk>,
+        driver: Driver,
+        outlet: Outlet,
+    }
+
+    impl Life {
+        async fn begin(disk: Arc<SimDisk>) -> Life {
+            let config = Config::parse(
+                "[journal]\ndir = \"/nowhere\"\n[[apps]]\nname = \"main\"\napp_id = \"0a1b\"\n\
+                 auth = { basic = { key = \"k\", secret = \"s\" } }\nregions = [\"eu-west-1\"]\n\
+                 [sinks.out]\ntype = \"stdout\"\n",
+            );
+            let config = Arc::new(config.unwrap());
+            let options = Options {
+                min_free_bytes: 0,
+                ..Options::default()
+            };
+            let (journal, driver) = Journal::open_driven(Arc::clone(&disk), options).unwrap();
+            let lane = journal.lane(&LaneName::try_from("0a1b").unwrap()).unwrap();
+            let (_, running) = watch::channel(Arc::clone(&config));
+            let metrics = Arc::new(Metrics::new(&config));
+            let assembled = Assembled::<Source> {
+                journal,
+                pipelines: Vec::new(),
+                clients: Vec::new(),
+                orphans: Vec::new(),
+            };
+            let state = State::new(running, &assembled, metrics);
+            let sink = AnySink::new(Arc::new(MemorySink::new()));
+            let client = Client::Other("out".into(), assemble::line_routes().unwrap(), sink);
+            let outlet = assemble::outlet(&config, &assembled, &state, "main", &lane, &client);
+            let mut life = Life {
+                disk,
+                driver,
+                outlet: outlet.unwrap(),
+            };
+            drive(&mut life.driver, life.outlet.begin(true)).await;
+            life
+        }
+
+        async fn append(&mut self) {
+            let tags = Tags {
+                app: "main".into(),
+                app_id: "0a1b".into(),
+                region: "eu-west-1".into(),
+                stream: "user".into(),
+                fetched_at: 0,
+                status: 200,
+                request_id: None,
+                complete: true,
+            };
+            let body = br#"{"events":[{"user_id":"u","type":"Login","ms":1}]}"#;
+            let entry = entry::with_tags(&tags, None, body);
+            let lane = self.outlet.lane.clone();
+            let append = async { lane.reserve(entry.len()).await.append(&entry, 1).await };
+            drive(&mut self.driver, append).await.unwrap();
+        }
+
+        async fn publish(&mut self, sink: &impl Sink) {
+            assert!(self.outlet.is_careful());
+            let group = drive(&mut self.driver, self.outlet.next()).await.unwrap();
+            drive(&mut self.driver, publish(&mut self.outlet, sink, group)).await;
+        }
+
+        /// As far as the first note, which is durable. What comes next crashes the process.
+        async fn publish_to_the_first_note(&mut self) {
+            assert!(self.outlet.is_careful());
+            let group = drive(&mut self.driver, self.outlet.next()).await.unwrap();
+            let publishing = std::pin::pin!(publish(&mut self.outlet, &Away, group));
+            assert!(poll!(publishing).is_pending(), "nothing is noted");
+            self.driver.run();
+        }
+
+        fn noted(&self) -> Option<(Step, bool)> {
+            let noted = self.outlet.tally.trying;
+            noted.map(|Trying { step, armed, .. }| (step, armed))
+        }
+
+        async fn die(self) -> Life {
+            Life::begin(self.disk.after_kill()).await
+        }
+    }
+
+    /// Does `work`, and what the journal has to write for it.
+    async fn drive<T>(driver: &mut Driver, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            driver.run();
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                () = driver.woken() => {}
+            }
+        }
+    }
+
+    /// Holds: an entry that crashes the process whenever it is decoded becomes a dead letter, also if an outage came
+    /// between: the process that is killed in it has disarmed what it had noted, so the next one decodes the entry again,
+    /// and has to be blamed for that crash as the first one was.
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_does_not_hide_what_crashes_when_it_is_decoded() {
+        let mut life = Life::begin(SimDisk::new(1)).await;
+        life.append().await;
+        while !life.outlet.is_careful() {
+            life = life.die().await;
+        }
+        life.publish_to_the_first_note().await;
+        let mut life = life.die().await;
+        assert_eq!(life.noted(), Some((Step::Decode, true)));
+
+        let outage = timeout(2 * HARMLESS, life.publish(&Away)).await;
+        assert!(outage.is_err(), "nobody is there to confirm");
+        let mut life = life.die().await;
+        assert_eq!(life.noted(), Some((Step::Whole, false)));
+
+        life.publish_to_the_first_note().await;
+        let mut life = life.die().await;
+        assert_eq!(life.noted(), Some((Step::Decode, true)));
+
+        let sink = MemorySink::new();
+        life.publish(&sink).await;
+        assert_eq!(sink.records().len(), 1);
+        assert_eq!(life.outlet.tally.dead_lettered.get(POISON), Some(&1));
+        assert_eq!(life.outlet.reader.pending().entries, 0);
     }
 }

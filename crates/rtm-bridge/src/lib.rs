@@ -7,6 +7,7 @@
 //! | [`bridge`] | run, poll, publish, deliver |
 //! | [`config`] | TOML and environment to valid types |
 //! | [`assemble`] | configuration to the parts of a bridge |
+//! | [`order`] | pages of a ring that was asked several times at once, back in the ring's order |
 //! | [`outlet`], [`careful`] | one lane's way out to one sink; what crashes us is published step by step |
 //! | [`tally`], [`losses`] | the counts that survive: of what became of events, of what the source may have lost |
 //! | [`copies`] | copies of one event from two regions |

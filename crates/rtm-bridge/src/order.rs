@@ -1,15 +1,12 @@
 //! Pages of a ring that was asked several times at once, back in the ring's order.
 //!
 //! While a ring drains it may have several requests in flight, whose responses end in any order, and each page is stored
-//! as it comes. They are disjoint, and the older events come out first, so the `ms` of their events tell the order; what
-//! has to be known besides is when nothing older can come any more:
+//! as it comes. How their order is known, and when, is told by [`InFlight`]; here it has to be known from the journal, and
+//! after a restart as well, so a page that was in flight beside others says beside which ([`Flight`]).
 //!
-//! - Agora answers a request between its start and its end. So what it answered before a request that has ended was sent
-//!   before that end, and once all that was in flight then has ended, nothing older can come.
-//!
-//! A page that was in flight beside others therefore says which ([`Flight`]). Publishing takes entries in **groups**: the
-//! shortest run of entries behind which, for each ring, only newer pages can come. A group is nearly always one entry. It
-//! is published in the ring's order and its cursor moves over it as a whole, so that a crash repeats all of it.
+//! Publishing takes entries in **groups**: the shortest run of entries behind which, for each ring, only newer pages can
+//! come. A group is nearly always one entry. It is published in the ring's order and its cursor moves over it as a whole,
+//! so that a crash repeats all of it.
 //!
 //! A group waits for a request that does not end, up to its deadline, with all that is behind it: of order and haste this
 //! bridge promises the former. That takes a ring that was draining a moment ago, and a request that hangs.
@@ -18,7 +15,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use rtm_journal::{Entry, Epoch, ReadError, Reader};
-use rtm_source::Ring;
+use rtm_source::{InFlight, Ring};
 use tokio::sync::Notify;
 
 use crate::entry;
@@ -44,48 +41,43 @@ pub struct Flight {
 /// The requests of one App ID that are in flight, or whose pages are not stored yet.
 #[derive(Debug, Default)]
 pub struct Departures {
-    rings: Mutex<HashMap<RingName, InFlight>>,
+    /// By name, which a ring keeps when its URL changes; a departure has the place in here. None is ever removed.
+    rings: Mutex<Vec<(Arc<RingName>, InFlight)>>,
     ended: Notify,
 }
 
 /// Region and stream.
 type RingName = (String, String);
 
-#[derive(Debug, Default)]
-struct InFlight {
-    newest: u64,
-    numbers: Vec<u64>,
-}
-
 impl Departures {
     /// A request is about to be sent to `ring`: it is in flight until the departure is dropped, which is to be after its
     /// page was stored.
     #[must_use]
     pub fn depart(self: &Arc<Self>, ring: &Ring) -> Departure {
-        let ring = name(ring);
+        let (region, stream) = (ring.region.name(), ring.stream.as_str());
         let mut rings = lock(&self.rings);
-        let in_flight = rings.entry(ring.clone()).or_default();
-        in_flight.newest += 1;
-        in_flight.numbers.push(in_flight.newest);
+        let known = (rings.iter()).position(|(name, _)| name.0 == region && name.1 == stream);
+        let ring = known.unwrap_or_else(|| {
+            let name = Arc::new((region.to_owned(), stream.to_owned()));
+            rings.push((name, InFlight::default()));
+            rings.len() - 1
+        });
+        let in_flight = &mut rings[ring].1;
         Departure {
-            number: in_flight.newest,
-            with: in_flight.numbers.len(),
+            number: in_flight.start(),
+            with: in_flight.count(),
             departures: Arc::clone(self),
             ring,
         }
     }
 }
 
-fn name(ring: &Ring) -> RingName {
-    let (region, stream) = (ring.region.name(), ring.stream.as_str());
-    (region.to_owned(), stream.to_owned())
-}
-
 /// One request in flight.
 #[derive(Debug)]
 pub struct Departure {
     departures: Arc<Departures>,
-    ring: RingName,
+    /// Its place among the departures' rings.
+    ring: usize,
     number: u64,
     with: usize,
 }
@@ -102,16 +94,12 @@ impl Departure {
     #[must_use]
     pub fn flight(&self, first_ms: Option<i64>) -> Option<Flight> {
         let rings = lock(&self.departures.rings);
-        let in_flight = rings.get(&self.ring)?;
-        let alone = self.with == 1 && in_flight.newest == self.number;
-        let others = in_flight.numbers.iter().copied();
+        let in_flight = &rings[self.ring].1;
+        let alone = self.with == 1 && in_flight.newest() == self.number;
         (!alone).then(|| Flight {
             number: self.number,
-            oldest: others
-                .filter(|other| *other != self.number)
-                .min()
-                .unwrap_or(u64::MAX),
-            newest: in_flight.newest,
+            oldest: in_flight.oldest_beside(self.number),
+            newest: in_flight.newest(),
             first_ms: first_ms.unwrap_or(i64::MAX),
         })
     }
@@ -119,11 +107,7 @@ impl Departure {
 
 impl Drop for Departure {
     fn drop(&mut self) {
-        let mut rings = lock(&self.departures.rings);
-        if let Some(in_flight) = rings.get_mut(&self.ring) {
-            in_flight.numbers.retain(|number| *number != self.number);
-        }
-        drop(rings);
+        lock(&self.departures.rings)[self.ring].1.end(self.number);
         self.departures.ended.notify_waiters();
     }
 }
@@ -229,7 +213,8 @@ impl Ahead {
         let epoch = self.epoch;
         let ended = |read: &Read, flight: &Flight| {
             let oldest = read.ring.as_ref().and_then(|ring| in_flight.get(ring));
-            read.epoch() != Some(epoch) || oldest.is_none_or(|oldest| *oldest > flight.newest)
+            read.epoch() != Some(epoch)
+                || oldest.is_none_or(|oldest| InFlight::nothing_older(flight.newest, *oldest))
         };
         Ok(self.shortest(ended).map(|count| self.take(count)))
     }
@@ -260,12 +245,10 @@ impl Ahead {
     }
 
     /// The oldest request that is in flight, by ring.
-    fn in_flight(&self) -> HashMap<RingName, u64> {
+    fn in_flight(&self) -> HashMap<Arc<RingName>, u64> {
         let rings = self.departures.as_ref().map(|known| lock(&known.rings));
-        let rings = rings.iter().flat_map(|rings| rings.iter());
-        let oldest = |in_flight: &InFlight| in_flight.numbers.iter().copied().min();
-        rings
-            .filter_map(|(ring, in_flight)| Some((ring.clone(), oldest(in_flight)?)))
+        (rings.iter().flat_map(|rings| rings.iter()))
+            .map(|(ring, in_flight)| (Arc::clone(ring), in_flight.oldest()))
             .collect()
     }
 
@@ -296,7 +279,8 @@ impl Ahead {
         let Some(flight) = &last.flight else {
             return true;
         };
-        let mut is_known = flight.oldest > flight.newest || ended(last, flight);
+        let is_settled = |oldest| InFlight::nothing_older(flight.newest, oldest);
+        let mut is_known = is_settled(flight.oldest) || ended(last, flight);
         for (index, read) in self.read.iter().enumerate() {
             if read
                 .epoch()
@@ -308,7 +292,7 @@ impl Ahead {
                 match &read.flight {
                     Some(_) if index >= count && age(read) < age(last) => return false,
                     // Whatever had ended when this one did was stored before it.
-                    Some(other) => is_known |= other.oldest > flight.newest,
+                    Some(other) => is_known |= is_settled(other.oldest),
                     // It was alone in flight.
                     None => is_known = true,
                 }

@@ -1,26 +1,22 @@
 //! From a journal entry to records: decode, tag, route.
-//!
-//! The payload is an envelope: tags and normalised fields on top, always of the same types, and the event inside,
-//! verbatim. It is spliced around the raw event, so nothing that nobody knows yet is lost, and no tree is built.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use bytes::{Bytes, BytesMut};
-use jiff::Timestamp as Time;
+use bytes::Bytes;
 use rtm_journal::Entry;
-use rtm_sink::{Headers, Reason, Record, RecordId, Timestamp, Topic};
+use rtm_sink::{Headers, Reason, Record, Timestamp, Topic};
 use rtm_sink_nats::escape_token;
 use rtm_source::Event;
-use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::config::{KeyBy, STATIC, Template, Variable};
 use crate::copies::EventKey;
 use crate::entry::{self, EntryError, Tags};
 
-/// Bound on what a dead letter repeats of a payload that the broker has refused twice.
-const TRUNCATED_BYTES: usize = 64 << 10;
+use envelope::{Shared, dead_letter};
+
+mod envelope;
 
 /// How one sink wants its records.
 #[derive(Debug, Clone)]
@@ -90,9 +86,7 @@ impl Router {
         let (topic, dead_letters) = self.topics(&tags);
         let dynamic = (!self.routes.topic.uses_only(STATIC)).then_some(&self.routes.topic);
         let mut shared = Shared::new(&tags, journaled);
-        shared
-            .arena
-            .reserve(decoded.events.len() * shared.usual() + 2 * body.len());
+        shared.reserve(decoded.events.len(), body.len());
         let mut made = Vec::with_capacity(decoded.events.len());
         for item in &decoded.events {
             made.push(match item {
@@ -258,238 +252,6 @@ impl Router {
     }
 }
 
-/// The tags of a page, formatted once for all of its events.
-struct Shared {
-    /// `{"v":1,"id":"<epoch>.<position>.`
-    begin: String,
-    /// `","app":"…","app_id":"…","region":"…","stream":"…","type":`
-    source: String,
-    /// `,"fetched_at":"…","request_id":"…","event_key":"`
-    fetch: String,
-    /// `","position":…,"event":`
-    end: String,
-    fetched_at: Bytes,
-    app: Bytes,
-    region: Bytes,
-    stream: Bytes,
-    epoch: u64,
-    position: u64,
-    fetched_ms: i64,
-    /// The payloads of a page lie in one piece of memory, one behind the other.
-    arena: BytesMut,
-    /// The last second that was formatted: events of a page share few.
-    second: (i64, String),
-    /// What is hashed.
-    scratch: Vec<u8>,
-}
-
-impl Shared {
-    fn new(tags: &Tags<'_>, journaled: &Entry) -> Shared {
-        let position = journaled.position.0;
-        let fetched_at = format_time(tags.fetched_at).unwrap_or_default();
-        let source = format!(
-            r#"","app":{},"app_id":{},"region":{},"stream":{},"type":"#,
-            quoted(&tags.app),
-            quoted(&tags.app_id),
-            quoted(&tags.region),
-            quoted(&tags.stream)
-        );
-        let fetch = format!(
-            r#","fetched_at":{},"request_id":{},"event_key":""#,
-            quoted(&fetched_at),
-            tags.request_id
-                .as_deref()
-                .map_or_else(|| "null".to_owned(), quoted)
-        );
-        Shared {
-            begin: format!(r#"{{"v":1,"id":"{}.{position}."#, journaled.epoch),
-            source,
-            fetch,
-            end: format!(r#"","position":{position},"event":"#),
-            fetched_at: Bytes::from(fetched_at),
-            app: Bytes::copy_from_slice(tags.app.as_bytes()),
-            region: Bytes::copy_from_slice(tags.region.as_bytes()),
-            stream: Bytes::copy_from_slice(tags.stream.as_bytes()),
-            epoch: journaled.epoch.0,
-            position,
-            fetched_ms: tags.fetched_at,
-            arena: BytesMut::new(),
-            second: (-1, String::new()),
-            scratch: Vec::new(),
-        }
-    }
-
-    fn id(&self, offset: u32) -> RecordId {
-        RecordId {
-            epoch: self.epoch,
-            position: self.position,
-            offset,
-        }
-    }
-
-    /// What an envelope is made of besides the event, which it repeats in part.
-    fn usual(&self) -> usize {
-        160 + self.begin.len() + self.source.len() + self.fetch.len() + self.end.len()
-    }
-
-    fn headers(&self, id: RecordId, event_key: Option<&EventKey>) -> Headers {
-        let mut headers: Headers = vec![
-            (Cow::Borrowed("rtm-id"), Bytes::from(id.to_string())),
-            (Cow::Borrowed("rtm-app"), self.app.clone()),
-            (Cow::Borrowed("rtm-region"), self.region.clone()),
-            (Cow::Borrowed("rtm-stream"), self.stream.clone()),
-            (Cow::Borrowed("rtm-fetched-at"), self.fetched_at.clone()),
-        ];
-        if let Some(event_key) = event_key {
-            headers.push((
-                Cow::Borrowed("rtm-event-key"),
-                Bytes::copy_from_slice(hex_key(event_key).as_slice()),
-            ));
-        }
-        headers
-    }
-
-    /// The payload of one event: spliced around its bytes, without a tree and without a formatter.
-    fn envelope(&mut self, event: &Event<'_>, event_key: &EventKey) -> Bytes {
-        let Shared {
-            begin,
-            source,
-            fetch,
-            end,
-            arena: json,
-            second,
-            ..
-        } = self;
-        json.extend_from_slice(begin.as_bytes());
-        json.extend_from_slice(itoa::Buffer::new().format(event.offset).as_bytes());
-        json.extend_from_slice(source.as_bytes());
-        put_text(json, &event.kind);
-        json.extend_from_slice(br#","user_id":"#);
-        put_text(json, &event.user_id);
-        json.extend_from_slice(br#","channel_id":"#);
-        match &event.channel_id {
-            Some(channel) => put_text(json, channel),
-            None => json.extend_from_slice(b"null"),
-        }
-        json.extend_from_slice(br#","time":"#);
-        match event.ms.and_then(|ms| time_of(ms, second)) {
-            Some((seconds, ms)) => {
-                json.extend_from_slice(b"\"");
-                json.extend_from_slice(seconds.as_bytes());
-                let digit = |n: u16| b'0' + (n % 10) as u8;
-                json.extend_from_slice(&[
-                    b'.',
-                    digit(ms / 100),
-                    digit(ms / 10),
-                    digit(ms),
-                    b'Z',
-                    b'"',
-                ]);
-            }
-            None => json.extend_from_slice(b"null"),
-        }
-        json.extend_from_slice(fetch.as_bytes());
-        json.extend_from_slice(&hex_key(event_key));
-        json.extend_from_slice(end.as_bytes());
-        json.extend_from_slice(event.raw.as_bytes());
-        json.extend_from_slice(b"}");
-        json.split().freeze()
-    }
-}
-
-/// A JSON string. What was borrowed from the event's JSON stood there without an escape, and needs none here; what had to
-/// be unescaped is left to serde.
-#[expect(clippy::ptr_arg, reason = "where the text comes from decides")]
-fn put_text(json: &mut BytesMut, text: &Cow<'_, str>) {
-    match text {
-        Cow::Borrowed(plain) => {
-            json.extend_from_slice(b"\"");
-            json.extend_from_slice(plain.as_bytes());
-            json.extend_from_slice(b"\"");
-        }
-        Cow::Owned(text) => json.extend_from_slice(quoted(text).as_bytes()),
-    }
-}
-
-/// The time to the second, as in [`format_time`], and the milliseconds after it. `last` is what was formatted last.
-fn time_of(ms: i64, last: &mut (i64, String)) -> Option<(&str, u16)> {
-    let second = ms.div_euclid(1000);
-    if last.0 != second {
-        let text = format_time(second * 1000)?;
-        // Without `.000Z`.
-        let kept = text.len().checked_sub(5)?;
-        *last = (second, text[..kept].to_owned());
-    }
-    Some((&last.1, u16::try_from(ms.rem_euclid(1000)).unwrap_or(0)))
-}
-
-/// The payload of a dead letter.
-#[derive(Serialize)]
-struct DeadLetter<'a> {
-    v: u8,
-    id: String,
-    app: &'a str,
-    app_id: &'a str,
-    region: &'a str,
-    stream: &'a str,
-    fetched_at: &'a str,
-    request_id: Option<&'a str>,
-    position: u64,
-    reason: &'a str,
-    message: &'a str,
-    /// The bytes, where they are UTF-8.
-    raw: Option<&'a str>,
-    /// The bytes in base 16, where they are not.
-    raw_hex: Option<String>,
-    truncated: bool,
-}
-
-fn dead_letter(
-    id: RecordId,
-    topic: Topic,
-    tags: &Tags<'_>,
-    shared: &Shared,
-    why: &Reason,
-    raw: &[u8],
-    truncate: bool,
-) -> Record {
-    let kept = if truncate {
-        &raw[..raw.len().min(TRUNCATED_BYTES)]
-    } else {
-        raw
-    };
-    let text = std::str::from_utf8(kept).ok();
-    let letter = DeadLetter {
-        v: 1,
-        id: id.to_string(),
-        app: &tags.app,
-        app_id: &tags.app_id,
-        region: &tags.region,
-        stream: &tags.stream,
-        fetched_at: std::str::from_utf8(&shared.fetched_at).unwrap_or_default(),
-        request_id: tags.request_id.as_deref(),
-        position: shared.position,
-        reason: why.code,
-        message: &why.message,
-        raw: text,
-        raw_hex: text.is_none().then(|| hex(kept)),
-        truncated: kept.len() < raw.len(),
-    };
-    let mut headers = shared.headers(id, None);
-    headers.push((
-        Cow::Borrowed("rtm-reason"),
-        Bytes::from_static(why.code.as_bytes()),
-    ));
-    Record {
-        id,
-        topic,
-        key: None,
-        timestamp: Timestamp(shared.fetched_ms),
-        headers,
-        payload: Bytes::from(serde_json::to_vec(&letter).unwrap_or_default()),
-    }
-}
-
 /// What a template's variable stands for where the page alone decides.
 fn static_part(variable: Variable, tags: &Tags<'_>, text: &mut String) {
     match variable {
@@ -539,31 +301,6 @@ fn event_key(tags: &Tags<'_>, event: &Event<'_>, scratch: &mut Vec<u8>) -> Event
     key
 }
 
-fn hex_key(key: &EventKey) -> [u8; 32] {
-    let mut text = [0; 32];
-    for (byte, pair) in key.iter().zip(text.chunks_exact_mut(2)) {
-        pair.copy_from_slice(&digits(*byte));
-    }
-    text
-}
-
-/// A byte in base 16.
-fn digits(byte: u8) -> [u8; 2] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    [
-        DIGITS[usize::from(byte >> 4)],
-        DIGITS[usize::from(byte & 15)],
-    ]
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .flat_map(|byte| digits(*byte))
-        .map(char::from)
-        .collect()
-}
-
 /// The record's timestamp: the event's `ms` where it is sane, else the fetch time. Brokers refuse whole batches with a
 /// timestamp over an hour ahead, and delete early what claims to be old; and `ms` is hostile input.
 fn record_time(ms: Option<i64>, fetched_at: i64) -> i64 {
@@ -580,14 +317,6 @@ fn record_time(ms: Option<i64>, fetched_at: i64) -> i64 {
     }
 }
 
-/// RFC 3339 with milliseconds; none for what is no time of the years that RFC 3339 knows.
-fn format_time(ms: i64) -> Option<String> {
-    let time = Time::from_millisecond(ms).ok()?;
-    (0..=253_402_300_799_999)
-        .contains(&ms)
-        .then(|| format!("{time:.3}"))
-}
-
 /// `text` within `body` without a copy, or a copy where it had to be unescaped.
 fn share(body: &Bytes, text: &str) -> Bytes {
     if within(body, text) {
@@ -602,16 +331,13 @@ fn within(body: &Bytes, text: &str) -> bool {
         && text.as_bytes().as_ptr_range().end <= body.as_ptr_range().end
 }
 
-fn quoted(text: &str) -> String {
-    serde_json::to_string(text).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::SystemTime;
 
     use rtm_journal::{Epoch, Position};
 
+    use super::envelope::TRUNCATED_BYTES;
     use super::*;
 
     const FETCHED_AT: i64 = 1_700_000_000_000;

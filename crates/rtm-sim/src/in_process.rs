@@ -20,7 +20,7 @@ use crate::ledger::{Ledger, SimStats, Stream};
 /// changed or counted. `listen` and `allow_any_address` of the configuration mean nothing here.
 #[derive(Debug, Clone)]
 pub struct InProcess {
-    agora: Arc<Agora>,
+    pub(crate) agora: Arc<Agora>,
 }
 
 /// What a request gets, and what the ledger has to learn from the client.

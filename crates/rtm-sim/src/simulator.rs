@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +14,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::agora::Agora;
 use crate::clock::Clock;
-use crate::config::{Faults, InvalidSetting, Load, SimAuth, SimConfig};
+use crate::config::{InvalidSetting, SimConfig};
 use crate::http::Connection;
-use crate::ledger::{Ledger, SimStats, Stream};
+use crate::in_process::InProcess;
 use crate::{control, endpoint};
 
 /// How often events arrive: half of it is what the arrival adds to an event's age.
@@ -27,12 +28,13 @@ const MAX_CONNECTIONS: usize = 1_024;
 /// How long responses under way may take once the simulator shuts down.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 
-/// A stand-in for Agora that listens until it is shut down or dropped.
+/// A stand-in for Agora that listens until it is shut down or dropped: an [`InProcess`] behind a socket, and all that
+/// can be done to one can be done to it while it listens.
 ///
 /// Dropping it stops it too, but does not wait until it has stopped.
 #[derive(Debug)]
 pub struct Simulator {
-    agora: Arc<Agora>,
+    server: InProcess,
     addr: SocketAddr,
     task: JoinHandle<()>,
     stop: DropGuard,
@@ -67,7 +69,7 @@ impl Simulator {
     ///
     /// [`StartError`]; nothing runs then.
     pub async fn start(config: SimConfig) -> Result<Simulator, StartError> {
-        config.check()?;
+        let server = InProcess::new(&config, Clock::system())?;
         let addr = config.listen;
         if !addr.ip().is_loopback() && !config.allow_any_address {
             return Err(StartError::NotLoopback { addr });
@@ -75,12 +77,11 @@ impl Simulator {
         let refused = |source| StartError::Listen { addr, source };
         let listener = TcpListener::bind(addr).await.map_err(refused)?;
         let addr = listener.local_addr().map_err(refused)?;
-        let agora = Arc::new(Agora::new(&config, Clock::system()));
         let token = CancellationToken::new();
-        let task = tokio::spawn(run(Arc::clone(&agora), listener, token.clone()));
+        let task = tokio::spawn(run(Arc::clone(&server.agora), listener, token.clone()));
         tracing::debug!(%addr, "the simulator is listening");
         Ok(Simulator {
-            agora,
+            server,
             addr,
             task,
             stop: token.drop_guard(),
@@ -99,63 +100,20 @@ impl Simulator {
         format!("http://{}/{region}", self.addr)
     }
 
-    /// Stops the generation of events. What is in the rings stays there to be read.
-    pub fn stop_generating(&self) {
-        self.agora.stop_generating();
-    }
-
-    /// Events arrive as `load` says from now on, even if they had been stopped. Values are taken as they are: see
-    /// [`Load::check`].
-    pub fn set_load(&self, load: Load) {
-        self.agora.set_load(load);
-    }
-
-    /// What goes wrong from now on. Values are taken as they are: see [`Faults::check`].
-    pub fn set_faults(&self, faults: Faults) {
-        self.agora.set_faults(faults);
-    }
-
-    /// Accepts other credentials from now on, and those no more that were accepted.
-    ///
-    /// # Panics
-    ///
-    /// If there is no such App ID: a mistake in the caller's test.
-    pub fn set_auth(&self, app_id: &str, auth: SimAuth) {
-        assert!(self.agora.set_auth(app_id, auth), "no App ID {app_id:?}");
-    }
-
-    /// Puts `events`, raw JSON text, into a ring, byte for byte and in order.
-    ///
-    /// # Panics
-    ///
-    /// If there is no such App ID or region: a mistake in the caller's test.
-    pub fn push(&self, app_id: &str, region: &str, stream: Stream, events: &[&str]) {
-        if let Err(error) = self
-            .agora
-            .push(app_id, region, stream, events.iter().copied())
-        {
-            panic!("{error}");
-        }
-    }
-
-    /// The counts so far.
-    #[must_use]
-    pub fn stats(&self) -> SimStats {
-        self.agora.stats()
-    }
-
-    /// Everything handed out so far. The events are shared with the simulator, not copied.
-    #[must_use]
-    pub fn ledger(&self) -> Ledger {
-        self.agora.ledger()
-    }
-
     /// Stops. Responses under way get a second to end; after that, and at idle connections at once, it hangs up.
     pub async fn shutdown(self) {
         drop(self.stop);
         if let Err(error) = self.task.await {
             tracing::error!(%error, "the simulator ended badly");
         }
+    }
+}
+
+impl Deref for Simulator {
+    type Target = InProcess;
+
+    fn deref(&self) -> &InProcess {
+        &self.server
     }
 }
 

@@ -91,6 +91,12 @@ pub(super) const PLANTED: &[Planted] = &[
         tests: SIMULATION,
     },
     Planted {
+        name: "bridge-suspect-not-armed-again",
+        breaks: "9, liveness: an entry that crashes the process on every start is found, also after an outage",
+        package: "rtm-bridge",
+        tests: "careful::tests::",
+    },
+    Planted {
         name: "bridge-copies-forgotten-at-restart",
         breaks: "1, ledger: a copy is dropped after a restart as well",
         package: "rtm-tests",

@@ -18,6 +18,7 @@ use super::{live_view, refuse, runtime, stop_on_signals, telemetry};
 use crate::config::LogConfig;
 use crate::usage::Usage;
 
+mod brokers;
 mod child;
 mod places;
 mod report;

@@ -1,6 +1,5 @@
 //! `rtm-bridge demo`: simulator, bridge and a sink in one process, and then the proof.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -11,16 +10,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use indicatif::ProgressDrawTarget;
-use rdkafka::config::ClientConfig;
-use rtm_sim::{Audit, Findings, Ledger, Load, SimApp, SimAuth, SimConfig, Simulator};
+use rtm_sim::{Load, SimApp, SimAuth, SimConfig, Simulator};
 use tokio_util::sync::CancellationToken;
 
 use super::{duration, live_view, runtime, stop_on_signals, telemetry};
 use crate::config::{Config, LogConfig};
-use crate::read_back::{self, Stored};
 use crate::state::State;
 use crate::tally::Tally;
 use crate::{admin, bridge};
+
+use view::View;
+
+mod proof;
+mod view;
 
 /// The regions of the demo.
 const REGIONS: [&str; 2] = ["eu-west-1", "us-east-1"];
@@ -256,14 +258,14 @@ impl Demo {
         running: &tokio::task::JoinHandle<T>,
     ) {
         let terminal = std::io::stdout().is_terminal();
-        let view = live_view(terminal.then(ProgressDrawTarget::stdout));
+        let progress = live_view(terminal.then(ProgressDrawTarget::stdout));
         let interval = if terminal {
             VIEW_INTERVAL.0
         } else {
             VIEW_INTERVAL.1
         };
         let started = Instant::now();
-        let mut seen = Seen::default();
+        let mut view = View::default();
         let mut shown = false;
         let mut ticks = tokio::time::interval(interval);
         while !running.is_finished() && time.is_none_or(|time| started.elapsed() < time) {
@@ -276,15 +278,15 @@ impl Demo {
                 shown = true;
                 self.show_records().await;
             }
-            let text = self.view(state, simulator, started.elapsed(), &mut seen);
+            let text = view.text(&self.sinks, state, simulator, started.elapsed());
             if terminal {
-                view.set_message(text);
-                view.tick();
+                progress.set_message(text);
+                progress.tick();
             } else if started.elapsed() >= interval {
                 println!("{}", text.replace('\n', "  |"));
             }
         }
-        view.finish();
+        progress.finish();
     }
 
     fn confirmed(&self, state: &State) -> u64 {
@@ -293,56 +295,6 @@ impl Demo {
         readers
             .map(|reader| Tally::decode(&reader.tally).confirmed)
             .sum()
-    }
-
-    fn view(
-        &self,
-        state: &State,
-        simulator: &Simulator,
-        elapsed: Duration,
-        seen: &mut Seen,
-    ) -> String {
-        let stats = simulator.stats();
-        let rings = || {
-            REGIONS
-                .iter()
-                .flat_map(|region| ["user", "channel"].map(|stream| (*region, stream)))
-        };
-        let fetched: u64 = rings()
-            .map(|(region, stream)| state.metrics.ring(APP, region, stream).events_fetched.get())
-            .sum();
-        let requests: u64 = stats.apps.iter().map(|app| app.requests).sum();
-        let journal = state.journal.stats();
-        let mut text = format!(
-            "{:>4} s  fetched {fetched:>8}, {:>6.0}/s   requests {requests:>6}, {:>4.1}/s of 10   journal {:>5.1} MiB",
-            elapsed.as_secs(),
-            seen.fetched.rate(fetched),
-            seen.requests.rate(requests),
-            journal.bytes as f64 / f64::from(1 << 20),
-        );
-        for sink in &self.sinks {
-            let metrics = state.metrics.sink(APP, sink);
-            let age = &metrics.event_age;
-            let ages = seen.ages.entry(sink).or_default();
-            let (sum, count) = (age.get_sample_sum(), age.get_sample_count());
-            let mean = (count > ages.1).then(|| 1000.0 * (sum - ages.0) / (count - ages.1) as f64);
-            *ages = (sum, count);
-            let mut readers = journal.lanes.iter().flat_map(|lane| &lane.readers);
-            let (confirmed, pending) =
-                readers
-                    .find(|reader| reader.name.as_str() == *sink)
-                    .map_or((0, 0), |reader| {
-                        let confirmed = Tally::decode(&reader.tally).confirmed;
-                        (confirmed, reader.pending_entries)
-                    });
-            let mean = mean.map_or_else(|| "   –".to_owned(), |mean| format!("{mean:>4.0} ms"));
-            let up = if state.is_up(sink) { "" } else { "  DOWN" };
-            let _ = write!(
-                text,
-                "\n        {sink:<6} confirmed {confirmed:>8}   mean age {mean}   pages waiting {pending:>4}{up}"
-            );
-        }
-        text
     }
 
     /// Waits until nothing waits anywhere.
@@ -386,136 +338,6 @@ impl Demo {
             }
         }
         false
-    }
-
-    /// The first records of each sink, as they are stored.
-    async fn show_records(&self) {
-        let mut records: Vec<String> = Vec::new();
-        let shown = self
-            .read(|_, stored| {
-                if records.len() < 2 && !stored.dead_letter {
-                    records.push(String::from_utf8_lossy(stored.payload).into_owned());
-                }
-            })
-            .await;
-        if shown.is_ok() {
-            println!("Two of the records:");
-            for record in records {
-                println!("  {record}");
-            }
-            println!();
-        }
-    }
-
-    /// Compares what was handed out with what each sink holds. True when nothing is missing and nothing is wrong.
-    async fn summary(&self, ledger: &Ledger) -> anyhow::Result<bool> {
-        let lines = read_back::as_lines(ledger);
-        let of = |sink: &str| if sink == "file" { &lines } else { ledger };
-        let mut audits: BTreeMap<&'static str, Audit<'_>> = self
-            .sinks
-            .iter()
-            .map(|sink| (*sink, Audit::new(of(sink))))
-            .collect();
-        self.read(|sink, stored| {
-            if let Some(audit) = audits.get_mut(sink) {
-                read_back::observe(audit, &self.app_id, stored);
-            }
-        })
-        .await?;
-        let findings: Vec<(&str, Findings)> = audits
-            .into_iter()
-            .map(|(sink, audit)| (sink, audit.finish()))
-            .collect();
-        let mut clean = true;
-        for (sink, findings) in &findings {
-            println!(
-                "\nRead back from {sink} and compared with what was handed out, event by event:"
-            );
-            println!("{findings}");
-            clean &= findings.clean();
-        }
-        println!(
-            "{}",
-            if clean {
-                "\nnothing missing"
-            } else {
-                "\nSOMETHING IS MISSING OR WRONG"
-            }
-        );
-        Ok(clean)
-    }
-
-    /// Reads every sink back.
-    async fn read(&self, mut each: impl FnMut(&'static str, &Stored<'_>)) -> anyhow::Result<()> {
-        for sink in &self.sinks {
-            match *sink {
-                "kafka" => {
-                    let mut client = ClientConfig::new();
-                    client.set(
-                        "bootstrap.servers",
-                        self.kafka.as_deref().unwrap_or_default(),
-                    );
-                    for (index, (topic, dead_letter)) in TOPICS.iter().enumerate() {
-                        // Partitions of two topics that hold one stream must not be taken for one another.
-                        let offset = i32::try_from(index).unwrap_or_default() * 10_000;
-                        tokio::task::block_in_place(|| {
-                            read_back::kafka(&client, topic, *dead_letter, |stored| {
-                                let partition = stored.partition + offset;
-                                each(
-                                    sink,
-                                    &Stored {
-                                        partition,
-                                        ..*stored
-                                    },
-                                );
-                            })
-                        })?;
-                    }
-                }
-                "nats" => {
-                    let client =
-                        async_nats::connect(self.nats.as_deref().unwrap_or_default()).await?;
-                    read_back::nats(
-                        &client,
-                        JETSTREAM,
-                        |subject| subject.ends_with(".dead_letters"),
-                        |stored| each(sink, stored),
-                    )
-                    .await?;
-                }
-                _ => read_back::file(&self.file, |stored| each(sink, stored))?,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What the view showed last, to make rates of totals.
-#[derive(Default)]
-struct Seen {
-    fetched: Rate,
-    requests: Rate,
-    ages: BTreeMap<&'static str, (f64, u64)>,
-}
-
-/// The growth of a total, smoothed.
-#[derive(Default)]
-struct Rate {
-    last: Option<(Instant, u64)>,
-    per_second: f64,
-}
-
-impl Rate {
-    fn rate(&mut self, total: u64) -> f64 {
-        let now = Instant::now();
-        if let Some((then, before)) = self.last {
-            let seconds = (now - then).as_secs_f64().max(0.001);
-            let rate = total.saturating_sub(before) as f64 / seconds;
-            let weight = (-seconds / 2.0).exp();
-            self.per_second = weight * self.per_second + (1.0 - weight) * rate;
-        }
-        self.last = Some((now, total));
-        self.per_second
     }
 }
 

@@ -1,101 +1,19 @@
 //! From files and the environment to a [`Config`], or to problems that say what to do.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use figment::error::{Actual, Kind};
+use figment::Figment;
 use figment::providers::{Format, Toml};
-use figment::value::{Dict, Map, Value};
-use figment::{Figment, Metadata, Profile, Provider};
+use figment::value::Value;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::environment::Environment;
+use super::problem::{AUTH_KEYS, ConfigError, Origin, Problem, list, problems};
 use super::sinks::{FileConfig, KafkaConfig, NatsConfig, SinkConfig, StdoutConfig};
 use super::{AdminConfig, AppConfig, Config, JournalConfig, LogConfig, units, validate};
-
-/// The prefix of variables that lie over the file. The double underscore keeps clear of the variables that
-/// Kubernetes injects for a service that happens to be called `rtm-bridge`.
-const PREFIX: &str = "RTM_BRIDGE__";
-
-/// Leaf keys whose environment value is a number. All others are text even if they look like one (`007` is not 7), save
-/// for lists, tables and booleans in TOML's form.
-const NUMBER_KEYS: &[&str] = &[
-    "in_flight",
-    "max_bytes",
-    "min_free_bytes",
-    "partitions",
-    "replicas",
-    "replication_factor",
-    "requests_per_second",
-];
-
-/// Keys that may stand in or below `auth`.
-const AUTH_KEYS: &[&str] = &[
-    "auth",
-    "basic",
-    "token",
-    "agora_token",
-    "key",
-    "uid",
-    "secret",
-    "secret_file",
-    "secret_env",
-    "token_file",
-    "token_env",
-    "user",
-    "password",
-    "password_file",
-    "password_env",
-    "jwt",
-    "jwt_file",
-    "seed_file",
-    "nkey_file",
-    "credentials_file",
-];
-
-/// A configuration that cannot be used, and every reason.
-#[derive(Debug)]
-pub struct ConfigError {
-    /// What is wrong, in the order found.
-    pub problems: Vec<Problem>,
-}
-
-/// One thing that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// The file, or the environment.
-    pub origin: String,
-    /// The key, such as `apps.0.regions.1`; empty for the whole file.
-    pub key: String,
-    /// What is wrong with it and what was expected.
-    pub message: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.origin)?;
-        if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
-        }
-        f.write_str(&self.message)
-    }
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.problems.iter().enumerate() {
-            if index > 0 {
-                f.write_str("\n")?;
-            }
-            problem.fmt(f)?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for ConfigError {}
 
 pub(super) fn load(file: &Path) -> Result<Config, ConfigError> {
     // figment takes a missing file for an empty one, and a directory for an error without a name.
@@ -115,7 +33,7 @@ pub(super) fn load(file: &Path) -> Result<Config, ConfigError> {
     let environment = Environment::new(std::env::vars_os());
     let origin = Origin {
         file: file.display().to_string(),
-        variables: environment.variables.iter().map(Variable::place).collect(),
+        variables: environment.places(),
     };
     let figment = Figment::from(Toml::file_exact(file)).merge(environment);
     extract(&figment, &origin)
@@ -132,31 +50,6 @@ pub(super) fn parse(toml: &str) -> Result<Config, ConfigError> {
 pub(super) fn admin_listen(file: &Path) -> Option<std::net::SocketAddr> {
     let figment = Figment::from(Toml::file(file)).merge(Environment::new(std::env::vars_os()));
     figment.extract_inner("admin.listen").ok()
-}
-
-/// Where values come from.
-struct Origin {
-    file: String,
-    /// Names, and the keys that they set.
-    variables: Vec<(String, String)>,
-}
-
-impl Origin {
-    /// The file, or the variable that sets the value at this key, a table that holds it, or a part of it.
-    fn of(&self, key: &str) -> String {
-        let within = |inner: &str, outer: &str| {
-            let rest = inner.strip_prefix(outer);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        };
-        let sets = |(_, path): &&(String, String)| within(key, path);
-        let adds = |(_, path): &&(String, String)| within(path, key);
-        let variables = &self.variables;
-        let found = variables.iter().find(sets);
-        match found.or_else(|| variables.iter().find(adds)) {
-            Some((name, _)) => format!("the environment variable {name}"),
-            None => self.file.clone(),
-        }
-    }
 }
 
 /// The configuration of rtm-bridge, in TOML. Environment variables lie over it: `RTM_BRIDGE__SECTION__KEY`.
@@ -305,183 +198,6 @@ fn sink(figment: &Figment, name: &str, table: &Value) -> Result<SinkConfig, Sink
         other => Err(SinkProblem::Type(format!(
             "unknown type `{other}`, expected one of `kafka`, `nats`, `stdout`, `file` (a sink with another name needs `type`)"
         ))),
-    }
-}
-
-/// What figment found, with the file and the whole key, and without values where they may be secret.
-fn problems(error: figment::Error, origin: &Origin, prefix: &[&str]) -> ConfigError {
-    let problems = error
-        .into_iter()
-        .map(|error| {
-            let mut path: Vec<&str> = error.path.iter().map(String::as_str).collect();
-            // figment appends what was extracted from where it stands.
-            if !prefix.is_empty() && path.ends_with(prefix) && path.len() > prefix.len() {
-                path.truncate(path.len() - prefix.len());
-            }
-            if !path.starts_with(prefix) {
-                path.splice(0..0, prefix.iter().copied());
-            }
-            let metadata = error.metadata.as_ref();
-            let mut set = metadata.is_some_and(|set| set.name.contains("environment"));
-            let mut key = path.join(".");
-            if let Kind::UnknownField(field, _) = &error.kind {
-                // figment tells where the first key of the table is from, and at the root the key is in the path.
-                set = true;
-                if path.last() != Some(&field.as_str()) {
-                    key = format!("{key}.{field}");
-                }
-            }
-            let origin = if set {
-                origin.of(&key)
-            } else {
-                origin.file.clone()
-            };
-            // What follows `auth` may be a secret in the wrong place.
-            if let Some(auth) = path.iter().position(|part| *part == "auth") {
-                let known = |part: &&str| AUTH_KEYS.contains(part);
-                let kept = path[auth..].iter().take_while(|part| known(part)).count();
-                path.truncate(auth + kept);
-            }
-            let message = without_source(describe(&error.kind, is_sensitive(&path)));
-            Problem {
-                origin,
-                key: path.join("."),
-                message,
-            }
-        })
-        .collect();
-    ConfigError { problems }
-}
-
-/// The TOML parser repeats the line that it does not understand, which may hold a secret: of those lines only the numbers
-/// stay.
-fn without_source(message: String) -> String {
-    if !message.contains('|') {
-        return message;
-    }
-    let is_source = |line: &&str| line.trim_start().contains('|');
-    let lines = message.lines().filter(|line| !is_source(line));
-    lines.map(str::trim).collect::<Vec<_>>().join("; ")
-}
-
-/// Whether a value at this key may be a secret, or hold one.
-fn is_sensitive(path: &[&str]) -> bool {
-    path.iter()
-        .any(|part| ["auth", "basic", "token", "secret", "password", "options"].contains(part))
-}
-
-fn describe(kind: &Kind, sensitive: bool) -> String {
-    match kind {
-        Kind::InvalidType(actual, expected) | Kind::InvalidValue(actual, expected) if sensitive => {
-            format!("expected {expected}, found {}", type_of(actual))
-        }
-        Kind::InvalidType(actual, expected) => format!("expected {expected}, found {actual}"),
-        Kind::InvalidValue(actual, expected) => format!("{actual} is not {expected}"),
-        Kind::UnknownField(field, known) => {
-            format!("unknown key `{field}`, expected one of {}", list(known))
-        }
-        Kind::UnknownVariant(variant, known) => {
-            let variant = if sensitive {
-                "this".to_owned()
-            } else {
-                format!("`{variant}`")
-            };
-            format!("{variant} is not one of {}", list(known))
-        }
-        Kind::MissingField(field) => format!("the key `{field}` is missing"),
-        Kind::DuplicateField(field) => format!("the key `{field}` stands twice"),
-        Kind::Message(_) if sensitive => {
-            "is not of the form expected; see the reference configuration".to_owned()
-        }
-        other => other.to_string(),
-    }
-}
-
-fn type_of(actual: &Actual) -> &'static str {
-    match actual {
-        Actual::Str(_) => "text",
-        Actual::Bool(_) => "a boolean",
-        Actual::Unsigned(_) | Actual::Signed(_) | Actual::Float(_) => "a number",
-        Actual::Map => "a table",
-        Actual::Seq => "a list",
-        _ => "something else",
-    }
-}
-
-fn list(known: &[&str]) -> String {
-    let quoted: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
-    quoted.join(", ")
-}
-
-/// Variables such as `RTM_BRIDGE__JOURNAL__DIR=/data`. Lists and tables in TOML's inline form.
-struct Environment {
-    variables: Vec<Variable>,
-}
-
-struct Variable {
-    name: String,
-    /// `journal__dir`.
-    path: String,
-    value: String,
-}
-
-impl Variable {
-    fn place(&self) -> (String, String) {
-        (self.name.clone(), self.path.replace("__", "."))
-    }
-}
-
-impl Environment {
-    fn new(
-        variables: impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
-    ) -> Environment {
-        let ours = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-            let (name, value) = (name.into_string().ok()?, value.into_string().ok()?);
-            let path = name.strip_prefix(PREFIX)?.to_ascii_lowercase();
-            Some(Variable { name, path, value })
-        };
-        Environment {
-            variables: variables.filter_map(ours).collect(),
-        }
-    }
-}
-
-impl Provider for Environment {
-    fn metadata(&self) -> Metadata {
-        Metadata::named(format!("the environment ({PREFIX}…)"))
-    }
-
-    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
-        let mut dict = Dict::new();
-        for Variable { path, value, .. } in &self.variables {
-            let path: Vec<&str> = path.split("__").collect();
-            let leaf = path.last().copied().unwrap_or_default();
-            let is_toml = value.starts_with(['[', '{', '"'])
-                || ["true", "false"].contains(&value.as_str())
-                || NUMBER_KEYS.contains(&leaf);
-            let text = || Value::from(value.as_str());
-            let value = if is_toml {
-                value.parse().unwrap_or_else(|_| text())
-            } else {
-                text()
-            };
-            insert(&mut dict, &path, value);
-        }
-        Ok(Map::from([(Profile::Default, dict)]))
-    }
-}
-
-fn insert(dict: &mut Dict, path: &[&str], value: Value) {
-    let [first, rest @ ..] = path else { return };
-    if rest.is_empty() {
-        dict.insert((*first).to_owned(), value);
-        return;
-    }
-    let entry = dict
-        .entry((*first).to_owned())
-        .or_insert_with(|| Value::from(Dict::new()));
-    if let Value::Dict(_, inner) = entry {
-        insert(inner, rest, value);
     }
 }
 

@@ -236,3 +236,33 @@ async fn a_page_waits_for_what_was_in_flight_beside_it() {
     assert_eq!(world.published.len(), 3);
     world.check();
 }
+
+/// Holds: a ring is the same one by its name, whatever its URL, and others are not.
+#[test]
+fn a_ring_keeps_its_departures_when_its_url_changes() {
+    let ring = |url: &str, stream| Ring {
+        region: Arc::new(Region::new("eu-west-1", url, false).unwrap()),
+        stream,
+    };
+    let [old, new] = ["https://old.example", "https://new.example"];
+    let departures = Arc::<Departures>::default();
+    let first = departures.depart(&ring(old, Stream::User));
+    let second = departures.depart(&ring(new, Stream::User));
+    let other = departures.depart(&ring(new, Stream::Channel));
+    let in_flight = [&first, &second, &other].map(Departure::in_flight);
+    assert_eq!(in_flight, [1, 2, 1]);
+    assert_eq!(other.flight(Some(5)), None);
+    let flight = Flight {
+        number: 1,
+        oldest: 2,
+        newest: 2,
+        first_ms: 5,
+    };
+    assert_eq!(first.flight(Some(5)), Some(flight));
+    drop(second);
+    let flight = Flight {
+        oldest: u64::MAX,
+        ..flight
+    };
+    assert_eq!(first.flight(Some(5)), Some(flight));
+}

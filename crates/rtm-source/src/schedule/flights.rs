@@ -2,25 +2,21 @@
 
 use std::time::Instant;
 
+use crate::InFlight;
+
 /// No more results wait for their place than this: one request that takes half a minute must not keep hundreds.
 const MOST_WAITING: usize = 64;
 
 /// Puts the results of one ring's requests into the order in which the far end answered them.
 ///
-/// Requests end in any order, and what a page says about those before it (whether events were overwritten, how fast they
-/// come, whether someone else reads) is said of the page before it *at the ring*. The order is known late, but it is:
-///
-/// - The far end answers a request between its start and its end. So what was answered before a request that has ended
-///   was started before that end: once all that was in flight then has ended, nothing can come before it any more.
-/// - Pages of one ring are disjoint, and the older events come out first: their `ms` tell the order. What has no `ms`
-///   has no events, or odd ones, and keeps the place of its start.
+/// What a page says about those before it (whether events were overwritten, how fast they come, whether someone else
+/// reads) is said of the page before it *at the ring*. [`InFlight`] says when that is known. What has no `ms` has no
+/// events, or odd ones, and keeps the place of its start.
 ///
 /// With one request in flight all of this is void, and results pass at once.
 #[derive(Debug, Default)]
 pub(super) struct Flights {
-    /// How many have been started. Numbers a request.
-    started: u64,
-    in_flight: Vec<u64>,
+    in_flight: InFlight,
     waiting: Vec<Ended>,
 }
 
@@ -28,8 +24,8 @@ pub(super) struct Flights {
 #[derive(Debug)]
 pub(super) struct Ended {
     number: u64,
-    /// In its place once no request up to this one is in flight.
-    after: u64,
+    /// The newest request at its end.
+    newest: u64,
     pub(super) started_at: Instant,
     pub(super) news: News,
 }
@@ -60,14 +56,12 @@ impl News {
 impl Flights {
     /// How many are in flight.
     pub(super) fn count(&self) -> usize {
-        self.in_flight.len()
+        self.in_flight.count()
     }
 
     /// A request is sent. Gives its number, the next one.
     pub(super) fn start(&mut self) -> u64 {
-        self.started += 1;
-        self.in_flight.push(self.started);
-        self.started
+        self.in_flight.start()
     }
 
     /// A request has ended. Gives the results that are in their place by now, in the far end's order.
@@ -77,17 +71,17 @@ impl Flights {
         started_at: Instant,
         news: News,
     ) -> impl Iterator<Item = Ended> {
-        self.in_flight.retain(|other| *other != number);
+        self.in_flight.end(number);
         self.waiting.push(Ended {
             number,
-            after: self.started,
+            newest: self.in_flight.newest(),
             started_at,
             news,
         });
         self.sort();
-        let oldest = self.in_flight.iter().copied().min().unwrap_or(u64::MAX);
+        let oldest = self.in_flight.oldest();
         // What comes before a result in its place is in its own as well: what is in flight was started after.
-        let in_place = |ended: &Ended| ended.after < oldest;
+        let in_place = |ended: &Ended| InFlight::nothing_older(ended.newest, oldest);
         let mut settled = (self.waiting.iter().rposition(in_place)).map_or(0, |last| last + 1);
         if self.waiting.len() > MOST_WAITING || rtm_planted::bug("source-pages-as-they-end") {
             settled = self.waiting.len();

@@ -1,0 +1,112 @@
+//! What every sink of the demo holds, read back and compared with what was handed out.
+
+use std::collections::BTreeMap;
+
+use rdkafka::config::ClientConfig;
+use rtm_sim::{Audit, Findings, Ledger};
+
+use super::{Demo, JETSTREAM, TOPICS};
+use crate::read_back::{self, Stored};
+
+impl Demo {
+    /// The first records of each sink, as they are stored.
+    pub(super) async fn show_records(&self) {
+        let mut records: Vec<String> = Vec::new();
+        let shown = self
+            .read(|_, stored| {
+                if records.len() < 2 && !stored.dead_letter {
+                    records.push(String::from_utf8_lossy(stored.payload).into_owned());
+                }
+            })
+            .await;
+        if shown.is_ok() {
+            println!("Two of the records:");
+            for record in records {
+                println!("  {record}");
+            }
+            println!();
+        }
+    }
+
+    /// Compares what was handed out with what each sink holds. True when nothing is missing and nothing is wrong.
+    pub(super) async fn summary(&self, ledger: &Ledger) -> anyhow::Result<bool> {
+        let lines = read_back::as_lines(ledger);
+        let of = |sink: &str| if sink == "file" { &lines } else { ledger };
+        let mut audits: BTreeMap<&'static str, Audit<'_>> = self
+            .sinks
+            .iter()
+            .map(|sink| (*sink, Audit::new(of(sink))))
+            .collect();
+        self.read(|sink, stored| {
+            if let Some(audit) = audits.get_mut(sink) {
+                read_back::observe(audit, &self.app_id, stored);
+            }
+        })
+        .await?;
+        let findings: Vec<(&str, Findings)> = audits
+            .into_iter()
+            .map(|(sink, audit)| (sink, audit.finish()))
+            .collect();
+        let mut clean = true;
+        for (sink, findings) in &findings {
+            println!(
+                "\nRead back from {sink} and compared with what was handed out, event by event:"
+            );
+            println!("{findings}");
+            clean &= findings.clean();
+        }
+        println!(
+            "{}",
+            if clean {
+                "\nnothing missing"
+            } else {
+                "\nSOMETHING IS MISSING OR WRONG"
+            }
+        );
+        Ok(clean)
+    }
+
+    /// Reads every sink back.
+    async fn read(&self, mut each: impl FnMut(&'static str, &Stored<'_>)) -> anyhow::Result<()> {
+        for sink in &self.sinks {
+            match *sink {
+                "kafka" => {
+                    let mut client = ClientConfig::new();
+                    client.set(
+                        "bootstrap.servers",
+                        self.kafka.as_deref().unwrap_or_default(),
+                    );
+                    for (index, (topic, dead_letter)) in TOPICS.iter().enumerate() {
+                        // Partitions of two topics that hold one stream must not be taken for one another.
+                        let offset = i32::try_from(index).unwrap_or_default() * 10_000;
+                        tokio::task::block_in_place(|| {
+                            read_back::kafka(&client, topic, *dead_letter, |stored| {
+                                let partition = stored.partition + offset;
+                                each(
+                                    sink,
+                                    &Stored {
+                                        partition,
+                                        ..*stored
+                                    },
+                                );
+                            })
+                        })?;
+                    }
+                }
+                "nats" => {
+                    let client =
+                        async_nats::connect(self.nats.as_deref().unwrap_or_default()).await?;
+                    read_back::nats(
+                        &client,
+                        JETSTREAM,
+                        |subject| subject.ends_with(".dead_letters"),
+                        |stored| each(sink, stored),
+                    )
+                    .await?;
+                }
+                _ => read_back::file(&self.file, |stored| each(sink, stored))?,
+            }
+        }
+        Ok(())
+    }
+}
