@@ -271,6 +271,9 @@ async fn poll<F: Fetch>(
                     if rtm_planted::bug("bridge-reload-drops-what-is-in-flight") {
                         in_flight.abort_all();
                     }
+                } else {
+                    // Whoever asks to look again may have mended something elsewhere.
+                    crate::lock(&pipeline.schedule).try_again();
                 }
             }
             taken = take_ticket(&pipeline, &state), if ticket.is_none() && !pipeline.config.paused => {
@@ -348,8 +351,14 @@ async fn begin<F: Fetch>(pipeline: &Pipeline<F>) {
     }
 }
 
-fn next<F>(pipeline: &Pipeline<F>) -> Next {
-    crate::lock(&pipeline.schedule).next(now())
+fn next<F: Fetch>(pipeline: &Pipeline<F>) -> Next {
+    let mut schedule = crate::lock(&pipeline.schedule);
+    // What was refused waits for long, and rings fill meanwhile.
+    if schedule.is_alarmed() && pipeline.source.credentials_changed() {
+        info!("the credentials have changed: trying again at once");
+        schedule.try_again();
+    }
+    schedule.next(now())
 }
 
 fn started<F>(pipeline: &Pipeline<F>, ring: &Ring) -> Turn {
