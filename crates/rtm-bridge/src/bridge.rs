@@ -15,6 +15,7 @@
 //! - A cursor moves only over what the broker confirmed: [`publish`] commits after [`deliver`] returns.
 //! - A GET in flight is ended by its deadline only: [`poll`] waits for its tasks, shutdown included.
 
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,7 @@ use rtm_source::{
     Fetch, FetchError, FetchErrorKind, Limiter, Next, Page, Ring, Schedule, Slot, Turn,
 };
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info, info_span, warn};
@@ -64,13 +65,16 @@ const HOLD: Duration = Duration::from_secs(5);
 /// Pause after a panic, so that one that comes again at once does not fill the log.
 const AFTER_PANIC: Duration = Duration::from_millis(100);
 
+/// How often it is seen, at the end, whether waiting for the sinks is of use.
+const STUCK_LOOK: Duration = Duration::from_millis(100);
+
 /// How often the loss of room in the journal is said again.
 const STOPPED_LOG_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Polls every App ID of `config` and publishes to every sink, until `stop`.
 ///
-/// Then polling stops, requests in flight finish and are stored, the sinks get `shutdown_deadline`, and the journal is
-/// closed. What is not published waits in it. `started` is given the state once everything runs. With `watch` the
+/// Then polling stops, requests in flight finish and are stored, the sinks get `shutdown_deadline`, unless they take
+/// nothing anyway, and the journal is closed. What is not published waits in it. `started` is given the state once everything runs. With `watch` the
 /// configuration is read again when its file changes: see [`crate::reload`].
 ///
 /// # Errors
@@ -129,7 +133,8 @@ pub async fn run_assembled<F: Fetch>(
                 drain.clone(),
                 crashed,
             );
-            publishes.spawn(published.instrument(span));
+            let way = (app.to_owned(), client.name().to_owned());
+            publishes.spawn(published.instrument(span).map(|()| way));
         }
     }
     let Assembled {
@@ -148,18 +153,14 @@ pub async fn run_assembled<F: Fetch>(
 
     stop.cancelled().await;
     info!("stopping: no further request is sent; waiting for those in flight");
-    join_all(&mut polls).await;
+    state.stopping();
+    while let Some(joined) = polls.join_next().await {
+        ended(joined);
+    }
     info!(deadline = ?config.shutdown_deadline, "every response is stored; publishing what waits");
     drain.cancel();
-    let all_published = tokio::time::timeout(config.shutdown_deadline, join_all(&mut publishes))
-        .await
-        .is_ok();
-    if !all_published {
-        warn!(
-            "the shutdown deadline has passed; what is not yet published waits in the journal for the next start"
-        );
-        publishes.shutdown().await;
-    }
+    let all_published = publish_rest(&mut publishes, &state, config.shutdown_deadline).await;
+    publishes.shutdown().await;
     for client in clients {
         client.close().await;
     }
@@ -168,13 +169,41 @@ pub async fn run_assembled<F: Fetch>(
     Ok(())
 }
 
-/// Waits for every task. A panic is a bug: it is logged and the other tasks go on.
-async fn join_all(tasks: &mut JoinSet<()>) {
-    while let Some(joined) = tasks.join_next().await {
-        if let Err(panic) = joined {
-            error!(error = %panic, "a task ended unexpectedly; please report this");
+/// Waits until everything is published, or `deadline` has passed, or what is left waits for sinks that take nothing: then
+/// waiting would only keep the next process from polling. Says whether everything is published.
+async fn publish_rest(publishes: &mut JoinSet<Way>, state: &State, deadline: Duration) -> bool {
+    let deadline = Instant::now() + deadline;
+    let mut ended_ways = HashSet::new();
+    loop {
+        tokio::select! {
+            joined = publishes.join_next() => match joined {
+                None => return true,
+                Some(joined) => ended_ways.extend(ended(joined)),
+            },
+            () = tokio::time::sleep_until(deadline) => {
+                warn!("the shutdown deadline has passed; what is not yet published waits in the journal for the next start");
+                return false;
+            }
+            () = tokio::time::sleep(STUCK_LOOK) => {
+                if state.only_stuck(|way| ended_ways.contains(way)) {
+                    warn!("the sinks that are left take nothing: what is not yet published waits in the journal for the next start");
+                    return false;
+                }
+            }
         }
     }
+}
+
+/// An app's name and a sink's.
+type Way = (String, String);
+
+/// What a task returned. A panic is a bug: it is logged and the other tasks go on.
+fn ended<T>(joined: Result<T, JoinError>) -> Option<T> {
+    joined
+        .inspect_err(
+            |panic| error!(error = %panic, "a task ended unexpectedly; please report this"),
+        )
+        .ok()
 }
 
 /// The configuration that is in force.
@@ -576,7 +605,7 @@ fn loss_reason(reason: &str) -> &'static str {
 }
 
 /// Tells the schedule how a request ended.
-fn observe<F>(state: &PipelineState, done: Result<Exchanged<F>, tokio::task::JoinError>) {
+fn observe<F>(state: &PipelineState, done: Result<Exchanged<F>, JoinError>) {
     let (pipeline, turn, outcome) = match done {
         Ok(done) => done,
         Err(panic) => {

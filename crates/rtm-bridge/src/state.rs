@@ -1,6 +1,6 @@
 //! What the bridge is doing now: for readiness, for the metrics that are gauges, for the status page and the demo's view.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -31,6 +31,9 @@ const POLL_AGE: Duration = Duration::from_secs(30);
 /// A batch that has waited this long with nothing confirmed says that the sink is down.
 const CONFIRMATION_AGE: Duration = Duration::from_secs(10);
 
+/// A batch that has waited this long for a sink that is down is not waited for at the end.
+const STUCK_AFTER: Duration = Duration::from_secs(2);
+
 /// Over how long a ring's arrival rate is averaged.
 const RATE_WINDOW: Duration = Duration::from_secs(10);
 
@@ -50,6 +53,7 @@ pub struct State {
     clients: Vec<Client>,
     app_of: HashMap<String, String>,
     started: Instant,
+    stopping: AtomicBool,
     /// The configuration that runs.
     running: Running,
 }
@@ -158,6 +162,7 @@ impl State {
                 .map(|app| (app.app_id.clone(), app.name.clone()))
                 .collect(),
             started: Instant::now(),
+            stopping: AtomicBool::new(false),
             running,
         }
     }
@@ -216,6 +221,32 @@ impl State {
         !lock(&self.sinks).values().any(|state| down(state))
     }
 
+    /// Notes that no further request is sent: the bridge is about to end.
+    pub fn stopping(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the bridge is about to end.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Whether every way of an app into a sink has ended, as `has_ended` says, or is stuck; and at least one is.
+    pub fn only_stuck(&self, has_ended: impl Fn(&(String, String)) -> bool) -> bool {
+        let ups: BTreeMap<&str, bool> = self
+            .clients
+            .iter()
+            .map(|client| (client.name(), client.state().up))
+            .collect();
+        let sinks = lock(&self.sinks);
+        let mut left = sinks.iter().filter(|(way, _)| !has_ended(way)).peekable();
+        left.peek().is_some()
+            && left.all(|((_, sink), state)| {
+                state.is_stuck(ups.get(sink.as_str()).copied().unwrap_or(true))
+            })
+    }
+
     /// What goes on, in one line.
     #[must_use]
     pub fn status_line(&self) -> String {
@@ -231,16 +262,26 @@ impl State {
             format!("{} {}", client.name(), if up { "up" } else { "down" })
         });
         let sinks: Vec<String> = sinks.collect();
-        format!(
-            "polling {rings} rings; {pending} events pending; {}",
-            sinks.join(", ")
-        )
+        let polling = if self.is_stopping() {
+            "stopping".to_owned()
+        } else {
+            format!("polling {rings} rings")
+        };
+        let sinks = sinks.join(", ");
+        format!("{polling}; {pending} events pending; {sinks}")
     }
 
     /// Why data does not flow; empty when it does.
     #[must_use]
     pub fn not_ready(&self) -> Vec<NotReady> {
         let mut reasons = Vec::new();
+        if self.is_stopping() {
+            reasons.push(NotReady {
+                app: String::new(),
+                sink: None,
+                reason: "the bridge is stopping: it sends no further request".to_owned(),
+            });
+        }
         if self.journal.stats().failing {
             reasons.push(NotReady {
                 app: String::new(),
@@ -587,6 +628,13 @@ impl SinkState {
             progress.logged = Some(Instant::now());
         }
         due
+    }
+
+    /// Whether a batch waits for a broker that is known to take nothing.
+    fn is_stuck(&self, is_client_up: bool) -> bool {
+        let progress = lock(&self.progress);
+        let fails = !is_client_up || progress.error.is_some() || progress.held.is_some();
+        fails && (progress.waiting_since).is_some_and(|since| since.elapsed() >= STUCK_AFTER)
     }
 
     fn why_down(&self) -> Option<String> {
