@@ -163,6 +163,12 @@ pub(super) const PLANTED: &[Planted] = &[
         tests: "state::history::tests::",
     },
     Planted {
+        name: "bridge-top-sinks-cut",
+        breaks: "12, honest words: on a small terminal every section is seen",
+        package: "rtm-bridge",
+        tests: "top::view::tests::",
+    },
+    Planted {
         name: "bridge-second-signal-waits",
         breaks: "10, shutdown: a second SIGTERM ends the process at once",
         package: "rtm-tests",
