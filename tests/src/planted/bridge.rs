@@ -169,6 +169,12 @@ pub(super) const PLANTED: &[Planted] = &[
         tests: "top::view::tests::",
     },
     Planted {
+        name: "bridge-removed-rings-come-back",
+        breaks: "12, honest metrics: of a removed region there is what it may have lost, and nothing else",
+        package: "rtm-bridge",
+        tests: "losses::tests::",
+    },
+    Planted {
         name: "bridge-second-signal-waits",
         breaks: "10, shutdown: a second SIGTERM ends the process at once",
         package: "rtm-tests",
