@@ -25,13 +25,14 @@ use futures::FutureExt;
 use rtm_journal::{Entry, Lane, ReadError, Reservation};
 use rtm_sink::{Outcome, PublishError, PublishErrorKind, Reason, Record, Sink};
 use rtm_source::{
-    Fetch, FetchError, FetchErrorKind, Limiter, Next, Page, Ring, Schedule, Slot, Turn,
+    Fetch, FetchError, FetchErrorKind, Limiter, Next, Observed, Page, Ring, Schedule, Slot, Turn,
 };
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, error, info, info_span, warn};
+use tracing::field::debug;
+use tracing::{Instrument, error, info, info_span, warn};
 
 use crate::assemble::{self, Assembled, RunError};
 use crate::config::{AppConfig, Config};
@@ -260,7 +261,8 @@ async fn poll<F: Fetch>(
     loop {
         if pipeline.config.paused {
             ticket = None;
-            if is_marked && in_flight.is_empty() {
+            let is_over = in_flight.is_empty() && !rtm_planted::bug("bridge-pause-not-marked");
+            if is_marked && is_over {
                 end(&pipeline).await;
                 is_marked = false;
             }
@@ -324,7 +326,12 @@ async fn poll<F: Fetch>(
 }
 
 /// What a request's task ends with: whose it was, and how it went.
-type Exchanged<F> = (Arc<Pipeline<F>>, Turn, rtm_source::Outcome);
+struct Exchanged<F> {
+    pipeline: Arc<Pipeline<F>>,
+    turn: Turn,
+    outcome: rtm_source::Outcome,
+    error: Option<FetchError>,
+}
 
 /// The pipeline that `config` asks for, if it is another. Rings that are new are marked first.
 async fn renew<F: Fetch>(
@@ -448,8 +455,8 @@ async fn fetch<F: Fetch>(
 ) -> Exchanged<F> {
     let ring = turn.ring();
     let exchange = AssertUnwindSafe(exchange(&pipeline, &state, ring, ticket));
-    let outcome = match exchange.catch_unwind().await {
-        Ok(outcome) => outcome,
+    let (outcome, error) = match exchange.catch_unwind().await {
+        Ok(ended) => ended,
         Err(_) => {
             error!(
                 region = ring.region.name(),
@@ -457,10 +464,15 @@ async fn fetch<F: Fetch>(
                 "a request has panicked, and its page may be lost; please report this"
             );
             lost(&pipeline, &state, ring, "crash", PAGE).await;
-            rtm_source::Outcome::InDoubt { retry_after: None }
+            (rtm_source::Outcome::InDoubt { retry_after: None }, None)
         }
     };
-    (pipeline, turn, outcome)
+    Exchanged {
+        pipeline,
+        turn,
+        outcome,
+        error,
+    }
 }
 
 async fn exchange<F: Fetch>(
@@ -468,7 +480,7 @@ async fn exchange<F: Fetch>(
     state: &PipelineState,
     ring: &Ring,
     ticket: Ticket,
-) -> rtm_source::Outcome {
+) -> (rtm_source::Outcome, Option<FetchError>) {
     let Ticket { reservation, slot } = ticket;
     let metrics = state.ring(ring);
     // Until the page is stored, or is known not to come.
@@ -478,6 +490,7 @@ async fn exchange<F: Fetch>(
     let fetched = pipeline.source.fetch(ring, slot).await;
     metrics.poll_duration.observe(sent.elapsed().as_secs_f64());
     let outcome = rtm_source::Outcome::of(&fetched);
+    let mut failure = None;
     let (page, possibly_lost) = match fetched {
         Ok(page) => {
             state.polled(ring, if page.count == 0 { "empty" } else { "page" });
@@ -488,7 +501,8 @@ async fn exchange<F: Fetch>(
             failed(pipeline, state, ring, &error);
             let possibly_lost = (error.kind == FetchErrorKind::InDoubt)
                 .then(|| (loss_reason(error.reason), error.possibly_lost()));
-            let partial = error.partial.map(|page| *page);
+            let partial = error.partial.as_deref().cloned();
+            failure = Some(error);
             let partial = partial.filter(|_| !rtm_planted::bug("bridge-partial-page-forgotten"));
             (partial, possibly_lost)
         }
@@ -499,7 +513,7 @@ async fn exchange<F: Fetch>(
     if let Some((reason, events)) = possibly_lost {
         lost(pipeline, state, ring, reason, events).await;
     }
-    outcome
+    (outcome, failure)
 }
 
 /// Says durably, before it is sent, that a ring has more requests in flight than ever before: a crash may cost the page of
@@ -568,7 +582,7 @@ async fn lost<F: Fetch>(
     }
 }
 
-/// Counts and logs a failed request.
+/// Counts a failed request, and remembers why it failed. [`observe`] logs it, with what comes of it.
 fn failed<F: Fetch>(
     pipeline: &Pipeline<F>,
     state: &PipelineState,
@@ -583,16 +597,7 @@ fn failed<F: Fetch>(
     if matches!(error.status, Some(401 | 403)) && is_counted {
         pipeline.metrics.credentials_refused(&pipeline.config.name);
     }
-    let ids = error.request_ids.as_ref();
-    warn!(
-        region = ring.region.name(),
-        stream = ring.stream.as_str(),
-        error = crate::chain(error),
-        possibly_lost = error.possibly_lost(),
-        request_id = ids.and_then(|ids| ids.request.as_deref()),
-        resource_id = ids.and_then(|ids| ids.resource.as_deref()),
-        "a request failed"
-    );
+    state.failed(ring, error);
 }
 
 /// The loss metric's label for a source's reason.
@@ -606,7 +611,12 @@ fn loss_reason(reason: &str) -> &'static str {
 
 /// Tells the schedule how a request ended.
 fn observe<F>(state: &PipelineState, done: Result<Exchanged<F>, JoinError>) {
-    let (pipeline, turn, outcome) = match done {
+    let Exchanged {
+        pipeline,
+        turn,
+        outcome,
+        error,
+    } = match done {
         Ok(done) => done,
         Err(panic) => {
             error!(error = %panic, "a request's task ended unexpectedly; please report this");
@@ -642,23 +652,44 @@ fn observe<F>(state: &PipelineState, done: Result<Exchanged<F>, JoinError>) {
             "someone else seems to read this App ID's events, which are lost to us: run one bridge for each App ID"
         );
     }
+    if let Some(error) = error {
+        log_failure(&ring, &error, &observed);
+    }
+}
+
+/// A failed request and what comes of it, in one line.
+fn log_failure(ring: &Ring, error: &FetchError, observed: &Observed) {
+    let ids = error.request_ids.as_ref();
+    let request_id = ids.and_then(|ids| ids.request.as_deref());
+    let resource_id = ids.and_then(|ids| ids.resource.as_deref());
+    let (region, stream) = (ring.region.name(), ring.stream.as_str());
+    let possibly_lost = error.possibly_lost();
+    let backoff = observed.hold.or(observed.backoff).map(debug);
+    let what = match observed.hold {
+        None => "a request failed",
+        Some(_) => {
+            "Agora says that the App ID's requests are too many; holding all of its rings. Does someone else use it?"
+        }
+    };
+    let error = crate::chain(error);
     if observed.alarm {
         error!(
             region,
             stream,
-            ?outcome,
+            error,
+            request_id,
+            resource_id,
+            backoff,
             "Agora refuses this App ID, its credentials or the URL; polling goes on slowly"
         );
+        if !rtm_planted::bug("bridge-refusals-logged-twice") {
+            return;
+        }
     }
-    if let Some(hold) = observed.hold {
-        warn!(
-            ?hold,
-            "Agora says that the App ID's requests are too many; holding all of its rings. Does someone else use it?"
-        );
-    }
-    if let Some(backoff) = observed.backoff {
-        debug!(region, stream, ?backoff, "backing off");
-    }
+    warn!(
+        region,
+        stream, error, possibly_lost, request_id, resource_id, backoff, "{what}"
+    );
 }
 
 /// Publishes one lane to one sink, until `drain` and nothing waits. `crashed` says that the last process died.

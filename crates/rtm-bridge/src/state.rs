@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rtm_journal::Journal;
-use rtm_source::{Fetch, Page, Ring};
+use rtm_source::{Fetch, FetchError, Page, Ring};
 use serde::Serialize;
 use tracing::{error, info, warn};
 
 use crate::assemble::{Assembled, Client};
 use crate::bridge::{Pipeline, Running};
 use crate::lock;
+use crate::losses::Losses;
 use crate::metrics::{Metrics, RingMetrics};
 use crate::order::Departures;
 
@@ -67,9 +68,12 @@ pub struct PipelineState {
     /// Those that were ever polled.
     rings: Mutex<HashMap<Ring, Arc<RingState>>>,
     is_paused: AtomicBool,
+    /// Since when it is paused; none also where it was when the bridge started.
+    paused_since: Mutex<Option<Instant>>,
     budget: Mutex<Budget>,
     sent: AtomicU64,
     departures: Arc<Departures>,
+    losses: Arc<Losses>,
     stopped: Mutex<Option<Stopped>>,
 }
 
@@ -78,6 +82,8 @@ struct RingState {
     metrics: Arc<RingMetrics>,
     arrivals: Mutex<Arrivals>,
     history: Mutex<History>,
+    /// Why the last request failed, until one succeeds.
+    failure: Mutex<Option<String>>,
     /// Since when it is.
     since: Instant,
     is_polled: bool,
@@ -250,7 +256,8 @@ impl State {
     /// What goes on, in one line.
     #[must_use]
     pub fn status_line(&self) -> String {
-        let rings: usize = self.pipelines.values().map(|app| app.in_use().len()).sum();
+        let polled = self.pipelines.values().filter(|app| !app.is_paused());
+        let rings: usize = polled.map(|app| app.in_use().len()).sum();
         let stats = self.journal.stats();
         let readers = stats.lanes.iter().flat_map(|lane| &lane.readers);
         let pending: u64 = readers
@@ -346,6 +353,7 @@ impl PipelineState {
             metrics: Arc::clone(&pipeline.metrics),
             rings: Mutex::default(),
             is_paused: AtomicBool::new(false),
+            paused_since: Mutex::new(None),
             budget: Mutex::new(Budget {
                 earned: 0.0,
                 since: Instant::now(),
@@ -353,9 +361,12 @@ impl PipelineState {
             }),
             sent: AtomicU64::new(0),
             departures: Arc::clone(&pipeline.departures),
+            losses: Arc::clone(&pipeline.losses),
             stopped: Mutex::new(None),
         };
         state.renew(pipeline);
+        // Before that it was nobody's, or another process's.
+        *lock(&state.paused_since) = None;
         state
     }
 
@@ -366,6 +377,9 @@ impl PipelineState {
         let was_paused = self
             .is_paused
             .swap(pipeline.config.paused, Ordering::Relaxed);
+        if was_paused != pipeline.config.paused {
+            *lock(&self.paused_since) = pipeline.config.paused.then_some(now);
+        }
         let polled = pipeline.source.rings();
         for (ring, state) in &mut *rings {
             if state.is_polled && !polled.contains(ring) {
@@ -408,6 +422,7 @@ impl PipelineState {
                 per_second: 0.0,
             }),
             history: Mutex::new(History::new(self.started)),
+            failure: Mutex::new(None),
             since: now,
             is_polled,
         })
@@ -443,6 +458,14 @@ impl PipelineState {
         let ring = self.state(ring);
         ring.metrics.polled(outcome);
         lock(&ring.history).polled(outcome, Instant::now());
+        if matches!(outcome, "page" | "empty") {
+            *lock(&ring.failure) = None;
+        }
+    }
+
+    /// Remembers why a request failed, until one succeeds.
+    pub fn failed(&self, ring: &Ring, error: &FetchError) {
+        *lock(&self.state(ring).failure) = Some(words::failure(error));
     }
 
     /// Remembers for a while that events may have been lost.
@@ -532,12 +555,20 @@ impl PipelineState {
             let metrics = &state.metrics;
             let now = jiff::Timestamp::now().as_millisecond() as f64 / 1000.0;
             let age = (now - metrics.last_success()).min(state.since.elapsed().as_secs_f64());
-            let ring = format!("{} {}", ring.region.name(), ring.stream.as_str());
-            if age > POLL_AGE.as_secs_f64() {
-                reasons.push(format!("{ring}: no successful poll for {age:.0} s"));
+            let what = if age > POLL_AGE.as_secs_f64() {
+                format!("no successful poll for {age:.0} s")
             } else if metrics.last_success() == 0.0 {
-                reasons.push(format!("{ring}: not polled yet"));
-            }
+                "not polled yet".to_owned()
+            } else {
+                continue;
+            };
+            let why = lock(&state.failure).as_ref().map(|why| format!(": {why}"));
+            let why = why.filter(|_| !rtm_planted::bug("bridge-not-ready-without-why"));
+            let (region, stream) = (ring.region.name(), ring.stream.as_str());
+            reasons.push(format!(
+                "{region} {stream}: {what}{}",
+                why.unwrap_or_default()
+            ));
         }
         reasons
     }
