@@ -591,3 +591,53 @@ pub(crate) fn warn_if_world_readable(file: &Path) {
         warn!(file = %file.display(), "the secret file can be read by everyone on this machine");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use rtm_journal::Options;
+
+    use super::*;
+    use crate::entry::Tags;
+
+    /// Holds: what is left of App IDs that left the configuration goes by the names that they had, each by one of its own,
+    /// and never by the App ID.
+    #[tokio::test]
+    async fn removed_apps_go_by_the_names_they_had() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options {
+            min_free_bytes: 0,
+            ..Options::default()
+        };
+        let journal = Journal::open(dir.path(), options).unwrap();
+        for (app_id, app) in [("0a1b", "main"), ("0c", "chat"), ("0d", "chat"), ("0e", "")] {
+            let tags = Tags {
+                app: app.into(),
+                app_id: app_id.into(),
+                region: "eu-west-1".into(),
+                stream: "user".into(),
+                fetched_at: 0,
+                status: 200,
+                request_id: None,
+                complete: true,
+            };
+            let bytes = match app {
+                "" => b"of a later version".to_vec(),
+                _ => entry::with_tags(&tags, None, b"{}"),
+            };
+            let lane = lane(&journal, app, app_id).unwrap();
+            let room = lane.reserve(bytes.len()).await;
+            room.append(&bytes, 1).await.unwrap();
+            drop(reader(&lane, "kafka").unwrap());
+        }
+        let config = "[journal]\ndir = \"/nowhere\"\n[[apps]]\nname = \"chat\"\napp_id = \"0a1b\"\n\
+             auth = { basic = { key = \"k\", secret = \"s\" } }\nregions = [\"eu-west-1\"]\n\
+             [sinks.out]\ntype = \"stdout\"\n";
+        let orphans = orphans(&Config::parse(config).unwrap(), &journal).unwrap();
+        let mut names: Vec<&str> = orphans.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        let expected = ["an app (removed)", "chat (removed 2)", "chat (removed)"];
+        assert_eq!(names, expected);
+    }
+}
