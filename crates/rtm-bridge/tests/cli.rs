@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "cli/completions.rs"]
+mod completions;
 #[path = "cli/gaps.rs"]
 mod gaps;
 #[path = "cli/journal.rs"]
