@@ -14,6 +14,8 @@ mod replay;
 mod schema;
 #[path = "cli/security.rs"]
 mod security;
+#[path = "cli/set_aside.rs"]
+mod set_aside;
 #[path = "cli/top.rs"]
 mod top;
 
