@@ -29,6 +29,7 @@ pub use sinks::{
     SinkConfig, StdoutConfig, TlsConfig, WhenFull,
 };
 pub use template::{ALL, STATIC, Template, Variable};
+pub(crate) use validate::disk;
 pub use validate::is_name;
 
 /// The whole configuration, valid.

@@ -118,6 +118,18 @@ fn the_schema_refuses_what_the_program_refuses() {
     assert!(validator.is_valid(&toml(&sound.replace("[sinks.kafka]", misnamed))));
 }
 
+/// Holds: a rate above Agora's, which the program takes with a warning, the schema takes as well, and tells.
+#[test]
+fn the_schema_tells_agoras_limit() {
+    let schema = schema("config");
+    let rate = &schema["$defs"]["AppConfig"]["properties"]["requests_per_second"];
+    let told = rate["description"].as_str().unwrap();
+    assert!(
+        told.contains("all that Agora allows") && told.contains("429"),
+        "{told}"
+    );
+}
+
 /// Keys and defaults by path, such as `apps.auth.basic.key`.
 type Keys = BTreeMap<String, Option<Value>>;
 
