@@ -10,6 +10,8 @@ use rtm_sim::{Pattern, SimAuth, SimConfig, Simulator};
 use super::{refuse, runtime, stop_on_signals, telemetry};
 use crate::config::LogConfig;
 
+/// Run the stand-in for Agora's API alone, with load and faults
+///
 /// Nothing here is Agora's: it is a simulation, with made-up events.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

@@ -31,6 +31,8 @@ const ONCE_APART: Duration = Duration::from_secs(2);
 /// How wide plain output is.
 const PLAIN_WIDTH: usize = 80;
 
+/// Watch a running bridge in the terminal: losses, rings, request budget, journal, sinks
+///
 /// Shows what a running bridge does, from its /metrics: losses first, then what is stuck; each sink's lag and last
 /// confirmation; the journal; the request budget; rings with their rates, the age of the last poll and the gap between two.
 ///
@@ -40,7 +42,7 @@ const PLAIN_WIDTH: usize = 80;
 NO_COLOR=1 takes the colours away.
 
 Examples:
-  rtm-bridge top                                   the bridge of rtm-bridge.toml, or of 127.0.0.1:9464
+  rtm-bridge top --config /etc/rtm-bridge/rtm-bridge.toml
   rtm-bridge top --url http://bridge-1:9464
   watch -n 10 rtm-bridge top --once --url http://bridge-1:9464")]
 pub(super) struct TopArgs {

@@ -29,6 +29,7 @@ pub use sinks::{
     SinkConfig, StdoutConfig, TlsConfig, WhenFull,
 };
 pub use template::{ALL, STATIC, Template, Variable};
+pub(crate) use validate::free_bytes;
 pub use validate::is_name;
 
 /// The whole configuration, valid.
