@@ -6,6 +6,8 @@
 mod gaps;
 #[path = "cli/journal.rs"]
 mod journal;
+#[path = "cli/log.rs"]
+mod log;
 #[path = "cli/replay.rs"]
 mod replay;
 #[path = "cli/schema.rs"]

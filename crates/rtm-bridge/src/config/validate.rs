@@ -80,15 +80,9 @@ pub(super) fn problems(config: &Config) -> Vec<(String, String)> {
         ));
     }
     if let Some(level) = &config.log.level
-        && let Err(error) = tracing_subscriber::EnvFilter::try_new(level)
+        && let Err(message) = super::directives(level)
     {
-        found.push((
-            "log.level".to_owned(),
-            format!(
-                "`{}` is neither a level nor directives: {error}",
-                level.escape_debug()
-            ),
-        ));
+        found.push(("log.level".to_owned(), message));
     }
     if let Err(message) = can_hold_a_journal(&config.journal.dir) {
         found.push(("journal.dir".to_owned(), message));
