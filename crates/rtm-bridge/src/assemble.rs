@@ -335,7 +335,7 @@ pub async fn reroute(outlet: &mut Outlet, config: &Config) {
     }
     let app = config.apps.iter().find(|app| app.name == outlet.app);
     let judges = app.and_then(judges);
-    if judges == outlet.judges {
+    if judges == outlet.judges || rtm_planted::bug("bridge-reload-keeps-copy-policy") {
         return;
     }
     // A cursor can be open once.
@@ -676,22 +676,15 @@ pub(crate) async fn client(
         SinkConfig::Kafka(kafka) => {
             let sink = KafkaSink::new(kafka_options(kafka).map_err(error)?)
                 .map_err(|source| error(source.into()))?;
+            let sink = Arc::new(sink);
             if kafka.create {
                 let topics = kafka_topics(kafka, config);
-                let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-                if let Err(problem) = sink.ensure_topics(&topics).await {
-                    // Not a reason to refuse the start: records wait in the journal until the topics are there.
-                    warn!(
-                        sink = name,
-                        error = crate::chain(&problem),
-                        "cannot create the topics now; trying again with the first records"
-                    );
-                }
+                create_topics(name.to_owned(), Arc::clone(&sink), topics);
             }
             Client::Kafka(
                 name.to_owned(),
                 kafka_routes(kafka).map_err(|text| error(text.into()))?,
-                Arc::new(sink),
+                sink,
             )
         }
         SinkConfig::Nats(nats) => {
@@ -721,6 +714,21 @@ pub(crate) async fn client(
             )
         }
     })
+}
+
+/// Creates a sink's topics, in the background: polling does not wait for a broker, and where this fails the first records
+/// try again.
+fn create_topics(name: String, sink: Arc<KafkaSink>, topics: Vec<String>) {
+    tokio::spawn(async move {
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+        if let Err(problem) = sink.ensure_topics(&topics).await {
+            warn!(
+                sink = name,
+                error = crate::chain(&problem),
+                "cannot create the topics now; trying again with the first records"
+            );
+        }
+    });
 }
 
 /// Where a sink's records go.

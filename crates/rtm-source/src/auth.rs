@@ -120,6 +120,8 @@ pub(crate) struct Credentials {
 struct Current {
     /// What the secret's file looked like when it was last read or tried; `None` if it has to be read in any case.
     seen: Option<Stamp>,
+    /// What it looked like when [`Credentials::have_changed`] last looked, or when it was read.
+    looked: Option<Stamp>,
     headers: HeaderMap,
     /// What must not appear in any message: the secret, and the form in which it is sent.
     hidden: Vec<SecretString>,
@@ -204,6 +206,20 @@ impl Credentials {
             .seen = None;
     }
 
+    /// Whether the secret's file is another than when it was read, or when this last said so: a change is told once.
+    pub(crate) fn have_changed(&self) -> bool {
+        let Secret::File(path) = self.secret() else {
+            return false;
+        };
+        let now = stamp(path).ok();
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = now.is_some() && now != current.looked;
+        if changed {
+            current.looked = now;
+        }
+        changed
+    }
+
     /// `text` without our secrets: a gateway may well quote what it does not like.
     pub(crate) fn redact(&self, text: &str) -> String {
         /// Shorter ones would make every message unreadable, and protect nothing.
@@ -280,6 +296,7 @@ fn load(auth: &Auth) -> Result<Current, SecretError> {
     Ok(Current {
         seen,
         warned: seen,
+        looked: seen,
         headers: map,
         hidden: hidden.iter().flat_map(forms).collect(),
     })
@@ -446,6 +463,26 @@ mod tests {
         assert_eq!(now(), "agora token=thirds");
         credentials.refused();
         assert_eq!(now(), "agora token=fourth");
+    }
+
+    /// Holds: a change is told once, whether what is in the file is of use or not, and a file that is gone is none.
+    #[test]
+    fn a_change_of_the_file_is_told_once() {
+        let (_dir, path) = file("first");
+        let token = Secret::File(path.clone());
+        let credentials = Credentials::new(Auth::AgoraToken { token }).unwrap();
+        assert!(!credentials.have_changed());
+        for text in ["", "second one"] {
+            fs::write(&path, text).unwrap();
+            assert!(credentials.have_changed(), "{text:?}");
+            assert!(!credentials.have_changed(), "{text:?}");
+            let _ = credentials.headers();
+            assert!(!credentials.have_changed(), "{text:?}");
+        }
+        fs::remove_file(&path).unwrap();
+        assert!(!credentials.have_changed());
+        let inline = Credentials::new(Auth::AgoraToken { token: inline("t") }).unwrap();
+        assert!(!inline.have_changed());
     }
 
     #[test]

@@ -230,6 +230,10 @@ impl Fetch for Source {
         Source::rings(self)
     }
 
+    fn credentials_changed(&self) -> bool {
+        self.credentials.have_changed()
+    }
+
     async fn fetch(&self, ring: &Ring, slot: Slot) -> Result<Page, FetchError> {
         Source::fetch(self, ring, slot).await
     }

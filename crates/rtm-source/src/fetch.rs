@@ -12,6 +12,12 @@ pub trait Fetch: Send + Sync + 'static {
     /// All rings, each once, always in the same order.
     fn rings(&self) -> &[Ring];
 
+    /// Whether the credentials have changed since this was last asked, as far as can be told without a request: what Agora
+    /// refused is then worth another try.
+    fn credentials_changed(&self) -> bool {
+        false
+    }
+
     /// Reads, and thereby empties, `ring`: at most [`MAX_PAGE_EVENTS`](crate::MAX_PAGE_EVENTS) events.
     ///
     /// **One request.** A call sends at most one, once: no retry, no redirect, no hedging, whatever happens, since a

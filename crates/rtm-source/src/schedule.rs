@@ -89,6 +89,8 @@ struct RingState {
     ready_at: Option<Instant>,
     /// Failures in a row.
     failures: u32,
+    /// The last of them was one that only a person can mend.
+    alarmed: bool,
     /// The last page was full, so more is waiting.
     draining: bool,
     /// The number of the request that `draining` is from.
@@ -160,6 +162,7 @@ impl Schedule {
                 started_at: None,
                 ready_at: None,
                 failures: 0,
+                alarmed: false,
                 draining: false,
                 draining_since: 0,
                 full_at: None,
@@ -357,9 +360,14 @@ impl Schedule {
             // The end of an idle pace comes at once.
             self.paced_until = self.paced_until.min(Some(now + self.interval(now)));
         }
+        if self.rings[index].alarmed {
+            // Somebody has mended it, and most likely for all of the App ID's rings.
+            self.try_again();
+        }
         let state = &mut self.rings[index];
         state.failures = 0;
         state.ready_at = None;
+        state.alarmed = false;
         if full {
             state.full_at = Some(now);
         }
@@ -429,6 +437,20 @@ impl Schedule {
         }
     }
 
+    /// Whether a ring waits for a person: Agora refuses the App ID, its credentials or the URL.
+    #[must_use]
+    pub fn is_alarmed(&self) -> bool {
+        self.rings.iter().any(|ring| ring.alarmed)
+    }
+
+    /// Somebody may have mended what was refused: rings that wait for that are polled as soon as there is a slot. Those that
+    /// fail again wait as long as they would have.
+    pub fn try_again(&mut self) {
+        for ring in self.rings.iter_mut().filter(|ring| ring.alarmed) {
+            ring.ready_at = None;
+        }
+    }
+
     /// The usual time from start to answer, by which the pace goes.
     #[must_use]
     pub fn round_trip(&self) -> Duration {
@@ -452,6 +474,7 @@ impl Schedule {
         let state = &mut self.rings[index];
         state.failures = (state.failures + 1).min(MOST_DOUBLINGS);
         state.ready_at = Some(now + backoff);
+        state.alarmed = alarm;
         Observed {
             backoff: Some(backoff),
             alarm,
@@ -545,7 +568,7 @@ pub struct ScheduleOptions {
     pub backoff_min: Duration,
     /// The longest backoff of a ring after failures that pass. Default 5 s: longer, and a ring of 2,000 runs over.
     pub backoff_max: Duration,
-    /// The longest backoff where only a person can help. Default 30 s.
+    /// The longest backoff where only a person can help, unless [`Schedule::try_again`] says that one did. Default 30 s.
     pub alarm_backoff_max: Duration,
     /// The longest `Retry-After` that is believed. Default 60 s.
     pub retry_after_max: Duration,

@@ -560,6 +560,54 @@ fn what_only_people_can_mend_is_retried_slowly_and_alarms() {
     }
 }
 
+/// Holds: what was refused is tried as soon as somebody may have mended it, once; and one success frees all that was
+/// refused. A ring that fails for other reasons goes on waiting.
+#[test]
+fn what_people_have_mended_is_tried_at_once() {
+    let refused = Outcome::Refused {
+        status: 401,
+        retry_after: None,
+    };
+    let (rings, mut schedule) = schedule(4);
+    let now = Instant::now();
+    let due = |schedule: &mut Schedule, at| matches!(schedule.next(at), Next::Poll(_));
+    assert!(!schedule.is_alarmed());
+    for _ in 0..8 {
+        for ring in &rings[..3] {
+            assert!(polled(&mut schedule, ring, now, &refused).alarm);
+        }
+        polled(&mut schedule, &rings[3], now, &IN_DOUBT);
+    }
+    assert!(schedule.is_alarmed());
+    let soon = now + ms(200);
+    assert!(!due(&mut schedule, soon));
+    schedule.try_again();
+    let Next::Poll(first) = schedule.next(soon) else {
+        panic!("nothing is tried");
+    };
+    assert_ne!(first, rings[3]);
+    // In vain: it waits as long as before.
+    let observed = polled(&mut schedule, &first, soon, &refused);
+    assert!(observed.backoff.unwrap() >= Duration::from_secs(15));
+    let mut others = rings[..3].iter().filter(|ring| **ring != first);
+    let (second, third) = (others.next().unwrap(), others.next().unwrap());
+    polled(&mut schedule, third, soon, &refused);
+    // Mended: all but the one that fails by itself.
+    polled(&mut schedule, second, soon, &EMPTY);
+    let mut at = soon;
+    let mut tried = Vec::new();
+    for _ in 0..3 {
+        at += ms(400);
+        let Next::Poll(ring) = schedule.next(at) else {
+            panic!("not all are tried: {tried:?}");
+        };
+        polled(&mut schedule, &ring, at, &EMPTY);
+        tried.push(ring);
+    }
+    assert!(tried.contains(&first) && tried.contains(third));
+    assert!(!tried.contains(&rings[3]) && !schedule.is_alarmed());
+}
+
 #[test]
 fn a_429_holds_every_ring() {
     let (rings, mut schedule) = schedule(4);
