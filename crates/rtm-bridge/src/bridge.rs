@@ -52,7 +52,7 @@ const ROOM_FOR_A_PAGE: usize = MAX_PAGE_BYTES + entry::OVERHEAD;
 pub const MAX_PAGE_BYTES: usize = 2 << 20;
 
 /// Records in one batch at most: eight full pages, which a broker confirms in some tens of milliseconds.
-const MAX_BATCH_RECORDS: usize = 8_000;
+pub(crate) const MAX_BATCH_RECORDS: usize = 8_000;
 
 /// Bytes of payload in one batch at most, give or take one page.
 const MAX_BATCH_BYTES: usize = 4 << 20;
@@ -748,11 +748,12 @@ async fn publish_all<S: Sink>(
     }
 }
 
-/// A batch of all that waits, up to the bounds: batches grow when a sink lags.
+/// A batch of all that waits, up to the bounds, of which one is for all batches of the sink: batches grow when it lags.
 async fn gather(outlet: &mut Outlet, first: Result<Group, ReadError>) -> Batch {
     let mut batch = Batch::default();
     let mut read = first;
     loop {
+        let records = batch.records.len();
         let group = match read {
             Ok(group) => group,
             Err(error) => vec![Err(error)],
@@ -763,15 +764,21 @@ async fn gather(outlet: &mut Outlet, first: Result<Group, ReadError>) -> Batch {
                 Err(error) => outlet.unreadable(&mut batch, &error).await,
             }
         }
-        if batch.records.len() >= MAX_BATCH_RECORDS || batch.bytes >= MAX_BATCH_BYTES {
+        batch.keep_room(batch.records.len() - records);
+        let is_full = batch.records.len() >= MAX_BATCH_RECORDS || batch.bytes >= MAX_BATCH_BYTES;
+        if is_full || !batch.has_room(&outlet.spare) {
             return batch;
         }
         read = match outlet.try_next() {
             Ok(Some(group)) => Ok(group),
-            Ok(None) => return batch,
-            // The storage fails: what was read goes out first.
-            Err(ReadError::Io { .. }) if batch.through.is_some() => return batch,
-            Err(error) => Err(error),
+            Err(error) if !matches!(error, ReadError::Io { .. }) || batch.through.is_none() => {
+                Err(error)
+            }
+            // That was all; or the storage fails, and what was read goes out first.
+            Ok(None) | Err(_) => {
+                batch.keep_room(0);
+                return batch;
+            }
         };
     }
 }

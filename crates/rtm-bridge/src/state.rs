@@ -10,8 +10,9 @@ use rtm_source::{Fetch, FetchError, Page, Ring};
 use serde::Serialize;
 use tracing::{error, info, warn};
 
-use crate::assemble::{Assembled, Client};
+use crate::assemble::Assembled;
 use crate::bridge::{Pipeline, Running};
+use crate::client::Client;
 use crate::lock;
 use crate::losses::Losses;
 use crate::metrics::{Metrics, RingMetrics};

@@ -223,6 +223,12 @@ pub(super) const PLANTED: &[Planted] = &[
         tests: "service::the_service_manager_is_told",
     },
     Planted {
+        name: "bridge-batches-without-bound",
+        breaks: "memory: a backlog of many App IDs takes no more than that of a few",
+        package: "rtm-bridge",
+        tests: "outlet::tests::batches_share_their_room",
+    },
+    Planted {
         name: "bridge-reload-forgets-the-limit",
         breaks: "3, rate: the limit holds through a reload",
         package: "rtm-tests",

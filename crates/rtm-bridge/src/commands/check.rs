@@ -7,8 +7,8 @@ use rtm_sink_nats::NatsSink;
 use rtm_source::Connections;
 
 use super::{ConfigArgs, outage, refuse, runtime, telemetry};
-use crate::assemble;
 use crate::config::{AppConfig, Config, KafkaConfig, NatsConfig, SinkConfig};
+use crate::{assemble, client};
 
 /// Validates a configuration, with all that can be told without starting: files, credentials, templates, limits.
 ///
@@ -59,7 +59,7 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     for (name, sink) in &config.sinks {
         if let SinkConfig::Kafka(kafka) = sink {
             let made =
-                assemble::kafka_options(kafka).and_then(|options| Ok(KafkaSink::new(options)?));
+                client::kafka_options(kafka).and_then(|options| Ok(KafkaSink::new(options)?));
             report.line(
                 &format!("sink {name}"),
                 made.map(|_| "options are accepted".to_owned()),
@@ -145,7 +145,7 @@ async fn connect_app(app: &AppConfig, connections: &Connections, report: &mut Re
 
 async fn connect_kafka(name: &str, kafka: &KafkaConfig, config: &Config, report: &mut Report) {
     let what = format!("sink {name}");
-    let sink = assemble::kafka_options(kafka)
+    let sink = client::kafka_options(kafka)
         .and_then(|options| KafkaSink::new(options).map_err(Into::into));
     let sink = match sink {
         Ok(sink) => sink,
@@ -153,7 +153,7 @@ async fn connect_kafka(name: &str, kafka: &KafkaConfig, config: &Config, report:
             return report.line::<Box<dyn std::error::Error + Send + Sync>>(&what, Err(error));
         }
     };
-    let topics = assemble::kafka_topics(kafka, config);
+    let topics = client::kafka_topics(kafka, config);
     let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
     match sink.check(&topics).await {
         Err(error) => {
@@ -179,12 +179,12 @@ async fn connect_kafka(name: &str, kafka: &KafkaConfig, config: &Config, report:
 
 async fn connect_nats(name: &str, nats: &NatsConfig, config: &Config, report: &mut Report) {
     let what = format!("sink {name}");
-    let subjects = assemble::nats_subjects(nats, config);
+    let subjects = client::nats_subjects(nats, config);
     let subjects: Vec<&str> = subjects.iter().map(String::as_str).collect();
     // Looking must not create: the stream is made by `run`.
     let options = rtm_sink_nats::NatsOptions {
         create_stream: None,
-        ..assemble::nats_options(nats)
+        ..client::nats_options(nats)
     };
     match NatsSink::connect(options).await {
         Err(error) => {

@@ -19,7 +19,7 @@ use rtm_planted::bug;
 use rtm_sink_nats::{NatsOptions, NatsSink};
 
 use super::{ConfigArgs, refuse, runtime, stop_on_signals, telemetry};
-use crate::assemble::{self, Client};
+use crate::client::{self, Client, Kind};
 use crate::config::{Config, SinkConfig};
 use deliver::Ended;
 use select::{Range, Selection};
@@ -181,7 +181,7 @@ async fn publish(
 async fn client(config: &Config, name: &str) -> anyhow::Result<Client> {
     let sink = &config.sinks[name];
     let SinkConfig::Nats(nats) = sink else {
-        return Ok(assemble::client(name, sink, config).await?);
+        return Ok(client::client(name, sink, config).await?);
     };
     let id_suffix = match bug("commands-replay-under-known-ids") {
         true => String::new(),
@@ -192,11 +192,11 @@ async fn client(config: &Config, name: &str) -> anyhow::Result<Client> {
         name: "rtm-bridge replay".to_owned(),
         // A stream that is missing holds nothing that could be replayed beside it.
         create_stream: None,
-        ..assemble::nats_options(nats)
+        ..client::nats_options(nats)
     };
-    let routes = assemble::nats_routes(nats).map_err(anyhow::Error::msg)?;
+    let routes = client::nats_routes(nats).map_err(anyhow::Error::msg)?;
     let sink = NatsSink::connect(options).await?;
-    Ok(Client::Nats(name.to_owned(), routes, Arc::new(sink)))
+    Ok(Client::new(name, routes, Kind::Nats(Arc::new(sink))))
 }
 
 fn conclude(ended: &Ended, selection: &Selection, sink: &str) -> ExitCode {

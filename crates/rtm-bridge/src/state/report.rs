@@ -12,7 +12,7 @@ use super::history::{SECONDS, Second};
 use super::words::{self, Finding};
 use super::{PipelineState, RingState, Settings, State};
 use crate::admin::recent::{self, Recent};
-use crate::assemble::Client;
+use crate::client::Client;
 use crate::lock;
 use crate::metrics::POLL_OUTCOMES;
 
