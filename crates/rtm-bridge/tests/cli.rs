@@ -10,6 +10,8 @@ mod gaps;
 mod help;
 #[path = "cli/journal.rs"]
 mod journal;
+#[path = "cli/log.rs"]
+mod log;
 #[path = "cli/replay.rs"]
 mod replay;
 #[path = "cli/schema.rs"]

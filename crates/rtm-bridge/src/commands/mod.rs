@@ -25,6 +25,8 @@ mod simulate;
 mod telemetry;
 mod top;
 
+pub use telemetry::tell_panic;
+
 /// Wrong usage or configuration: trying again without changing something cannot help.
 const USAGE: u8 = 2;
 
@@ -92,7 +94,7 @@ pub fn main(cli: Cli) -> ExitCode {
     match done {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("rtm-bridge: {}", crate::chain(error.as_ref()));
+            telemetry::complain(&crate::chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -115,7 +117,7 @@ fn configuration(args: &ConfigArgs) -> Result<Config, ExitCode> {
 /// Says what is wrong with a configuration.
 fn refuse(error: &dyn std::fmt::Display) -> ExitCode {
     for line in error.to_string().lines() {
-        eprintln!("rtm-bridge: {line}");
+        telemetry::complain(line);
     }
     ExitCode::from(USAGE)
 }

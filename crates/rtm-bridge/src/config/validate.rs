@@ -88,15 +88,9 @@ pub(super) fn problems(config: &Config) -> Vec<(String, String)> {
         ));
     }
     if let Some(level) = &config.log.level
-        && let Err(error) = tracing_subscriber::EnvFilter::try_new(level)
+        && let Err(message) = super::directives(level)
     {
-        found.push((
-            "log.level".to_owned(),
-            format!(
-                "`{}` is neither a level nor directives: {error}",
-                level.escape_debug()
-            ),
-        ));
+        found.push(("log.level".to_owned(), message));
     }
     found.extend(place::problems(&config.journal));
     if config.shutdown_deadline > A_DAY {

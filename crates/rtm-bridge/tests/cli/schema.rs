@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 const REFERENCE: &str = include_str!("../../../../deploy/rtm-bridge.toml");
-const COMPOSE: &str = include_str!("../../../../deploy/compose.toml");
+const COMPOSE: &str = include_str!("../../../../deploy/compose/rtm-bridge.toml");
 const README: &str = include_str!("../../../../README.md");
 
 pub(super) fn print(args: &[&str]) -> String {
