@@ -315,7 +315,7 @@ pub fn outlet<F>(
         suspicion: Arc::clone(&state.suspicion),
         suspecting: None,
         skip,
-        spare: client.spare(),
+        client: client.clone(),
     })
 }
 

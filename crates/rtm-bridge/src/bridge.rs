@@ -66,6 +66,10 @@ const HOLD: Duration = Duration::from_secs(5);
 /// Pause after a panic, so that one that comes again at once does not fill the log.
 const AFTER_PANIC: Duration = Duration::from_millis(100);
 
+/// A call that takes so long is worth a line in the log, and again every so often: some clients wait for their broker as
+/// long as it takes, and say nothing.
+const SILENCE: Duration = Duration::from_secs(10);
+
 /// How often it is seen, at the end, whether waiting for the sinks is of use.
 const STUCK_LOOK: Duration = Duration::from_millis(100);
 
@@ -766,7 +770,7 @@ async fn gather(outlet: &mut Outlet, first: Result<Group, ReadError>) -> Batch {
         }
         batch.keep_room(batch.records.len() - records);
         let is_full = batch.records.len() >= MAX_BATCH_RECORDS || batch.bytes >= MAX_BATCH_BYTES;
-        if is_full || !batch.has_room(&outlet.spare) {
+        if is_full || !batch.has_room(outlet.client.spare()) {
             return batch;
         }
         read = match outlet.try_next() {
@@ -851,10 +855,12 @@ enum Attempt {
 async fn attempt<S: Sink>(outlet: &mut Outlet, sink: &S, batch: &Batch) -> Attempt {
     let publishing = sink.publish(&batch.records);
     tokio::pin!(publishing);
+    let mut silence = tokio::time::interval_at(Instant::now() + SILENCE, SILENCE);
     loop {
         tokio::select! {
             biased;
             ended = &mut publishing => return Attempt::Ended(ended),
+            _ = silence.tick() => outlet.state.silent(outlet.client.state().said.as_deref()),
             () = tokio::time::sleep(careful::HARMLESS), if outlet.is_armed() => {
                 outlet.disarm().await;
             }

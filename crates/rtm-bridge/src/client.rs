@@ -101,6 +101,7 @@ impl Client {
                     up: stats.up,
                     rebuilds: stats.rebuilds,
                     queue: Some(queue),
+                    said: stats.last_error.filter(|_| !stats.up),
                     ..ClientState::default()
                 }
             }

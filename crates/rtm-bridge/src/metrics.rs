@@ -809,6 +809,8 @@ pub struct ClientState {
     pub out_of_order: Option<u64>,
     /// Its queue, where it has one.
     pub queue: Option<QueueState>,
+    /// What it said last of its connections, while it is not up.
+    pub said: Option<String>,
 }
 
 /// A client's queue.

@@ -9,6 +9,7 @@ use rtm_source::MAX_PAGE_EVENTS;
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, error, warn};
 
+use crate::client::Client;
 use crate::config::CopyPolicy;
 use crate::copies::Copies;
 use crate::entry::EntryError;
@@ -62,8 +63,8 @@ pub struct Outlet {
     pub suspecting: Option<OwnedMutexGuard<()>>,
     /// Set where the sink may lose events rather than stop the polling: `when_full = "skip"`.
     pub skip: Option<Skip>,
-    /// See [`crate::client::Client::spare`].
-    pub spare: Arc<Semaphore>,
+    /// What it publishes with.
+    pub client: Client,
 }
 
 /// What is known of copies, and the cursor that keeps the entries to know it again after a restart.
@@ -164,11 +165,11 @@ impl Batch {
 
     /// Whether it may have another page, of what all batches of its sink may have together. To be followed by
     /// [`Batch::keep_room`].
-    pub fn has_room(&mut self, spare: &Arc<Semaphore>) -> bool {
+    pub fn has_room(&mut self, spare: Arc<Semaphore>) -> bool {
         if rtm_planted::bug("bridge-batches-without-bound") {
             return true;
         }
-        let Ok(room) = Arc::clone(spare).try_acquire_many_owned(PAGE_ROOM) else {
+        let Ok(room) = spare.try_acquire_many_owned(PAGE_ROOM) else {
             return false;
         };
         match &mut self.spare {
@@ -495,14 +496,17 @@ mod tests {
     fn batches_share_their_room() {
         let spare = Arc::new(Semaphore::new(2 * PAGE_ROOM as usize));
         let [mut first, mut second, mut third] = [(); 3].map(|()| Batch::default());
-        assert!(first.has_room(&spare) && second.has_room(&spare));
-        assert!(!third.has_room(&spare), "all of it is taken");
+        assert!(first.has_room(Arc::clone(&spare)) && second.has_room(Arc::clone(&spare)));
+        assert!(!third.has_room(Arc::clone(&spare)), "all of it is taken");
         first.keep_room(1000);
         second.keep_room(10);
-        assert!(!third.has_room(&spare), "not all of a page is left");
+        assert!(
+            !third.has_room(Arc::clone(&spare)),
+            "not all of a page is left"
+        );
         drop(first);
         assert_eq!(spare.available_permits(), 1990);
-        assert!(second.has_room(&spare));
+        assert!(second.has_room(Arc::clone(&spare)));
         second.keep_room(0);
         assert_eq!(spare.available_permits(), 1990);
         drop(second);

@@ -306,8 +306,15 @@ impl State {
                 });
             }
         }
+        let said = |sink: &str| {
+            let client = self.clients.iter().find(|client| client.name() == sink);
+            client.and_then(|client| client.state().said)
+        };
         for ((app, sink), state) in lock(&self.sinks).iter() {
-            if let Some(reason) = state.why_down() {
+            if let Some(mut reason) = state.why_down() {
+                if let Some(said) = said(sink) {
+                    reason = format!("{reason}: {said}");
+                }
                 reasons.push(NotReady {
                     app: app.clone(),
                     sink: Some(sink.clone()),
@@ -642,6 +649,18 @@ impl SinkState {
         }
     }
 
+    /// Notes and logs that a call has brought nothing for long; `said` is what the client knows of it.
+    pub fn silent(&self, said: Option<&str>) {
+        self.down.store(true, Ordering::Relaxed);
+        if self.log_is_due() {
+            warn!(
+                sink = self.sink,
+                error = said,
+                "a batch waits for its confirmation for 10 s or longer; what follows waits in the journal"
+            );
+        }
+    }
+
     /// Notes and logs that the broker refuses us.
     pub fn held(&self, error: &str, pause: Duration) {
         self.down.store(true, Ordering::Relaxed);
@@ -675,10 +694,12 @@ impl SinkState {
             return Some(format!("held: {held}"));
         }
         let waiting = progress.waiting_since?.elapsed();
+        let error = progress.error.as_ref().map(|error| format!(": {error}"));
         (waiting > CONFIRMATION_AGE).then(|| {
             format!(
-                "a batch has waited {} s for its confirmation",
-                waiting.as_secs()
+                "a batch has waited {} s for its confirmation{}",
+                waiting.as_secs(),
+                error.unwrap_or_default()
             )
         })
     }

@@ -192,7 +192,8 @@ async fn a_dead_broker_delays_neither_start_nor_end() {
     let port = port.unwrap().port();
     let text = format!(
         "shutdown_deadline = \"600s\"\n{text}[sinks.kafka]\nbrokers = [\"127.0.0.1:{port}\"]\n\
-         topic = \"a\"\ndead_letter_topic = \"b\"\ncreate = true\n"
+         topic = \"a\"\ndead_letter_topic = \"b\"\ncreate = true\n\
+         [sinks.other]\ntype = \"kafka\"\nbrokers = [\"127.0.0.1:{port}\"]\n"
     );
     std::fs::write(&file, text).unwrap();
     let log = dir.path().join("log");
@@ -215,8 +216,25 @@ async fn a_dead_broker_delays_neither_start_nor_end() {
     })
     .await
     .unwrap();
+    // Why it is down is told where people look: librdkafka says it, and the call itself says nothing.
+    let why = "Connection refused";
+    wait_for("the reason in /readyz", SOON, async || {
+        let ready = bridge.ready().await;
+        ready.is_ok_and(|ready| {
+            ready.is_err_and(|said| said.contains("other") && said.contains(why))
+        })
+    })
+    .await
+    .unwrap();
     assert!(bridge.process.terminate(SOON).await.unwrap().success());
     let said = bridge.process.output().unwrap();
+    let waits = said
+        .lines()
+        .find(|line| line.contains("a batch waits for its confirmation"));
+    assert!(
+        waits.is_some_and(|line| line.contains(why) && line.contains("other")),
+        "{said}"
+    );
     assert!(said.contains("all_published=false"), "{said}");
     assert!(said.contains("sinks that are left take nothing"), "{said}");
 }

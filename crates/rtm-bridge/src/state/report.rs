@@ -244,7 +244,7 @@ impl State {
             health: if said.up { Health::Up } else { Health::Down },
             waiting_since: None,
             waiting_seconds: None,
-            why: None,
+            why: said.said,
             apps: Vec::new(),
             pending_events: 0,
             pending_bytes: 0,
