@@ -229,10 +229,13 @@ fn of_sink(report: &Report, sink: &SinkReport, is_losing: bool) -> Option<Findin
         1 => "1 event waits for it in the journal".to_owned(),
         pending => format!("{} wait for it in the journal", events(pending)),
     };
-    let is_silent = is_losing || !is_polling(report);
     let going_on: Vec<_> = report.apps.iter().filter(|app| !app.paused).collect();
-    let polling = if is_silent && !rtm_planted::bug("bridge-page-always-calm") {
+    let calm = rtm_planted::bug("bridge-page-always-calm");
+    let polling = if !is_polling(report) && !calm {
         String::new()
+    } else if is_losing && !calm {
+        // What is lost, and whether it still is, the findings before this one say.
+        "; polling goes on".to_owned()
     } else if going_on.len() == report.apps.len() {
         "; polling goes on, and nothing is lost".to_owned()
     } else {
@@ -575,6 +578,15 @@ mod tests {
         assert!(
             stopped.iter().all(|(_, text)| !text.contains("goes on")),
             "{stopped:?}"
+        );
+        let losing = said(|report| {
+            down(report);
+            report.rings[3].overflows_recently = 1;
+        });
+        assert_eq!(losing[0].0, Level::Losing);
+        assert!(
+            losing[1].1.contains("in the journal; polling goes on."),
+            "{losing:?}"
         );
         let silent = said(|report| {
             down(report);

@@ -119,7 +119,10 @@ pub(super) fn lines(seen: &Seen<'_>, width: usize, height: usize) -> Vec<Line> {
     }
     if let (Some(now), Some(before)) = (seen.now, seen.before) {
         let rates = Rates::new(now, before);
-        page.extend(losses(now));
+        // An old answer says nothing of now.
+        if seen.away.is_none() {
+            page.extend(losses(now));
+        }
         page.extend(alarms(now));
         page.extend(paused(now));
         let layout = Layout::of(width);
@@ -274,11 +277,12 @@ fn losses(now: &Sample) -> Vec<Line> {
     let overflows = sum("overflow_suspected_total", &[]);
     if overflows > 0.0 {
         let estimate = sum("overflow_events_estimated_total", &[]);
-        found.push(format!(
-            "rings were full {} times (about {} events)",
-            count(overflows),
-            count(estimate)
-        ));
+        let events = match estimate > 0.0 {
+            true => format!("about {} events", count(estimate)),
+            false => "how many events cannot be told".to_owned(),
+        };
+        let times = count(overflows);
+        found.push(format!("rings were full {times} times ({events})"));
     }
     for (reason, what) in [
         ("skipped", "given up because the journal was full"),
@@ -298,6 +302,11 @@ fn losses(now: &Sample) -> Vec<Line> {
         ),
         false => Line::of(Style::Faint, "no dead letters"),
     };
+    let on = |name| now.all(name, &[]).any(|series| series.value > 0.0);
+    if found.is_empty() && (on("journal_failing") || on("polling_stopped")) {
+        let what = "BEING LOST: polling waits, and Agora overwrites";
+        return vec![Line::of(Style::Bad, what), letters];
+    }
     if found.is_empty() {
         let mut line = Line::of(Style::Good, "NOTHING LOST, as far as can be told; ");
         line.0.extend(letters.0);
