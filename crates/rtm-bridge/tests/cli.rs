@@ -12,6 +12,8 @@ mod replay;
 mod schema;
 #[path = "cli/security.rs"]
 mod security;
+#[path = "cli/simulate.rs"]
+mod simulate;
 #[path = "cli/top.rs"]
 mod top;
 
