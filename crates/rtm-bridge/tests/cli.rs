@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "cli/demo.rs"]
+mod demo;
 #[path = "cli/gaps.rs"]
 mod gaps;
 #[path = "cli/journal.rs"]

@@ -14,6 +14,7 @@ mod check;
 mod demo;
 mod journal;
 mod outage;
+mod preflight;
 mod replay;
 mod run;
 mod schema;
