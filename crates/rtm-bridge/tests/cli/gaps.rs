@@ -284,6 +284,17 @@ fn check_warns_of_what_may_be_a_mistake() {
             "[{ name = \"x\", base_url = \"http://example.com\", allow_insecure_http = true }]",
             "apps.0.regions.0: credentials and events cross the network in the clear",
         ),
+        (
+            "brokers =",
+            "topic = \"rtm.{stream}\"\ndead_letter_topic = \"rtm.channel\"\nbrokers =",
+            "sinks.kafka.dead_letter_topic: dead letters go to `rtm.channel`, which is among the places of events by `topic`",
+        ),
+        (
+            "[sinks.kafka]",
+            "[sinks.nats]\nservers = [\"nats://127.0.0.1:4222\"]\nstream = \"RTM\"\nsubject = \"rtm.{app}.of_{type}\"\n\
+             dead_letter_subject = \"rtm.{app}.dead_letters\"\n[sinks.kafka]",
+            "sinks.nats.dead_letter_subject: dead letters go to `rtm.main.dead_letters`",
+        ),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let (code, text) = check(dir.path(), &SOUND.replacen(from, to, 1));
@@ -292,8 +303,9 @@ fn check_warns_of_what_may_be_a_mistake() {
             text.contains("warning: ") && text.contains(says),
             "{to}: {text}"
         );
-        let (_, text) = check(dir.path(), SOUND);
+        let (_, text) = check(dir.path(), &format!("{SOUND}\n{NATS}"));
         assert!(!text.contains("warning"), "{text}");
+        assert!(text.lines().last().unwrap().starts_with("valid"), "{text}");
     }
 }
 
