@@ -4,6 +4,12 @@ use super::Planted;
 
 pub(super) const PLANTED: &[Planted] = &[
     Planted {
+        name: "commands-bench-lost-is-clean",
+        breaks: "a bench that lost events at the ring is no clean one",
+        package: "rtm-bridge",
+        tests: "bench::report",
+    },
+    Planted {
         name: "commands-demo-left-behind",
         breaks: "the demo leaves nothing in the temporary directory, however it ends",
         package: "rtm-bridge",

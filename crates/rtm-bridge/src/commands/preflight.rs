@@ -86,7 +86,7 @@ async fn kafka_is_ready(kafka: &KafkaConfig, config: &Config) -> anyhow::Result<
 async fn reach(brokers: &[String]) -> anyhow::Result<()> {
     let mut why = Vec::new();
     for broker in brokers {
-        let reached = tokio::time::timeout(PATIENCE, TcpStream::connect(broker)).await;
+        let reached = tokio::time::timeout(PATIENCE, TcpStream::connect(address(broker))).await;
         match reached {
             Ok(Ok(_)) => return Ok(()),
             Ok(Err(error)) => why.push(format!("{broker}: {error}")),
@@ -94,6 +94,15 @@ async fn reach(brokers: &[String]) -> anyhow::Result<()> {
         }
     }
     anyhow::bail!("cannot reach a Kafka broker: {}", why.join("; "))
+}
+
+/// As librdkafka takes it: with a protocol, or without a port.
+fn address(broker: &str) -> String {
+    let (_, host) = broker.split_once("://").unwrap_or(("", broker));
+    match host.rsplit_once(':') {
+        Some((_, port)) if port.parse::<u16>().is_ok() => host.to_owned(),
+        _ => format!("{host}:9092"),
+    }
 }
 
 async fn nats_is_ready(nats: &NatsConfig, config: &Config) -> anyhow::Result<()> {
@@ -162,5 +171,13 @@ mod tests {
             "{error}"
         );
         assert!(reach(&[away, there]).await.is_ok());
+        for (broker, is_at) in [
+            ("kafka", "kafka:9092"),
+            ("SASL_SSL://kafka:9093", "kafka:9093"),
+            ("[::1]:9094", "[::1]:9094"),
+            ("[::1]", "[::1]:9092"),
+        ] {
+            assert_eq!(address(broker), is_at);
+        }
     }
 }
