@@ -173,17 +173,21 @@ impl fmt::Display for Report {
                 self.threads
             ),
         )?;
-        line(
-            "written to disk per event",
-            format!(
-                "{:.1} bytes, {:.1} of them the journal's",
-                self.written_bytes_per_event, self.journal_bytes_per_event
-            ),
-        )?;
-        line(
-            "context switches per 1,000 events",
-            format!("{:.0}", self.context_switches_per_thousand_events),
-        )?;
+        if self.events > 0 {
+            line(
+                "written to disk per event",
+                format!(
+                    "{:.1} bytes, {:.1} of them the journal's",
+                    self.written_bytes_per_event, self.journal_bytes_per_event
+                ),
+            )?;
+        }
+        if self.cpu_seconds_per_million_events.is_some() {
+            line(
+                "context switches per 1,000 events",
+                format!("{:.0}", self.context_switches_per_thousand_events),
+            )?;
+        }
         line(
             "requests",
             format!(
@@ -346,6 +350,8 @@ mod tests {
             assert_eq!(report.cpu_seconds_per_million_events, None);
             let text = report.to_string();
             assert!(!text.contains("per million") && text.contains("CPU cores"));
+            assert!(!text.contains("context switches"));
+            assert_eq!(text.contains("written to disk"), events > 0);
         }
     }
 }
