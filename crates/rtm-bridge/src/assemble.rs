@@ -1,14 +1,10 @@
 //! From a configuration to the parts that the bridge is made of.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rtm_journal::{Journal, Lane, LaneName, Reader, ReaderName};
-use rtm_sink::{AnySink, FileSink};
-use rtm_sink_kafka::{KafkaOptions, KafkaSink, TopicSpec};
-use rtm_sink_nats::{NatsAuth, NatsOptions, NatsSink, NatsTls, StreamSpec, widen};
 use rtm_source::{
     Auth, Connections, Fetch, Limiter, MOST_IN_FLIGHT_PER_RING, Region, RegionError, Schedule,
     ScheduleOptions, Secret, Source, SourceOptions,
@@ -18,16 +14,17 @@ use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
 use crate::bridge::{MAX_PAGE_BYTES, Pipeline};
+use crate::client::{self, Client};
 use crate::config::{
-    AppConfig, AtomicBatches, AuthConfig, Config, CopyPolicy, InlineSecret, KafkaConfig, KeyBy,
-    NatsAuthConfig, NatsConfig, RegionConfig, SinkConfig, Template, WhenFull,
+    AppConfig, AuthConfig, Config, CopyPolicy, InlineSecret, RegionConfig, WhenFull,
 };
 use crate::copies::Copies;
+use crate::entry;
 use crate::losses::Losses;
-use crate::metrics::{ClientState, Metrics, QueueState};
+use crate::metrics::Metrics;
 use crate::order::Ahead;
 use crate::outlet::{Behind, CopyFilter, Outlet, Skip};
-use crate::record::{Router, Routes};
+use crate::record::Router;
 use crate::state::State;
 use crate::tally::Tally;
 
@@ -47,9 +44,6 @@ const OPENED_EARLY: usize = 8;
 /// What the name of a sink's second cursor ends in, the one that remembers copies. No sink's name has a dot.
 pub const BEHIND: &str = ".copies";
 
-/// Partitions of a created topic: the cluster's default.
-const DEFAULT_PARTITIONS: i32 = -1;
-
 /// The parts of a bridge.
 pub struct Assembled<F> {
     /// The journal, open and locked.
@@ -58,7 +52,7 @@ pub struct Assembled<F> {
     pub pipelines: Vec<Pipeline<F>>,
     /// One for each sink.
     pub clients: Vec<Client>,
-    /// Lanes of App IDs that left the configuration with entries pending, by App ID.
+    /// Lanes of App IDs that left the configuration, by the name that is shown for them.
     pub orphans: Vec<(String, Lane)>,
 }
 
@@ -139,7 +133,7 @@ async fn assemble_on(
 ) -> Result<Assembled<Source>, RunError> {
     let mut clients = Vec::new();
     for (name, sink) in &config.sinks {
-        clients.push(client(name, sink, config).await?);
+        clients.push(client::client(name, sink, config).await?);
     }
     let connections = Arc::new(Connections::default());
     let mut pipelines = Vec::new();
@@ -163,21 +157,45 @@ async fn assemble_on(
     })
 }
 
-/// Lanes of App IDs that left the configuration.
+/// Lanes of App IDs that left the configuration, under the names that they had, which are marked: another App ID may have
+/// the name by now. The App ID itself is shown nowhere.
 fn orphans(config: &Config, journal: &Journal) -> Result<Vec<(String, Lane)>, RunError> {
-    let mut orphans = Vec::new();
-    for name in journal.lanes() {
-        if config.apps.iter().any(|app| app.app_id == name.as_str()) {
+    let mut orphans: Vec<(String, Lane)> = Vec::new();
+    for stats in journal.stats().lanes {
+        if config
+            .apps
+            .iter()
+            .any(|app| app.app_id == stats.name.as_str())
+        {
             continue;
         }
-        let lane = lane(journal, name.as_str(), name.as_str())?;
+        let lane = lane(journal, "removed", stats.name.as_str())?;
+        let readers = stats.readers.iter().map(|reader| reader.name.as_str());
+        let former = readers.filter_map(|name| former_name(&lane, name)).next();
+        let mut name = format!("{} (removed)", former.as_deref().unwrap_or("an app"));
+        for number in 2.. {
+            if orphans.iter().all(|(other, _)| *other != name) {
+                break;
+            }
+            name = format!(
+                "{} (removed {number})",
+                former.as_deref().unwrap_or("an app")
+            );
+        }
         warn!(
-            app_id = name.as_str(),
+            app = name,
             "the journal holds entries of an App ID that left the configuration; they are still published"
         );
-        orphans.push((name.as_str().to_owned(), lane));
+        orphans.push((name, lane));
     }
     Ok(orphans)
+}
+
+/// What an App ID was called when the next entry of a reader was stored.
+fn former_name(lane: &Lane, reader: &str) -> Option<String> {
+    let entry = self::reader(lane, reader).ok()?.try_next().ok()??;
+    let (tags, _) = entry::decode(&entry.bytes).ok()?;
+    Some(tags.app.into_owned())
 }
 
 /// Opens connections to the regions' hosts, in the background, until the set is dropped: the first requests then find
@@ -297,6 +315,7 @@ pub fn outlet<F>(
         suspicion: Arc::clone(&state.suspicion),
         suspecting: None,
         skip,
+        spare: client.spare(),
     })
 }
 
@@ -327,7 +346,7 @@ fn judges(app: &AppConfig) -> Option<(CopyPolicy, Duration)> {
 
 /// The outlet as `config` has it, between two batches: where records go, and what becomes of copies.
 pub async fn reroute(outlet: &mut Outlet, config: &Config) {
-    match config.sinks.get(&outlet.sink).map(routes) {
+    match config.sinks.get(&outlet.sink).map(client::routes) {
         Some(Ok(routes)) => outlet.router = Router::new(routes),
         // The configuration was validated, and no sink leaves it.
         Some(Err(error)) => error!(error, "the routes of the sink stay as they were"),
@@ -335,7 +354,7 @@ pub async fn reroute(outlet: &mut Outlet, config: &Config) {
     }
     let app = config.apps.iter().find(|app| app.name == outlet.app);
     let judges = app.and_then(judges);
-    if judges == outlet.judges {
+    if judges == outlet.judges || rtm_planted::bug("bridge-reload-keeps-copy-policy") {
         return;
     }
     // A cursor can be open once.
@@ -543,7 +562,7 @@ fn auth(app: &AppConfig) -> Auth {
 }
 
 /// Validation has seen that exactly one is given.
-fn secret(
+pub(crate) fn secret(
     inline: &Option<InlineSecret>,
     file: &Option<PathBuf>,
     variable: &Option<String>,
@@ -566,371 +585,59 @@ fn secret(
     }
 }
 
-fn warn_if_world_readable(file: &Path) {
+pub(crate) fn warn_if_world_readable(file: &Path) {
     use std::os::unix::fs::PermissionsExt;
     if std::fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0) {
         warn!(file = %file.display(), "the secret file can be read by everyone on this machine");
     }
 }
 
-/// One sink with its name and its routes. Cheap to clone.
-#[derive(Clone)]
-pub enum Client {
-    /// Kafka.
-    Kafka(String, Routes, Arc<KafkaSink>),
-    /// NATS JetStream.
-    Nats(String, Routes, Arc<NatsSink>),
-    /// A file, or standard output.
-    File(String, Routes, Arc<FileSink>),
-    /// Any other: for the simulation of the whole bridge.
-    Other(String, Routes, AnySink),
-}
-
-impl Client {
-    /// The sink's name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        match self {
-            Client::Kafka(name, ..)
-            | Client::Nats(name, ..)
-            | Client::File(name, ..)
-            | Client::Other(name, ..) => name,
-        }
-    }
-
-    /// A router for one lane.
-    #[must_use]
-    pub fn router(&self) -> Router {
-        match self {
-            Client::Kafka(_, routes, _)
-            | Client::Nats(_, routes, _)
-            | Client::File(_, routes, _)
-            | Client::Other(_, routes, _) => Router::new(routes.clone()),
-        }
-    }
-
-    /// What records are handed to.
-    #[must_use]
-    pub fn sink(&self) -> AnySink {
-        match self {
-            Client::Kafka(_, _, sink) => AnySink::new(Arc::clone(sink)),
-            Client::Nats(_, _, sink) => AnySink::new(Arc::clone(sink)),
-            Client::File(_, _, sink) => AnySink::new(Arc::clone(sink)),
-            Client::Other(_, _, sink) => sink.clone(),
-        }
-    }
-
-    /// What the client says of itself.
-    #[must_use]
-    pub fn state(&self) -> ClientState {
-        match self {
-            Client::Kafka(_, _, sink) => {
-                let stats = sink.stats();
-                let queue = QueueState {
-                    records: stats.queued as u64,
-                    round_trip: stats.round_trip.unwrap_or_default(),
-                };
-                ClientState {
-                    up: stats.up,
-                    rebuilds: stats.rebuilds,
-                    queue: Some(queue),
-                    ..ClientState::default()
-                }
-            }
-            Client::Nats(_, _, sink) => {
-                let stats = sink.stats();
-                ClientState {
-                    up: stats.up,
-                    reconnects: stats.reconnects,
-                    out_of_order: Some(stats.out_of_order),
-                    ..ClientState::default()
-                }
-            }
-            Client::File(..) | Client::Other(..) => ClientState {
-                up: true,
-                ..ClientState::default()
-            },
-        }
-    }
-
-    /// Ends the client. What it had not confirmed is published again after the next start.
-    pub async fn close(self) {
-        match self {
-            Client::Kafka(_, _, sink) => sink.close().await,
-            Client::Nats(_, _, sink) => sink.close().await,
-            Client::File(..) | Client::Other(..) => {}
-        }
-    }
-}
-
-pub(crate) async fn client(
-    name: &str,
-    sink: &SinkConfig,
-    config: &Config,
-) -> Result<Client, RunError> {
-    let error = |source: Box<dyn std::error::Error + Send + Sync>| RunError::Sink {
-        sink: name.to_owned(),
-        source,
-    };
-    Ok(match sink {
-        SinkConfig::Kafka(kafka) => {
-            let sink = KafkaSink::new(kafka_options(kafka).map_err(error)?)
-                .map_err(|source| error(source.into()))?;
-            if kafka.create {
-                let topics = kafka_topics(kafka, config);
-                let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-                if let Err(problem) = sink.ensure_topics(&topics).await {
-                    // Not a reason to refuse the start: records wait in the journal until the topics are there.
-                    warn!(
-                        sink = name,
-                        error = crate::chain(&problem),
-                        "cannot create the topics now; trying again with the first records"
-                    );
-                }
-            }
-            Client::Kafka(
-                name.to_owned(),
-                kafka_routes(kafka).map_err(|text| error(text.into()))?,
-                Arc::new(sink),
-            )
-        }
-        SinkConfig::Nats(nats) => {
-            let sink = NatsSink::connect(nats_options(nats))
-                .await
-                .map_err(|source| error(source.into()))?;
-            Client::Nats(
-                name.to_owned(),
-                nats_routes(nats).map_err(|text| error(text.into()))?,
-                Arc::new(sink),
-            )
-        }
-        SinkConfig::Stdout(_) => {
-            let sink = FileSink::stdout().map_err(|source| error(source.into()))?;
-            Client::File(
-                name.to_owned(),
-                line_routes().map_err(|text| error(text.into()))?,
-                Arc::new(sink),
-            )
-        }
-        SinkConfig::File(file) => {
-            let sink = FileSink::create(&file.path).map_err(|source| error(source.into()))?;
-            Client::File(
-                name.to_owned(),
-                line_routes().map_err(|text| error(text.into()))?,
-                Arc::new(sink),
-            )
-        }
-    })
-}
-
-/// Where a sink's records go.
-///
-/// # Errors
-///
-/// With what is wrong with a template.
-pub fn routes(sink: &SinkConfig) -> Result<Routes, String> {
-    match sink {
-        SinkConfig::Kafka(kafka) => kafka_routes(kafka),
-        SinkConfig::Nats(nats) => nats_routes(nats),
-        SinkConfig::Stdout(_) | SinkConfig::File(_) => line_routes(),
-    }
-}
-
-fn kafka_routes(kafka: &KafkaConfig) -> Result<Routes, String> {
-    Ok(Routes {
-        topic: Template::parse(&kafka.topic, crate::config::STATIC)?,
-        dead_letters: Template::parse(&kafka.dead_letter_topic, crate::config::STATIC)?,
-        key: kafka.key,
-        headers: kafka.headers,
-    })
-}
-
-pub(crate) fn nats_routes(nats: &NatsConfig) -> Result<Routes, String> {
-    Ok(Routes {
-        topic: Template::parse(&nats.subject, crate::config::ALL)?,
-        dead_letters: Template::parse(&nats.dead_letter_subject, crate::config::STATIC)?,
-        key: KeyBy::Auto,
-        headers: nats.headers,
-    })
-}
-
-/// A file has no topics; its lines say where they come from.
-///
-/// # Errors
-///
-/// None: its templates are constants.
-pub fn line_routes() -> Result<Routes, String> {
-    let topic = Template::parse("{stream}_events", crate::config::STATIC)?;
-    Ok(Routes {
-        dead_letters: Template::parse("dead_letters", crate::config::STATIC)?,
-        topic,
-        key: KeyBy::Auto,
-        headers: false,
-    })
-}
-
-/// The options of a Kafka sink, secrets read.
-///
-/// # Errors
-///
-/// When a file or a variable that holds an option cannot be read.
-pub fn kafka_options(
-    kafka: &KafkaConfig,
-) -> Result<KafkaOptions, Box<dyn std::error::Error + Send + Sync>> {
-    let mut options: BTreeMap<String, String> = kafka
-        .options
-        .iter()
-        .map(|(name, value)| (name.clone(), value.0.clone()))
-        .collect();
-    for file in kafka.option_files.values() {
-        warn_if_world_readable(file);
-    }
-    for (name, variable) in &kafka.option_env {
-        let value = std::env::var(variable)
-            .map_err(|_| format!("{name}: the environment variable {variable} is not set"))?;
-        options.insert(name.clone(), value);
-    }
-    let create_topics = kafka.create.then(|| TopicSpec {
-        partitions: kafka.partitions.unwrap_or(DEFAULT_PARTITIONS),
-        replication: kafka.replication_factor.unwrap_or(-1),
-    });
-    Ok(KafkaOptions {
-        options,
-        option_files: kafka.option_files.clone(),
-        create_topics,
-        ..KafkaOptions::new(kafka.brokers.clone())
-    })
-}
-
-/// Every topic that a Kafka sink can publish to.
-#[must_use]
-pub fn kafka_topics(kafka: &KafkaConfig, config: &Config) -> Vec<String> {
-    names(&[&kafka.topic, &kafka.dead_letter_topic], config)
-}
-
-/// Every name that templates can lead to, parts of events replaced by `x`.
-fn names(templates: &[&String], config: &Config) -> Vec<String> {
-    use crate::config::Variable;
-    let mut names = Vec::new();
-    for template in templates
-        .iter()
-        .filter_map(|text| Template::parse(text, crate::config::ALL).ok())
-    {
-        for app in &config.apps {
-            for region in &app.regions {
-                for stream in ["user", "channel"] {
-                    names.push(template.render(|variable, text| {
-                        text.push_str(match variable {
-                            Variable::App => &app.name,
-                            Variable::AppId => &app.app_id,
-                            Variable::Region => &region.name,
-                            Variable::Stream => stream,
-                            Variable::Type | Variable::UserId | Variable::ChannelId => "x",
-                        });
-                    }));
-                }
-            }
-        }
-    }
-    names.sort();
-    names.dedup();
-    names
-}
-
-/// Every subject that a NATS sink can publish to, parts of events replaced by `x`.
-#[must_use]
-pub fn nats_subjects(nats: &NatsConfig, config: &Config) -> Vec<String> {
-    names(&[&nats.subject, &nats.dead_letter_subject], config)
-}
-
-/// The options of a NATS sink. Secrets are read by the sink, for each connection.
-#[must_use]
-pub fn nats_options(nats: &NatsConfig) -> NatsOptions {
-    let file = |path: &PathBuf| {
-        warn_if_world_readable(path);
-        rtm_sink_nats::Secret::File(path.clone())
-    };
-    let auth = match &nats.auth {
-        None => NatsAuth::None,
-        Some(NatsAuthConfig::CredentialsFile(path)) => NatsAuth::CredentialsFile(path.clone()),
-        Some(NatsAuthConfig::NkeyFile(path)) => NatsAuth::NkeySeed(file(path)),
-        Some(NatsAuthConfig::TokenFile(path)) => NatsAuth::Token(file(path)),
-        Some(NatsAuthConfig::Jwt(jwt)) => NatsAuth::Jwt {
-            jwt: file(&jwt.jwt_file),
-            seed: file(&jwt.seed_file),
-        },
-        Some(NatsAuthConfig::Password(password)) => NatsAuth::UserPassword {
-            user: password.user.clone(),
-            password: match secret(
-                &password.password,
-                &password.password_file,
-                &password.password_env,
-            ) {
-                Secret::Inline(secret) => rtm_sink_nats::Secret::Text(secret),
-                Secret::File(file) => rtm_sink_nats::Secret::File(file),
-            },
-        },
-    };
-    let create_stream = nats.create.as_ref().map(|create| StreamSpec {
-        subjects: if create.subjects.is_empty() {
-            covering(nats)
-        } else {
-            create.subjects.clone()
-        },
-        max_bytes: create.max_bytes,
-        max_age: create.max_age,
-        replicas: create.replicas,
-        duplicate_window: create.duplicate_window,
-    });
-    NatsOptions {
-        auth,
-        tls: NatsTls {
-            required: nats.tls.required,
-            ca_file: nats.tls.ca_file.clone(),
-            cert_file: nats.tls.cert_file.clone(),
-            key_file: nats.tls.key_file.clone(),
-        },
-        in_flight: nats.in_flight,
-        atomic_batches: nats.atomic_batches == AtomicBatches::Auto,
-        ack_timeout: nats.ack_timeout,
-        create_stream,
-        ..NatsOptions::new(nats.servers.clone(), nats.stream.clone())
-    }
-}
-
-/// Subjects of a stream that covers the templates: each variable a wildcard of one token. One that another covers is
-/// left out, for a stream's subjects may not overlap.
-pub(crate) fn covering(nats: &NatsConfig) -> Vec<String> {
-    let mut subjects: Vec<String> = Vec::new();
-    for text in [&nats.subject, &nats.dead_letter_subject] {
-        let Ok(template) = Template::parse(text, crate::config::ALL) else {
-            continue;
-        };
-        let subject = widen(&template.with_all("*")).into_owned();
-        if !subjects.iter().any(|other| covers(other, &subject)) {
-            subjects.retain(|other| !covers(&subject, other));
-            subjects.push(subject);
-        }
-    }
-    subjects
-}
-
-fn covers(filter: &str, subject: &str) -> bool {
-    filter.split('.').count() == subject.split('.').count()
-        && filter
-            .split('.')
-            .zip(subject.split('.'))
-            .all(|(filter, token)| filter == "*" || filter == token)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::covers;
+    #![allow(clippy::unwrap_used)]
 
-    #[test]
-    fn a_wildcard_covers_one_token() {
-        assert!(covers("rtm.*.*", "rtm.*.dead_letters"));
-        assert!(!covers("rtm.*.*.*", "rtm.*.dead_letters"));
-        assert!(!covers("rtm.*.dead_letters", "rtm.*.*"));
+    use rtm_journal::Options;
+
+    use super::*;
+    use crate::entry::Tags;
+
+    /// Holds: what is left of App IDs that left the configuration goes by the names that they had, each by one of its own,
+    /// and never by the App ID.
+    #[tokio::test]
+    async fn removed_apps_go_by_the_names_they_had() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options {
+            min_free_bytes: 0,
+            ..Options::default()
+        };
+        let journal = Journal::open(dir.path(), options).unwrap();
+        for (app_id, app) in [("0a1b", "main"), ("0c", "chat"), ("0d", "chat"), ("0e", "")] {
+            let tags = Tags {
+                app: app.into(),
+                app_id: app_id.into(),
+                region: "eu-west-1".into(),
+                stream: "user".into(),
+                fetched_at: 0,
+                status: 200,
+                request_id: None,
+                complete: true,
+            };
+            let bytes = match app {
+                "" => b"of a later version".to_vec(),
+                _ => entry::with_tags(&tags, None, b"{}"),
+            };
+            let lane = lane(&journal, app, app_id).unwrap();
+            let room = lane.reserve(bytes.len()).await;
+            room.append(&bytes, 1).await.unwrap();
+            drop(reader(&lane, "kafka").unwrap());
+        }
+        let config = "[journal]\ndir = \"/nowhere\"\n[[apps]]\nname = \"chat\"\napp_id = \"0a1b\"\n\
+             auth = { basic = { key = \"k\", secret = \"s\" } }\nregions = [\"eu-west-1\"]\n\
+             [sinks.out]\ntype = \"stdout\"\n";
+        let orphans = orphans(&Config::parse(config).unwrap(), &journal).unwrap();
+        let mut names: Vec<&str> = orphans.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        let expected = ["an app (removed)", "chat (removed 2)", "chat (removed)"];
+        assert_eq!(names, expected);
     }
 }

@@ -15,6 +15,7 @@
 //! - A cursor moves only over what the broker confirmed: [`publish`] commits after [`deliver`] returns.
 //! - A GET in flight is ended by its deadline only: [`poll`] waits for its tasks, shutdown included.
 
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,13 +25,14 @@ use futures::FutureExt;
 use rtm_journal::{Entry, Lane, ReadError, Reservation};
 use rtm_sink::{Outcome, PublishError, PublishErrorKind, Reason, Record, Sink};
 use rtm_source::{
-    Fetch, FetchError, FetchErrorKind, Limiter, Next, Page, Ring, Schedule, Slot, Turn,
+    Fetch, FetchError, FetchErrorKind, Limiter, Next, Observed, Page, Ring, Schedule, Slot, Turn,
 };
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, error, info, info_span, warn};
+use tracing::field::debug;
+use tracing::{Instrument, error, info, info_span, warn};
 
 use crate::assemble::{self, Assembled, RunError};
 use crate::config::{AppConfig, Config};
@@ -50,7 +52,7 @@ const ROOM_FOR_A_PAGE: usize = MAX_PAGE_BYTES + entry::OVERHEAD;
 pub const MAX_PAGE_BYTES: usize = 2 << 20;
 
 /// Records in one batch at most: eight full pages, which a broker confirms in some tens of milliseconds.
-const MAX_BATCH_RECORDS: usize = 8_000;
+pub(crate) const MAX_BATCH_RECORDS: usize = 8_000;
 
 /// Bytes of payload in one batch at most, give or take one page.
 const MAX_BATCH_BYTES: usize = 4 << 20;
@@ -64,13 +66,16 @@ const HOLD: Duration = Duration::from_secs(5);
 /// Pause after a panic, so that one that comes again at once does not fill the log.
 const AFTER_PANIC: Duration = Duration::from_millis(100);
 
+/// How often it is seen, at the end, whether waiting for the sinks is of use.
+const STUCK_LOOK: Duration = Duration::from_millis(100);
+
 /// How often the loss of room in the journal is said again.
 const STOPPED_LOG_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Polls every App ID of `config` and publishes to every sink, until `stop`.
 ///
-/// Then polling stops, requests in flight finish and are stored, the sinks get `shutdown_deadline`, and the journal is
-/// closed. What is not published waits in it. `started` is given the state once everything runs. With `watch` the
+/// Then polling stops, requests in flight finish and are stored, the sinks get `shutdown_deadline`, unless they take
+/// nothing anyway, and the journal is closed. What is not published waits in it. `started` is given the state once everything runs. With `watch` the
 /// configuration is read again when its file changes: see [`crate::reload`].
 ///
 /// # Errors
@@ -129,7 +134,8 @@ pub async fn run_assembled<F: Fetch>(
                 drain.clone(),
                 crashed,
             );
-            publishes.spawn(published.instrument(span));
+            let way = (app.to_owned(), client.name().to_owned());
+            publishes.spawn(published.instrument(span).map(|()| way));
         }
     }
     let Assembled {
@@ -148,18 +154,14 @@ pub async fn run_assembled<F: Fetch>(
 
     stop.cancelled().await;
     info!("stopping: no further request is sent; waiting for those in flight");
-    join_all(&mut polls).await;
+    state.stopping();
+    while let Some(joined) = polls.join_next().await {
+        ended(joined);
+    }
     info!(deadline = ?config.shutdown_deadline, "every response is stored; publishing what waits");
     drain.cancel();
-    let all_published = tokio::time::timeout(config.shutdown_deadline, join_all(&mut publishes))
-        .await
-        .is_ok();
-    if !all_published {
-        warn!(
-            "the shutdown deadline has passed; what is not yet published waits in the journal for the next start"
-        );
-        publishes.shutdown().await;
-    }
+    let all_published = publish_rest(&mut publishes, &state, config.shutdown_deadline).await;
+    publishes.shutdown().await;
     for client in clients {
         client.close().await;
     }
@@ -168,13 +170,41 @@ pub async fn run_assembled<F: Fetch>(
     Ok(())
 }
 
-/// Waits for every task. A panic is a bug: it is logged and the other tasks go on.
-async fn join_all(tasks: &mut JoinSet<()>) {
-    while let Some(joined) = tasks.join_next().await {
-        if let Err(panic) = joined {
-            error!(error = %panic, "a task ended unexpectedly; please report this");
+/// Waits until everything is published, or `deadline` has passed, or what is left waits for sinks that take nothing: then
+/// waiting would only keep the next process from polling. Says whether everything is published.
+async fn publish_rest(publishes: &mut JoinSet<Way>, state: &State, deadline: Duration) -> bool {
+    let deadline = Instant::now() + deadline;
+    let mut ended_ways = HashSet::new();
+    loop {
+        tokio::select! {
+            joined = publishes.join_next() => match joined {
+                None => return true,
+                Some(joined) => ended_ways.extend(ended(joined)),
+            },
+            () = tokio::time::sleep_until(deadline) => {
+                warn!("the shutdown deadline has passed; what is not yet published waits in the journal for the next start");
+                return false;
+            }
+            () = tokio::time::sleep(STUCK_LOOK) => {
+                if state.only_stuck(|way| ended_ways.contains(way)) {
+                    warn!("the sinks that are left take nothing: what is not yet published waits in the journal for the next start");
+                    return false;
+                }
+            }
         }
     }
+}
+
+/// An app's name and a sink's.
+type Way = (String, String);
+
+/// What a task returned. A panic is a bug: it is logged and the other tasks go on.
+fn ended<T>(joined: Result<T, JoinError>) -> Option<T> {
+    joined
+        .inspect_err(
+            |panic| error!(error = %panic, "a task ended unexpectedly; please report this"),
+        )
+        .ok()
 }
 
 /// The configuration that is in force.
@@ -231,7 +261,8 @@ async fn poll<F: Fetch>(
     loop {
         if pipeline.config.paused {
             ticket = None;
-            if is_marked && in_flight.is_empty() {
+            let is_over = in_flight.is_empty() && !rtm_planted::bug("bridge-pause-not-marked");
+            if is_marked && is_over {
                 end(&pipeline).await;
                 is_marked = false;
             }
@@ -295,7 +326,12 @@ async fn poll<F: Fetch>(
 }
 
 /// What a request's task ends with: whose it was, and how it went.
-type Exchanged<F> = (Arc<Pipeline<F>>, Turn, rtm_source::Outcome);
+struct Exchanged<F> {
+    pipeline: Arc<Pipeline<F>>,
+    turn: Turn,
+    outcome: rtm_source::Outcome,
+    error: Option<FetchError>,
+}
 
 /// The pipeline that `config` asks for, if it is another. Rings that are new are marked first.
 async fn renew<F: Fetch>(
@@ -419,8 +455,8 @@ async fn fetch<F: Fetch>(
 ) -> Exchanged<F> {
     let ring = turn.ring();
     let exchange = AssertUnwindSafe(exchange(&pipeline, &state, ring, ticket));
-    let outcome = match exchange.catch_unwind().await {
-        Ok(outcome) => outcome,
+    let (outcome, error) = match exchange.catch_unwind().await {
+        Ok(ended) => ended,
         Err(_) => {
             error!(
                 region = ring.region.name(),
@@ -428,10 +464,15 @@ async fn fetch<F: Fetch>(
                 "a request has panicked, and its page may be lost; please report this"
             );
             lost(&pipeline, &state, ring, "crash", PAGE).await;
-            rtm_source::Outcome::InDoubt { retry_after: None }
+            (rtm_source::Outcome::InDoubt { retry_after: None }, None)
         }
     };
-    (pipeline, turn, outcome)
+    Exchanged {
+        pipeline,
+        turn,
+        outcome,
+        error,
+    }
 }
 
 async fn exchange<F: Fetch>(
@@ -439,7 +480,7 @@ async fn exchange<F: Fetch>(
     state: &PipelineState,
     ring: &Ring,
     ticket: Ticket,
-) -> rtm_source::Outcome {
+) -> (rtm_source::Outcome, Option<FetchError>) {
     let Ticket { reservation, slot } = ticket;
     let metrics = state.ring(ring);
     // Until the page is stored, or is known not to come.
@@ -449,6 +490,7 @@ async fn exchange<F: Fetch>(
     let fetched = pipeline.source.fetch(ring, slot).await;
     metrics.poll_duration.observe(sent.elapsed().as_secs_f64());
     let outcome = rtm_source::Outcome::of(&fetched);
+    let mut failure = None;
     let (page, possibly_lost) = match fetched {
         Ok(page) => {
             state.polled(ring, if page.count == 0 { "empty" } else { "page" });
@@ -459,7 +501,8 @@ async fn exchange<F: Fetch>(
             failed(pipeline, state, ring, &error);
             let possibly_lost = (error.kind == FetchErrorKind::InDoubt)
                 .then(|| (loss_reason(error.reason), error.possibly_lost()));
-            let partial = error.partial.map(|page| *page);
+            let partial = error.partial.as_deref().cloned();
+            failure = Some(error);
             let partial = partial.filter(|_| !rtm_planted::bug("bridge-partial-page-forgotten"));
             (partial, possibly_lost)
         }
@@ -470,7 +513,7 @@ async fn exchange<F: Fetch>(
     if let Some((reason, events)) = possibly_lost {
         lost(pipeline, state, ring, reason, events).await;
     }
-    outcome
+    (outcome, failure)
 }
 
 /// Says durably, before it is sent, that a ring has more requests in flight than ever before: a crash may cost the page of
@@ -539,7 +582,7 @@ async fn lost<F: Fetch>(
     }
 }
 
-/// Counts and logs a failed request.
+/// Counts a failed request, and remembers why it failed. [`observe`] logs it, with what comes of it.
 fn failed<F: Fetch>(
     pipeline: &Pipeline<F>,
     state: &PipelineState,
@@ -554,16 +597,7 @@ fn failed<F: Fetch>(
     if matches!(error.status, Some(401 | 403)) && is_counted {
         pipeline.metrics.credentials_refused(&pipeline.config.name);
     }
-    let ids = error.request_ids.as_ref();
-    warn!(
-        region = ring.region.name(),
-        stream = ring.stream.as_str(),
-        error = crate::chain(error),
-        possibly_lost = error.possibly_lost(),
-        request_id = ids.and_then(|ids| ids.request.as_deref()),
-        resource_id = ids.and_then(|ids| ids.resource.as_deref()),
-        "a request failed"
-    );
+    state.failed(ring, error);
 }
 
 /// The loss metric's label for a source's reason.
@@ -576,8 +610,13 @@ fn loss_reason(reason: &str) -> &'static str {
 }
 
 /// Tells the schedule how a request ended.
-fn observe<F>(state: &PipelineState, done: Result<Exchanged<F>, tokio::task::JoinError>) {
-    let (pipeline, turn, outcome) = match done {
+fn observe<F>(state: &PipelineState, done: Result<Exchanged<F>, JoinError>) {
+    let Exchanged {
+        pipeline,
+        turn,
+        outcome,
+        error,
+    } = match done {
         Ok(done) => done,
         Err(panic) => {
             error!(error = %panic, "a request's task ended unexpectedly; please report this");
@@ -613,23 +652,44 @@ fn observe<F>(state: &PipelineState, done: Result<Exchanged<F>, tokio::task::Joi
             "someone else seems to read this App ID's events, which are lost to us: run one bridge for each App ID"
         );
     }
+    if let Some(error) = error {
+        log_failure(&ring, &error, &observed);
+    }
+}
+
+/// A failed request and what comes of it, in one line.
+fn log_failure(ring: &Ring, error: &FetchError, observed: &Observed) {
+    let ids = error.request_ids.as_ref();
+    let request_id = ids.and_then(|ids| ids.request.as_deref());
+    let resource_id = ids.and_then(|ids| ids.resource.as_deref());
+    let (region, stream) = (ring.region.name(), ring.stream.as_str());
+    let possibly_lost = error.possibly_lost();
+    let backoff = observed.hold.or(observed.backoff).map(debug);
+    let what = match observed.hold {
+        None => "a request failed",
+        Some(_) => {
+            "Agora says that the App ID's requests are too many; holding all of its rings. Does someone else use it?"
+        }
+    };
+    let error = crate::chain(error);
     if observed.alarm {
         error!(
             region,
             stream,
-            ?outcome,
+            error,
+            request_id,
+            resource_id,
+            backoff,
             "Agora refuses this App ID, its credentials or the URL; polling goes on slowly"
         );
+        if !rtm_planted::bug("bridge-refusals-logged-twice") {
+            return;
+        }
     }
-    if let Some(hold) = observed.hold {
-        warn!(
-            ?hold,
-            "Agora says that the App ID's requests are too many; holding all of its rings. Does someone else use it?"
-        );
-    }
-    if let Some(backoff) = observed.backoff {
-        debug!(region, stream, ?backoff, "backing off");
-    }
+    warn!(
+        region,
+        stream, error, possibly_lost, request_id, resource_id, backoff, "{what}"
+    );
 }
 
 /// Publishes one lane to one sink, until `drain` and nothing waits. `crashed` says that the last process died.
@@ -688,11 +748,12 @@ async fn publish_all<S: Sink>(
     }
 }
 
-/// A batch of all that waits, up to the bounds: batches grow when a sink lags.
+/// A batch of all that waits, up to the bounds, of which one is for all batches of the sink: batches grow when it lags.
 async fn gather(outlet: &mut Outlet, first: Result<Group, ReadError>) -> Batch {
     let mut batch = Batch::default();
     let mut read = first;
     loop {
+        let records = batch.records.len();
         let group = match read {
             Ok(group) => group,
             Err(error) => vec![Err(error)],
@@ -703,15 +764,21 @@ async fn gather(outlet: &mut Outlet, first: Result<Group, ReadError>) -> Batch {
                 Err(error) => outlet.unreadable(&mut batch, &error).await,
             }
         }
-        if batch.records.len() >= MAX_BATCH_RECORDS || batch.bytes >= MAX_BATCH_BYTES {
+        batch.keep_room(batch.records.len() - records);
+        let is_full = batch.records.len() >= MAX_BATCH_RECORDS || batch.bytes >= MAX_BATCH_BYTES;
+        if is_full || !batch.has_room(&outlet.spare) {
             return batch;
         }
         read = match outlet.try_next() {
             Ok(Some(group)) => Ok(group),
-            Ok(None) => return batch,
-            // The storage fails: what was read goes out first.
-            Err(ReadError::Io { .. }) if batch.through.is_some() => return batch,
-            Err(error) => Err(error),
+            Err(error) if !matches!(error, ReadError::Io { .. }) || batch.through.is_none() => {
+                Err(error)
+            }
+            // That was all; or the storage fails, and what was read goes out first.
+            Ok(None) | Err(_) => {
+                batch.keep_room(0);
+                return batch;
+            }
         };
     }
 }

@@ -7,6 +7,7 @@
 //! | [`bridge`] | run, poll, publish, deliver |
 //! | [`config`] | TOML and environment to valid types |
 //! | [`assemble`] | configuration to the parts of a bridge |
+//! | [`client`] | a sink's configuration to what publishes |
 //! | [`order`] | pages of a ring that was asked several times at once, back in the ring's order |
 //! | [`outlet`], [`careful`] | one lane's way out to one sink; what crashes us is published step by step |
 //! | [`tally`], [`losses`] | the counts that survive: of what became of events, of what the source may have lost |
@@ -28,6 +29,7 @@ pub mod admin;
 pub mod assemble;
 pub mod bridge;
 mod careful;
+pub mod client;
 pub mod commands;
 pub mod config;
 pub mod copies;

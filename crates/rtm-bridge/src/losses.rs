@@ -54,7 +54,8 @@ struct RingLosses {
 }
 
 impl Losses {
-    /// Reads the mark and shows its counts in `metrics`.
+    /// Reads the mark and shows its counts in `metrics`: also those of rings that are polled no more, and of these nothing
+    /// else.
     #[must_use]
     pub fn read(lane: Lane, app: &str, metrics: &Metrics) -> Losses {
         let mark: Mark = lane
@@ -62,9 +63,11 @@ impl Losses {
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
             .unwrap_or_default();
         for ring in &mark.rings {
-            let metrics = metrics.ring(app, &ring.region, &ring.stream);
+            if rtm_planted::bug("bridge-removed-rings-come-back") {
+                let _ = metrics.ring(app, &ring.region, &ring.stream);
+            }
             for (reason, events) in LOSS_REASONS.iter().zip(ring.lost) {
-                metrics.possibly_lost(reason, events);
+                metrics.possibly_lost(app, &ring.region, &ring.stream, reason, events);
             }
         }
         Losses {
@@ -96,9 +99,7 @@ impl Losses {
                 for ring in mark.rings.iter_mut().filter(|ring| ring.polled > 0) {
                     let events = PAGE * ring.polled;
                     ring.add("crash", events);
-                    metrics
-                        .ring(app, &ring.region, &ring.stream)
-                        .in_doubt("crash", events);
+                    metrics.crashed(app, &ring.region, &ring.stream, events);
                     cost += events;
                 }
                 crashed = Some(cost);
@@ -163,6 +164,13 @@ impl Losses {
         }
         lock(&self.mark).ring(ring).add(reason, events);
         self.store().await
+    }
+
+    /// Events that all rings may have cost since the journal was made, also those that are polled no more.
+    #[must_use]
+    pub fn ever(&self) -> u64 {
+        let mark = lock(&self.mark);
+        mark.rings.iter().flat_map(|ring| ring.lost).sum()
     }
 
     /// Says durably that no request is in flight.
@@ -263,6 +271,72 @@ mod tests {
         let (_, crashed) = begin().await;
         assert_eq!(crashed, None);
         assert_eq!(begin().await.1, Some(2 * PAGE));
+    }
+
+    /// Holds: of a region that was removed, a start shows what it may have lost, a crash while it was still polled included,
+    /// and nothing else: nothing that says that it is polled, and nothing of a ring that lost nothing.
+    #[tokio::test]
+    async fn a_removed_region_shows_its_losses_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path(), Options::default()).unwrap();
+        let lane = journal.lane(&LaneName::try_from("0a1b").unwrap()).unwrap();
+        let rings = |region: &str| {
+            let region = Arc::new(Region::builtin(region).unwrap());
+            Stream::ALL.map(|stream| Ring {
+                region: Arc::clone(&region),
+                stream,
+            })
+        };
+        let (removed, kept) = (rings("us-east-1"), rings("eu-west-1"));
+        let config = Config::parse(
+            "[journal]\ndir = \"/nowhere\"\n[[apps]]\nname = \"main\"\napp_id = \"0a1b\"\n\
+             auth = { basic = { key = \"k\", secret = \"s\" } }\nregions = [\"eu-west-1\"]\n\
+             [sinks.out]\ntype = \"stdout\"\n",
+        )
+        .unwrap();
+        let of_removed = |metrics: &Metrics| {
+            let text = metrics.render();
+            let mut series: Vec<String> = text
+                .lines()
+                .filter(|line| line.contains("us-east-1"))
+                .map(str::to_owned)
+                .collect();
+            series.sort();
+            series
+        };
+        let before = Metrics::new(&config);
+        let losses = Losses::read(lane.clone(), "main", &before);
+        losses.begin("main", &removed, &before).await.unwrap();
+        losses.count(&removed[0], "cut", 300).await.unwrap();
+        losses.end().await.unwrap();
+        let lost = |reason: &str, stream: &str, events: u64| {
+            format!(
+                "rtm_bridge_events_possibly_lost_total{{app=\"main\",reason=\"{reason}\",region=\"us-east-1\",stream=\"{stream}\"}} {events}"
+            )
+        };
+        let stopped = Metrics::new(&config);
+        let losses = Losses::read(lane.clone(), "main", &stopped);
+        let counted = [lost("cut", removed[0].stream.as_str(), 300)];
+        assert_eq!(of_removed(&stopped), counted);
+        assert_eq!(losses.ever(), 300);
+
+        // Polled again, and then removed while the process was dead.
+        losses.begin("main", &removed, &stopped).await.unwrap();
+        let crashed = Metrics::new(&config);
+        let losses = Losses::read(lane.clone(), "main", &crashed);
+        let cost = losses.begin("main", &kept, &crashed).await.unwrap();
+        assert_eq!(cost, Some(2 * PAGE));
+        let series = of_removed(&crashed);
+        for stream in ["user", "channel"] {
+            assert!(series.contains(&lost("crash", stream, PAGE)), "{series:#?}");
+        }
+        assert!(series.contains(&counted[0]), "{series:#?}");
+        let is_loss = |line: &&String| {
+            line.starts_with("rtm_bridge_events_possibly_lost_total{")
+                || line.starts_with("rtm_bridge_pages_in_doubt_total{")
+        };
+        assert_eq!(series.iter().filter(is_loss).count(), series.len());
+        assert_eq!(series.len(), 5, "{series:#?}");
     }
 
     #[test]

@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         if closed {
             std::process::exit(0);
         }
+        commands::tell_panic(panic);
         usual(panic);
     }));
     commands::main(Cli::parse())

@@ -563,6 +563,25 @@ impl Metrics {
         let _ = self.arrival_rate.remove_label_values(ring);
     }
 
+    /// Shows events that may have been lost before this process started. Of a ring that is polled no more there is no other
+    /// series, and this one only where there are such events: they are not forgotten with its region.
+    pub fn possibly_lost(&self, app: &str, region: &str, stream: &str, reason: &str, events: u64) {
+        let reason = LOSS_REASONS.iter().find(|known| **known == reason);
+        if let Some(reason) = reason.filter(|_| events > 0) {
+            self.events_possibly_lost
+                .with_label_values(&[app, region, stream, reason])
+                .inc_by(events);
+        }
+    }
+
+    /// Counts what the end of the last process may have cost, of one ring, which may be polled no more.
+    pub fn crashed(&self, app: &str, region: &str, stream: &str, events: u64) {
+        self.pages_in_doubt
+            .with_label_values(&[app, region, stream, "crash"])
+            .inc();
+        self.possibly_lost(app, region, stream, "crash", events);
+    }
+
     /// The handles of one ring.
     #[must_use]
     pub fn ring(&self, app: &str, region: &str, stream: &str) -> RingMetrics {
@@ -820,14 +839,6 @@ impl RingMetrics {
             .unwrap_or(2);
         self.in_doubt[index].inc();
         self.lost[index].inc_by(possibly_lost);
-    }
-
-    /// Shows events that may have been lost before this process started.
-    pub fn possibly_lost(&self, reason: &str, events: u64) {
-        let index = LOSS_REASONS.iter().position(|known| *known == reason);
-        if let Some(index) = index {
-            self.lost[index].inc_by(events);
-        }
     }
 
     /// Events that may have been lost, all reasons together, across restarts.

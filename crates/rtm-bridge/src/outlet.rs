@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use rtm_journal::{Entry, Journal, Lane, LaneName, Position, ReadError, Reader, ReaderName};
 use rtm_sink::{Reason, Record};
-use tokio::sync::OwnedMutexGuard;
+use rtm_source::MAX_PAGE_EVENTS;
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, error, warn};
 
 use crate::config::CopyPolicy;
@@ -16,6 +17,9 @@ use crate::order::{Ahead, Group};
 use crate::record::{Made, Page, Router};
 use crate::state::{PipelineState, SinkState};
 use crate::tally::{Step, Tally, Trying};
+
+/// Records that a page may have: room for so many is taken before it is read.
+const PAGE_ROOM: u32 = MAX_PAGE_EVENTS as u32;
 
 /// How long reading waits after the storage has failed.
 const READ_PAUSE: Duration = Duration::from_secs(1);
@@ -58,6 +62,8 @@ pub struct Outlet {
     pub suspecting: Option<OwnedMutexGuard<()>>,
     /// Set where the sink may lose events rather than stop the polling: `when_full = "skip"`.
     pub skip: Option<Skip>,
+    /// See [`crate::client::Client::spare`].
+    pub spare: Arc<Semaphore>,
 }
 
 /// What is known of copies, and the cursor that keeps the entries to know it again after a restart.
@@ -113,6 +119,8 @@ pub struct Batch {
     pub through: Option<Position>,
     /// Bytes of payload.
     pub bytes: usize,
+    /// For the records beyond the first page.
+    spare: Option<OwnedSemaphorePermit>,
 }
 
 /// What is known of a record beside what the sink is given.
@@ -152,6 +160,28 @@ impl Batch {
             events,
         });
         self.records.push(made.record);
+    }
+
+    /// Whether it may have another page, of what all batches of its sink may have together. To be followed by
+    /// [`Batch::keep_room`].
+    pub fn has_room(&mut self, spare: &Arc<Semaphore>) -> bool {
+        if rtm_planted::bug("bridge-batches-without-bound") {
+            return true;
+        }
+        let Ok(room) = Arc::clone(spare).try_acquire_many_owned(PAGE_ROOM) else {
+            return false;
+        };
+        match &mut self.spare {
+            Some(spare) => spare.merge(room),
+            none => *none = Some(room),
+        }
+        true
+    }
+
+    /// Gives back what the page, which turned out to have so many records, did not need of its room.
+    pub fn keep_room(&mut self, records: usize) {
+        let unused = (PAGE_ROOM as usize).saturating_sub(records);
+        drop(self.spare.as_mut().and_then(|spare| spare.split(unused)));
     }
 
     /// The events that are not settled.
@@ -452,5 +482,30 @@ fn recall(copies: &mut Copies, entry: &Entry) {
     copies.entry(fetched_ms, entry.position);
     for key in keys {
         copies.is_copy(key, &region);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Holds: batches share what they may hold beyond their first page, and give back what they did not need, and all of
+    /// it when they are settled.
+    #[test]
+    fn batches_share_their_room() {
+        let spare = Arc::new(Semaphore::new(2 * PAGE_ROOM as usize));
+        let [mut first, mut second, mut third] = [(); 3].map(|()| Batch::default());
+        assert!(first.has_room(&spare) && second.has_room(&spare));
+        assert!(!third.has_room(&spare), "all of it is taken");
+        first.keep_room(1000);
+        second.keep_room(10);
+        assert!(!third.has_room(&spare), "not all of a page is left");
+        drop(first);
+        assert_eq!(spare.available_permits(), 1990);
+        assert!(second.has_room(&spare));
+        second.keep_room(0);
+        assert_eq!(spare.available_permits(), 1990);
+        drop(second);
+        assert_eq!(spare.available_permits(), 2000);
     }
 }

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::assemble;
+use crate::client;
 use crate::config::{AppConfig, Config, LogConfig, SinkConfig};
 use crate::metrics::Metrics;
 use crate::notify::Notify;
@@ -226,7 +227,7 @@ fn sink_needs_restart(at: &str, old: &SinkConfig, new: &SinkConfig, found: &mut 
                 .create
                 .as_ref()
                 .is_some_and(|create| create.subjects.is_empty());
-            if derives && assemble::covering(old) != assemble::covering(new) {
+            if derives && client::covering(old) != client::covering(new) {
                 found.push(format!(
                     "{at}subject, from which `create` takes its subjects"
                 ));

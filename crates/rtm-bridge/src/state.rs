@@ -1,18 +1,20 @@
 //! What the bridge is doing now: for readiness, for the metrics that are gauges, for the status page and the demo's view.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rtm_journal::Journal;
-use rtm_source::{Fetch, Page, Ring};
+use rtm_source::{Fetch, FetchError, Page, Ring};
 use serde::Serialize;
 use tracing::{error, info, warn};
 
-use crate::assemble::{Assembled, Client};
+use crate::assemble::Assembled;
 use crate::bridge::{Pipeline, Running};
+use crate::client::Client;
 use crate::lock;
+use crate::losses::Losses;
 use crate::metrics::{Metrics, RingMetrics};
 use crate::order::Departures;
 
@@ -30,6 +32,9 @@ const POLL_AGE: Duration = Duration::from_secs(30);
 
 /// A batch that has waited this long with nothing confirmed says that the sink is down.
 const CONFIRMATION_AGE: Duration = Duration::from_secs(10);
+
+/// A batch that has waited this long for a sink that is down is not waited for at the end.
+const STUCK_AFTER: Duration = Duration::from_secs(2);
 
 /// Over how long a ring's arrival rate is averaged.
 const RATE_WINDOW: Duration = Duration::from_secs(10);
@@ -50,6 +55,7 @@ pub struct State {
     clients: Vec<Client>,
     app_of: HashMap<String, String>,
     started: Instant,
+    stopping: AtomicBool,
     /// The configuration that runs.
     running: Running,
 }
@@ -63,9 +69,12 @@ pub struct PipelineState {
     /// Those that were ever polled.
     rings: Mutex<HashMap<Ring, Arc<RingState>>>,
     is_paused: AtomicBool,
+    /// Since when it is paused; none also where it was when the bridge started.
+    paused_since: Mutex<Option<Instant>>,
     budget: Mutex<Budget>,
     sent: AtomicU64,
     departures: Arc<Departures>,
+    losses: Arc<Losses>,
     stopped: Mutex<Option<Stopped>>,
 }
 
@@ -74,6 +83,8 @@ struct RingState {
     metrics: Arc<RingMetrics>,
     arrivals: Mutex<Arrivals>,
     history: Mutex<History>,
+    /// Why the last request failed, until one succeeds.
+    failure: Mutex<Option<String>>,
     /// Since when it is.
     since: Instant,
     is_polled: bool,
@@ -158,6 +169,7 @@ impl State {
                 .map(|app| (app.app_id.clone(), app.name.clone()))
                 .collect(),
             started: Instant::now(),
+            stopping: AtomicBool::new(false),
             running,
         }
     }
@@ -216,10 +228,37 @@ impl State {
         !lock(&self.sinks).values().any(|state| down(state))
     }
 
+    /// Notes that no further request is sent: the bridge is about to end.
+    pub fn stopping(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the bridge is about to end.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Whether every way of an app into a sink has ended, as `has_ended` says, or is stuck; and at least one is.
+    pub fn only_stuck(&self, has_ended: impl Fn(&(String, String)) -> bool) -> bool {
+        let ups: BTreeMap<&str, bool> = self
+            .clients
+            .iter()
+            .map(|client| (client.name(), client.state().up))
+            .collect();
+        let sinks = lock(&self.sinks);
+        let mut left = sinks.iter().filter(|(way, _)| !has_ended(way)).peekable();
+        left.peek().is_some()
+            && left.all(|((_, sink), state)| {
+                state.is_stuck(ups.get(sink.as_str()).copied().unwrap_or(true))
+            })
+    }
+
     /// What goes on, in one line.
     #[must_use]
     pub fn status_line(&self) -> String {
-        let rings: usize = self.pipelines.values().map(|app| app.in_use().len()).sum();
+        let polled = self.pipelines.values().filter(|app| !app.is_paused());
+        let rings: usize = polled.map(|app| app.in_use().len()).sum();
         let stats = self.journal.stats();
         let readers = stats.lanes.iter().flat_map(|lane| &lane.readers);
         let pending: u64 = readers
@@ -231,16 +270,26 @@ impl State {
             format!("{} {}", client.name(), if up { "up" } else { "down" })
         });
         let sinks: Vec<String> = sinks.collect();
-        format!(
-            "polling {rings} rings; {pending} events pending; {}",
-            sinks.join(", ")
-        )
+        let polling = if self.is_stopping() {
+            "stopping".to_owned()
+        } else {
+            format!("polling {rings} rings")
+        };
+        let sinks = sinks.join(", ");
+        format!("{polling}; {pending} events pending; {sinks}")
     }
 
     /// Why data does not flow; empty when it does.
     #[must_use]
     pub fn not_ready(&self) -> Vec<NotReady> {
         let mut reasons = Vec::new();
+        if self.is_stopping() {
+            reasons.push(NotReady {
+                app: String::new(),
+                sink: None,
+                reason: "the bridge is stopping: it sends no further request".to_owned(),
+            });
+        }
         if self.journal.stats().failing {
             reasons.push(NotReady {
                 app: String::new(),
@@ -305,6 +354,7 @@ impl PipelineState {
             metrics: Arc::clone(&pipeline.metrics),
             rings: Mutex::default(),
             is_paused: AtomicBool::new(false),
+            paused_since: Mutex::new(None),
             budget: Mutex::new(Budget {
                 earned: 0.0,
                 since: Instant::now(),
@@ -312,9 +362,12 @@ impl PipelineState {
             }),
             sent: AtomicU64::new(0),
             departures: Arc::clone(&pipeline.departures),
+            losses: Arc::clone(&pipeline.losses),
             stopped: Mutex::new(None),
         };
         state.renew(pipeline);
+        // Before that it was nobody's, or another process's.
+        *lock(&state.paused_since) = None;
         state
     }
 
@@ -325,6 +378,9 @@ impl PipelineState {
         let was_paused = self
             .is_paused
             .swap(pipeline.config.paused, Ordering::Relaxed);
+        if was_paused != pipeline.config.paused {
+            *lock(&self.paused_since) = pipeline.config.paused.then_some(now);
+        }
         let polled = pipeline.source.rings();
         for (ring, state) in &mut *rings {
             if state.is_polled && !polled.contains(ring) {
@@ -367,6 +423,7 @@ impl PipelineState {
                 per_second: 0.0,
             }),
             history: Mutex::new(History::new(self.started)),
+            failure: Mutex::new(None),
             since: now,
             is_polled,
         })
@@ -402,6 +459,14 @@ impl PipelineState {
         let ring = self.state(ring);
         ring.metrics.polled(outcome);
         lock(&ring.history).polled(outcome, Instant::now());
+        if matches!(outcome, "page" | "empty") {
+            *lock(&ring.failure) = None;
+        }
+    }
+
+    /// Remembers why a request failed, until one succeeds.
+    pub fn failed(&self, ring: &Ring, error: &FetchError) {
+        *lock(&self.state(ring).failure) = Some(words::failure(error));
     }
 
     /// Remembers for a while that events may have been lost.
@@ -491,12 +556,20 @@ impl PipelineState {
             let metrics = &state.metrics;
             let now = jiff::Timestamp::now().as_millisecond() as f64 / 1000.0;
             let age = (now - metrics.last_success()).min(state.since.elapsed().as_secs_f64());
-            let ring = format!("{} {}", ring.region.name(), ring.stream.as_str());
-            if age > POLL_AGE.as_secs_f64() {
-                reasons.push(format!("{ring}: no successful poll for {age:.0} s"));
+            let what = if age > POLL_AGE.as_secs_f64() {
+                format!("no successful poll for {age:.0} s")
             } else if metrics.last_success() == 0.0 {
-                reasons.push(format!("{ring}: not polled yet"));
-            }
+                "not polled yet".to_owned()
+            } else {
+                continue;
+            };
+            let why = lock(&state.failure).as_ref().map(|why| format!(": {why}"));
+            let why = why.filter(|_| !rtm_planted::bug("bridge-not-ready-without-why"));
+            let (region, stream) = (ring.region.name(), ring.stream.as_str());
+            reasons.push(format!(
+                "{region} {stream}: {what}{}",
+                why.unwrap_or_default()
+            ));
         }
         reasons
     }
@@ -587,6 +660,13 @@ impl SinkState {
             progress.logged = Some(Instant::now());
         }
         due
+    }
+
+    /// Whether a batch waits for a broker that is known to take nothing.
+    fn is_stuck(&self, is_client_up: bool) -> bool {
+        let progress = lock(&self.progress);
+        let fails = !is_client_up || progress.error.is_some() || progress.held.is_some();
+        fails && (progress.waiting_since).is_some_and(|since| since.elapsed() >= STUCK_AFTER)
     }
 
     fn why_down(&self) -> Option<String> {

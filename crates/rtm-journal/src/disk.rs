@@ -246,13 +246,13 @@ fn make_dir(path: &Path) -> io::Result<()> {
 fn restrict(path: &Path, mode: u32) -> io::Result<()> {
     let found = fs::metadata(path)?.permissions().mode() & 0o777;
     if found & !mode != 0 {
+        fs::set_permissions(path, Permissions::from_mode(found & mode))?;
         tracing::warn!(
             path = %path.display(),
             found = format_args!("{found:03o}"),
             now = format_args!("{:03o}", found & mode),
             "the journal was open to others: permissions tightened"
         );
-        fs::set_permissions(path, Permissions::from_mode(found & mode))?;
     }
     Ok(())
 }
@@ -268,4 +268,38 @@ fn segment_number(name: &str) -> Option<u32> {
 
 fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tracing::Dispatch;
+    use tracing::subscriber::NoSubscriber;
+
+    use super::*;
+
+    /// Holds: that permissions were tightened is said when it is done, and not when it failed.
+    #[test]
+    fn what_failed_is_not_told_as_done() {
+        // While there is only one, another test's thread may answer for all that nobody wants to know.
+        let _another = Dispatch::new(NoSubscriber::default());
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("0000000001.segment");
+        fs::write(&file, "").unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+        let told = dir.path().join("log");
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(Mutex::new(File::create(&told).unwrap()))
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            // Its mode is 0444, and not even root may change it.
+            let error = restrict(Path::new("/proc/self/status"), 0o600).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+            assert_eq!(fs::read_to_string(&told).unwrap(), "");
+            restrict(&file, 0o600).unwrap();
+        });
+        let told = fs::read_to_string(&told).unwrap();
+        assert!(told.contains("found=644 now=600"), "{told}");
+    }
 }

@@ -174,13 +174,14 @@ const PROMISED: &[(&str, &str, &[&str], &str)] = &[
         &["false"],
         "records are confirmed by their delivery reports",
     ),
-    (
-        "queuing.strategy",
-        "fifo",
-        &["fifo"],
-        "the order of a key is that of publishing",
-    ),
 ];
+
+/// What order depends on, and `enable.idempotence` sets to this: librdkafka warns of it wherever it is set.
+const IMPLIED: (&str, &str, &str) = (
+    "queuing.strategy",
+    "fifo",
+    "the order of a key is that of publishing",
+);
 
 /// Partitioners that put a key always in the same partition.
 const PARTITIONERS: &[&str] = &[
@@ -226,8 +227,7 @@ pub(crate) fn client_config(options: &KafkaOptions) -> Result<ClientConfig, Conn
     }
     for (name, value) in &options.options {
         // One name for each: librdkafka would take both, and rdkafka sets them in any order.
-        let alias = ALIASES.iter().find(|(alias, _)| alias == name);
-        let canonical = alias.map_or(name.as_str(), |(_, canonical)| canonical);
+        let canonical = canonical(name);
         // Checked here, because the error for a NUL holds the whole text.
         if name.contains('\0') || value.contains('\0') {
             return Err(ConnectError::Invalid {
@@ -259,6 +259,12 @@ pub(crate) fn client_config(options: &KafkaOptions) -> Result<ClientConfig, Conn
     Ok(config)
 }
 
+/// An option's first name.
+fn canonical(name: &str) -> &str {
+    let alias = ALIASES.iter().find(|(alias, _)| *alias == name);
+    alias.map_or(name, |(_, canonical)| canonical)
+}
+
 /// Whether TLS is used, and nothing says whom to trust.
 fn wants_authorities(options: &BTreeMap<String, String>) -> bool {
     let uses_tls = options
@@ -275,9 +281,48 @@ fn refusal(name: &str, value: &str) -> Option<&'static str> {
     let broken = PROMISED
         .iter()
         .find(|(promised, _, allowed, _)| *promised == name && !allowed.contains(&value));
+    let (implied, kept, reason) = IMPLIED;
+    if name == implied && value != kept {
+        return Some(reason);
+    }
     forbidden
         .map(|(_, reason)| *reason)
         .or(broken.map(|(.., reason)| *reason))
+}
+
+/// What librdkafka's remarks on options are called in its log.
+const REMARK: &str = "CONFWARN";
+
+/// Tells librdkafka's remarks on what this crate sets from those on what an operator wrote.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Written(Vec<String>);
+
+impl Written {
+    /// The names of the options that the operator wrote.
+    pub(crate) fn of(options: &KafkaOptions) -> Written {
+        Written(
+            options
+                .options
+                .keys()
+                .map(|name| canonical(name).to_owned())
+                .collect(),
+        )
+    }
+
+    /// Whether a line of librdkafka's log is about an option that only this crate sets: at every start it calls
+    /// `enable.gapless.guarantee` experimental, and there is nothing that anyone could do about it.
+    pub(crate) fn is_only_ours(&self, facility: &str, line: &str) -> bool {
+        if facility != REMARK || rtm_planted::bug("kafka-remarks-on-our-own-options") {
+            return false;
+        }
+        let Some((_, rest)) = line.split_once("Configuration property ") else {
+            return false;
+        };
+        let name = rest.split(' ').next().unwrap_or_default();
+        let ours = PROMISED.iter().any(|(promised, ..)| *promised == name)
+            || DEFAULTS.iter().any(|(default, _)| *default == name);
+        ours && !self.0.iter().any(|written| written == name)
+    }
 }
 
 /// rdkafka's error would print the value, and so does librdkafka's text inside it.
@@ -438,6 +483,45 @@ mod tests {
             let debug = format!("{options:?} {error:?}");
             assert!(!debug.contains("hunter2"), "{debug}");
         }
+    }
+
+    /// Holds: a remark of librdkafka on an option that only we set is known for one, and none on what the operator wrote,
+    /// under either name, on what nobody wrote, or on anything else; the option that needs no setting is not set.
+    #[test]
+    fn remarks_on_our_own_options_are_known() {
+        let gapless =
+            "[thrd:app]: Configuration property enable.gapless.guarantee is experimental: When set";
+        let cases = [
+            (("linger.ms", "5"), REMARK, gapless, true),
+            (("linger.ms", "5"), "FAIL", gapless, false),
+            (("enable.gapless.guarantee", "true"), REMARK, gapless, false),
+            (
+                ("queue.buffering.max.ms", "5"),
+                REMARK,
+                "[thrd:app]: Configuration property linger.ms is deprecated",
+                false,
+            ),
+            (
+                ("sasl.mechanism", "PLAIN"),
+                REMARK,
+                "[thrd:app]: Configuration property `sasl.mechanism` set to `PLAIN` but",
+                false,
+            ),
+            (
+                ("retry.backoff.ms", "9000"),
+                REMARK,
+                "[thrd:app]: Configuration `retry.backoff.ms` with value 9000 is greater",
+                false,
+            ),
+        ];
+        for ((name, value), facility, line, ours) in cases {
+            let written = Written::of(&with(name, value));
+            assert_eq!(written.is_only_ours(facility, line), ours, "{name}: {line}");
+        }
+        let config = client_config(&with("linger.ms", "5")).unwrap();
+        assert_eq!(config.get("queuing.strategy"), None);
+        let config = client_config(&with("queuing.strategy", "fifo")).unwrap();
+        assert_eq!(config.get("queuing.strategy"), Some("fifo"));
     }
 
     #[test]

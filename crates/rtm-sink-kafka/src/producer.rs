@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
 use crate::handshake;
-use crate::options::{ConnectError, Secrets};
+use crate::options::{ConnectError, KafkaOptions, Secrets, Written};
 use crate::reports::Reports;
 
 /// How long the thread that runs librdkafka's callbacks waits for the next one.
@@ -202,6 +202,7 @@ pub(crate) struct Context {
     reports: Arc<Reports>,
     health: Arc<Health>,
     secrets: Secrets,
+    written: Written,
     failure: OnceLock<Failure>,
     /// This producer has confirmed something.
     confirmed: AtomicBool,
@@ -210,11 +211,17 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) fn new(reports: Arc<Reports>, health: Arc<Health>, secrets: Secrets) -> Context {
+    /// For a client with these options.
+    pub(crate) fn new(
+        reports: Arc<Reports>,
+        health: Arc<Health>,
+        options: &KafkaOptions,
+    ) -> Context {
         Context {
             reports,
             health,
-            secrets,
+            secrets: Secrets::of(options),
+            written: Written::of(options),
             failure: OnceLock::new(),
             confirmed: AtomicBool::new(false),
             distrust: Mutex::default(),
@@ -285,6 +292,10 @@ impl ProducerContext for Context {
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         let line = self.secrets.clean(line);
+        if self.written.is_only_ours(facility, &line) {
+            debug!(target: "librdkafka", facility, "{line}");
+            return;
+        }
         match level {
             // A connection that fails is an error to librdkafka, and it goes on trying.
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
@@ -434,7 +445,7 @@ mod tests {
             .options
             .insert("sasl.password".into(), "canary".into());
         let health = Arc::<Health>::default();
-        let context = Context::new(Arc::default(), Arc::clone(&health), Secrets::of(&options));
+        let context = Context::new(Arc::default(), Arc::clone(&health), &options);
         let log = Log::default();
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::TRACE)

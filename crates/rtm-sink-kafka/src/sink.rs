@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
 use crate::handshake::explain;
-use crate::options::{ConnectError, KafkaOptions, Secrets, TopicSpec, client_config};
+use crate::options::{ConnectError, KafkaOptions, TopicSpec, client_config};
 use crate::producer::{Context, Failure, Health, Known, Live};
 use crate::reports::Reports;
 use crate::topics::{self, CheckError, Reached};
@@ -229,7 +229,7 @@ impl KafkaSink {
         let (reports, health) = (Arc::clone(&self.reports), Arc::clone(&self.health));
         move || {
             let options = options.read()?;
-            let context = Context::new(reports, health, Secrets::of(&options));
+            let context = Context::new(reports, health, &options);
             Ok((client_config(&options)?, context))
         }
     }

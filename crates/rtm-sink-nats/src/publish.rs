@@ -150,13 +150,15 @@ impl<'a> Call<'a> {
                 continue;
             }
             let deadline = self.progress + self.shared.options.ack_timeout;
+            // Who waits for other calls to make room has asked the server nothing that it could leave unanswered.
+            let asks = self.held() > 0 || rtm_planted::bug("nats-window-counts-as-silence");
             let mut alarms = self.alarms.clone();
             tokio::select! {
                 biased;
                 () = self.step() => (),
                 // An error would be the sender's end, and it lives in the connection.
                 _ = alarms.changed() => self.note_alarms(),
-                () = sleep_until(deadline) => self.give_up(),
+                () = sleep_until(deadline), if asks => self.give_up(),
             }
         }
     }
@@ -169,15 +171,15 @@ impl<'a> Call<'a> {
         !self.has_failed() && !self.queue.is_empty()
     }
 
-    /// Sends what there is room for, or else waits for an answer; then takes all answers that are here.
+    /// Waits for room if there is none, sends what there is room for, or else waits for an answer; then takes all answers
+    /// that are here.
     ///
     /// May be dropped at any `await`: what it has done is in `self`.
     async fn step(&mut self) {
-        let room = if self.may_send() {
-            self.take_room().await
-        } else {
-            0
-        };
+        if self.may_send() && self.held() == 0 {
+            return self.wait_for_room().await;
+        }
+        let room = if self.may_send() { self.take_room() } else { 0 };
         if room > 0 {
             self.send_some(room).await;
         } else {
@@ -203,39 +205,32 @@ impl<'a> Call<'a> {
         );
     }
 
-    /// How many records may be sent now. Waits only while nothing of this call is in flight: then no answer of its own
-    /// would make room.
-    async fn take_room(&mut self) -> usize {
+    /// Waits for the first of the window's room: nothing of this call is in flight, so that no answer of its own makes any.
+    async fn wait_for_room(&mut self) {
+        let want = if self.batch.is_some() {
+            // All of it at once: two batches that each hold half of the window would wait for ever.
+            self.queue.len()
+        } else {
+            1
+        };
+        let want = u32::try_from(want).unwrap_or(u32::MAX);
+        // It is never closed, so that this cannot fail.
+        self.permits = self.window.acquire_many(want).await.ok();
+        self.progress = Instant::now();
+    }
+
+    /// How many records may be sent now.
+    fn take_room(&mut self) -> usize {
         let want = BURST.min(self.queue.len());
         let spare = self.held() - self.in_flight;
-        if spare > 0 {
-            return spare.min(want);
+        let free = want
+            .saturating_sub(spare)
+            .min(self.window.available_permits());
+        let free = u32::try_from(free).unwrap_or(0);
+        if let (Ok(more), Some(held)) = (self.window.try_acquire_many(free), &mut self.permits) {
+            held.merge(more);
         }
-        if self.batch.is_some() && self.in_flight == 0 {
-            // All of it at once: two batches that each hold half of the window would wait for ever.
-            let all = u32::try_from(self.queue.len()).unwrap_or(u32::MAX);
-            self.permits = self.window.acquire_many(all).await.ok();
-            return self.held().min(want);
-        }
-        let free = want.min(self.window.available_permits());
-        let permits = match self
-            .window
-            .try_acquire_many(u32::try_from(free).unwrap_or(0))
-        {
-            Ok(permits) if permits.num_permits() > 0 => permits,
-            _ if self.in_flight > 0 => return 0,
-            // It is never closed, so that this cannot fail.
-            _ => match self.window.acquire().await {
-                Ok(permits) => permits,
-                Err(_) => return 0,
-            },
-        };
-        let taken = permits.num_permits();
-        match &mut self.permits {
-            Some(held) => held.merge(permits),
-            None => self.permits = Some(permits),
-        }
-        taken
+        want.min(self.held() - self.in_flight)
     }
 
     fn held(&self) -> usize {

@@ -1,5 +1,6 @@
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -20,13 +21,17 @@ const WRITE_BYTES: usize = 256 * 1024;
 /// - **Order.** Lines are in the order published.
 /// - **Durability.** A regular file is synced (`fdatasync`) before its records are confirmed. For standard output, pipes
 ///   and devices "confirmed" means that the operating system took the bytes.
+/// - **Rotation.** What is confirmed was in the file of that name when it was: before a call writes, and again before it
+///   confirms, the file that is open is compared with the one that has its name. One that was renamed or removed is left
+///   and the name is opened anew, created if need be. What a call wrote to a file that has lost its name meanwhile is of
+///   unknown outcome, and where it was renamed, a second copy stands in the new one.
 /// - **Duplicates.** Nothing removes them; the id in the document tells. A write that failed half-way leaves part of a
 ///   line, as does a crash: the next one starts on a fresh line, so that a reader meets at most one broken line for each.
 /// - **Cancellation.** A call that is dropped before the writer took its records writes nothing; otherwise its records
 ///   are written whole, before those of any later call.
 ///
-/// Errors are all [`PublishErrorKind::Unavailable`] with every outcome unknown: a full disk gets room again. A reader
-/// that closed its end of a pipe does not come back, and is told by [`io::ErrorKind::BrokenPipe`] in the source.
+/// Errors are all [`PublishErrorKind::Unavailable`] with every outcome unknown: a full disk gets room again, and a
+/// directory that has gone may come back.
 #[derive(Debug)]
 pub struct FileSink {
     tx: mpsc::Sender<Batch>,
@@ -48,6 +53,26 @@ pub enum CreateError {
     Thread(#[source] io::Error),
 }
 
+/// Why a batch is not confirmed.
+#[derive(Debug, thiserror::Error)]
+enum WriteError {
+    /// It cannot be written or synced.
+    #[error("write")]
+    Write(#[from] io::Error),
+    /// What has the file's name cannot be looked at.
+    #[error("look at {}", path.display())]
+    Look { path: PathBuf, source: io::Error },
+    /// The file has lost its name, and the name cannot be opened anew.
+    #[error("the file was renamed or removed")]
+    Reopen(#[source] CreateError),
+    /// The file lost its name while it was written.
+    #[error("{} was renamed or removed while it was written", path.display())]
+    Moved { path: PathBuf },
+    /// Nobody writes any more.
+    #[error("the writer's thread has ended")]
+    Ended,
+}
+
 impl FileSink {
     /// Appends to the file, which is created if it is missing. What it already holds stays.
     ///
@@ -55,12 +80,8 @@ impl FileSink {
     ///
     /// When the file cannot be opened for reading and appending, or its directory cannot be synced.
     pub fn create(path: impl AsRef<Path>) -> Result<FileSink, CreateError> {
-        let path = path.as_ref();
-        let lines = open(path).map_err(|source| CreateError::Open {
-            path: path.to_owned(),
-            source,
-        })?;
-        FileSink::start(lines)
+        let (out, torn) = Named::open(path.as_ref())?;
+        FileSink::start(Lines { out, torn })
     }
 
     /// Writes to standard output.
@@ -99,24 +120,20 @@ impl Sink for FileSink {
         if records.is_empty() {
             return Ok(());
         }
-        let unavailable =
-            |source| PublishError::unknown(PublishErrorKind::Unavailable, records.len(), source);
+        let unavailable = |error: WriteError| {
+            PublishError::unknown(PublishErrorKind::Unavailable, records.len(), error)
+        };
         let (answer, confirmed) = oneshot::channel();
         let payloads = records
             .iter()
             .map(|record| record.payload.clone())
             .collect();
         if self.tx.send(Batch { payloads, answer }).await.is_err() {
-            return Err(unavailable(io::Error::other(
-                "the writer's thread has ended",
-            )));
+            return Err(unavailable(WriteError::Ended));
         }
         match confirmed.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(unavailable(error)),
-            Err(_) => Err(unavailable(io::Error::other(
-                "the writer's thread has ended",
-            ))),
+            Ok(written) => written.map_err(unavailable),
+            Err(_) => Err(unavailable(WriteError::Ended)),
         }
     }
 }
@@ -125,28 +142,101 @@ impl Sink for FileSink {
 #[derive(Debug)]
 struct Batch {
     payloads: Vec<Bytes>,
-    answer: oneshot::Sender<io::Result<()>>,
+    answer: oneshot::Sender<Result<(), WriteError>>,
 }
 
-/// Where lines go. `confirm` returns once they are as safe as this place makes them.
+/// Where lines go.
 trait Out: Write + Send + 'static {
-    fn confirm(&mut self) -> io::Result<()>;
+    /// Before a batch is written. If it goes to another file than the last one: whether that one ends in part of a line.
+    fn begin(&mut self) -> Result<Option<bool>, WriteError> {
+        Ok(None)
+    }
+
+    /// Returns once the lines are as safe as this place makes them.
+    fn confirm(&mut self) -> Result<(), WriteError>;
 }
 
 impl Out for io::Stdout {
-    fn confirm(&mut self) -> io::Result<()> {
-        self.flush()
+    fn confirm(&mut self) -> Result<(), WriteError> {
+        Ok(self.flush()?)
     }
 }
 
-impl Out for File {
-    fn confirm(&mut self) -> io::Result<()> {
-        // Pipes and devices cannot be synced, and say so with an error.
-        if self.metadata()?.is_file() {
-            self.sync_data()
-        } else {
-            Ok(())
+/// A file that is open, and the name that it is to have.
+#[derive(Debug)]
+struct Named {
+    file: File,
+    path: PathBuf,
+}
+
+impl Named {
+    /// Opens for appending, with the new name durable, and finds out whether the file ends in part of a line.
+    fn open(path: &Path) -> Result<(Named, bool), CreateError> {
+        let (file, torn) = open(path).map_err(|source| CreateError::Open {
+            path: path.to_owned(),
+            source,
+        })?;
+        let path = path.to_owned();
+        Ok((Named { file, path }, torn))
+    }
+
+    /// Whether the name is still that of the open file. An inode that is open is given to no other file, so a new one
+    /// cannot pass for it.
+    fn has_its_name(&self) -> Result<bool, WriteError> {
+        if rtm_planted::bug("file-not-followed") {
+            return Ok(true);
         }
+        let open = self.file.metadata()?;
+        match fs::metadata(&self.path) {
+            Ok(named) => Ok((named.dev(), named.ino()) == (open.dev(), open.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(WriteError::Look {
+                path: self.path.clone(),
+                source,
+            }),
+        }
+    }
+}
+
+impl Write for Named {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Out for Named {
+    fn begin(&mut self) -> Result<Option<bool>, WriteError> {
+        if self.has_its_name()? {
+            return Ok(None);
+        }
+        let removed = self.file.metadata()?.nlink() == 0;
+        let (named, torn) = Named::open(&self.path).map_err(WriteError::Reopen)?;
+        *self = named;
+        let path = self.path.display();
+        if removed {
+            tracing::warn!(%path, "the sink's file was removed, with what it held; a new one was begun");
+        } else {
+            tracing::info!(%path, "the sink's file was renamed; a new one was begun");
+        }
+        Ok(Some(torn))
+    }
+
+    fn confirm(&mut self) -> Result<(), WriteError> {
+        // Pipes and devices cannot be synced, and say so with an error.
+        if self.file.metadata()?.is_file() {
+            self.file.sync_data()?;
+        }
+        // Last, since a file that loses its name before this line may have taken the batch along.
+        if self.has_its_name()? || rtm_planted::bug("file-confirmed-though-removed") {
+            return Ok(());
+        }
+        Err(WriteError::Moved {
+            path: self.path.clone(),
+        })
     }
 }
 
@@ -158,7 +248,10 @@ struct Lines<W> {
 }
 
 impl<W: Out> Lines<W> {
-    fn write(&mut self, payloads: &[Bytes]) -> io::Result<()> {
+    fn write(&mut self, payloads: &[Bytes]) -> Result<(), WriteError> {
+        if let Some(torn) = self.out.begin()? {
+            self.torn = torn;
+        }
         let mut buffer = Vec::with_capacity(WRITE_BYTES);
         if self.torn {
             buffer.push(b'\n');
@@ -184,8 +277,8 @@ impl<W: Out> Lines<W> {
     }
 }
 
-/// Opens for appending, with the new name durable, and finds out how the file ends.
-fn open(path: &Path) -> io::Result<Lines<File>> {
+/// As [`Named::open`].
+fn open(path: &Path) -> io::Result<(File, bool)> {
     let mut file = OpenOptions::new()
         .read(true)
         .append(true)
@@ -204,190 +297,10 @@ fn open(path: &Path) -> io::Result<Lines<File>> {
             torn = last != *b"\n";
         }
     }
-    Ok(Lines { out: file, torn })
+    Ok((file, torn))
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::{Arc, Mutex};
-
-    use super::*;
-
-    /// An output that takes `room` more bytes and then fails, until it is given more.
-    #[derive(Clone, Default)]
-    struct Disk(Arc<Mutex<(Vec<u8>, usize, usize)>>);
-
-    impl Disk {
-        fn give(&self, room: usize) {
-            self.0.lock().unwrap().1 = room;
-        }
-
-        fn text(&self) -> String {
-            String::from_utf8(self.0.lock().unwrap().0.clone()).unwrap()
-        }
-
-        fn confirms(&self) -> usize {
-            self.0.lock().unwrap().2
-        }
-    }
-
-    impl Write for Disk {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let mut disk = self.0.lock().unwrap();
-            let taken = bytes.len().min(disk.1);
-            if taken == 0 && !bytes.is_empty() {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-            disk.0.extend_from_slice(&bytes[..taken]);
-            disk.1 -= taken;
-            Ok(taken)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl Out for Disk {
-        fn confirm(&mut self) -> io::Result<()> {
-            self.0.lock().unwrap().2 += 1;
-            Ok(())
-        }
-    }
-
-    fn payloads(texts: &[&str]) -> Vec<Bytes> {
-        texts
-            .iter()
-            .map(|text| Bytes::copy_from_slice(text.as_bytes()))
-            .collect()
-    }
-
-    fn sink_on(disk: &Disk) -> Lines<Disk> {
-        Lines {
-            out: disk.clone(),
-            torn: false,
-        }
-    }
-
-    #[test]
-    fn a_failed_write_is_followed_by_a_fresh_line() {
-        let disk = Disk::default();
-        let mut lines = sink_on(&disk);
-        disk.give(7);
-        let error = lines
-            .write(&payloads(&["{\"a\":1}", "{\"a\":2}"]))
-            .unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
-        assert_eq!(disk.confirms(), 0, "nothing was confirmed");
-        disk.give(1000);
-        lines.write(&payloads(&["{\"a\":1}", "{\"a\":2}"])).unwrap();
-        lines.write(&payloads(&["{\"a\":3}"])).unwrap();
-        assert_eq!(disk.text(), "{\"a\":1}\n{\"a\":1}\n{\"a\":2}\n{\"a\":3}\n");
-        assert_eq!(disk.confirms(), 2);
-    }
-
-    #[test]
-    fn a_line_feed_inside_a_document_becomes_a_space() {
-        let disk = Disk::default();
-        disk.give(1000);
-        sink_on(&disk).write(&payloads(&["{\n\"a\":\n1}"])).unwrap();
-        assert_eq!(disk.text(), "{ \"a\": 1}\n");
-    }
-
-    #[test]
-    fn a_batch_larger_than_the_buffer_is_written_whole() {
-        let disk = Disk::default();
-        disk.give(usize::MAX);
-        let line = format!("\"{}\"", "x".repeat(WRITE_BYTES / 3));
-        sink_on(&disk)
-            .write(&payloads(&[line.as_str(); 10]))
-            .unwrap();
-        assert_eq!(disk.text(), format!("{line}\n").repeat(10));
-    }
-
-    #[test]
-    fn a_missing_directory_is_named() {
-        let error = FileSink::create("/nowhere/at/all.jsonl").unwrap_err();
-        assert_eq!(error.to_string(), "open /nowhere/at/all.jsonl");
-    }
-}
-
+mod conforms;
 #[cfg(test)]
-mod conforms {
-    use std::fs;
-
-    use tempfile::TempDir;
-
-    use super::*;
-    use crate::Topic;
-    use crate::conformance::{self, Carries, Rig, Stored};
-
-    struct FileRig {
-        dir: TempDir,
-    }
-
-    impl FileRig {
-        fn path(&self) -> PathBuf {
-            self.dir.path().join("events.jsonl")
-        }
-    }
-
-    impl Rig for FileRig {
-        type Sink = FileSink;
-
-        async fn sink(&self) -> FileSink {
-            FileSink::create(self.path()).unwrap()
-        }
-
-        async fn topic(&self, case: &str) -> Topic {
-            Topic::from(case)
-        }
-
-        /// The file holds all topics: the suite's documents name theirs.
-        async fn stored(&self, topic: &Topic) -> Vec<Stored> {
-            let of_topic = |line: &&str| {
-                let document: serde_json::Value = serde_json::from_str(line).unwrap();
-                document["topic"] == topic.as_str()
-            };
-            let stored = |line: &str| Stored {
-                payload: Bytes::copy_from_slice(line.as_bytes()),
-                ..Stored::default()
-            };
-            let text = fs::read_to_string(self.path()).unwrap();
-            text.lines().filter(of_topic).map(stored).collect()
-        }
-
-        fn carries(&self) -> Carries {
-            Carries {
-                order_after_failure: true,
-                ..Carries::default()
-            }
-        }
-    }
-
-    /// Holds: the contract, save what a file cannot do (it refuses no record and does not go away).
-    #[tokio::test]
-    async fn conforms() {
-        let rig = FileRig {
-            dir: tempfile::tempdir().unwrap(),
-        };
-        let left_out = conformance::run(&rig).await;
-        assert_eq!(left_out, ["a record is refused", "the broker is away"]);
-    }
-
-    /// Holds: a line that a crash cut short stays alone on its line.
-    #[tokio::test]
-    async fn a_torn_last_line_is_followed_by_a_fresh_one() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("events.jsonl");
-        fs::write(&path, "{\"whole\":1}\n{\"tor").unwrap();
-        let record = conformance::record(&Topic::from("t"), 0);
-        for _ in 0..2 {
-            let sink = FileSink::create(&path).unwrap();
-            sink.publish(std::slice::from_ref(&record)).await.unwrap();
-        }
-        let line = std::str::from_utf8(&record.payload).unwrap();
-        let expected = format!("{{\"whole\":1}}\n{{\"tor\n{line}\n{line}\n");
-        assert_eq!(fs::read_to_string(&path).unwrap(), expected);
-    }
-}
+mod tests;

@@ -68,7 +68,7 @@ pub enum Secret {
     /// The secret itself.
     Inline(SecretString),
     /// A file, without its trailing newline. It is looked at before each request and read again when it has changed
-    /// (modification time, length or inode), and after a 401.
+    /// (modification time, length, inode or mode), and after a 401. One that everyone may read by then is warned of.
     File(PathBuf),
 }
 
@@ -148,6 +148,8 @@ struct Current {
     headers: HeaderMap,
     /// What must not appear in any message: the secret, and the form in which it is sent.
     hidden: Vec<SecretString>,
+    /// The file that everyone may read, as it was warned of. Of the first one whoever makes the source warns.
+    warned: Option<Stamp>,
 }
 
 /// How many forms of secrets are kept out of messages: those in use, and some that were.
@@ -160,6 +162,7 @@ struct Stamp {
     modified: Option<SystemTime>,
     length: u64,
     inode: u64,
+    mode: u32,
 }
 
 impl Credentials {
@@ -196,9 +199,15 @@ impl Credentials {
                 match load(&self.auth) {
                     Ok(loaded) => {
                         // A request that is under way has sent the old one, and what answers may quote it.
-                        let old = std::mem::replace(&mut *current, loaded).hidden;
-                        current.hidden.extend(old);
+                        let old = std::mem::replace(&mut *current, loaded);
+                        current.hidden.extend(old.hidden);
                         current.hidden.truncate(MAX_HIDDEN);
+                        // Once for each change, since every refusal makes it be read again.
+                        let open = current.seen.filter(|seen| seen.mode & 0o004 != 0);
+                        if open.is_some() && open != old.warned {
+                            tracing::warn!(file = %path.display(), "the secret file can be read by everyone on this machine");
+                        }
+                        current.warned = open;
                     }
                     Err(error) => {
                         if current.seen != seen {
@@ -299,6 +308,7 @@ fn load(auth: &Auth) -> Result<Current, SecretError> {
     }
     Ok(Current {
         seen,
+        warned: seen,
         looked: seen,
         headers: map,
         hidden: hidden.iter().flat_map(forms).collect(),
@@ -371,12 +381,19 @@ fn stamp(path: &Path) -> std::io::Result<Stamp> {
         modified: metadata.modified().ok(),
         length: metadata.len(),
         inode: metadata.ino(),
+        mode: metadata.mode(),
     })
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
+    use tracing::Dispatch;
+    use tracing::subscriber::NoSubscriber;
+
     use super::*;
 
     const CANARY: &str = "canary-7Zq/x";
@@ -498,6 +515,42 @@ mod tests {
         assert_eq!(sent(&credentials, "authorization"), "agora token=good");
         fs::write(&path, "better").unwrap();
         assert_eq!(sent(&credentials, "authorization"), "agora token=better");
+    }
+
+    /// Holds: a file that everyone may read once it was rewritten, or given another mode, is told, once for each change,
+    /// though every refusal makes it be read again.
+    #[test]
+    fn a_file_that_is_opened_to_all_is_told() {
+        // While there is only one, another test's thread may answer for all that nobody wants to know.
+        let _another = Dispatch::new(NoSubscriber::default());
+        let (dir, path) = file("first");
+        let mode = |mode| fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        mode(0o600);
+        let token = Secret::File(path.clone());
+        let credentials = Credentials::new(Auth::AgoraToken { token }).unwrap();
+        let log = dir.path().join("log");
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(Mutex::new(File::create(&log).unwrap()))
+            .finish();
+        let told = || {
+            for _ in 0..3 {
+                credentials.headers();
+                credentials.refused();
+            }
+            let log = fs::read_to_string(&log).unwrap();
+            log.matches("the secret file can be read by everyone")
+                .count()
+        };
+        tracing::subscriber::with_default(subscriber, || {
+            assert_eq!(told(), 0);
+            mode(0o644);
+            assert_eq!(told(), 1);
+            fs::write(&path, "second").unwrap();
+            assert_eq!(told(), 2);
+            mode(0o640);
+            assert_eq!(told(), 2);
+        });
+        assert_eq!(sent(&credentials, "authorization"), "agora token=second");
     }
 
     #[test]

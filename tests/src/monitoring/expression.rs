@@ -16,7 +16,7 @@ const BEFORE_LABELS: [&str; 6] = [
 ];
 
 /// The names of all metrics in `expression`. Names inside of strings, selectors and lists of labels are none; what an
-/// opening parenthesis follows is a function.
+/// opening parenthesis follows is a function, and what a dollar sign precedes is a variable.
 #[must_use]
 pub fn metric_names(expression: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
@@ -28,6 +28,9 @@ pub fn metric_names(expression: &str) -> BTreeSet<String> {
             '[' => after(rest, ']'),
             '"' => 1 + after(&rest[1..], '"'),
             '(' if labels_follow => after(rest, ')'),
+            '$' => rest[1..]
+                .find(|next: char| !is_word(next))
+                .map_or(rest.len(), |at| 1 + at),
             _ if is_word(first) => rest.find(|next: char| !is_word(next)).unwrap_or(rest.len()),
             _ => first.len_utf8(),
         };
@@ -75,5 +78,6 @@ mod tests {
         assert_eq!(names(expression), ["a_total", "e", "g:h", "i", "j", "up"]);
         assert_eq!(names(r#"label_replace(a, "b", "c", "d", "e")"#), ["a"]);
         assert_eq!(names("time() - a"), ["a"]);
+        assert_eq!(names("time() - a < $__range_s and b"), ["a", "b"]);
     }
 }

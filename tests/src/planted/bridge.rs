@@ -169,6 +169,48 @@ pub(super) const PLANTED: &[Planted] = &[
         tests: "state::history::tests::",
     },
     Planted {
+        name: "bridge-page-hides-paused",
+        breaks: "12, honest words: the rings of a paused App ID are shown, as paused",
+        package: "rtm-tests",
+        tests: "status_page::says_what_is_paused",
+    },
+    Planted {
+        name: "bridge-top-sinks-cut",
+        breaks: "12, honest words: on a small terminal every section is seen",
+        package: "rtm-bridge",
+        tests: "top::view::tests::",
+    },
+    Planted {
+        name: "bridge-not-ready-without-why",
+        breaks: "12, honest words: readiness says what the last failure was",
+        package: "rtm-tests",
+        tests: "operations::refused_credentials_are_said_where_one_looks",
+    },
+    Planted {
+        name: "bridge-refusals-logged-twice",
+        breaks: "12, honest words: a refused request is one line of the log",
+        package: "rtm-tests",
+        tests: "operations::refused_credentials_are_said_where_one_looks",
+    },
+    Planted {
+        name: "bridge-removed-rings-come-back",
+        breaks: "12, honest metrics: of a removed region there is what it may have lost, and nothing else",
+        package: "rtm-bridge",
+        tests: "losses::tests::",
+    },
+    Planted {
+        name: "bridge-reload-keeps-copy-policy",
+        breaks: "11, reload: what becomes of copies is as the configuration says",
+        package: "rtm-tests",
+        tests: "operations::a_reload_changes_what_becomes_of_copies",
+    },
+    Planted {
+        name: "bridge-pause-not-marked",
+        breaks: "2, accounted loss: a crash while nothing is polled counts nothing",
+        package: "rtm-tests",
+        tests: "operations::a_kill_during_a_pause_loses_nothing",
+    },
+    Planted {
         name: "bridge-second-signal-waits",
         breaks: "10, shutdown: a second SIGTERM ends the process at once",
         package: "rtm-tests",
@@ -179,6 +221,12 @@ pub(super) const PLANTED: &[Planted] = &[
         breaks: "9, liveness: the service manager hears that the process lives",
         package: "rtm-tests",
         tests: "service::the_service_manager_is_told",
+    },
+    Planted {
+        name: "bridge-batches-without-bound",
+        breaks: "memory: a backlog of many App IDs takes no more than that of a few",
+        package: "rtm-bridge",
+        tests: "outlet::tests::batches_share_their_room",
     },
     Planted {
         name: "bridge-reload-forgets-the-limit",

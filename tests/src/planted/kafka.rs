@@ -82,6 +82,12 @@ pub(super) const PLANTED: &[Planted] = &[
         tests: "secrets_stay_out_of_what_librdkafka_says",
     },
     Planted {
+        name: "kafka-remarks-on-our-own-options",
+        breaks: "honest words: librdkafka's remarks on options that only we set are warnings at every start",
+        package: SINK,
+        tests: "remarks_on_our_own_options_are_known",
+    },
+    Planted {
         name: "kafka-empty-key-is-none",
         breaks: "order: events of an empty id go to any partition",
         package: BROKER,

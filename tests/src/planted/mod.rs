@@ -5,6 +5,7 @@
 
 mod bridge;
 mod commands;
+mod file;
 mod journal;
 mod kafka;
 mod nats;
@@ -32,6 +33,7 @@ pub fn all() -> impl Iterator<Item = &'static Planted> {
         nats::PLANTED,
         bridge::PLANTED,
         commands::PLANTED,
+        file::PLANTED,
     ]
     .into_iter()
     .flatten()

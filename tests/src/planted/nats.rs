@@ -111,6 +111,11 @@ pub(super) const PLANTED: &[Planted] = &[
         "3, order: what is published singly after a refused batch overtakes records of its key",
         "nats_batches::a_refused_record_is_not_overtaken",
     ),
+    at_a_server(
+        "nats-window-counts-as-silence",
+        "1, ledger: who waits for the window gives up, and publishes all again, for ever",
+        "nats_outages::many_calls_wait_for_a_slow_server",
+    ),
     alone(
         "nats-token-not-escaped",
         "1, ledger: an id adds tokens and wildcards to a subject",

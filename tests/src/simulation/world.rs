@@ -5,8 +5,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fastrand::Rng;
-use rtm_bridge::assemble::{self, Assembled, Client, RunError};
+use rtm_bridge::assemble::{self, Assembled, RunError};
 use rtm_bridge::bridge;
+use rtm_bridge::client::{self, Client, Kind};
 use rtm_bridge::config::Config;
 use rtm_bridge::metrics::Metrics;
 use rtm_bridge::state::State;
@@ -31,7 +32,7 @@ pub(super) const APP_ID: &str = "0a1b";
 pub(super) const APP: &str = "main";
 /// The sinks' names.
 pub(super) const SINKS: [&str; 2] = ["one", "two"];
-/// The topic of dead letters, as [`assemble::line_routes`] has it.
+/// The topic of dead letters, as [`client::line_routes`] has it.
 pub(super) const DEAD_LETTERS: &str = "dead_letters";
 /// The user of the event that kills the process.
 const POISON: &str = "poisoned-user";
@@ -183,13 +184,13 @@ impl<'p> World<'p> {
         let metrics = Arc::new(Metrics::new(&self.config));
         let pipeline = assemble::pipeline(&self.config.apps[0], source, 0.0, &journal, &metrics)
             .expect("the lane can be had");
-        let routes = assemble::line_routes().expect("its templates are constants");
+        let routes = client::line_routes().expect("its templates are constants");
         let clients = SINKS
             .iter()
             .zip(&self.sinks)
             .map(|(name, sink)| {
                 let sink = AnySink::new(Arc::new(sink.clone()));
-                Client::Other((*name).to_owned(), routes.clone(), sink)
+                Client::new(name, routes.clone(), Kind::Other(sink))
             })
             .collect();
         let assembled = Assembled {

@@ -15,6 +15,7 @@ mod nats_proxy;
 mod nats_sink;
 mod nats_streams;
 mod nats_tls;
+mod operations;
 mod reload;
 mod replay;
 mod service;

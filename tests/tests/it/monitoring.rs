@@ -182,6 +182,7 @@ async fn all_give_something(prometheus: &Prometheus, dashboard: &Dashboard) -> R
 fn substituted(expression: &str, sink: &str) -> String {
     let mut text = expression
         .replace("$__rate_interval", "5s")
+        .replace("$__range_s", "30")
         .replace("$__range", "30s")
         .replace("$sink", sink);
     for variable in ["job", "instance", "app", "region"] {

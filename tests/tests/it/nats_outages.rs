@@ -259,6 +259,38 @@ async fn a_slow_server(mode: Mode) {
     assert_eq!(sink.stats().out_of_order, 0);
 }
 
+/// Holds: who waits for others to make room in the window is not told that the server is silent, however long that takes:
+/// with many App IDs a backlog would else be published again and again.
+async fn many_calls_wait_for_a_slow_server(mode: Mode) {
+    let nats = brokers::nats().await;
+    let name = own_jetstream(nats, Config::default()).await;
+    let proxy = Proxy::start(nats.url()).await;
+    let options = NatsOptions {
+        in_flight: 10,
+        ..through(&proxy, nats, &name, mode)
+    };
+    let sink = Arc::new(NatsSink::connect(options).await.unwrap());
+    let pages: Vec<_> = (0..12)
+        .map(|n| page(&topic(&name, &format!("a{n}")), 10))
+        .collect();
+    publish(&sink, &pages[0]).await.unwrap();
+    proxy.set_latency(SHORT / 5);
+    let start = Instant::now();
+    let mut calls = JoinSet::new();
+    for page in pages.clone() {
+        let sink = Arc::clone(&sink);
+        calls.spawn(async move { sink.publish(&page).await });
+    }
+    for ended in calls.join_all().await {
+        ended.expect("the server answers");
+    }
+    assert!(start.elapsed() > 2 * SHORT, "the last ones waited for long");
+    let stats = sink.stats();
+    assert_eq!((stats.duplicates, stats.out_of_order), (10, 0), "{stats:?}");
+    let stored = nats.read_all(&name).await.unwrap();
+    assert_eq!(stored.len(), 120);
+}
+
 /// Holds: of a long outage nothing stays behind, however many calls failed meanwhile: each connection is a new client's,
 /// since one client never forgets what was not answered (nats.rs#1617).
 async fn nothing_is_left_of_outages(mode: Mode) {
@@ -448,6 +480,7 @@ both_modes! {
     late_acknowledgements_confirm_nothing,
     nothing_queued_outlives_its_connection,
     a_slow_server,
+    many_calls_wait_for_a_slow_server,
     nothing_is_left_of_outages,
     a_server_about_to_stop,
     a_lower_max_payload,

@@ -18,14 +18,14 @@ const SUCCESSFUL: &str = "rtm_bridge_config_last_reload_successful";
 const BUDGET: &str = "rtm_bridge_request_budget_per_second";
 
 /// The configuration file, as Kubernetes has it: a symbolic link that is swapped for another.
-struct File {
+pub(super) struct File {
     dir: PathBuf,
-    path: PathBuf,
+    pub(super) path: PathBuf,
     versions: u32,
 }
 
 impl File {
-    fn new(dir: &Path) -> File {
+    pub(super) fn new(dir: &Path) -> File {
         File {
             dir: dir.to_path_buf(),
             path: dir.join("rtm-bridge.toml"),
@@ -33,7 +33,7 @@ impl File {
         }
     }
 
-    fn write(&mut self, text: &str) {
+    pub(super) fn write(&mut self, text: &str) {
         self.versions += 1;
         let real = self.dir.join(format!("version-{}", self.versions));
         let link = self.dir.join("new-link");
@@ -57,7 +57,11 @@ impl File {
     }
 }
 
-async fn until(bridge: &Bridge, what: &str, holds: impl Fn(&Metrics) -> anyhow::Result<bool>) {
+pub(super) async fn until(
+    bridge: &Bridge,
+    what: &str,
+    holds: impl Fn(&Metrics) -> anyhow::Result<bool>,
+) {
     let look = async || {
         let metrics = bridge.metrics().await;
         metrics.is_ok_and(|metrics| holds(&metrics).unwrap_or(false))
@@ -68,7 +72,7 @@ async fn until(bridge: &Bridge, what: &str, holds: impl Fn(&Metrics) -> anyhow::
 }
 
 /// Has the file read, and waits until it was taken.
-async fn take(bridge: &mut Bridge, file: &mut File, text: &str) {
+pub(super) async fn take(bridge: &mut Bridge, file: &mut File, text: &str) {
     let before = bridge.metrics().await.unwrap().get(TAKEN).unwrap();
     file.write(text);
     bridge.process.signal(Signal::SIGHUP).unwrap();

@@ -176,3 +176,47 @@ async fn a_second_signal_ends_at_once() {
     .await
     .unwrap();
 }
+
+/// Holds: a Kafka that is away delays neither the first poll, though its topics are to be created, nor the end: nobody
+/// waits out the deadline for a sink that takes nothing, and what it did not take is in the journal.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_broker_delays_neither_start_nor_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let arguments = ["--region", "eu-west-1", "--rate", "50"];
+    let simulator = Simulator::start(&arguments, &dir.path().join("sim")).await;
+    let simulator = simulator.unwrap();
+    let file = config(dir.path(), &format!("{}/eu-west-1", simulator.url));
+    let text = std::fs::read_to_string(&file).unwrap();
+    // Nobody listens on a port that was just given back.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
+    let port = port.unwrap().port();
+    let text = format!(
+        "shutdown_deadline = \"600s\"\n{text}[sinks.kafka]\nbrokers = [\"127.0.0.1:{port}\"]\n\
+         topic = \"a\"\ndead_letter_topic = \"b\"\ncreate = true\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let log = dir.path().join("log");
+    let mut bridge = Bridge::start(&file, &[], &log).await.unwrap();
+    let metric = async |bridge: &Bridge, name: &str, labels: &[(&str, &str)]| {
+        let metrics = bridge.metrics().await;
+        metrics.and_then(|metrics| metrics.sum(name, labels))
+    };
+    wait_for("events", SOON, async || {
+        let fetched = metric(&bridge, "rtm_bridge_events_fetched_total", &[]).await;
+        fetched.is_ok_and(|fetched| fetched > 0.0)
+    })
+    .await
+    .unwrap();
+    let said = bridge.process.output().unwrap();
+    assert!(!said.contains("cannot create the topics"), "{said}");
+    wait_for("the sink to be down", SOON, async || {
+        let up = metric(&bridge, "rtm_bridge_sink_up", &[("sink", "kafka")]).await;
+        up.is_ok_and(|up| up == 0.0)
+    })
+    .await
+    .unwrap();
+    assert!(bridge.process.terminate(SOON).await.unwrap().success());
+    let said = bridge.process.output().unwrap();
+    assert!(said.contains("all_published=false"), "{said}");
+    assert!(said.contains("sinks that are left take nothing"), "{said}");
+}

@@ -6,12 +6,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use rtm_sim::SimApp;
 use rtm_tests::bridge::{Bridge, Simulator, http_client};
 use rtm_tests::brokers::{self, Kafka, Nats};
 use rtm_tests::browser::{Browser, View};
 use rtm_tests::monitoring::text;
 use serde_json::Value;
 
+use super::reload::{File, take};
 use super::two_regions::{TwoRegions, two_regions};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -257,4 +259,80 @@ async fn says_within_five_seconds_what_is_down() {
     let gone = |text: &str| text.contains("No contact with the bridge since");
     let (_, took) = until(&mut browser, "#lost", SOON, gone).await;
     assert!(took <= 2 * TOLD, "{took:?}");
+}
+
+/// Holds: an App ID that is paused is named on the first screen, with since when, and its rings stay, as paused; so it is
+/// with every App ID paused, and then nothing is said to flow. On a phone and a desktop, in light and dark.
+#[tokio::test(flavor = "multi_thread")]
+async fn says_what_is_paused() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path();
+    let ids = [
+        SimApp::default().app_id,
+        "0123456789abcdef0123456789abcdef".to_owned(),
+    ];
+    let apps = ids.each_ref().map(|app_id| SimApp {
+        app_id: app_id.clone(),
+        ..SimApp::default()
+    });
+    let simulator = rtm_sim::Simulator::start(rtm_sim::SimConfig {
+        apps: apps.to_vec(),
+        regions: vec!["a".to_owned()],
+        ..rtm_sim::SimConfig::default()
+    })
+    .await
+    .unwrap();
+    let text = |paused: [bool; 2]| {
+        let apps = ["game", "chat"].iter().zip(&ids).zip(paused);
+        let apps = apps.map(|((name, app_id), paused)| {
+            let url = simulator.base_url("a");
+            format!(
+                "[[apps]]\nname = \"{name}\"\napp_id = \"{app_id}\"\npaused = {paused}\n\
+                 auth = {{ basic = {{ key = \"demo-key\", secret = \"demo-secret\" }} }}\n\
+                 regions = [{{ name = \"a\", base_url = \"{url}\" }}]\n"
+            )
+        });
+        let apps: String = apps.collect();
+        let dir = dir.display();
+        format!(
+            "[admin]\nlisten = \"127.0.0.1:0\"\n[journal]\ndir = \"{dir}/journal\"\n{apps}\
+             [sinks.file]\npath = \"{dir}/events.jsonl\"\n"
+        )
+    };
+    let mut file = File::new(dir);
+    file.write(&text([false, false]));
+    let mut bridge = Bridge::start(&file.path, &[], &dir.join("log"))
+        .await
+        .unwrap();
+    let mut browser = Browser::open(&bridge.admin).await.unwrap();
+    browser.view(PHONE).await.unwrap();
+    let flows = |text: &str| text.contains("Nothing is lost; everything flows.");
+    until(&mut browser, "#findings", SOON, flows).await;
+
+    let at = Timestamp::now();
+    take(&mut bridge, &mut file, &text([false, true])).await;
+    let paused = |text: &str| text.contains("Polling of chat is paused since");
+    let (said, _) = until(&mut browser, ".finding", TOLD, paused).await;
+    let off = since(&said).duration_since(at).as_secs_f64();
+    assert!((-2.0..2.0).contains(&off), "{off} s: {said}");
+    let findings = browser.text("#findings").await.unwrap();
+    assert!(findings.contains("Everything else flows."), "{findings}");
+    let rings = browser.text("#rings").await.unwrap();
+    assert_eq!(rings.matches("paused").count(), 2, "{rings}");
+    for ring in [
+        "chat a user",
+        "chat a channel",
+        "game a user",
+        "game a channel",
+    ] {
+        assert!(rings.contains(ring), "{ring}: {rings}");
+    }
+    look(&mut browser, "paused").await;
+
+    take(&mut bridge, &mut file, &text([true, true])).await;
+    let all = |text: &str| text.contains("Polling of game is paused since");
+    let (said, _) = until(&mut browser, "#findings", TOLD, all).await;
+    assert!(paused(&said) && !said.contains("flow"), "{said}");
+    let seen = browser.seen().await.unwrap();
+    assert_eq!(seen.errors, Vec::<String>::new());
 }

@@ -53,7 +53,7 @@ const finding = ({ level, text }) =>
   element("p", { class: `finding ${level}` }, element("strong", null, LEVELS[level] ?? level), " ", element("span", null, text));
 
 function figures(now) {
-  const lost = sum(now.rings.map((ring) => ring.possibly_lost_ever));
+  const lost = sum(now.apps.map((app) => app.possibly_lost_ever));
   const waits = Math.max(0, ...now.sinks.map((sink) => sink.pending_events));
   const used = now.journal.max_bytes ? 100 * now.journal.bytes / now.journal.max_bytes : 0;
   return [
@@ -87,7 +87,7 @@ function budget({ by_outcome, began, requests_per_second: limit }) {
   for (let from = (BIN - began % BIN) % BIN; from + BIN <= length; from += BIN) {
     bins.push([from, series.map((counts) => sum(counts.slice(from, from + BIN)) / BIN)]);
   }
-  const top = 1.08 * Math.max(limit, ...bins.map(([, values]) => sum(values)));
+  const top = 1.08 * Math.max(1, limit, ...bins.map(([, values]) => sum(values)));
   const y = (value) => 100 - 100 * value / top;
   const paths = OUTCOMES.map(([name], index) => element("path", {
     class: name,
@@ -119,7 +119,7 @@ function rings(now, app) {
   return table("Rings", ["Ring", "Events/s", "Requests/s", "Last answer", "Last gap", "Longest gap", "Possibly lost"], shown.map((ring) => [
     `${several ? `${ring.app} ` : ""}${ring.region} ${ring.stream}`,
     rate(ring.events_per_second), rate(ring.polls_per_second),
-    age(ring.last_poll_age_seconds),
+    ring.paused ? element("span", { class: "state note" }, "paused") : age(ring.last_poll_age_seconds),
     ring.last_gap_seconds == null ? "–" : age(ring.last_gap_seconds),
     age(ring.longest_gap_seconds), number(ring.possibly_lost_ever),
   ]), "dense");

@@ -40,25 +40,27 @@ const LOOK: Duration = Duration::from_millis(300);
 /// How often progress is told: on a terminal, and as plain lines.
 const PROGRESS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 
-/// Measures what the bridge takes at a given load, to size a deployment. Without sinks it writes to a file.
+/// Measure what the bridge takes at a given load, with your own sinks, to size a deployment
 ///
-/// A simulation of Agora's API makes the events, a bridge in a process of its own carries them, and at the end what
-/// was handed out is compared, event by event, with what is read back from each sink. It uses a topic prefix
-/// `rtm-bench-…` and a JetStream stream `RTM_BENCH_…` of its own, removed at the end unless --keep.
+/// Without sinks it writes to a file. A simulation of Agora's API makes the events, a bridge in a process of its own
+/// carries them, and at the end what was handed out is compared, event by event, with what is read back from each sink. It
+/// uses a topic prefix `rtm-bench-…` and a JetStream stream `RTM_BENCH_…` of its own, removed at the end unless --keep.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Ages are from an event's time, by this machine's clock, to its storage, by the broker's; a file has none. CPU time is the
-bridge's alone; where next to no events come, polling is all that costs, and only the cores are told. The journal's bytes
-are what the bridge wrote less the files of file sinks. Progress goes to standard error.
+Ages are from an event's time, by this machine's clock, to its storage, by the broker's; a file has none. CPU time is \
+the bridge's alone; where next to no events come, polling is all that costs, and only the cores are told. The journal's \
+bytes are what the bridge wrote less the files of file sinks. Progress goes to standard error.
 
-The exit code is 0 when every event that was made is found in every sink; 1 when something is missing or wrong, or when
+The exit code is 0 when every event that was made is found in every sink; 1 when something is missing or wrong, or when \
 events were lost at the ring, since nobody read them in time; 2 for wrong usage.
 
 Examples:
   rtm-bridge bench --rate 2000 --for 30s
   rtm-bridge bench --kafka 127.0.0.1:9092 --rate 8000 --for 1m
   rtm-bridge bench --nats nats://127.0.0.1:4222 --apps 50 --rate 5000 --json
-  rtm-bridge bench --config /etc/rtm-bridge.toml --rate 2000     # its sinks, with topics and streams of the bench's own")]
+  rtm-bridge bench --config /etc/rtm-bridge.toml --rate 2000
+
+With --config the sinks are those of the file, with topics and streams of the bench's own.")]
 pub(super) struct BenchArgs {
     /// Events a second, over all App IDs and rings; an App ID's API gives 10,000 at most
     #[arg(long, value_name = "EVENTS", default_value_t = 2_000.0, value_parser = rate)]

@@ -6,23 +6,31 @@ use rtm_sink_kafka::KafkaSink;
 use rtm_sink_nats::NatsSink;
 use rtm_source::Connections;
 
-use super::{ConfigArgs, auto_creation, outage, refuse, runtime, telemetry};
-use crate::assemble;
+use super::{ConfigArgs, auto_creation, configuration, outage, runtime, telemetry};
 use crate::config::{AppConfig, Config, KafkaConfig, NatsConfig, SinkConfig};
+use crate::{assemble, client};
 
-/// Validates a configuration, with all that can be told without starting: files, credentials, templates, limits.
+/// Validate a configuration; with --connect also reach Agora's hosts and the brokers, without reading events
+///
+/// Looks at all that can be told without starting: files, credentials, templates, limits.
 ///
 /// Exit code 2 when the configuration is wrong, 1 when --connect does not reach something.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+Agora's credentials are read and not tried: every request that needs them deletes events, so that a wrong key shows \
+only once the bridge polls. With --connect the names of Agora's hosts are resolved and TLS is opened to them; brokers, \
+topics and streams are reached with their credentials.
+
 Examples:
   rtm-bridge check --config rtm-bridge.toml
-  rtm-bridge check --connect                        as it would be from here: hosts, brokers, topics, streams
-  rtm-bridge check --outage 6h --rate 2000          whether the journal holds an outage of the brokers of six hours")]
+  rtm-bridge check --connect
+  rtm-bridge check --outage 6h --rate 2000    # does the journal hold six hours?
+  rtm-bridge check --outage 2d --rate 500")]
 pub(super) struct CheckArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Also open a connection to every region's host and reach the brokers, topics and streams; reads no event
+    /// Also open TLS to every region's host, and reach the brokers, topics and streams; reads no event, and does not try
+    /// Agora's credentials
     #[arg(long)]
     connect: bool,
     #[command(flatten)]
@@ -30,9 +38,9 @@ pub(super) struct CheckArgs {
 }
 
 pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
-    let config = match Config::load(&args.config.config) {
+    let config = match configuration(&args.config) {
         Ok(config) => config,
-        Err(error) => return Ok(refuse(&error)),
+        Err(code) => return Ok(code),
     };
     let rings: usize = config.apps.iter().map(|app| 2 * app.regions.len()).sum();
     println!(
@@ -53,13 +61,13 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         report.line(
             &format!("app {}", app.name),
             assemble::source(app, &connections)
-                .map(|_| "credentials and regions can be used".to_owned()),
+                .map(|_| "its credentials can be read, and its regions are well-formed; Agora was not asked".to_owned()),
         );
     }
     for (name, sink) in &config.sinks {
         if let SinkConfig::Kafka(kafka) = sink {
             let made =
-                assemble::kafka_options(kafka).and_then(|options| Ok(KafkaSink::new(options)?));
+                client::kafka_options(kafka).and_then(|options| Ok(KafkaSink::new(options)?));
             report.line(
                 &format!("sink {name}"),
                 made.map(|_| "options are accepted".to_owned()),
@@ -82,7 +90,7 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             ExitCode::from(super::USAGE)
         });
     }
-    println!("{verdict}");
+    println!("{}: {verdict}", args.config.config.display());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -144,19 +152,28 @@ async fn connect_app(app: &AppConfig, connections: &Connections, report: &mut Re
             region.name(),
             region.base_url().host_str().unwrap_or_default()
         );
+        let opens = match region.base_url().scheme() {
+            "https" => "TLS is opened",
+            _ => "a connection is opened",
+        };
         report.line(
             &what,
             source
                 .connect(&region)
                 .await
-                .map(|()| "reached; no event was read".to_owned()),
+                .map(|()| format!("its name resolves and {opens}; no event was read")),
         );
     }
+    println!(
+        "  app {}: credentials not tried: any request that needs them would delete events; wrong ones show when the bridge \
+         polls",
+        app.name
+    );
 }
 
 async fn connect_kafka(name: &str, kafka: &KafkaConfig, config: &Config, report: &mut Report) {
     let what = format!("sink {name}");
-    let sink = assemble::kafka_options(kafka)
+    let sink = client::kafka_options(kafka)
         .and_then(|options| KafkaSink::new(options).map_err(Into::into));
     let sink = match sink {
         Ok(sink) => sink,
@@ -164,7 +181,7 @@ async fn connect_kafka(name: &str, kafka: &KafkaConfig, config: &Config, report:
             return report.line::<Box<dyn std::error::Error + Send + Sync>>(&what, Err(error));
         }
     };
-    let topics = assemble::kafka_topics(kafka, config);
+    let topics = client::kafka_topics(kafka, config);
     let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
     match sink.check(&topics).await {
         Err(error) => {
@@ -195,12 +212,12 @@ async fn connect_kafka(name: &str, kafka: &KafkaConfig, config: &Config, report:
 
 async fn connect_nats(name: &str, nats: &NatsConfig, config: &Config, report: &mut Report) {
     let what = format!("sink {name}");
-    let subjects = assemble::nats_subjects(nats, config);
+    let subjects = client::nats_subjects(nats, config);
     let subjects: Vec<&str> = subjects.iter().map(String::as_str).collect();
     // Looking must not create: the stream is made by `run`.
     let options = rtm_sink_nats::NatsOptions {
         create_stream: None,
-        ..assemble::nats_options(nats)
+        ..client::nats_options(nats)
     };
     match NatsSink::connect(options).await {
         Err(error) => {

@@ -44,6 +44,8 @@ const QUIET_DEADLINE: Duration = Duration::from_secs(60);
 /// How often the view is renewed: on a terminal, and as plain lines.
 const VIEW_INTERVAL: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 
+/// Watch events flow: simulator, bridge and a sink in one process, nothing to install
+///
 /// Made-up events flow from a simulation of Agora's API through the bridge. At the end, what the simulation handed out
 /// is compared, event by event, with what is read back from each sink.
 #[derive(Debug, clap::Args)]

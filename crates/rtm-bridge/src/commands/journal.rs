@@ -10,18 +10,13 @@ use std::process::ExitCode;
 use bytesize::ByteSize;
 use rtm_journal::{Inspection, Journal, LaneInspection, ReaderInspection};
 
-use super::{ConfigArgs, refuse};
-use crate::config::{Config, ConfigError};
+use super::{ConfigArgs, configuration, refuse};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum JournalCommand {
-    /// Size, lanes, cursors and what waits; reads only, also while the bridge runs
     Stat(StatArgs),
-    /// Read and check everything that is stored, on a stopped bridge or a copy; exit code 1 when something is damaged
     Verify(verify::VerifyArgs),
-    /// Print what is stored, one JSON document an entry, on a stopped bridge or a copy
     Dump(dump::DumpArgs),
-    /// Forget a sink that has left the configuration, so that it holds no room back; on a stopped bridge
     Forget(forget::ForgetArgs),
 }
 
@@ -36,14 +31,15 @@ struct DirArgs {
 }
 
 impl DirArgs {
-    fn dir(&self) -> Result<PathBuf, ConfigError> {
+    fn dir(&self) -> Result<PathBuf, ExitCode> {
         match &self.dir {
             Some(dir) => Ok(dir.clone()),
-            None => Ok(Config::load(&self.config.config)?.journal.dir),
+            None => Ok(configuration(&self.config)?.journal.dir),
         }
     }
 }
 
+/// Size, lanes, cursors and what waits; reads only, also while the bridge runs
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: rtm-bridge journal stat --dir /var/lib/rtm-bridge")]
 pub(super) struct StatArgs {
@@ -66,7 +62,7 @@ pub(super) fn journal(command: JournalCommand) -> anyhow::Result<ExitCode> {
 fn stat(args: &StatArgs) -> anyhow::Result<ExitCode> {
     let dir = match args.place.dir() {
         Ok(dir) => dir,
-        Err(error) => return Ok(refuse(&error)),
+        Err(code) => return Ok(code),
     };
     let inspection = Journal::inspect(&dir)?;
     if inspection.segments.is_empty() {

@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use jiff::{Span, SpanRelativeTo};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
 
 mod auto_creation;
 mod bench;
@@ -16,12 +19,15 @@ mod demo;
 mod journal;
 mod outage;
 mod preflight;
+mod range;
 mod replay;
 mod run;
 mod schema;
 mod simulate;
 mod telemetry;
 mod top;
+
+pub use telemetry::tell_panic;
 
 /// Wrong usage or configuration: trying again without changing something cannot help.
 const USAGE: u8 = 2;
@@ -37,31 +43,23 @@ pub struct Cli {
     command: Command,
 }
 
+/// What a command is for stands at its arguments: here it would hide what stands there.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the bridge until SIGTERM or SIGINT
     Run(run::RunArgs),
-    /// Validate a configuration; with --connect also reach Agora's hosts and the brokers, without reading events
     Check(check::CheckArgs),
-    /// Watch events flow: simulator, bridge and a sink in one process, nothing to install
     Demo(demo::DemoArgs),
-    /// Measure what the bridge takes at a given load, with your own sinks, to size a deployment
     Bench(bench::BenchArgs),
-    /// Run the stand-in for Agora's API alone, with load and faults
     Simulate(simulate::SimulateArgs),
     /// Look into a journal
     #[command(subcommand)]
     Journal(journal::JournalCommand),
-    /// Watch a running bridge in the terminal: losses, rings, request budget, journal, sinks
     Top(top::TopArgs),
-    /// Publish what is in the journal again, on purpose and marked as such; no cursor moves
     Replay(replay::ReplayArgs),
-    /// Print the JSON Schema of the configuration, or of what is published
     Schema(schema::SchemaArgs),
     /// Print the reference configuration
     #[command(subcommand)]
     Config(schema::ConfigCommand),
-    /// Print what a shell needs to complete commands and flags
     Completions(schema::CompletionsArgs),
 }
 
@@ -98,16 +96,30 @@ pub fn main(cli: Cli) -> ExitCode {
     match done {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("rtm-bridge: {}", crate::chain(error.as_ref()));
+            telemetry::complain(&crate::chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }
 }
 
+/// The configuration of a command; without one, what is wrong has been said. A reload says the same, without the advice.
+fn configuration(args: &ConfigArgs) -> Result<Config, ExitCode> {
+    Config::load(&args.config).map_err(|error| {
+        let code = refuse(&error);
+        if !args.config.is_file() {
+            eprintln!(
+                "rtm-bridge: name another file with --config, make one with `rtm-bridge config example`, or try \
+                 `rtm-bridge demo`"
+            );
+        }
+        code
+    })
+}
+
 /// Says what is wrong with a configuration.
 fn refuse(error: &dyn std::fmt::Display) -> ExitCode {
     for line in error.to_string().lines() {
-        eprintln!("rtm-bridge: {line}");
+        telemetry::complain(line);
     }
     ExitCode::from(USAGE)
 }
@@ -115,12 +127,13 @@ fn refuse(error: &dyn std::fmt::Display) -> ExitCode {
 /// App IDs that one of the runtime's threads serves. Each costs it a few milliseconds a second.
 const APPS_PER_WORKER: usize = 32;
 
-/// A duration with a unit, as in configuration files.
+/// A duration with a unit, as in configuration files; days and weeks too, of 24 hours each.
 fn duration(text: &str) -> Result<Duration, String> {
-    text.parse::<jiff::SignedDuration>()
+    text.parse::<Span>()
+        .and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()))
         .ok()
         .and_then(|signed| Duration::try_from(signed).ok())
-        .ok_or_else(|| "expected a duration with a unit, such as 30s or 2h".to_owned())
+        .ok_or_else(|| "expected a duration with a unit, such as 30s, 2h or 10d".to_owned())
 }
 
 /// A view of a few lines that is drawn again and again; nothing without a target.

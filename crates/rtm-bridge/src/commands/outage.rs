@@ -8,7 +8,7 @@ use rtm_journal::Journal;
 
 use super::duration;
 use crate::bridge::MAX_PAGE_BYTES;
-use crate::config::Config;
+use crate::config::{Config, free_bytes};
 
 /// What an entry takes on the disk besides its events: frame, tags, the response's own words.
 ///
@@ -24,7 +24,8 @@ const TELLING: u64 = 10_000;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct OutageArgs {
-    /// Estimate the disk that an outage of the brokers of this length needs, and whether the journal may have it
+    /// Estimate the disk that an outage of the brokers of this length, such as 6h or 2d, needs, and whether the journal
+    /// may have it
     #[arg(long, value_name = "DURATION", value_parser = duration, requires = "rate")]
     outage: Option<Duration>,
     /// Events a second, over all App IDs, for --outage
@@ -76,7 +77,7 @@ impl Outage {
                 size(enough),
             ));
         }
-        match free(dir) {
+        match free_bytes(dir) {
             Some(free) if free.saturating_sub(config.journal.min_free_bytes) as f64 <= needed => {
                 Err(format!(
                     "{needs}, which max_bytes = {max_bytes} allows; but the disk of {} has {} free, of which \
@@ -140,16 +141,6 @@ fn measured(dir: &Path) -> Option<Measured> {
         events: segments().map(|segment| segment.counts).sum(),
     };
     (measured.events >= TELLING).then_some(measured)
-}
-
-/// What is free where the directory is, or will be made.
-fn free(dir: &Path) -> Option<u64> {
-    let here = dir
-        .ancestors()
-        .find(|path| path.is_dir())
-        .unwrap_or(Path::new("."));
-    let found = rustix::fs::statvfs(here).ok()?;
-    Some(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 fn size(bytes: f64) -> ByteSize {

@@ -11,7 +11,7 @@ use rtm_sink_nats::{CheckError, NatsOptions, NatsSink};
 use tokio::net::TcpStream;
 
 use super::bench::brokers::nats_client;
-use crate::assemble;
+use crate::client;
 use crate::config::{Config, KafkaConfig, NatsConfig, SinkConfig};
 
 /// How long a broker's host may take to accept a connection.
@@ -72,9 +72,9 @@ fn room(dir: &Path, free: u64, needed: u64, left_alone: u64) -> anyhow::Result<(
 async fn kafka_is_ready(kafka: &KafkaConfig, config: &Config) -> anyhow::Result<()> {
     // librdkafka would try again and again, and say nothing but that time is over.
     reach(&kafka.brokers).await?;
-    let options = assemble::kafka_options(kafka).map_err(|error| anyhow::anyhow!(error))?;
+    let options = client::kafka_options(kafka).map_err(|error| anyhow::anyhow!(error))?;
     let sink = KafkaSink::new(options)?;
-    let topics = assemble::kafka_topics(kafka, config);
+    let topics = client::kafka_topics(kafka, config);
     let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
     let reached = sink.check(&topics).await;
     sink.close().await;
@@ -107,11 +107,11 @@ fn address(broker: &str) -> String {
 
 async fn nats_is_ready(nats: &NatsConfig, config: &Config) -> anyhow::Result<()> {
     drop(nats_client(nats).await?);
-    let subjects = assemble::nats_subjects(nats, config);
+    let subjects = client::nats_subjects(nats, config);
     let subjects: Vec<&str> = subjects.iter().map(String::as_str).collect();
     let options = NatsOptions {
         create_stream: None,
-        ..assemble::nats_options(nats)
+        ..client::nats_options(nats)
     };
     let sink = NatsSink::connect(options).await?;
     let checked = sink.check(&subjects).await;

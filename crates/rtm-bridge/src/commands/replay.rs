@@ -3,6 +3,7 @@
 //! Beside a running bridge or without one: nothing is written to the journal, and nothing locked. What may be replayed to
 //! a sink is what it has confirmed. That is durable, so that nothing is published that a crash could still take back; and
 //! what is not confirmed is on its way already, so that a replay never comes before the first copy of a record.
+//! Only of a journal that was set aside, which no bridge will publish, `--unconfirmed` takes the rest as well.
 
 mod deliver;
 mod select;
@@ -13,34 +14,42 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use jiff::Timestamp;
 use rtm_journal::Journal;
 use rtm_planted::bug;
 use rtm_sink_nats::{NatsOptions, NatsSink};
 
-use super::{ConfigArgs, refuse, runtime, stop_on_signals, telemetry};
-use crate::assemble::{self, Client};
+use super::range::Range;
+use super::{ConfigArgs, configuration, refuse, runtime, stop_on_signals, telemetry};
+use crate::client::{self, Client, Kind};
 use crate::config::{Config, SinkConfig};
 use deliver::Ended;
-use select::{Range, Selection};
+use select::Selection;
 
+/// Publish what is in the journal again, on purpose and marked as such; no cursor moves
+///
 /// Publishes a range again, with `"replayed":true` in each record (and `rtm-replayed: true` where headers are on).
 ///
 /// The ids are those of the first time, so that consumers which know ids take nothing twice. Cursors stay where they are.
-/// Only what the sink has confirmed is replayed: the rest is about to come anyway. What every sink has confirmed stays in
-/// the journal until its room is needed; --dry-run shows what there is. Dead letters are part of a range.
+/// Only what the sink has confirmed is replayed: the rest is about to come anyway. What every sink has confirmed goes with
+/// its segment, which is when a newer one is begun, as every start does, or room is needed: after a restart there is little
+/// to replay. --dry-run shows what there is. Dead letters are part of a range.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 A bridge may be running on the journal, except where the sink is a file: two processes do not share one.
 In NATS the id in `Nats-Msg-Id` ends in `.replay-` and a random number, or the server would drop what it still knows.
+
+A journal that was set aside, and that no bridge will run on again, is drained with --dir and --unconfirmed, once for \
+each sink; that is refused for the journal of the configuration, and while a process holds the journal.
 
 Exit codes: 0 all of it, 1 part of it (what is missing is told, and where to go on), 2 wrong usage or not confirmed.
 
 Examples:
   rtm-bridge replay --dry-run
   rtm-bridge replay --sink kafka --from 4711 --to 4800
-  rtm-bridge replay --sink nats --app main --stream channel --since 2026-11-24T08:00:00Z --until 2026-11-24T09:00:00Z
-  rtm-bridge replay --sink kafka --from 4711 --rate 500 --yes")]
+  rtm-bridge replay --sink nats --app main --stream channel \\
+    --since 2026-11-24T08:00:00Z --until 2026-11-24T09:00:00Z
+  rtm-bridge replay --sink kafka --from 4711 --rate 500 --yes
+  rtm-bridge replay --dir /var/lib/rtm-bridge.old --sink kafka --unconfirmed")]
 pub(super) struct ReplayArgs {
     #[command(flatten)]
     config: ConfigArgs,
@@ -50,27 +59,11 @@ pub(super) struct ReplayArgs {
     /// The sink to publish to; needed where there are several
     #[arg(long, value_name = "NAME")]
     sink: Option<String>,
-    /// From this position on
-    #[arg(long, value_name = "POSITION")]
-    from: Option<u64>,
-    /// To this position, with it
-    #[arg(long, value_name = "POSITION")]
-    to: Option<u64>,
-    /// Fetched at this time or later, such as 2026-11-24T08:00:00Z
-    #[arg(long, value_name = "TIME")]
-    since: Option<Timestamp>,
-    /// Fetched before this time
-    #[arg(long, value_name = "TIME")]
-    until: Option<Timestamp>,
-    /// Of this app only: its name, or its App ID
-    #[arg(long, value_name = "APP")]
-    app: Option<String>,
-    /// Of this region only
-    #[arg(long, value_name = "REGION")]
-    region: Option<String>,
-    /// Of this stream only
-    #[arg(long, value_name = "STREAM", value_parser = ["user", "channel"])]
-    stream: Option<String>,
+    #[command(flatten)]
+    range: Range,
+    /// Also what the sink has not confirmed, of a journal that was set aside and that no bridge will run on again
+    #[arg(long, requires = "dir")]
+    unconfirmed: bool,
     /// At most so many records a second
     #[arg(long, value_name = "RECORDS", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
@@ -83,9 +76,12 @@ pub(super) struct ReplayArgs {
 }
 
 pub(super) fn replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
-    let config = match Config::load(&args.config.config) {
+    if let Err(message) = args.range.check() {
+        return Ok(refuse(&message));
+    }
+    let config = match configuration(&args.config) {
         Ok(config) => config,
-        Err(error) => return Ok(refuse(&error)),
+        Err(code) => return Ok(code),
     };
     if let Err(error) = telemetry::start(&config.log, "warn") {
         return Ok(refuse(&error));
@@ -98,15 +94,16 @@ pub(super) fn replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         .dir
         .clone()
         .unwrap_or_else(|| config.journal.dir.clone());
-    let range = Range {
-        positions: args.from.unwrap_or(0)..=args.to.unwrap_or(u64::MAX),
-        since: args.since.map(Timestamp::as_millisecond),
-        until: args.until.map(Timestamp::as_millisecond),
-        app: args.app.clone(),
-        region: args.region.clone(),
-        stream: args.stream.clone(),
-    };
-    let selection = Selection::make(&dir, &name, &range)?;
+    if args.unconfirmed
+        && let Some(message) = may_be_published_by_a_bridge(&dir, &config)?
+    {
+        return Ok(refuse(&message));
+    }
+    let mut selection = Selection::make(&dir, &name, &args.range, args.unconfirmed)?;
+    selection.known.see_config(&config);
+    if let Err(message) = args.range.unknown(&selection.known) {
+        return Ok(refuse(&message));
+    }
     // Standard output belongs to the sink of that name.
     eprint!("{}", selection.told(&dir, &name));
     if selection.entries.is_empty() {
@@ -147,12 +144,39 @@ fn the_sink(args: &ReplayArgs, config: &Config) -> Result<String, String> {
     }
 }
 
+/// Why what waits in a journal is not to be published by a replay: a bridge does so, or will, and it would come twice and
+/// out of order.
+fn may_be_published_by_a_bridge(dir: &Path, config: &Config) -> anyhow::Result<Option<String>> {
+    if bug("commands-replay-before-the-bridge") {
+        return Ok(None);
+    }
+    let found = Journal::inspect(dir)?;
+    let own = config.journal.dir.canonicalize();
+    Ok(if found.in_use {
+        let who = found
+            .in_use_by
+            .map_or_else(String::new, |process| format!(" by process {process}"));
+        Some(format!(
+            "--unconfirmed: {} is in use{who}, which publishes what waits there",
+            dir.display()
+        ))
+    } else if own.is_ok_and(|own| dir.canonicalize().is_ok_and(|dir| dir == own)) {
+        Some(format!(
+            "--unconfirmed: {} is the journal of the configuration, and the next start publishes what waits there; the flag \
+             is for a journal that was set aside",
+            dir.display()
+        ))
+    } else {
+        None
+    })
+}
+
 fn confirmed(selection: &Selection, sink: &str) -> io::Result<bool> {
     if !io::stdin().is_terminal() {
         return Ok(false);
     }
     eprint!(
-        "Publish about {} events to {sink} again? Type yes: ",
+        "Publish about {} events to {sink}, marked as replayed? Type yes: ",
         selection.events()
     );
     io::stderr().flush()?;
@@ -181,7 +205,7 @@ async fn publish(
 async fn client(config: &Config, name: &str) -> anyhow::Result<Client> {
     let sink = &config.sinks[name];
     let SinkConfig::Nats(nats) = sink else {
-        return Ok(assemble::client(name, sink, config).await?);
+        return Ok(client::client(name, sink, config).await?);
     };
     let id_suffix = match bug("commands-replay-under-known-ids") {
         true => String::new(),
@@ -192,11 +216,11 @@ async fn client(config: &Config, name: &str) -> anyhow::Result<Client> {
         name: "rtm-bridge replay".to_owned(),
         // A stream that is missing holds nothing that could be replayed beside it.
         create_stream: None,
-        ..assemble::nats_options(nats)
+        ..client::nats_options(nats)
     };
-    let routes = assemble::nats_routes(nats).map_err(anyhow::Error::msg)?;
+    let routes = client::nats_routes(nats).map_err(anyhow::Error::msg)?;
     let sink = NatsSink::connect(options).await?;
-    Ok(Client::Nats(name.to_owned(), routes, Arc::new(sink)))
+    Ok(Client::new(name, routes, Kind::Nats(Arc::new(sink))))
 }
 
 fn conclude(ended: &Ended, selection: &Selection, sink: &str) -> ExitCode {

@@ -7,23 +7,46 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{ConfigArgs, Signals, refuse, runtime_for, telemetry};
+use super::{ConfigArgs, Signals, configuration, refuse, runtime_for, telemetry};
 use crate::admin;
 use crate::assemble::RunError;
 use crate::config::Config;
 use crate::notify::Notify;
 use crate::reload::Watch;
 
+/// Run the bridge until SIGTERM or SIGINT
+///
+/// It then stops polling, stores what is in flight, gives the sinks `shutdown_deadline`, and exits. What is not published
+/// waits in the journal for the next start.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Signals:
+  SIGTERM, SIGINT  stop as described; the journal must be writable for it
+  a second one     end at once, with exit code 143 or 130; what was in flight
+                   is lost, and counted at the next start
+  SIGHUP           read the configuration again, as when its content changes; a
+                   file that is wrong or needs a restart is refused, and what
+                   runs stays
+
+Exit codes: 0 stopped by a signal, 1 failed, such as a journal that another process holds, 2 wrong usage or \
+configuration.
+
+Logs go to standard error. /metrics, /healthz, /readyz and a status page are at `admin.listen`, 127.0.0.1:9464 by \
+default. Run one bridge for each App ID: two steal each other's events.
+
+Examples:
+  rtm-bridge run --config /etc/rtm-bridge/rtm-bridge.toml
+  RTM_BRIDGE__LOG__LEVEL=debug rtm-bridge run
+  RUST_LOG=info,rtm_source=debug rtm-bridge run")]
 pub(super) struct RunArgs {
     #[command(flatten)]
     config: ConfigArgs,
 }
 
 pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
-    let config = match Config::load(&args.config.config) {
+    let config = match configuration(&args.config) {
         Ok(config) => config,
-        Err(error) => return Ok(refuse(&error)),
+        Err(code) => return Ok(code),
     };
     let set_level = match telemetry::start(&config.log, "info") {
         Ok(set_level) => set_level,

@@ -16,6 +16,8 @@ use crate::config::LogConfig;
 /// What the bridge asks of `journal.max_bytes`.
 const LEAST_MIB_OF_A_RING: usize = 12;
 
+/// Run the stand-in for Agora's API alone, with load and faults
+///
 /// Nothing here is Agora's: it is a simulation, with made-up events.
 #[derive(Debug, clap::Args)]
 #[command(
@@ -25,21 +27,26 @@ const LEAST_MIB_OF_A_RING: usize = 12;
   PUT  /_sim/load     change the load      PUT  /_sim/faults  change the faults
   POST /_sim/stop     stop generating      POST /_sim/push    put events into a ring
 
-A file for --config, with two App IDs; every key may be left out, and an unknown one is refused:
+A file for --config; every key may be left out, and an unknown one is refused:
   {"listen": "127.0.0.1:8080",
    "apps": [{"app_id": "a1", "auth": {"basic": {"key": "k", "secret": "s"}}},
             {"app_id": "a2", "auth": "open"}],
    "regions": ["eu-west-1", "us-east-1"],
-   "load": {"events_per_second": 500, "pattern": {"kind": "storm", "every_ms": 30000, "lasting_ms": 5000, "times": 10}},
+   "load": {"events_per_second": 500,
+            "pattern": {"kind": "storm", "every_ms": 30000,
+                        "lasting_ms": 5000, "times": 10}},
    "faults": {"status": 0.01, "cut": 0.001, "delay_ms": [20, 200]}}
+
 docs/simulator.md of the sources has every key.
 
 Examples:
   rtm-bridge simulate --listen 127.0.0.1:8080 --region eu-west-1 --rate 2000
-  rtm-bridge simulate --apps 50 --rate 20 > apps.toml     # what a configuration needs for it
-  curl -X PUT http://127.0.0.1:8080/_sim/faults -d '{"status": 0.05, "statuses": [503]}'
-  curl http://127.0.0.1:8080/_sim/push -d '{"app_id": "a1", "region": "eu-west-1", "stream": "user",
-    "events": [{"user_id": "u1", "type": "Login", "ms": 1578027418981}]}'"#
+  rtm-bridge simulate --apps 50 --rate 20 > apps.toml    # for a configuration
+  curl -X PUT http://127.0.0.1:8080/_sim/faults \
+    -d '{"status": 0.05, "statuses": [503]}'
+  curl http://127.0.0.1:8080/_sim/push \
+    -d '{"app_id": "a1", "region": "eu-west-1", "stream": "user",
+         "events": [{"user_id": "u1", "type": "Login", "ms": 1578027418981}]}'"#
 )]
 pub(super) struct SimulateArgs {
     /// A JSON file with all settings; the flags lie over it

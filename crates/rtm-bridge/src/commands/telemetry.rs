@@ -3,14 +3,19 @@
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::admin::recent::Keep;
-use crate::config::{LogConfig, LogFormat};
+use crate::config::{LogConfig, LogFormat, directives};
+
+mod journald;
+
+use journald::ToStderr;
 
 /// Starts logging. `RUST_LOG` lies over the configuration's level.
+///
+/// Where journald reads it, each entry begins with its priority, and text goes without a time, since journald has its own.
 ///
 /// # Errors
 ///
@@ -21,26 +26,36 @@ pub(super) fn start(log: &LogConfig, default: &str) -> Result<SetLevel, String> 
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(BoxMakeWriter::new(std::io::stderr));
+        .with_writer(ToStderr);
+    macro_rules! start {
+        ($builder:expr) => {{
+            let builder = $builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            let started = builder.finish().with(Keep).try_init();
+            started.map_err(|error| error.to_string())?;
+            Ok(SetLevel(Box::new(move |filter| {
+                drop(handle.reload(filter));
+            })))
+        }};
+    }
+    // Each is another type.
     match log.format {
-        LogFormat::Text => {
-            let builder = builder.with_ansi(colours).with_filter_reloading();
-            let handle = builder.reload_handle();
-            let started = builder.finish().with(Keep).try_init();
-            started.map_err(|error| error.to_string())?;
-            Ok(SetLevel(Box::new(move |filter| {
-                drop(handle.reload(filter));
-            })))
-        }
-        LogFormat::Json => {
-            let builder = builder.json().flatten_event(true).with_filter_reloading();
-            let handle = builder.reload_handle();
-            let started = builder.finish().with(Keep).try_init();
-            started.map_err(|error| error.to_string())?;
-            Ok(SetLevel(Box::new(move |filter| {
-                drop(handle.reload(filter));
-            })))
-        }
+        LogFormat::Text if journald::reads() => start!(builder.with_ansi(false).without_time()),
+        LogFormat::Text => start!(builder.with_ansi(colours)),
+        LogFormat::Json => start!(builder.json().flatten_event(true)),
+    }
+}
+
+/// Says what ends a command, on standard error.
+pub(super) fn complain(line: &str) {
+    let priority = if journald::reads() { "<3>" } else { "" };
+    eprintln!("{priority}rtm-bridge: {line}");
+}
+
+/// Says in the journal that something panicked, with a priority; what the usual hook prints has none.
+pub fn tell_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    if journald::reads() {
+        complain(&panic.to_string().replace('\n', " "));
     }
 }
 
@@ -73,10 +88,5 @@ pub(super) fn filter(log: &LogConfig, default: &str) -> Result<EnvFilter, String
     let level = variable
         .or_else(|| log.level.clone())
         .unwrap_or_else(|| default.to_owned());
-    EnvFilter::try_new(&level).map_err(|error| {
-        format!(
-            "{origin}: `{}` is neither a level nor directives: {error}",
-            level.escape_debug()
-        )
-    })
+    directives(&level).map_err(|message| format!("{origin}: {message}"))
 }

@@ -31,8 +31,10 @@ const ONCE_APART: Duration = Duration::from_secs(2);
 /// How wide plain output is.
 const PLAIN_WIDTH: usize = 80;
 
-/// Shows what a running bridge does, from its /metrics: losses first, then what is stuck; rings with their rates, the age
-/// of the last poll and the gap between two; the request budget; the journal; each sink's lag and last confirmation.
+/// Watch a running bridge in the terminal: losses, rings, request budget, journal, sinks
+///
+/// Shows what a running bridge does, from its /metrics: losses first, then what is stuck; each sink's lag and last
+/// confirmation; the journal; the request budget; rings with their rates, the age of the last poll and the gap between two.
 ///
 /// q, Esc and Ctrl-C end it. Without a terminal, or with --once, it prints one page and ends.
 #[derive(Debug, clap::Args)]
@@ -40,7 +42,7 @@ const PLAIN_WIDTH: usize = 80;
 NO_COLOR=1 takes the colours away.
 
 Examples:
-  rtm-bridge top                                   the bridge of rtm-bridge.toml, or of 127.0.0.1:9464
+  rtm-bridge top --config /etc/rtm-bridge/rtm-bridge.toml
   rtm-bridge top --url http://bridge-1:9464
   watch -n 10 rtm-bridge top --once --url http://bridge-1:9464")]
 pub(super) struct TopArgs {
@@ -179,7 +181,7 @@ fn watch(
                     .map(|(since, error)| (since.elapsed(), error.as_str())),
             };
             let (width, height) = screen.size()?;
-            screen.draw(&lines(&seen, width, height))?;
+            screen.draw(&lines(&seen, width, height), height)?;
             changed = false;
         }
         if event::poll(TICK)? {

@@ -25,7 +25,8 @@ pub struct AppConfig {
     /// Whether its rings are left alone for now; what is stored is still published. Default false.
     #[serde(default)]
     pub paused: bool,
-    /// Requests a second that this bridge may use of the App ID's. Default 10, which is all that Agora allows.
+    /// Requests a second that this bridge may use of the App ID's. Default 10, which is all that Agora allows: more only
+    /// where Agora has raised it for yours, or what is over is answered with 429.
     #[serde(default = "ten")]
     #[schemars(range(min = 1, max = 1000))]
     pub requests_per_second: u32,

@@ -24,9 +24,7 @@ pub(super) fn load(file: &Path) -> Result<Config, ConfigError> {
             problems: vec![Problem {
                 origin: file.display().to_string(),
                 key: String::new(),
-                message: format!(
-                    "cannot read the configuration: {error}; name another file with --config, or start with `rtm-bridge demo`"
-                ),
+                message: format!("cannot read the configuration: {error}"),
             }],
         });
     }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 mod app;
 mod environment;
 mod load;
+mod log;
 mod problem;
 mod schema;
 mod sinks;
@@ -22,6 +23,7 @@ pub use app::{
     AgoraTokenConfig, AppConfig, AuthConfig, BasicConfig, CopyPolicy, InlineSecret, RegionConfig,
     TokenConfig,
 };
+pub(crate) use log::directives;
 pub use problem::{ConfigError, Problem};
 pub use schema::schema;
 pub use sinks::{
@@ -29,6 +31,7 @@ pub use sinks::{
     SinkConfig, StdoutConfig, TlsConfig, WhenFull,
 };
 pub use template::{ALL, STATIC, Template, Variable};
+pub(crate) use validate::free_bytes;
 pub use validate::is_name;
 
 /// The whole configuration, valid.
@@ -101,7 +104,8 @@ impl Default for AdminConfig {
 #[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
-    /// What to log: a level, or directives such as `info,rtm_source=debug`. Default `info`.
+    /// What to log: `error`, `warn`, `info`, `debug` or `trace`, or directives such as `info,rtm_source=debug`. Default
+    /// `info`.
     pub level: Option<String>,
     /// How. Default `text`.
     pub format: LogFormat,

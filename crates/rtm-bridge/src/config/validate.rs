@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use super::{AppConfig, AuthConfig, Config, InlineSecret};
 
+mod place;
 mod sinks;
+
+pub(crate) use place::free_bytes;
 
 /// Longer than anything that is to end by itself: a slip in the unit.
 const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -30,6 +33,11 @@ pub fn is_name(text: &str) -> bool {
         && text
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+/// As Agora's console shows them. Its documents do not say so: what looks otherwise is warned of, and polled.
+fn is_app_id(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// Every problem of a configuration that could be parsed, as key and message.
@@ -80,19 +88,11 @@ pub(super) fn problems(config: &Config) -> Vec<(String, String)> {
         ));
     }
     if let Some(level) = &config.log.level
-        && let Err(error) = tracing_subscriber::EnvFilter::try_new(level)
+        && let Err(message) = super::directives(level)
     {
-        found.push((
-            "log.level".to_owned(),
-            format!(
-                "`{}` is neither a level nor directives: {error}",
-                level.escape_debug()
-            ),
-        ));
+        found.push(("log.level".to_owned(), message));
     }
-    if let Err(message) = can_hold_a_journal(&config.journal.dir) {
-        found.push(("journal.dir".to_owned(), message));
-    }
+    found.extend(place::problems(&config.journal));
     if config.shutdown_deadline > A_DAY {
         found.push(("shutdown_deadline".to_owned(), up_to_a_day()));
     }
@@ -102,8 +102,17 @@ pub(super) fn problems(config: &Config) -> Vec<(String, String)> {
 
 /// What is accepted and may still be a mistake, as key and message.
 pub(super) fn warnings(config: &Config) -> Vec<(String, String)> {
-    let mut found = Vec::new();
+    let mut found = place::warnings(&config.journal);
     for (index, app) in config.apps.iter().enumerate() {
+        if !is_app_id(&app.app_id) {
+            found.push((
+                format!("apps.{index}.app_id"),
+                format!(
+                    "`{}` is not 32 hexadecimal digits, as Agora's console shows App IDs; Agora would answer 400",
+                    app.app_id
+                ),
+            ));
+        }
         if app.requests_per_second > AGORA_REQUESTS_PER_SECOND {
             found.push((
                 format!("apps.{index}.requests_per_second"),
@@ -131,29 +140,6 @@ pub(super) fn warnings(config: &Config) -> Vec<(String, String)> {
         ));
     }
     found
-}
-
-/// Nothing is made here: an absent directory is one that can be made, as far as its parents are directories.
-fn can_hold_a_journal(dir: &Path) -> Result<(), String> {
-    if dir.as_os_str().is_empty() {
-        return Err("is empty; expected a directory".to_owned());
-    }
-    // A relative path ends in an empty one, which stands for where we are.
-    for path in dir.ancestors().filter(|path| !path.as_os_str().is_empty()) {
-        match path.metadata() {
-            Ok(found) if found.is_dir() => return Ok(()),
-            Ok(_) => {
-                return Err(format!(
-                    "{} is not a directory; expected a directory, which is made if it is missing",
-                    path.display()
-                ));
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {}
-            Err(error) => return Err(format!("cannot look at {}: {error}", path.display())),
-        }
-    }
-    Ok(())
 }
 
 fn up_to_a_day() -> String {
@@ -316,7 +302,15 @@ fn one_secret(
         );
     }
     if let Some(file) = file {
-        readable(file, &format!("{key}.{name}_file"), add);
+        let mut add = |key: &str, message: String| {
+            add(
+                key,
+                format!(
+                    "{message}; it is to hold the {name} and nothing else: write it, or name another file"
+                ),
+            );
+        };
+        readable(file, &format!("{key}.{name}_file"), &mut add);
     }
     if let Some(variable) = variable
         && std::env::var_os(variable).is_none_or(|value| value.is_empty())

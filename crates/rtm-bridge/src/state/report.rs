@@ -12,7 +12,7 @@ use super::history::{SECONDS, Second};
 use super::words::{self, Finding};
 use super::{PipelineState, RingState, Settings, State};
 use crate::admin::recent::{self, Recent};
-use crate::assemble::Client;
+use crate::client::Client;
 use crate::lock;
 use crate::metrics::POLL_OUTCOMES;
 
@@ -68,9 +68,15 @@ impl Starting {
 pub(super) struct App {
     pub(super) name: String,
     pub(super) requests_per_second: u32,
+    /// Whether the configuration says that it is left alone.
+    pub(super) paused: bool,
+    /// Since when; none also where it was when the bridge started.
+    pub(super) paused_seconds: Option<f64>,
     /// Since when polling waits for room in the journal.
     pub(super) stopped_seconds: Option<f64>,
     pub(super) second_poller: bool,
+    /// Of all its rings, also of those that are polled no more.
+    pub(super) possibly_lost_ever: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -78,9 +84,13 @@ pub(super) struct RingReport {
     pub(super) app: String,
     pub(super) region: String,
     pub(super) stream: &'static str,
+    /// As its App ID is.
+    pub(super) paused: bool,
     pub(super) events_per_second: f64,
     pub(super) polls_per_second: f64,
     pub(super) last_poll_age_seconds: Option<f64>,
+    /// Why the last request failed, until one succeeds.
+    pub(super) failure: Option<String>,
     pub(super) last_gap_seconds: Option<f64>,
     pub(super) longest_gap_seconds: f64,
     pub(super) possibly_lost_recently: u64,
@@ -156,13 +166,15 @@ impl State {
         let mut rings = Vec::new();
         let mut known = SECONDS;
         for pipeline in &pipelines {
-            let is_charted = charted.is_none_or(|app| app == pipeline.app);
+            // What a paused App ID used is not measured by what the others may.
+            let is_charted = charted.is_none_or(|app| app == pipeline.app) && !pipeline.is_paused();
             if is_charted {
                 budget.requests_per_second += lock(&pipeline.budget).per_second;
             }
-            // A paused App ID is left alone on purpose: its rings are no news.
-            let rings_in_use = pipeline.in_use().into_iter();
-            for (ring, state) in rings_in_use.filter(|_| !pipeline.is_paused()) {
+            for (ring, state) in pipeline.in_use() {
+                if pipeline.is_paused() && rtm_planted::bug("bridge-page-hides-paused") {
+                    continue;
+                }
                 let seconds: Vec<Second> = lock(&state.history).seconds(now).collect();
                 known = known.min(seconds.len());
                 if is_charted {
@@ -309,10 +321,13 @@ impl PipelineState {
         App {
             name: self.app.clone(),
             requests_per_second: lock(&self.budget).per_second,
+            paused: self.is_paused(),
+            paused_seconds: lock(&self.paused_since).map(|since| since.elapsed().as_secs_f64()),
             stopped_seconds: stopped
                 .as_ref()
                 .map(|stopped| stopped.since.elapsed().as_secs_f64()),
             second_poller: self.metrics.is_second_poller(&self.app),
+            possibly_lost_ever: self.losses.ever(),
         }
     }
 
@@ -343,9 +358,11 @@ impl PipelineState {
             app: self.app.clone(),
             region: region.to_owned(),
             stream,
+            paused: self.is_paused(),
             events_per_second: lock(&state.arrivals).now(),
             polls_per_second: polls as f64 / minute.len().max(1) as f64,
             last_poll_age_seconds: age,
+            failure: lock(&state.failure).clone(),
             last_gap_seconds: gap.map(|gap| gap.as_secs_f64()),
             // The gap that is not over counts too.
             longest_gap_seconds: longest.max(age.unwrap_or(0.0)),

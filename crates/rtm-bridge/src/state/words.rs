@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rtm_source::FetchError;
 use serde::Serialize;
 
 use super::POLL_AGE;
@@ -56,26 +57,35 @@ pub(super) fn findings(report: &Report) -> Vec<Finding> {
         findings.extend(of_sink(report, sink, is_losing));
     }
     findings.extend(nearly_full(report));
-    let not_yet = report
-        .rings
-        .iter()
-        .filter(|ring| ring.last_poll_age_seconds.is_none());
-    let not_yet = not_yet.count();
-    if not_yet > 0 && !is_losing {
-        let all = report.rings.len();
+    let not_yet: Vec<_> = polled(report)
+        .filter(|ring| ring.last_poll_age_seconds.is_none())
+        .collect();
+    if !not_yet.is_empty() && !is_losing {
+        let why = last_failure(&not_yet);
+        let level = match why {
+            None => Level::Note,
+            Some(_) => Level::Late,
+        };
         findings.push(finding(
-            Level::Note,
-            format!("Polling begins: {not_yet} of {all} rings have not answered yet."),
+            level,
+            format!(
+                "Polling begins: {} of {} rings have not answered yet.{}",
+                not_yet.len(),
+                polled(report).count(),
+                why.unwrap_or_default()
+            ),
         ));
     }
-    if findings.is_empty() {
-        findings.push(finding(Level::Good, "Nothing is lost; everything flows."));
+    let is_polled = |app: &App| !app.paused;
+    if findings.is_empty() && report.apps.iter().any(is_polled) {
+        let text = match report.apps.iter().all(is_polled) {
+            true => "Nothing is lost; everything flows.",
+            false => "Everything else flows.",
+        };
+        findings.push(finding(Level::Good, text));
     }
-    let ever: u64 = report
-        .rings
-        .iter()
-        .map(|ring| ring.possibly_lost_ever)
-        .sum();
+    findings.extend(paused(report));
+    let ever: u64 = report.apps.iter().map(|app| app.possibly_lost_ever).sum();
     if ever > 0 && !is_losing {
         findings.push(finding(
             Level::Note,
@@ -128,17 +138,14 @@ fn losses(report: &Report) -> Vec<Finding> {
         ));
     }
     let is_excused = |ring: &&RingReport| !stopped.iter().any(|(app, _)| *app == ring.app);
-    let stale: Vec<_> = report
-        .rings
-        .iter()
-        .filter(|ring| is_stale(report, ring))
-        .collect();
-    let stale: Vec<_> = stale.into_iter().filter(is_excused).collect();
+    let stale = polled(report).filter(|ring| is_stale(report, ring));
+    let stale: Vec<_> = stale.filter(is_excused).collect();
     if let Some(longest) = stale.iter().map(|ring| age(report, ring)).reduce(f64::max) {
         lose(format!(
-            "Events may be lost soon: polling of {} has not succeeded {}, and Agora keeps 2,000 events of a ring.",
+            "Events may be lost soon: polling of {} has not succeeded {}, and Agora keeps 2,000 events of a ring.{}",
             rings(report, &stale),
-            since(report.at, longest)
+            since(report.at, longest),
+            last_failure(&stale).unwrap_or_default()
         ));
     }
     let doubtful: Vec<_> = report
@@ -223,10 +230,14 @@ fn of_sink(report: &Report, sink: &SinkReport, is_losing: bool) -> Option<Findin
         pending => format!("{} wait for it in the journal", events(pending)),
     };
     let is_silent = is_losing || !is_polling(report);
+    let going_on: Vec<_> = report.apps.iter().filter(|app| !app.paused).collect();
     let polling = if is_silent && !rtm_planted::bug("bridge-page-always-calm") {
         String::new()
-    } else {
+    } else if going_on.len() == report.apps.len() {
         "; polling goes on, and nothing is lost".to_owned()
+    } else {
+        let apps = names(going_on.iter().map(|app| app.name.as_str()));
+        format!("; polling of {apps} goes on, and nothing of that is lost")
     };
     // A short silence says nothing of the rate yet.
     let room = match room_left(report, sink) {
@@ -274,10 +285,57 @@ fn nearly_full(report: &Report) -> Option<Finding> {
     })
 }
 
+/// What the configuration says not to poll. That is nobody's fault, and no news to whoever wrote it; whoever did not must
+/// not look for its events in vain.
+fn paused(report: &Report) -> Vec<Finding> {
+    let paused = report.apps.iter().filter(|app| app.paused);
+    let found = paused.map(|app| {
+        let since = match app.paused_seconds {
+            Some(seconds) => since(report.at, seconds),
+            None => "and was when the bridge started".to_owned(),
+        };
+        let text = format!(
+            "Polling of {} is paused {since}, as its configuration says. Meanwhile Agora keeps 2,000 events of a ring, and \
+             overwrites the oldest.",
+            app.name
+        );
+        finding(Level::Note, text)
+    });
+    found.collect()
+}
+
+/// The rings that are not left alone.
+fn polled(report: &Report) -> impl Iterator<Item = &RingReport> {
+    report.rings.iter().filter(|ring| !ring.paused)
+}
+
+/// Why requests fail, where that is known: of the ring that is worst off.
+fn last_failure(rings: &[&RingReport]) -> Option<String> {
+    let age = |ring: &RingReport| ring.last_poll_age_seconds.unwrap_or(f64::INFINITY);
+    let failed = rings.iter().filter(|ring| ring.failure.is_some());
+    let worst = failed.max_by(|a, b| age(a).total_cmp(&age(b)))?;
+    let why = worst.failure.as_deref()?.trim_end_matches('.');
+    Some(format!(" The last request failed: {why}."))
+}
+
+/// A failed request in words, for whoever looks at readiness or at the page.
+pub(super) fn failure(error: &FetchError) -> String {
+    let Some(status) = error.status.filter(|status| !(200..300).contains(status)) else {
+        return crate::chain(error);
+    };
+    let said = match &*error.message {
+        "" => String::new(),
+        message => format!(": {message}"),
+    };
+    let reason = error.reason;
+    format!("Agora answers {status} ({reason}){said}")
+}
+
+/// Whether each ring that is to be polled is, and there are any.
 fn is_polling(report: &Report) -> bool {
     let answered =
         |ring: &RingReport| ring.last_poll_age_seconds.is_some() && !is_stale(report, ring);
-    report.rings.iter().all(answered)
+    polled(report).next().is_some() && polled(report).all(answered)
 }
 
 fn is_stale(report: &Report, ring: &RingReport) -> bool {
@@ -390,9 +448,11 @@ mod tests {
             app: app.to_owned(),
             region: "x".to_owned(),
             stream,
+            paused: false,
             events_per_second: 500.0,
             polls_per_second: 2.5,
             last_poll_age_seconds: Some(0.3),
+            failure: None,
             last_gap_seconds: Some(0.4),
             longest_gap_seconds: 0.5,
             possibly_lost_recently: 0,
@@ -403,8 +463,11 @@ mod tests {
         let app = |name: &str| App {
             name: name.to_owned(),
             requests_per_second: 10,
+            paused: false,
+            paused_seconds: None,
             stopped_seconds: None,
             second_poller: false,
+            possibly_lost_ever: 0,
         };
         Report {
             at: "2026-11-24T12:05:04Z".parse().unwrap(),
@@ -463,7 +526,7 @@ mod tests {
     fn all_is_well() {
         let good = (Level::Good, "Nothing is lost; everything flows.".to_owned());
         assert_eq!(said(|_| {}), [good]);
-        let long_ago = said(|report| report.rings[0].possibly_lost_ever = 4000);
+        let long_ago = said(|report| report.apps[0].possibly_lost_ever = 4000);
         assert_eq!(long_ago.len(), 2);
         assert!(
             long_ago
@@ -521,6 +584,81 @@ mod tests {
             silent.iter().all(|(_, text)| !text.contains("goes on")),
             "{silent:?}"
         );
+    }
+
+    /// Holds: a paused App ID is named, with since when; its rings alarm nobody; and nothing is said of polling in general
+    /// that is not so of it.
+    #[test]
+    fn a_paused_app_is_named() {
+        let pause = |report: &mut Report, app: &str, seconds| {
+            let paused = report.apps.iter_mut().find(|known| known.name == app);
+            let paused = paused.unwrap();
+            (paused.paused, paused.paused_seconds) = (true, seconds);
+            for ring in report.rings.iter_mut().filter(|ring| ring.app == app) {
+                (ring.paused, ring.last_poll_age_seconds) = (true, Some(500.0));
+            }
+        };
+        let one = said(|report| pause(report, "b", Some(120.0)));
+        let expected = "Polling of b is paused since 12:03:04 UTC (2 min), as its configuration says. Meanwhile Agora \
+                        keeps 2,000 events of a ring, and overwrites the oldest.";
+        let flows = (Level::Good, "Everything else flows.".to_owned());
+        assert_eq!(one, [(Level::Note, expected.to_owned()), flows]);
+        let both = said(|report| {
+            pause(report, "a", None);
+            pause(report, "b", Some(1.0));
+        });
+        assert_eq!(both.len(), 2, "{both:?}");
+        assert!(
+            both[0]
+                .1
+                .contains("Polling of a is paused and was when the bridge started"),
+            "{both:?}"
+        );
+        let down = |report: &mut Report| {
+            report.sinks[0].health = Health::Down;
+            report.sinks[0].waiting_seconds = Some(60.0);
+        };
+        let outage = first(|report| {
+            down(report);
+            pause(report, "b", None);
+        });
+        assert_eq!(outage.0, Level::Down);
+        assert!(
+            outage
+                .1
+                .contains("; polling of a goes on, and nothing of that is lost."),
+            "{outage:?}"
+        );
+        let silent = said(|report| {
+            down(report);
+            pause(report, "a", None);
+            pause(report, "b", None);
+        });
+        assert!(
+            silent.iter().all(|(_, text)| !text.contains("goes on")),
+            "{silent:?}"
+        );
+    }
+
+    /// Holds: why requests fail is said with what fails, at the start and later.
+    #[test]
+    fn why_requests_fail_is_said() {
+        let refused = |report: &mut Report, age| {
+            for ring in &mut report.rings {
+                ring.last_poll_age_seconds = age;
+                ring.failure = Some("Agora answers 401 (unauthorized): bad key.".to_owned());
+            }
+        };
+        let why = "The last request failed: Agora answers 401 (unauthorized): bad key.";
+        let begins = first(|report| {
+            report.uptime_seconds = 3.0;
+            refused(report, None);
+        });
+        let expected = format!("Polling begins: 4 of 4 rings have not answered yet. {why}");
+        assert_eq!(begins, (Level::Late, expected));
+        let later = first(|report| refused(report, Some(45.0)));
+        assert_eq!(later.0, Level::Losing);
+        assert!(later.1.ends_with(why), "{later:?}");
     }
 
     /// What befalls a bridge.

@@ -1,5 +1,7 @@
 //! What `check` refuses, so that `run` does not have to, and what it warns of.
 
+use rtm_sim::{SimApp, SimAuth, SimConfig, Simulator};
+
 use super::{SOUND, check};
 
 const NATS: &str = "[sinks.nats]\nservers = [\"nats://127.0.0.1:4222\"]\nstream = \"RTM\"\n";
@@ -23,6 +25,12 @@ const OF_APPS: &[Case] = &[
         "secret is not a directory",
     ),
     ("DIR/journal", "", "journal.dir", "expected a directory"),
+    (
+        "DIR/journal",
+        "/proc/x",
+        "journal.dir",
+        "cannot be made: the file system of /proc stores no files",
+    ),
     (
         "[journal]",
         "[journal]\nmax_bytes = \"23MiB\"",
@@ -295,6 +303,21 @@ fn check_warns_of_what_may_be_a_mistake() {
              dead_letter_subject = \"rtm.{app}.dead_letters\"\n[sinks.kafka]",
             "sinks.nats.dead_letter_subject: dead letters go to `rtm.main.dead_letters`",
         ),
+        (
+            "876922cbca0098dff4323566daa89675",
+            "abc",
+            "apps.0.app_id: `abc` is not 32 hexadecimal digits",
+        ),
+        (
+            "876922cbca0098dff4323566daa89675",
+            "876922cbca0098dff4323566daa8967z",
+            "apps.0.app_id: `876922cbca0098dff4323566daa8967z` is not",
+        ),
+        (
+            "[journal]",
+            &format!("[journal]\nmax_bytes = {}", disk(&std::env::temp_dir())),
+            "journal.max_bytes: ",
+        ),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let (code, text) = check(dir.path(), &SOUND.replacen(from, to, 1));
@@ -305,7 +328,83 @@ fn check_warns_of_what_may_be_a_mistake() {
         );
         let (_, text) = check(dir.path(), &format!("{SOUND}\n{NATS}"));
         assert!(!text.contains("warning"), "{text}");
-        assert!(text.lines().last().unwrap().starts_with("valid"), "{text}");
+        assert!(
+            text.lines()
+                .last()
+                .unwrap()
+                .contains("rtm-bridge.toml: valid"),
+            "{text}"
+        );
+    }
+}
+
+/// How large the disk is, which is more than can be free on it.
+fn disk(dir: &std::path::Path) -> u64 {
+    let found = rustix::fs::statvfs(dir).unwrap();
+    found.f_blocks * found.f_frsize
+}
+
+/// Holds: a journal that may grow larger than its disk is warned of, and starts: the default is, on a small volume, and
+/// polling stops before the disk is full.
+#[test]
+fn a_journal_larger_than_its_disk_is_warned_of() {
+    let temp = tempfile::tempdir().unwrap();
+    let max_bytes = format!("[journal]\nmax_bytes = {}", disk(temp.path()) + 1);
+    let toml = SOUND.replace("[journal]", &max_bytes);
+    let (found, text) = check(temp.path(), &toml);
+    assert_eq!(found, Some(0), "{text}");
+    let says = "polling would stop before max_bytes is reached";
+    assert!(
+        text.contains("journal.max_bytes") && text.contains(says),
+        "{text}"
+    );
+}
+
+/// Holds: `check` says of Agora's credentials no more than it knows. Wrong ones are not told apart, for that would take a
+/// request that deletes events: so it says that they were not tried, and the ledger says that nothing was read.
+#[test]
+fn check_says_that_credentials_are_not_tried() {
+    let temp = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let simulator = runtime
+        .block_on(Simulator::start(SimConfig {
+            apps: vec![SimApp {
+                app_id: "876922cbca0098dff4323566daa89675".to_owned(),
+                auth: SimAuth::Basic {
+                    key: "k".to_owned(),
+                    secret: "another".to_owned(),
+                },
+            }],
+            ..SimConfig::default()
+        }))
+        .unwrap();
+    let region = format!(
+        "[{{ name = \"eu-west-1\", base_url = \"{}\" }}]",
+        simulator.base_url("eu-west-1")
+    );
+    let toml = SOUND.replace("[\"eu-west-1\"]", &region);
+    let toml = toml.replace(
+        "[sinks.kafka]\nbrokers = [\"127.0.0.1:9\"]",
+        "[sinks.stdout]",
+    );
+    for (args, says) in [
+        (&[][..], &["can be read", "Agora was not asked"][..]),
+        (
+            &["--connect"],
+            &[
+                "Agora was not asked",
+                "its name resolves and a connection is opened; no event was read",
+                "credentials not tried",
+                "wrong ones show when the bridge polls",
+            ],
+        ),
+    ] {
+        let (code, text) = outage(&toml, temp.path(), args);
+        assert_eq!(code, Some(0), "{text}");
+        for says in says {
+            assert!(text.contains(says), "expected {says:?} in {text}");
+        }
+        assert!(!text.contains("can be used"), "{text}");
     }
 }
 
@@ -350,19 +449,30 @@ fn an_outage_is_estimated() {
     assert!(text.contains("1.6 GiB would do"), "{text}");
     let enough = SOUND.replace("[journal]", "[journal]\nmax_bytes = \"1.6GiB\"");
     assert_eq!(outage(&enough, dir.path(), &six_hours).0, Some(0));
-    // No disk has that much.
-    let huge = SOUND.replace("[journal]", "[journal]\nmax_bytes = \"1000PiB\"");
-    let (code, text) = outage(
-        &huge,
-        dir.path(),
-        &["--outage", "30000h", "--rate", "200000000"],
-    );
+    // No disk has that much free.
+    let kept = SOUND.replace("[journal]", "[journal]\nmin_free_bytes = \"1000PiB\"");
+    let (code, text) = outage(&kept, dir.path(), &six_hours);
     assert_eq!(code, Some(2), "{text}");
     assert!(text.contains("but the disk of"), "{text}");
+    // As it prints them: days, and weeks.
+    for (length, said) in [
+        ("10d", "10.0 days"),
+        ("1w", "7.0 days"),
+        ("1d 12h", "36.0 h"),
+    ] {
+        let (code, text) = outage(SOUND, dir.path(), &["--outage", length, "--rate", "10"]);
+        assert_eq!(code, Some(0), "{length}: {text}");
+        assert!(
+            text.contains(&format!("{said} at 10 events")),
+            "{length}: {text}"
+        );
+    }
     for wrong in [
         &["--outage", "6h"][..],
         &["--rate", "5"],
         &["--outage", "6", "--rate", "5"],
+        &["--outage", "1 month", "--rate", "5"],
+        &["--outage", "-6h", "--rate", "5"],
         &["--outage", "6h", "--rate", "0"],
     ] {
         assert_eq!(outage(SOUND, dir.path(), wrong).0, Some(2), "{wrong:?}");

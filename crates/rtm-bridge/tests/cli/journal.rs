@@ -126,13 +126,38 @@ fn a_dump_tells_every_entry() {
             .map(|entry| entry["position"].as_u64().unwrap())
             .collect()
     };
-    assert_eq!(positions(&["--lane", APPS[1]]), [4, 5, 6]);
+    assert_eq!(positions(&["--app", APPS[1]]), [4, 5, 6]);
+    assert_eq!(positions(&["--app", "main"]).len(), 6);
     assert_eq!(positions(&["--from", "2", "--to", "4"]), [2, 3, 4]);
-    let time = all[0]["time"].as_str().unwrap();
-    assert_eq!(positions(&["--since", time]).len(), 6);
-    assert_eq!(positions(&["--before", time]), [0; 0]);
+    assert_eq!(positions(&["--from", "7"]), [0; 0]);
+    // As with `replay`, times are of the fetch.
+    let fetched = "1970-01-01T00:00:00.007Z";
+    assert_eq!(positions(&["--since", fetched]).len(), 6);
+    assert_eq!(positions(&["--until", fetched]), [0; 0]);
     assert_eq!(positions(&["--since", "2999-01-01T00:00:00Z"]), [0; 0]);
-    assert_eq!(run(&["dump", "--since", "yesterday"]).0, Some(2));
+    assert_eq!(
+        positions(&["--region", "eu-west-1", "--stream", "user"]).len(),
+        6
+    );
+    assert_eq!(positions(&["--stream", "channel"]), [0; 0]);
+    let dir = dir.to_str().unwrap();
+    for (wrong, says) in [
+        (&["--since", "yesterday"][..], "yesterday"),
+        (
+            &["--app", "mian"],
+            "no app mian; --app takes an App ID or one of: main",
+        ),
+        // Of the range that is asked for nothing is looked at, and the app is known all the same.
+        (
+            &["--from", "7", "--region", "us"],
+            "--region takes one of: eu-west-1",
+        ),
+        (&["--from", "3", "--to", "2"], "--from 3 is behind --to 2"),
+    ] {
+        let (code, out, err) = run(&[&["dump", "--dir", dir], wrong].concat());
+        assert_eq!((code, &*out), (Some(2), ""), "{wrong:?}: {err}");
+        assert!(err.contains(says), "{wrong:?}: {err}");
+    }
 }
 
 /// Holds: a sound journal and a torn end are no damage and exit 0; a flipped bit is found where it is and exits 1, and
@@ -185,15 +210,19 @@ fn verify_tells_damage_from_a_torn_end() {
         (from..from + bytes).contains(&(at as u64)),
         "{damage} and {at}"
     );
-    // What can be read is dumped, and the rest told.
-    let (code, out, _) = run(&["dump", "--dir", &path]);
-    assert_eq!((code, out.lines().count()), (Some(1), 6));
-    assert_eq!(
-        out.lines()
+    // What can be read is dumped, and the rest told, whatever it may have been of.
+    for (asked, lines) in [(&[][..], 6), (&["--app", APPS[0]], 4), (&["--to", "4"], 4)] {
+        let (code, out, _) = run(&[&["dump", "--dir", &path], asked].concat());
+        let errors = out
+            .lines()
             .filter(|line| line.contains("\"error\""))
-            .count(),
-        1
-    );
+            .count();
+        let damaged = usize::from(asked != ["--to", "4"]);
+        assert_eq!(
+            (code, out.lines().count(), errors),
+            (Some(damaged as i32), lines, damaged)
+        );
+    }
 }
 
 /// Holds: a journal that is in use is not touched, and the message says what to do; a copy of it can be looked at.

@@ -18,18 +18,18 @@ const APPS: [&str; 2] = [
 const ENTRIES: u64 = 6;
 
 /// A journal, a configuration with the file sinks `out` and `late`, and the file of `out`.
-struct Place {
+pub(super) struct Place {
     temp: tempfile::TempDir,
 }
 
 impl Place {
     /// Entry n of an App ID is fetched n seconds after the epoch, has n events and one that is none, and is of the stream
     /// `user` where n is even.
-    fn new() -> Place {
+    pub(super) fn new() -> Place {
         let temp = tempfile::tempdir().unwrap();
         let place = Place { temp };
         tokio::runtime::Runtime::new().unwrap().block_on(async {
-            let journal = place.open();
+            let journal = place.open(place.journal());
             for app in APPS {
                 let lane = journal.lane(&app.parse().unwrap()).unwrap();
                 let mut out = lane.reader(&"out".parse().unwrap()).unwrap();
@@ -59,20 +59,31 @@ impl Place {
         place
     }
 
-    fn journal(&self) -> PathBuf {
-        self.temp.path().join("journal")
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.temp.path().join(name)
     }
 
-    fn open(&self) -> Journal {
+    pub(super) fn journal(&self) -> PathBuf {
+        self.path("journal")
+    }
+
+    /// The journal, where no configuration says that it is.
+    pub(super) fn set_aside(&self) -> PathBuf {
+        let old = self.path("old");
+        fs::rename(self.journal(), &old).unwrap();
+        old
+    }
+
+    pub(super) fn open(&self, dir: impl AsRef<Path>) -> Journal {
         let options = Options {
             min_free_bytes: 0,
             ..Options::default()
         };
-        Journal::open(&self.journal(), options).unwrap()
+        Journal::open(dir.as_ref(), options).unwrap()
     }
 
     /// Every file of the journal, with its bytes.
-    fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+    pub(super) fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let files = fs::read_dir(self.journal()).unwrap();
         let paths = files.map(|file| file.unwrap().path());
         paths
@@ -80,7 +91,7 @@ impl Place {
             .collect()
     }
 
-    fn replay(&self, args: &[&str]) -> (Option<i32>, String) {
+    pub(super) fn replay(&self, args: &[&str]) -> (Option<i32>, String) {
         let config = self.temp.path().join("rtm-bridge.toml");
         let mut command = Command::cargo_bin("rtm-bridge").unwrap();
         let output = command
@@ -96,7 +107,7 @@ impl Place {
     }
 
     /// The lines of a sink's file.
-    fn lines(&self, sink: &str) -> Vec<Value> {
+    pub(super) fn lines(&self, sink: &str) -> Vec<Value> {
         let text = fs::read_to_string(self.temp.path().join(sink)).unwrap_or_default();
         text.lines()
             .map(|line| serde_json::from_str(line).unwrap())
@@ -104,7 +115,7 @@ impl Place {
     }
 
     /// Positions in a sink's file, each once, and how many lines.
-    fn positions(&self, sink: &str) -> (Vec<u64>, usize) {
+    pub(super) fn positions(&self, sink: &str) -> (Vec<u64>, usize) {
         let lines = self.lines(sink);
         let positions = lines.iter().map(|line| line["position"].as_u64().unwrap());
         let mut positions: Vec<u64> = positions.collect();
@@ -252,6 +263,46 @@ fn nothing_is_published_unasked() {
     assert!(!place.temp.path().join("out").exists());
 }
 
+/// Holds: what was never there is wrong usage, and told with what there is; what is there and has no events is not.
+#[test]
+fn a_slip_is_told() {
+    let place = Place::new();
+    for (wrong, says) in [
+        (
+            &["--app", "tow"][..],
+            "no app tow; --app takes an App ID or one of: now, one, two",
+        ),
+        (
+            &["--region", "r7"],
+            "no region r7; --region takes one of: eu-west-1, r0, r1, r2",
+        ),
+        (&["--from", "10", "--to", "5"], "--from 10 is behind --to 5"),
+        (
+            &[
+                "--since",
+                "1970-01-01T00:00:04Z",
+                "--until",
+                "1970-01-01T00:00:04Z",
+            ],
+            "is not before --until",
+        ),
+    ] {
+        let (code, text) = place.replay(&[&["--sink", "out", "--yes"], wrong].concat());
+        assert_eq!(code, Some(2), "{wrong:?}: {text}");
+        assert!(text.contains(says), "{wrong:?}: {text}");
+    }
+    for empty in [
+        ["--app", "now"],
+        ["--region", "eu-west-1"],
+        ["--from", "99"],
+    ] {
+        let (code, text) = place.replay(&[&["--sink", "out", "--yes"], &empty[..]].concat());
+        assert_eq!(code, Some(1), "{empty:?}: {text}");
+        assert!(text.contains("nothing to publish"), "{empty:?}: {text}");
+    }
+    assert!(!place.path("out").exists());
+}
+
 /// Holds: what is asked for and is not kept any more is told, the rest is published, and the exit code says that it is not
 /// all; also where an entry cannot be read.
 #[test]
@@ -259,7 +310,7 @@ fn what_is_gone_is_told() {
     let place = Place::new();
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         // All is confirmed: the next process begins a segment, and the old one goes.
-        let journal = place.open();
+        let journal = place.open(place.journal());
         for app in APPS {
             let lane = journal.lane(&app.parse().unwrap()).unwrap();
             for (sink, waiting) in [("out", 1), ("late", ENTRIES)] {
@@ -271,7 +322,7 @@ fn what_is_gone_is_told() {
             }
         }
         journal.close().await.unwrap();
-        let journal = place.open();
+        let journal = place.open(place.journal());
         let lane = journal.lane(&APPS[0].parse().unwrap()).unwrap();
         let mut out = lane.reader(&"out".parse().unwrap()).unwrap();
         let entry = entry(APPS[0], 9);
@@ -308,7 +359,7 @@ fn what_is_gone_is_told() {
 #[test]
 fn a_running_bridge_keeps_its_file() {
     let place = Place::new();
-    let held = place.open();
+    let held = place.open(place.journal());
     let (code, text) = place.replay(&["--sink", "out", "--yes"]);
     assert_eq!(code, Some(2), "{text}");
     assert!(text.contains("a bridge is running"), "{text}");

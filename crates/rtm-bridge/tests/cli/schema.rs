@@ -14,10 +14,10 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 const REFERENCE: &str = include_str!("../../../../deploy/rtm-bridge.toml");
-const COMPOSE: &str = include_str!("../../../../deploy/compose.toml");
+const COMPOSE: &str = include_str!("../../../../deploy/compose/rtm-bridge.toml");
 const README: &str = include_str!("../../../../README.md");
 
-fn print(args: &[&str]) -> String {
+pub(super) fn print(args: &[&str]) -> String {
     let output = Command::cargo_bin("rtm-bridge")
         .unwrap()
         .args(args)
@@ -116,6 +116,18 @@ fn the_schema_refuses_what_the_program_refuses() {
     assert_eq!(problems(&validator, &toml(&other)), [""; 0]);
     let misnamed = "[sinks.nats]\ntype = \"kafka\"";
     assert!(validator.is_valid(&toml(&sound.replace("[sinks.kafka]", misnamed))));
+}
+
+/// Holds: a rate above Agora's, which the program takes with a warning, the schema takes as well, and tells.
+#[test]
+fn the_schema_tells_agoras_limit() {
+    let schema = schema("config");
+    let rate = &schema["$defs"]["AppConfig"]["properties"]["requests_per_second"];
+    let told = rate["description"].as_str().unwrap();
+    assert!(
+        told.contains("all that Agora allows") && told.contains("429"),
+        "{told}"
+    );
 }
 
 /// Keys and defaults by path, such as `apps.auth.basic.key`.
@@ -388,20 +400,4 @@ fn the_dead_letter_schema_lists_every_reason() {
         .copied()
         .collect();
     assert_eq!(listed, known);
-}
-
-/// Holds: there are completions for every usual shell, and they know the commands; bash can read its own.
-#[test]
-fn completions_know_the_commands() {
-    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        let script = print(&["completions", shell]);
-        for command in ["check", "simulate", "completions", "forget"] {
-            assert!(script.contains(command), "{shell}: {command}");
-        }
-    }
-    Command::new("bash")
-        .arg("-n")
-        .write_stdin(print(&["completions", "bash"]))
-        .assert()
-        .success();
 }

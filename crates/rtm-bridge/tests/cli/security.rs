@@ -183,6 +183,8 @@ fn deployments_give_little() {
                 "{service}: {line}"
             );
         }
+        // A file that is mounted alone is not seen to be replaced.
+        assert!(!text.contains(".toml:"), "{service}: {text}");
     }
     let mut published = 0;
     for ports in compose.split("    ports:\n").skip(1) {

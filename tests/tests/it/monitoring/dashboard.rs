@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use rtm_tests::monitoring::{decode_strictly, file, text};
+use rtm_tests::monitoring::{decode_strictly, file, promtool, text};
 use serde_json::Value;
 
-use super::{dashboard, seen, unknown};
+use super::{dashboard, seen, substituted, unknown};
 
 /// Holds: every query of the dashboard, asked of a Prometheus that scrapes a bridge under load, gives data, with the
 /// labels that its legend names. None may be empty: every series exists at zero from the start.
@@ -133,6 +133,60 @@ fn keeps_its_own_rules() {
             }
         }
     }
+}
+
+/// Holds: a ring that a start found full is shown as overwriting, though its count has not increased since it was first
+/// seen; a count of long ago is not shown. A ring that was never read has waited since the start, and not since 1970.
+#[test]
+fn a_start_is_shown_as_it_is() {
+    let dashboard = dashboard().unwrap();
+    let query = |title: &str, legend: &str| {
+        let panel = dashboard.panels.iter().find(|panel| panel.title == title);
+        let mut queries = panel.unwrap().queries.iter();
+        let query = queries.find(|query| query.legend == legend).unwrap();
+        substituted(&query.expression, ".*").replace('\n', " ")
+    };
+    let series = |name: &str, instance: &str, app: &str, values: &str| {
+        format!(
+            "      - series: '{name}{{job=\"b\",instance=\"{instance}\",app=\"{app}\",region=\"eu\",stream=\"user\"}}'\n        \
+             values: '{values}'\n"
+        )
+    };
+    let test = |expression: &str, samples: &[(&str, f64)]| {
+        let mut text =
+            format!("      - expr: '{expression}'\n        eval_time: 12m\n        exp_samples:\n");
+        for (labels, value) in samples {
+            text += &format!("          - labels: '{labels}'\n            value: {value}\n");
+        }
+        text
+    };
+    let full = "rtm_bridge_overflow_suspected_total";
+    let lost = "rtm_bridge_overflow_events_estimated_total";
+    let polled = "rtm_bridge_last_successful_poll_timestamp_seconds";
+    // Half a minute is looked at. `new` started 20 s ago, with the counts that it had before; `old` long ago.
+    let mut document = "tests:\n  - interval: 15s\n    input_series:\n".to_owned();
+    for (instance, start) in [("new", 700), ("old", 0)] {
+        document += &format!(
+            "      - series: 'process_start_time_seconds{{job=\"b\",instance=\"{instance}\"}}'\n        values: '{start}x48'\n"
+        );
+    }
+    document += &series(full, "new", "a", "3x48");
+    document += &series(full, "old", "a", "5x48");
+    document += &series(lost, "new", "a", "700x48");
+    document += &series(lost, "old", "a", "0x48");
+    document += &series(polled, "new", "a", "0x48");
+    document += &series(polled, "old", "c", "0+15x47 715");
+    document += "    promql_expr_test:\n";
+    let overwritten = |legend: &str| query("Overwritten at Agora", legend);
+    document += &test(&overwritten("suspected"), &[("{}", 3.0)]);
+    document += &test(&overwritten("events, estimated"), &[("{}", 700.0)]);
+    document += &test(
+        &query("Last successful poll", "{{app}}"),
+        &[("{app=\"a\"}", 20.0), ("{app=\"c\"}", 5.0)],
+    );
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("test.yml"), document).unwrap();
+    promtool(dir.path(), &["test", "rules", "test.yml"], "").unwrap();
 }
 
 /// Holds: the runbook's sections that panels name are there.

@@ -11,7 +11,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use secrecy::ExposeSecret;
 
-use crate::assemble;
+use crate::client;
 use crate::config::{InlineSecret, KafkaConfig, NatsAuthConfig, NatsConfig};
 
 /// How long a broker may take to make or remove something.
@@ -29,7 +29,7 @@ pub(super) fn topics(kafka: &KafkaConfig) -> [(String, bool); 3] {
 
 /// As the sink's own, with what its files hold now.
 pub(in super::super) fn kafka_client(kafka: &KafkaConfig) -> anyhow::Result<ClientConfig> {
-    let options = assemble::kafka_options(kafka).map_err(|error| anyhow::anyhow!(error))?;
+    let options = client::kafka_options(kafka).map_err(|error| anyhow::anyhow!(error))?;
     let mut client = ClientConfig::new();
     client.set("bootstrap.servers", options.brokers.join(","));
     for (name, value) in &options.options {

@@ -2,59 +2,55 @@
 
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
-use rtm_journal::{Entry, EntryFilter, Journal, LaneName, Position, StoredEntry};
+use rtm_journal::{Entry, EntryFilter, Journal, Position, StoredEntry};
 use serde_json::{Value, json};
 
 use super::DirArgs;
+use crate::commands::range::{Known, Range};
 use crate::commands::refuse;
 use crate::entry;
 
-/// Prints what is stored, also what every sink has confirmed and what is not reclaimed yet. Changes nothing.
+/// Print what is stored, one JSON document an entry, on a stopped bridge or a copy
+///
+/// Prints also what every sink has confirmed and what is not reclaimed yet. Changes nothing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-One line an entry, by position: lane (the App ID), position, epoch, time, count (its events), the sinks that have not
-confirmed it, the tags, and the body as it came from Agora, as text (body) or, where it is not UTF-8, in hexadecimal
-(body_hex). An entry that cannot be read has an error instead, and the exit code is 1.
+One line an entry, by position: lane (the App ID), position, epoch, time (when it was stored), count (its events), the \
+sinks that have not confirmed it, the tags, and the body as it came from Agora, as text (body) or, where it is not \
+UTF-8, in hexadecimal (body_hex). An entry that cannot be read has an error instead, whatever app, region and stream \
+are asked for, and the exit code is 1.
 
-Example: rtm-bridge journal dump --dir /var/lib/rtm-bridge --since 2026-11-24T08:00:00Z | jq .tags.region")]
+Examples:
+  rtm-bridge journal dump --dir /var/lib/rtm-bridge --from 4711 --to 4800
+  rtm-bridge journal dump --app main --since 2026-11-24T08:00:00Z | jq .tags")]
 pub(in crate::commands) struct DumpArgs {
     #[command(flatten)]
     place: DirArgs,
-    /// Of this lane only: an App ID
-    #[arg(long, value_name = "LANE")]
-    lane: Option<LaneName>,
-    /// From this position on
-    #[arg(long, value_name = "POSITION", default_value_t = 0)]
-    from: u64,
-    /// To this position, with it
-    #[arg(long, value_name = "POSITION", default_value_t = u64::MAX, hide_default_value = true)]
-    to: u64,
-    /// Stored at this time or later, such as 2026-11-24T08:00:00Z
-    #[arg(long, value_name = "TIME")]
-    since: Option<Timestamp>,
-    /// Stored before this time
-    #[arg(long, value_name = "TIME")]
-    before: Option<Timestamp>,
+    #[command(flatten)]
+    range: Range,
 }
 
 pub(super) fn dump(args: &DumpArgs) -> anyhow::Result<ExitCode> {
+    if let Err(message) = args.range.check() {
+        return Ok(refuse(&message));
+    }
     let dir = match args.place.dir() {
         Ok(dir) => dir,
-        Err(error) => return Ok(refuse(&error)),
+        Err(code) => return Ok(code),
     };
+    let (first, last) = args.range.positions().into_inner();
     let filter = EntryFilter {
-        lane: args.lane.clone(),
-        positions: Position(args.from)..=Position(args.to),
-        since: args.since.map(system_time),
-        before: args.before.map(system_time),
+        positions: Position(first)..=Position(last),
+        ..EntryFilter::default()
     };
     let mut out = BufWriter::new(io::stdout().lock());
-    let mut unreadable = false;
-    for stored in Journal::stored(&dir, &filter)? {
+    let (mut printed, mut unreadable) = (false, false);
+    for stored in Journal::stored(&dir, &filter)?.filter(|stored| wants(&args.range, stored)) {
+        printed = true;
         unreadable |= stored.entry.is_err();
         let line = terminal_safe(&line(&stored).to_string());
         match writeln!(out, "{line}") {
@@ -69,6 +65,9 @@ pub(super) fn dump(args: &DumpArgs) -> anyhow::Result<ExitCode> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
         flushed => flushed?,
     }
+    if !printed && let Err(message) = args.range.unknown(&known(&dir)?) {
+        return Ok(refuse(&message));
+    }
     Ok(if unreadable {
         ExitCode::FAILURE
     } else {
@@ -76,15 +75,29 @@ pub(super) fn dump(args: &DumpArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// The journal stamps whole milliseconds.
-fn system_time(at: Timestamp) -> SystemTime {
-    let ms = at.as_millisecond();
-    let distance = Duration::from_millis(ms.unsigned_abs());
-    if ms < 0 {
-        SystemTime::UNIX_EPOCH - distance
-    } else {
-        SystemTime::UNIX_EPOCH + distance
+/// What cannot be read does not say what it is of: it may be what is asked for.
+fn wants(range: &Range, stored: &StoredEntry) -> bool {
+    let entry = stored.entry.as_ref();
+    match entry.map(|entry| entry::decode(&entry.bytes)) {
+        Ok(Ok((tags, _))) => range.wants(&tags),
+        Ok(Err(_)) | Err(_) => {
+            let stored_at = Timestamp::try_from(stored.appended_at);
+            stored_at.is_ok_and(|at| range.wants_time(at.as_millisecond()))
+        }
     }
+}
+
+/// What all entries of a journal are of, outside of what was asked for as well.
+fn known(dir: &Path) -> anyhow::Result<Known> {
+    let mut known = Known::default();
+    for stored in Journal::stored(dir, &EntryFilter::default())? {
+        if let Ok(entry) = &stored.entry
+            && let Ok((tags, _)) = entry::decode(&entry.bytes)
+        {
+            known.see(&tags);
+        }
+    }
+    Ok(known)
 }
 
 fn line(stored: &StoredEntry) -> Value {

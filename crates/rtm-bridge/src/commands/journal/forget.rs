@@ -9,12 +9,14 @@ use anyhow::Context;
 use rtm_journal::{Inspection, Journal, LaneName, Options, ReaderName};
 
 use super::DirArgs;
-use crate::commands::{refuse, runtime};
+use crate::commands::{configuration, refuse, runtime};
 use crate::config::Config;
 
 /// How long the journal may take to store it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Forget a sink that has left the configuration, so that it holds no room back; on a stopped bridge
+///
 /// Forgets how far a sink is: what it has not confirmed is no longer kept for it.
 ///
 /// A sink or an App ID that leaves the configuration goes on holding back what it has not confirmed, until this. What
@@ -42,7 +44,7 @@ pub(super) fn forget(args: &ForgetArgs) -> anyhow::Result<ExitCode> {
     let mut options = Options::default();
     let dir = match &args.place.dir {
         Some(dir) => dir.clone(),
-        None => match Config::load(&args.place.config.config) {
+        None => match configuration(&args.place.config) {
             Ok(config) if is_configured(&config, args) => {
                 return Ok(refuse(&format!(
                     "the sink {} is in the configuration: take it out first, or the next start makes it again",
@@ -54,7 +56,7 @@ pub(super) fn forget(args: &ForgetArgs) -> anyhow::Result<ExitCode> {
                 options.min_free_bytes = config.journal.min_free_bytes;
                 config.journal.dir
             }
-            Err(error) => return Ok(refuse(&error)),
+            Err(code) => return Ok(code),
         },
     };
     let lanes = holding(&Journal::inspect(&dir)?, args);

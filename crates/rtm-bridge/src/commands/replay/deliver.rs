@@ -16,7 +16,7 @@ use rtm_sink::{AnySink, Outcome, PublishErrorKind, Reason, Record, Sink};
 use tokio_util::sync::CancellationToken;
 
 use super::select::Selection;
-use crate::assemble::Client;
+use crate::client::Client;
 use crate::record::Router;
 
 /// Records that are handed to a sink at once: a page.

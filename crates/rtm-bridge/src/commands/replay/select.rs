@@ -2,40 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::ops::RangeInclusive;
 use std::path::Path;
 
 use jiff::Timestamp;
 use rtm_journal::{EntryFilter, Journal, Position, StoredEntry};
 use rtm_planted::bug;
 
-use crate::entry::{self, Tags};
-
-/// What is asked for.
-#[derive(Debug)]
-pub(super) struct Range {
-    pub(super) positions: RangeInclusive<u64>,
-    /// Fetched at this time or later, in milliseconds since the Unix epoch.
-    pub(super) since: Option<i64>,
-    /// Fetched before this time.
-    pub(super) until: Option<i64>,
-    /// By name or App ID.
-    pub(super) app: Option<String>,
-    pub(super) region: Option<String>,
-    pub(super) stream: Option<String>,
-}
-
-impl Range {
-    fn wants(&self, tags: &Tags<'_>) -> bool {
-        let is =
-            |asked: &Option<String>, value: &str| asked.as_ref().is_none_or(|asked| asked == value);
-        self.since.is_none_or(|since| tags.fetched_at >= since)
-            && self.until.is_none_or(|until| tags.fetched_at < until)
-            && (is(&self.app, &tags.app) || is(&self.app, &tags.app_id))
-            && is(&self.region, &tags.region)
-            && is(&self.stream, &tags.stream)
-    }
-}
+use crate::commands::range::{Known, Range};
+use crate::entry;
 
 /// One entry of a selection.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +27,10 @@ pub(super) struct Selection {
     parts: BTreeMap<(String, String, String), u64>,
     /// Events that the sink has not confirmed yet.
     pending: u64,
+    /// The first entry with some of them.
+    first_pending: Option<u64>,
+    /// Whether they are part of it.
+    unconfirmed: bool,
     /// Entries that cannot be read.
     unreadable: u64,
     /// Positions that were asked for and are not in the journal.
@@ -63,34 +41,47 @@ pub(super) struct Selection {
     oldest: Option<(u64, i64)>,
     /// What was asked for begins before that.
     begins_before: bool,
+    /// What every entry of the journal is of.
+    pub(super) known: Known,
 }
 
 impl Selection {
-    /// Looks at every entry in the journal.
-    pub(super) fn make(dir: &Path, sink: &str, range: &Range) -> anyhow::Result<Selection> {
-        let mut selection = Selection::default();
+    /// Looks at every entry in the journal. With `unconfirmed`, what the sink has not confirmed is taken too.
+    pub(super) fn make(
+        dir: &Path,
+        sink: &str,
+        range: &Range,
+        unconfirmed: bool,
+    ) -> anyhow::Result<Selection> {
+        let mut selection = Selection {
+            unconfirmed,
+            ..Selection::default()
+        };
+        let positions = range.positions();
         let (mut there, mut last) = (0, 0);
         for stored in Journal::stored_beside(dir, &EntryFilter::default())? {
             let position = stored.position.0;
             last = last.max(position);
-            there += u64::from(range.positions.contains(&position));
+            there += u64::from(positions.contains(&position));
             selection.look(&stored, sink, range);
         }
-        let first = (*range.positions.start()).max(1);
-        let asked = (*range.positions.end()).min(last).saturating_sub(first - 1);
+        let first = (*positions.start()).max(1);
+        let asked = (*positions.end()).min(last).saturating_sub(first - 1);
         // Without a first position the range begins with what there is.
-        if *range.positions.start() > 0 {
+        if *positions.start() > 0 {
             selection.gone = asked.saturating_sub(there);
         }
         selection.begins_before = match (selection.oldest, range.since) {
-            (Some((position, fetched)), Some(since)) => position > 1 && since < fetched,
+            (Some((position, fetched)), Some(since)) => {
+                position > 1 && since.as_millisecond() < fetched
+            }
             _ => false,
         };
         Ok(selection)
     }
 
     fn look(&mut self, stored: &StoredEntry, sink: &str, range: &Range) {
-        let asked = range.positions.contains(&stored.position.0);
+        let asked = range.positions().contains(&stored.position.0);
         let Some(entry) = stored.entry.as_ref().ok() else {
             self.unreadable += u64::from(asked);
             return;
@@ -99,6 +90,7 @@ impl Selection {
             self.unreadable += u64::from(asked);
             return;
         };
+        self.known.see(&tags);
         self.oldest
             .get_or_insert((stored.position.0, tags.fetched_at));
         if !asked || !range.wants(&tags) {
@@ -107,7 +99,10 @@ impl Selection {
         let waits = stored.pending.iter().any(|reader| reader.as_str() == sink);
         if waits && !bug("commands-replay-of-what-waits") {
             self.pending += u64::from(stored.count);
-            return;
+            self.first_pending.get_or_insert(stored.position.0);
+            if !self.unconfirmed {
+                return;
+            }
         }
         let part = (
             tags.app.to_string(),
@@ -184,12 +179,20 @@ impl Selection {
         for ((app, region, stream), events) in &self.parts {
             let _ = writeln!(text, "  {app}, {region}, {stream}: {events}");
         }
-        if self.pending > 0 {
-            let _ = writeln!(
-                text,
-                "left out: {} events that {sink} has not confirmed; the bridge publishes them",
-                self.pending
-            );
+        if let Some(first) = self.first_pending {
+            let events = self.pending;
+            let _ = match self.unconfirmed {
+                true => writeln!(
+                    text,
+                    "  {events} of them {sink} has not confirmed, the first at position {first}; --from {first} leaves out \
+                     what is before it"
+                ),
+                false => writeln!(
+                    text,
+                    "left out: {events} events that {sink} has not confirmed; the bridge of this journal publishes them. If \
+                     none is ever to run on it again: --unconfirmed"
+                ),
+            };
         }
         if self.gone > 0 {
             let _ = writeln!(

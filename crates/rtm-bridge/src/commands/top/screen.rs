@@ -36,24 +36,22 @@ impl Screen {
         Ok((columns.into(), lines.into()))
     }
 
-    pub(super) fn draw(&mut self, lines: &[Line]) -> io::Result<()> {
+    /// Draws a page on a terminal of so many lines.
+    pub(super) fn draw(&mut self, lines: &[Line], height: usize) -> io::Result<()> {
         queue!(self.out, BeginSynchronizedUpdate)?;
-        for (line, row) in lines.iter().zip(0..) {
-            queue!(self.out, MoveTo(0, row))?;
-            for (style, text) in line.spans() {
+        for (index, row) in (0..height).zip(0..) {
+            // Before it is drawn: after a line that is as wide as the terminal this would take its last character.
+            queue!(self.out, MoveTo(0, row), Clear(ClearType::UntilNewLine))?;
+            let spans = lines.get(index).map_or(&[][..], Line::spans);
+            for (style, text) in spans {
                 self.begin(*style)?;
                 queue!(self.out, Print(text), SetAttribute(Attribute::Reset))?;
                 if self.colours {
                     queue!(self.out, ResetColor)?;
                 }
             }
-            queue!(self.out, Clear(ClearType::UntilNewLine))?;
         }
-        queue!(
-            self.out,
-            Clear(ClearType::FromCursorDown),
-            EndSynchronizedUpdate
-        )?;
+        queue!(self.out, EndSynchronizedUpdate)?;
         self.out.flush()
     }
 

@@ -15,31 +15,39 @@ const SILENT_SECONDS: f64 = 10.0;
 /// Alarms that are shown at the top.
 const ALARMS: usize = 3;
 
-/// How wide the name of a row is.
-const NAME: usize = 28;
+/// How wide the name of a row is, within these bounds: what the columns leave.
+const NAME: (usize, usize) = (10, 40);
 
-/// Headings, each as wide as its column.
-const RING_COLUMNS: [&str; 6] = [
-    "  events/s",
-    "   age",
-    "   gap",
-    "    events",
-    "  full",
-    "  maybe lost",
+/// Rows that a section has, if it has them, before lines are spent on space between sections.
+const ROWS: usize = 4;
+
+/// A narrower terminal shows fewer columns, so that rings are still told apart.
+const WIDE: usize = 80;
+
+/// A heading, as wide as its column, and whether the column stays where the terminal is narrow.
+type Column = (&'static str, bool);
+
+const RING_COLUMNS: [Column; 6] = [
+    ("  events/s", true),
+    ("   age", true),
+    ("   gap", true),
+    ("    events", false),
+    ("  full", false),
+    ("  maybe lost", true),
 ];
-const REQUEST_COLUMNS: [&str; 5] = [
-    "   limit",
-    "    used",
-    "  unused",
-    "   refused",
-    "      429s",
+const REQUEST_COLUMNS: [Column; 5] = [
+    ("   limit", true),
+    ("    used", true),
+    ("  unused", false),
+    ("   refused", true),
+    ("      429s", true),
 ];
-const SINK_COLUMNS: [&str; 5] = [
-    "   up",
-    "   waiting",
-    "    oldest",
-    "  records/s",
-    "   confirmed",
+const SINK_COLUMNS: [Column; 5] = [
+    ("   up", true),
+    ("   waiting", true),
+    ("    oldest", true),
+    ("  records/s", false),
+    ("   confirmed", true),
 ];
 
 /// How text looks.
@@ -113,59 +121,117 @@ pub(super) fn lines(seen: &Seen<'_>, width: usize, height: usize) -> Vec<Line> {
         let rates = Rates::new(now, before);
         page.extend(losses(now));
         page.extend(alarms(now));
-        page.push(Line::default());
-        let (rings, apps, sinks) = (rings(&rates), budgets(&rates), outlets(&rates));
-        // Three headings, the journal's line, and empty lines between.
-        let fixed = page.len() + 7;
-        let room = height.saturating_sub(fixed);
-        let rows = share(room, [sinks.len(), apps.len(), rings.len()]);
-        page.push(heading("RING", &RING_COLUMNS));
-        page.extend(fit(rings, rows[2]));
-        page.push(Line::default());
-        page.push(heading("REQUESTS A SECOND", &REQUEST_COLUMNS));
-        page.extend(fit(apps, rows[1]));
-        page.push(Line::default());
-        page.push(journal(&rates));
-        page.push(Line::default());
-        page.push(heading("SINK", &SINK_COLUMNS));
+        page.extend(paused(now));
+        let layout = Layout::of(width);
+        let sections = [
+            outlets(&rates, layout),
+            budgets(&rates, layout),
+            rings(&rates, layout),
+        ];
+        let wanted = sections.each_ref().map(Vec::len);
+        // Three headings and the journal's line.
+        let room = height.saturating_sub(page.len() + 4);
+        let few: usize = wanted.iter().map(|rows| *rows.min(&ROWS)).sum();
+        let spaces = if room >= few + 4 { 4 } else { 0 };
+        let space = || (spaces > 0).then(Line::default);
+        let rows = share(room - spaces, wanted);
+        let [sinks, apps, rings] = sections;
+        // What matters most in an outage comes first: what does not fit is at the end.
+        page.extend(space());
+        page.push(layout.heading("SINK", &SINK_COLUMNS));
         page.extend(fit(sinks, rows[0]));
+        page.extend(space());
+        page.push(journal(&rates, layout));
+        page.extend(space());
+        page.push(layout.heading("REQUESTS A SECOND", &REQUEST_COLUMNS));
+        page.extend(fit(apps, rows[1]));
+        page.extend(space());
+        page.push(layout.heading("RING", &RING_COLUMNS));
+        page.extend(fit(rings, rows[2]));
     }
     page.truncate(height);
     page.into_iter().map(|line| line.cut(width)).collect()
 }
 
-fn heading(name: &str, columns: &[&str]) -> Line {
-    Line::of(Style::Heading, format!("{name:<NAME$}{}", columns.concat()))
+/// Where the columns are.
+#[derive(Debug, Clone, Copy)]
+struct Layout {
+    name: usize,
+    is_wide: bool,
 }
 
-/// A name and its values, each in the column of its heading.
-fn cells<const N: usize>(name: &str, columns: [&str; N], values: [(Style, String); N]) -> Line {
-    let mut line = Line::of(Style::Plain, format!("{:<NAME$}", short(name, NAME - 1)));
-    for (heading, (style, value)) in columns.iter().zip(values) {
-        line = line.and(style, format!("{value:>width$}", width = heading.len()));
+impl Layout {
+    fn of(width: usize) -> Layout {
+        let is_wide = width >= WIDE;
+        let columns = |columns: &[Column]| -> usize {
+            let shown = columns.iter().filter(|(_, stays)| is_wide || *stays);
+            shown.map(|(heading, _)| heading.len()).sum()
+        };
+        let widest = columns(&RING_COLUMNS)
+            .max(columns(&REQUEST_COLUMNS))
+            .max(columns(&SINK_COLUMNS));
+        Layout {
+            name: width.saturating_sub(widest).clamp(NAME.0, NAME.1),
+            is_wide,
+        }
     }
-    line
+
+    fn heading(self, name: &str, columns: &[Column]) -> Line {
+        let mut text = format!("{name:<width$}", width = self.name);
+        for (heading, _) in columns.iter().filter(|(_, stays)| self.is_wide || *stays) {
+            text.push_str(heading);
+        }
+        Line::of(Style::Heading, text)
+    }
+
+    /// A name and its values, each in the column of its heading.
+    fn cells<const N: usize>(
+        self,
+        name: &str,
+        columns: [Column; N],
+        values: [(Style, String); N],
+    ) -> Line {
+        let name = short(name, self.name - 1);
+        let mut line = Line::of(Style::Plain, format!("{name:<width$}", width = self.name));
+        for ((heading, stays), (style, value)) in columns.iter().zip(values) {
+            if self.is_wide || *stays {
+                line = line.and(style, format!("{value:>width$}", width = heading.len()));
+            }
+        }
+        line
+    }
 }
 
-/// How many rows each gets: as many as it has, the first ones first, and one for each at least.
+/// How many rows each gets: as many as it has, up to half of what those before it left, and the last one all of that, so
+/// that something of each is seen; then what is left over, the first ones first.
 fn share(room: usize, wanted: [usize; 3]) -> [usize; 3] {
     let mut left = room;
     let mut given = [0; 3];
-    for (index, wanted) in wanted.into_iter().enumerate() {
-        let later = given.len() - index - 1;
-        given[index] = wanted.min(left.saturating_sub(later).max(1));
-        left = left.saturating_sub(given[index]);
+    if rtm_planted::bug("bridge-top-sinks-cut") {
+        return [room.saturating_sub(wanted[2]), 1, wanted[2]];
+    }
+    for ((given, wanted), parts) in given.iter_mut().zip(wanted).zip([2, 2, 1]) {
+        *given = wanted.min(left.div_ceil(parts));
+        left -= *given;
+    }
+    for (given, wanted) in given.iter_mut().zip(wanted) {
+        let more = (wanted - *given).min(left);
+        *given += more;
+        left -= more;
     }
     given
 }
 
 /// The rows that fit, the last one counting the others.
 fn fit(mut rows: Vec<Line>, room: usize) -> Vec<Line> {
+    if room == 0 {
+        return Vec::new();
+    }
     if rows.len() > room {
         let shown = room.saturating_sub(1);
         let more = rows.len() - shown;
         rows.truncate(shown);
-        rows.push(Line::of(Style::Faint, format!("… {more} more")));
+        rows.push(Line::of(Style::Faint, format!("… and {more} more")));
     }
     rows
 }
@@ -179,7 +245,11 @@ fn title(seen: &Seen<'_>, width: usize) -> Line {
     });
     let left = format!("rtm-bridge {version} at {}{up}", seen.url);
     let space = width.saturating_sub(left.chars().count());
-    Line::of(Style::Heading, left).and(Style::Faint, format!("{:>space$}", "q quits"))
+    let line = Line::of(Style::Heading, left);
+    match space {
+        0..9 => line,
+        _ => line.and(Style::Faint, format!("{:>space$}", "q quits")),
+    }
 }
 
 /// Am I losing data?
@@ -255,6 +325,9 @@ fn alarms(now: &Sample) -> Vec<Line> {
         )
     }));
     for ring in now.all("last_successful_poll_timestamp_seconds", &[]) {
+        if is_paused(now, ring.label("app")) {
+            continue;
+        }
         let age = now.unix - ring.value.max(now.started);
         if age > STALE_SECONDS {
             let name = ring_name(
@@ -288,6 +361,19 @@ fn alarms(now: &Sample) -> Vec<Line> {
         .collect()
 }
 
+/// What the configuration leaves alone.
+fn paused(now: &Sample) -> Option<Line> {
+    let apps = now.all("app_paused", &[]).filter(|app| app.value > 0.0);
+    let apps: Vec<&str> = apps.map(|app| app.label("app")).collect();
+    let text = || format!("paused, as the configuration says: {}", apps.join(", "));
+    (!apps.is_empty()).then(|| Line::of(Style::Doubtful, text()))
+}
+
+fn is_paused(now: &Sample, app: &str) -> bool {
+    now.sum("app_paused", &[("app", app)])
+        .is_some_and(|paused| paused > 0.0)
+}
+
 /// Two samples, and what happened between them.
 struct Rates<'a> {
     now: &'a Sample,
@@ -315,7 +401,7 @@ impl<'a> Rates<'a> {
     }
 }
 
-fn rings(rates: &Rates<'_>) -> Vec<Line> {
+fn rings(rates: &Rates<'_>, layout: Layout) -> Vec<Line> {
     let mut rows: Vec<(bool, f64, Line)> = Vec::new();
     for ring in rates.now.all("events_fetched_total", &[]) {
         let (app, region, stream) = (
@@ -329,8 +415,13 @@ fn rings(rates: &Rates<'_>) -> Vec<Line> {
         let gap = rates.rate("polls_total", &of).filter(|polls| *polls > 0.0);
         let lost = rates.now("events_possibly_lost_total", &of);
         let full = rates.now("full_pages_total", &of);
-        let stale = age.is_none_or(|age| age > STALE_SECONDS);
-        let line = cells(
+        let is_paused = is_paused(rates.now, app);
+        let stale = !is_paused && age.is_none_or(|age| age > STALE_SECONDS);
+        let age = match age {
+            _ if is_paused => "off".to_owned(),
+            age => age.map_or("-".to_owned(), brief),
+        };
+        let line = layout.cells(
             &ring_name(app, region, stream),
             RING_COLUMNS,
             [
@@ -338,7 +429,7 @@ fn rings(rates: &Rates<'_>) -> Vec<Line> {
                     Style::Plain,
                     optional(rates.rate("events_fetched_total", &of)),
                 ),
-                (style(stale, Style::Bad), age.map_or("-".to_owned(), brief)),
+                (style(stale, Style::Bad), age),
                 (
                     Style::Plain,
                     gap.map_or("-".to_owned(), |polls| brief(1.0 / polls)),
@@ -355,14 +446,14 @@ fn rings(rates: &Rates<'_>) -> Vec<Line> {
     rows.into_iter().map(|(_, _, line)| line).collect()
 }
 
-fn budgets(rates: &Rates<'_>) -> Vec<Line> {
+fn budgets(rates: &Rates<'_>, layout: Layout) -> Vec<Line> {
     let mut rows = Vec::new();
     for app in rates.now.all("request_budget_per_second", &[]) {
         let name = app.label("app");
         let of = [("app", name)];
         let refused = rates.now("polls_total", &[("app", name), ("outcome", "refused")]);
         let limited = rates.now("rate_limited_total", &of);
-        let line = cells(
+        let line = layout.cells(
             name,
             REQUEST_COLUMNS,
             [
@@ -381,7 +472,7 @@ fn budgets(rates: &Rates<'_>) -> Vec<Line> {
     rows
 }
 
-fn journal(rates: &Rates<'_>) -> Line {
+fn journal(rates: &Rates<'_>, layout: Layout) -> Line {
     let (bytes, limit) = (
         rates.now("journal_bytes", &[]),
         rates.now("journal_limit_bytes", &[]),
@@ -401,28 +492,26 @@ fn journal(rates: &Rates<'_>) -> Line {
         }
         _ => String::new(),
     };
+    let (bar, used) = match layout.is_wide {
+        true => (
+            format!("[{}{}] ", "#".repeat(bars), ".".repeat(10 - bars)),
+            format!(" {}", ByteSize(bytes as u64)),
+        ),
+        false => (String::new(), String::new()),
+    };
     Line::of(Style::Heading, "JOURNAL ")
-        .and(
-            how,
-            format!(
-                "[{}{}] {:.1} %",
-                "#".repeat(bars),
-                ".".repeat(10 - bars),
-                100.0 * fill
-            ),
-        )
+        .and(how, format!("{bar}{:.1} %", 100.0 * fill))
         .and(
             Style::Plain,
             format!(
-                " {} of {}; free {}{sync}",
-                ByteSize(bytes as u64),
+                "{used} of {}; free {}{sync}",
                 ByteSize(limit as u64),
                 ByteSize(rates.now("journal_free_disk_bytes", &[]) as u64)
             ),
         )
 }
 
-fn outlets(rates: &Rates<'_>) -> Vec<Line> {
+fn outlets(rates: &Rates<'_>, layout: Layout) -> Vec<Line> {
     let mut rows = Vec::new();
     for outlet in rates.now.all("journal_pending_events", &[]) {
         let (app, sink) = (outlet.label("app"), outlet.label("sink"));
@@ -437,7 +526,7 @@ fn outlets(rates: &Rates<'_>) -> Vec<Line> {
         } else {
             ("DOWN", Style::Bad)
         };
-        let line = cells(
+        let line = layout.cells(
             &format!("{app} > {sink}"),
             SINK_COLUMNS,
             [

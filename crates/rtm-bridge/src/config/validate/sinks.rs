@@ -307,7 +307,7 @@ fn create_problems(
     if !create.subjects.is_empty() {
         let stored =
             |subject: &&String| create.subjects.iter().any(|filter| covers(filter, subject));
-        let subjects = crate::assemble::nats_subjects(nats, config);
+        let subjects = crate::client::nats_subjects(nats, config);
         let lost: Vec<&str> = subjects
             .iter()
             .filter(|subject| !stored(subject))

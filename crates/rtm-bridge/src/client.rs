@@ -1,0 +1,396 @@
+//! From a sink's configuration to what publishes.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rtm_sink::{AnySink, FileSink};
+use rtm_sink_kafka::{KafkaOptions, KafkaSink, TopicSpec};
+use rtm_sink_nats::{NatsAuth, NatsOptions, NatsSink, NatsTls, StreamSpec, widen};
+use tokio::sync::Semaphore;
+use tracing::warn;
+
+use crate::assemble::{RunError, secret, warn_if_world_readable};
+use crate::config::{
+    AtomicBatches, Config, KafkaConfig, KeyBy, NatsAuthConfig, NatsConfig, SinkConfig, Template,
+};
+use crate::metrics::{ClientState, QueueState};
+use crate::record::{Router, Routes};
+
+/// Partitions of a created topic: the cluster's default.
+const DEFAULT_PARTITIONS: i32 = -1;
+
+/// See [`Client::spare`]: two batches of the largest size.
+const SPARE_RECORDS: usize = 2 * crate::bridge::MAX_BATCH_RECORDS;
+
+/// One sink with its name and its routes. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    name: String,
+    routes: Routes,
+    kind: Kind,
+    spare: Arc<Semaphore>,
+}
+
+/// What a [`Client`] publishes with.
+#[derive(Clone)]
+pub enum Kind {
+    /// Kafka.
+    Kafka(Arc<KafkaSink>),
+    /// NATS JetStream.
+    Nats(Arc<NatsSink>),
+    /// A file, or standard output.
+    File(Arc<FileSink>),
+    /// Any other: for the simulation of the whole bridge.
+    Other(AnySink),
+}
+
+impl Client {
+    /// One from its parts.
+    #[must_use]
+    pub fn new(name: &str, routes: Routes, kind: Kind) -> Client {
+        Client {
+            name: name.to_owned(),
+            routes,
+            kind,
+            spare: Arc::new(Semaphore::new(SPARE_RECORDS)),
+        }
+    }
+
+    /// The sink's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A router for one lane.
+    #[must_use]
+    pub fn router(&self) -> Router {
+        Router::new(self.routes.clone())
+    }
+
+    /// Records, beyond a first page each, that all batches of this sink may hold: a backlog of many App IDs takes no more
+    /// memory than that of a few, and none waits long for the others to be confirmed.
+    #[must_use]
+    pub fn spare(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.spare)
+    }
+
+    /// What records are handed to.
+    #[must_use]
+    pub fn sink(&self) -> AnySink {
+        match &self.kind {
+            Kind::Kafka(sink) => AnySink::new(Arc::clone(sink)),
+            Kind::Nats(sink) => AnySink::new(Arc::clone(sink)),
+            Kind::File(sink) => AnySink::new(Arc::clone(sink)),
+            Kind::Other(sink) => sink.clone(),
+        }
+    }
+
+    /// What the client says of itself.
+    #[must_use]
+    pub fn state(&self) -> ClientState {
+        match &self.kind {
+            Kind::Kafka(sink) => {
+                let stats = sink.stats();
+                let queue = QueueState {
+                    records: stats.queued as u64,
+                    round_trip: stats.round_trip.unwrap_or_default(),
+                };
+                ClientState {
+                    up: stats.up,
+                    rebuilds: stats.rebuilds,
+                    queue: Some(queue),
+                    ..ClientState::default()
+                }
+            }
+            Kind::Nats(sink) => {
+                let stats = sink.stats();
+                ClientState {
+                    up: stats.up,
+                    reconnects: stats.reconnects,
+                    out_of_order: Some(stats.out_of_order),
+                    ..ClientState::default()
+                }
+            }
+            Kind::File(_) | Kind::Other(_) => ClientState {
+                up: true,
+                ..ClientState::default()
+            },
+        }
+    }
+
+    /// Ends the client. What it had not confirmed is published again after the next start.
+    pub async fn close(self) {
+        match self.kind {
+            Kind::Kafka(sink) => sink.close().await,
+            Kind::Nats(sink) => sink.close().await,
+            Kind::File(_) | Kind::Other(_) => {}
+        }
+    }
+}
+
+/// A sink as `config` has it, made and perhaps not yet connected.
+pub(crate) async fn client(
+    name: &str,
+    sink: &SinkConfig,
+    config: &Config,
+) -> Result<Client, RunError> {
+    let error = |source: Box<dyn std::error::Error + Send + Sync>| RunError::Sink {
+        sink: name.to_owned(),
+        source,
+    };
+    let kind = match sink {
+        SinkConfig::Kafka(kafka) => {
+            let sink = KafkaSink::new(kafka_options(kafka).map_err(error)?)
+                .map_err(|source| error(source.into()))?;
+            let sink = Arc::new(sink);
+            if kafka.create {
+                let topics = kafka_topics(kafka, config);
+                create_topics(name.to_owned(), Arc::clone(&sink), topics);
+            }
+            Kind::Kafka(sink)
+        }
+        SinkConfig::Nats(nats) => {
+            let sink = NatsSink::connect(nats_options(nats)).await;
+            Kind::Nats(Arc::new(sink.map_err(|source| error(source.into()))?))
+        }
+        SinkConfig::Stdout(_) => {
+            let sink = FileSink::stdout().map_err(|source| error(source.into()))?;
+            Kind::File(Arc::new(sink))
+        }
+        SinkConfig::File(file) => {
+            let sink = FileSink::create(&file.path).map_err(|source| error(source.into()))?;
+            Kind::File(Arc::new(sink))
+        }
+    };
+    let routes = routes(sink).map_err(|text| error(text.into()))?;
+    Ok(Client::new(name, routes, kind))
+}
+
+/// Creates a sink's topics, in the background: polling does not wait for a broker, and where this fails the first records
+/// try again.
+fn create_topics(name: String, sink: Arc<KafkaSink>, topics: Vec<String>) {
+    tokio::spawn(async move {
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+        if let Err(problem) = sink.ensure_topics(&topics).await {
+            warn!(
+                sink = name,
+                error = crate::chain(&problem),
+                "cannot create the topics now; trying again with the first records"
+            );
+        }
+    });
+}
+
+/// Where a sink's records go.
+///
+/// # Errors
+///
+/// With what is wrong with a template.
+pub fn routes(sink: &SinkConfig) -> Result<Routes, String> {
+    match sink {
+        SinkConfig::Kafka(kafka) => kafka_routes(kafka),
+        SinkConfig::Nats(nats) => nats_routes(nats),
+        SinkConfig::Stdout(_) | SinkConfig::File(_) => line_routes(),
+    }
+}
+
+fn kafka_routes(kafka: &KafkaConfig) -> Result<Routes, String> {
+    Ok(Routes {
+        topic: Template::parse(&kafka.topic, crate::config::STATIC)?,
+        dead_letters: Template::parse(&kafka.dead_letter_topic, crate::config::STATIC)?,
+        key: kafka.key,
+        headers: kafka.headers,
+    })
+}
+
+pub(crate) fn nats_routes(nats: &NatsConfig) -> Result<Routes, String> {
+    Ok(Routes {
+        topic: Template::parse(&nats.subject, crate::config::ALL)?,
+        dead_letters: Template::parse(&nats.dead_letter_subject, crate::config::STATIC)?,
+        key: KeyBy::Auto,
+        headers: nats.headers,
+    })
+}
+
+/// A file has no topics; its lines say where they come from.
+///
+/// # Errors
+///
+/// None: its templates are constants.
+pub fn line_routes() -> Result<Routes, String> {
+    let topic = Template::parse("{stream}_events", crate::config::STATIC)?;
+    Ok(Routes {
+        dead_letters: Template::parse("dead_letters", crate::config::STATIC)?,
+        topic,
+        key: KeyBy::Auto,
+        headers: false,
+    })
+}
+
+/// The options of a Kafka sink, secrets read.
+///
+/// # Errors
+///
+/// When a file or a variable that holds an option cannot be read.
+pub fn kafka_options(
+    kafka: &KafkaConfig,
+) -> Result<KafkaOptions, Box<dyn std::error::Error + Send + Sync>> {
+    let mut options: BTreeMap<String, String> = kafka
+        .options
+        .iter()
+        .map(|(name, value)| (name.clone(), value.0.clone()))
+        .collect();
+    for file in kafka.option_files.values() {
+        warn_if_world_readable(file);
+    }
+    for (name, variable) in &kafka.option_env {
+        let value = std::env::var(variable)
+            .map_err(|_| format!("{name}: the environment variable {variable} is not set"))?;
+        options.insert(name.clone(), value);
+    }
+    let create_topics = kafka.create.then(|| TopicSpec {
+        partitions: kafka.partitions.unwrap_or(DEFAULT_PARTITIONS),
+        replication: kafka.replication_factor.unwrap_or(-1),
+    });
+    Ok(KafkaOptions {
+        options,
+        option_files: kafka.option_files.clone(),
+        create_topics,
+        ..KafkaOptions::new(kafka.brokers.clone())
+    })
+}
+
+/// Every topic that a Kafka sink can publish to.
+#[must_use]
+pub fn kafka_topics(kafka: &KafkaConfig, config: &Config) -> Vec<String> {
+    names(&[&kafka.topic, &kafka.dead_letter_topic], config)
+}
+
+/// Every name that templates can lead to, parts of events replaced by `x`.
+fn names(templates: &[&String], config: &Config) -> Vec<String> {
+    use crate::config::Variable;
+    let mut names = Vec::new();
+    for template in templates
+        .iter()
+        .filter_map(|text| Template::parse(text, crate::config::ALL).ok())
+    {
+        for app in &config.apps {
+            for region in &app.regions {
+                for stream in ["user", "channel"] {
+                    names.push(template.render(|variable, text| {
+                        text.push_str(match variable {
+                            Variable::App => &app.name,
+                            Variable::AppId => &app.app_id,
+                            Variable::Region => &region.name,
+                            Variable::Stream => stream,
+                            Variable::Type | Variable::UserId | Variable::ChannelId => "x",
+                        });
+                    }));
+                }
+            }
+        }
+    }
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Every subject that a NATS sink can publish to, parts of events replaced by `x`.
+#[must_use]
+pub fn nats_subjects(nats: &NatsConfig, config: &Config) -> Vec<String> {
+    names(&[&nats.subject, &nats.dead_letter_subject], config)
+}
+
+/// The options of a NATS sink. Secrets are read by the sink, for each connection.
+#[must_use]
+pub fn nats_options(nats: &NatsConfig) -> NatsOptions {
+    let file = |path: &PathBuf| {
+        warn_if_world_readable(path);
+        rtm_sink_nats::Secret::File(path.clone())
+    };
+    let auth = match &nats.auth {
+        None => NatsAuth::None,
+        Some(NatsAuthConfig::CredentialsFile(path)) => NatsAuth::CredentialsFile(path.clone()),
+        Some(NatsAuthConfig::NkeyFile(path)) => NatsAuth::NkeySeed(file(path)),
+        Some(NatsAuthConfig::TokenFile(path)) => NatsAuth::Token(file(path)),
+        Some(NatsAuthConfig::Jwt(jwt)) => NatsAuth::Jwt {
+            jwt: file(&jwt.jwt_file),
+            seed: file(&jwt.seed_file),
+        },
+        Some(NatsAuthConfig::Password(password)) => NatsAuth::UserPassword {
+            user: password.user.clone(),
+            password: match secret(
+                &password.password,
+                &password.password_file,
+                &password.password_env,
+            ) {
+                rtm_source::Secret::Inline(secret) => rtm_sink_nats::Secret::Text(secret),
+                rtm_source::Secret::File(file) => rtm_sink_nats::Secret::File(file),
+            },
+        },
+    };
+    let create_stream = nats.create.as_ref().map(|create| StreamSpec {
+        subjects: if create.subjects.is_empty() {
+            covering(nats)
+        } else {
+            create.subjects.clone()
+        },
+        max_bytes: create.max_bytes,
+        max_age: create.max_age,
+        replicas: create.replicas,
+        duplicate_window: create.duplicate_window,
+    });
+    NatsOptions {
+        auth,
+        tls: NatsTls {
+            required: nats.tls.required,
+            ca_file: nats.tls.ca_file.clone(),
+            cert_file: nats.tls.cert_file.clone(),
+            key_file: nats.tls.key_file.clone(),
+        },
+        in_flight: nats.in_flight,
+        atomic_batches: nats.atomic_batches == AtomicBatches::Auto,
+        ack_timeout: nats.ack_timeout,
+        create_stream,
+        ..NatsOptions::new(nats.servers.clone(), nats.stream.clone())
+    }
+}
+
+/// Subjects of a stream that covers the templates: each variable a wildcard of one token. One that another covers is
+/// left out, for a stream's subjects may not overlap.
+pub(crate) fn covering(nats: &NatsConfig) -> Vec<String> {
+    let mut subjects: Vec<String> = Vec::new();
+    for text in [&nats.subject, &nats.dead_letter_subject] {
+        let Ok(template) = Template::parse(text, crate::config::ALL) else {
+            continue;
+        };
+        let subject = widen(&template.with_all("*")).into_owned();
+        if !subjects.iter().any(|other| covers(other, &subject)) {
+            subjects.retain(|other| !covers(&subject, other));
+            subjects.push(subject);
+        }
+    }
+    subjects
+}
+
+fn covers(filter: &str, subject: &str) -> bool {
+    filter.split('.').count() == subject.split('.').count()
+        && filter
+            .split('.')
+            .zip(subject.split('.'))
+            .all(|(filter, token)| filter == "*" || filter == token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::covers;
+
+    #[test]
+    fn a_wildcard_covers_one_token() {
+        assert!(covers("rtm.*.*", "rtm.*.dead_letters"));
+        assert!(!covers("rtm.*.*.*", "rtm.*.dead_letters"));
+        assert!(!covers("rtm.*.dead_letters", "rtm.*.*"));
+    }
+}

@@ -1,0 +1,110 @@
+//! What may be logged: `log.level`, or `RUST_LOG`.
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
+
+/// async-nats logs three lines for each acknowledgement at `debug`, thousands a second under load: more than anybody reads,
+/// and all that a log rotates for. What its connections do is still told.
+const QUIET: &str = "async_nats=info,async_nats::connector=debug";
+
+/// The filter that `text` stands for: a level, or directives of tracing-subscriber, each with its level.
+///
+/// # Errors
+///
+/// A message that quotes the part that is wrong and says what was expected. To tracing-subscriber a lone word that is no
+/// level is a target, of which everything is logged, and of all others nothing: then `inof` switches the log off.
+pub(crate) fn directives(text: &str) -> Result<EnvFilter, String> {
+    let mut everywhere = None;
+    let mut nats = false;
+    let parts: Vec<&str> = text.split(',').map(str::trim).collect();
+    for &part in &parts {
+        let (target, level) = match part.rsplit_once('=') {
+            Some((target, level)) => (Some(target), level),
+            None => (None, part),
+        };
+        let known = level.parse::<LevelFilter>().ok();
+        let known = known.filter(|_| !level.is_empty());
+        let level = known.ok_or_else(|| wrong(text, part))?;
+        match target {
+            None => everywhere = Some(level),
+            Some(target) => nats |= target.starts_with("async_nats"),
+        }
+    }
+    let mut all = parts.join(",");
+    if everywhere == Some(LevelFilter::DEBUG) && !nats {
+        all = format!("{all},{QUIET}");
+    }
+    EnvFilter::try_new(all).map_err(|_| wrong(text, text))
+}
+
+fn wrong(text: &str, part: &str) -> String {
+    let of = if part == text {
+        String::new()
+    } else {
+        format!(" of `{}`", text.escape_debug())
+    };
+    format!(
+        "`{}`{of} is neither a level nor a directive; expected error, warn, info, debug or trace, or directives with such \
+         levels, as in \"info,rtm_source=debug\"",
+        part.escape_debug()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Holds: a word that is no level is refused, and not taken for a target of which everything is logged.
+    #[test]
+    fn a_level_that_is_none_is_refused() {
+        for wrong in [
+            "inof",
+            "",
+            "rtm_bridge",
+            "info,rtm_source",
+            "info,rtm_source=debgu",
+            "info,",
+            "rtm_source=",
+            "[poll]",
+            "a=b=info",
+        ] {
+            let message = directives(wrong).expect_err(wrong);
+            assert!(
+                message.contains("expected error, warn, info, debug or trace"),
+                "{wrong}: {message}"
+            );
+        }
+        let message = directives("info,rtm_source=debgu").expect_err("a typing error");
+        assert!(
+            message.starts_with("`rtm_source=debgu` of `info,rtm_source=debgu` is"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn levels_and_directives_are_taken() {
+        for (right, shown) in [
+            ("info", "info"),
+            ("WARN", "warn"),
+            ("off", "off"),
+            ("info, rtm_source=debug", "rtm_source=debug,info"),
+            ("warn,rtm_bridge[poll]=trace", "warn,rtm_bridge[poll]=trace"),
+        ] {
+            assert_eq!(directives(right).expect(right).to_string(), shown);
+        }
+    }
+
+    /// Holds: at `debug` NATS does not tell every acknowledgement, unless someone asks; at other levels nothing is added.
+    #[test]
+    fn acknowledgements_are_for_trace() {
+        for (text, shown) in [
+            ("debug", "async_nats::connector=debug,async_nats=info,debug"),
+            ("trace", "trace"),
+            ("info", "info"),
+            ("debug,async_nats=debug", "async_nats=debug,debug"),
+            ("warn,rtm_source=debug", "rtm_source=debug,warn"),
+        ] {
+            assert_eq!(directives(text).expect(text).to_string(), shown);
+        }
+    }
+}
