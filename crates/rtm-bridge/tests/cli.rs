@@ -4,6 +4,8 @@
 
 #[path = "cli/completions.rs"]
 mod completions;
+#[path = "cli/demo.rs"]
+mod demo;
 #[path = "cli/gaps.rs"]
 mod gaps;
 #[path = "cli/help.rs"]
@@ -20,6 +22,8 @@ mod schema;
 mod security;
 #[path = "cli/set_aside.rs"]
 mod set_aside;
+#[path = "cli/simulate.rs"]
+mod simulate;
 #[path = "cli/top.rs"]
 mod top;
 

@@ -126,7 +126,9 @@ impl fmt::Display for Findings {
         for example in &self.examples {
             writeln!(f, "  {example}")?;
         }
-        if self.nothing_missing() {
+        if self.handed_out == 0 && self.nothing_missing() {
+            write!(f, "nothing was handed out")
+        } else if self.nothing_missing() {
             write!(f, "nothing missing")
         } else {
             write!(

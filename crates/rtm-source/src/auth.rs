@@ -98,12 +98,35 @@ pub enum SecretError {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// It holds control characters, or text other than ASCII, and cannot be sent in a header.
-    #[error("the secret{} holds characters that a header cannot", at(path.as_ref()))]
-    Characters {
+    /// It holds a control character, which no header and, by RFC 7617, section 2, no password may.
+    #[error("the secret{} has {what} at byte {offset}, which cannot be sent", at(path.as_ref()))]
+    Character {
         /// The file, if it is one.
         path: Option<PathBuf>,
+        /// The character, in words.
+        what: &'static str,
+        /// How many bytes come before it.
+        offset: usize,
     },
+}
+
+impl SecretError {
+    /// The first control character of `text`, if there is one. Says nothing of the rest.
+    fn of(text: &str, path: Option<&PathBuf>) -> Option<SecretError> {
+        let (offset, found) = text.char_indices().find(|(_, c)| c.is_control())?;
+        let what = match found {
+            '\n' => "a line feed",
+            '\r' => "a carriage return",
+            '\t' => "a tab",
+            '\0' => "a zero byte",
+            _ => "a control character",
+        };
+        Some(SecretError::Character {
+            path: path.cloned(),
+            what,
+            offset,
+        })
+    }
 }
 
 fn at(path: Option<&PathBuf>) -> String {
@@ -274,22 +297,12 @@ fn load(auth: &Auth) -> Result<Current, SecretError> {
     };
     let mut map = HeaderMap::new();
     for (name, value) in headers {
-        let path = match auth {
-            Auth::Basic {
-                secret: Secret::File(path),
-                ..
-            }
-            | Auth::Token {
-                token: Secret::File(path),
-                ..
-            }
-            | Auth::AgoraToken {
-                token: Secret::File(path),
-            } => Some(path.clone()),
-            _ => None,
-        };
-        let mut value =
-            HeaderValue::try_from(value).map_err(|_| SecretError::Characters { path })?;
+        // Cannot fail: what a header cannot hold was refused when the secret was read, and the names when they came.
+        let mut value = HeaderValue::try_from(value).map_err(|_| SecretError::Character {
+            path: None,
+            what: "a character",
+            offset: 0,
+        })?;
         value.set_sensitive(true);
         map.insert(name, value);
     }
@@ -355,6 +368,9 @@ fn read(secret: &Secret) -> Result<(SecretString, Option<Stamp>), SecretError> {
         return Err(SecretError::Empty {
             path: path.cloned(),
         });
+    }
+    if let Some(error) = SecretError::of(text.expose_secret(), path) {
+        return Err(error);
     }
     Ok((text, seen))
 }
@@ -551,7 +567,10 @@ mod tests {
         assert!(source(&token(Secret::File(path.join("none")))).contains("cannot read"));
         assert!(source(&token(inline(""))).contains("is empty"));
         let error = token(inline("canary\nx"));
-        assert!(source(&error).contains("characters"));
+        assert_eq!(
+            source(&error),
+            "the secret has a line feed at byte 6, which cannot be sent"
+        );
         assert!(!format!("{error:?}").contains("canary"));
         let refused = |auth| matches!(Credentials::new(auth), Err(BuildError::Credential { .. }));
         for name in ["", "a\r\nb", "é"] {
@@ -564,6 +583,37 @@ mod tests {
             key: "a:b".into(),
             secret: inline("s")
         }));
+    }
+
+    /// Holds: what is in the way is named with its place, in a password too, where it would be sent and refused for ever;
+    /// and nothing of the secret is told.
+    #[test]
+    fn a_control_character_is_told_by_its_place() {
+        for (text, says) in [
+            ("\ncanary\n", "a line feed at byte 0"),
+            ("canäry\r\nx", "a carriage return at byte 7"),
+            ("canary\t", "a tab at byte 6"),
+            ("\u{7}canary", "a control character at byte 0"),
+        ] {
+            let (_dir, path) = file(text);
+            let secret = Secret::File(path.clone());
+            let basic = Auth::Basic {
+                key: "key".into(),
+                secret: secret.clone(),
+            };
+            for auth in [basic, Auth::AgoraToken { token: secret }] {
+                let error = Credentials::new(auth).err().unwrap();
+                let BuildError::Secret(error) = error else {
+                    panic!("{error:?}");
+                };
+                let expected = format!(
+                    "the secret file {} has {says}, which cannot be sent",
+                    path.display()
+                );
+                assert_eq!(error.to_string(), expected);
+                assert!(!format!("{error:?}").contains("can"), "{error:?}");
+            }
+        }
     }
 
     #[test]

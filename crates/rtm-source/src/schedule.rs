@@ -29,8 +29,9 @@ const LATE: Duration = Duration::from_millis(5);
 /// More failures in a row than this make no backoff longer.
 const MOST_DOUBLINGS: u32 = 16;
 
-/// A ring's interval is at most this, or twice that of an even share if that is more, however little comes: a storm of
-/// 2,000 events a second that begins unseen just fits into the ring.
+/// A ring's interval is at most this, or twice that of an even share if that is more, however little comes. Where it is
+/// this, as with up to five rings, and the poll is not late, a storm of 2,000 events a second that begins unseen just
+/// fits into the ring; the documentation has the other cases.
 const LONGEST_INTERVAL: f64 = 1.0;
 
 /// The same while another ring drains, which loses events for sure if it gets too little; or four times that of an even

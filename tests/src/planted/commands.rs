@@ -4,6 +4,18 @@ use super::Planted;
 
 pub(super) const PLANTED: &[Planted] = &[
     Planted {
+        name: "commands-bench-lost-is-clean",
+        breaks: "a bench that lost events at the ring is no clean one",
+        package: "rtm-bridge",
+        tests: "bench::report",
+    },
+    Planted {
+        name: "commands-demo-left-behind",
+        breaks: "the demo leaves nothing in the temporary directory, however it ends",
+        package: "rtm-bridge",
+        tests: "demo::",
+    },
+    Planted {
         name: "commands-replay-not-marked",
         breaks: "5, duplicates are recognisable: what an operator publishes again says so",
         package: "rtm-bridge",

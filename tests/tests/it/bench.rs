@@ -3,10 +3,10 @@
 
 use std::path::Path;
 use std::process::Output;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rtm_tests::brokers::{self, Kafka};
+use rtm_tests::brokers::{self, Kafka, Nats};
 use rtm_tests::wait_for;
 use serde_json::Value;
 
@@ -72,10 +72,13 @@ fn assert_clean(output: &Output, sinks: &[&str]) -> Value {
             "{report}"
         );
     }
+    // Too few events for the time of each to mean anything.
+    assert!(report["cpu_seconds_per_million_events"].is_null());
     for positive in [
-        "cpu_seconds_per_million_events",
+        "cpu_cores",
         "peak_memory_bytes",
         "written_bytes_per_event",
+        "journal_bytes_per_event",
         "requests",
     ] {
         assert!(report[positive].as_f64().unwrap() > 0.0, "{report}");
@@ -186,4 +189,52 @@ async fn says_what_is_wrong() {
         .unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", text(&output));
     assert!(text(&output).contains("unset RTM_BRIDGE__SINKS__"));
+}
+
+/// Holds: a server without JetStream ends bench and demo at once, with what to do, and without a word of things that were
+/// never made.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_jetstream_is_told_at_once() {
+    let plain =
+        "accounts { PLAIN { users: [ { user: plain, password: plain } ] } }\nno_auth_user: plain";
+    let server = Nats::start_own_with(plain).await.unwrap();
+    for command in ["bench", "demo"] {
+        let began = Instant::now();
+        let output = tokio::process::Command::new(rtm_tests::binary::rtm_bridge().unwrap())
+            .args([command, "--for", "30s", "--nats", server.url()])
+            .output()
+            .await
+            .unwrap();
+        let told = text(&output);
+        assert!(began.elapsed() < Duration::from_secs(20), "{command}");
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(
+            told.contains("sink nats: JetStream is not enabled at 127.0.0.1:"),
+            "{told}"
+        );
+        assert!(
+            !told.contains("removed") && !told.contains("kept:"),
+            "{told}"
+        );
+        // The demo's log is its user's too.
+        let lines = if command == "bench" { 1 } else { 2 };
+        assert!(told.trim().lines().count() <= lines, "{told}");
+    }
+}
+
+/// Holds: what was lost at the ring, since the rate is beyond the API's, is announced, is the last word, and fails the
+/// bench, whatever is found of the rest.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_lost_at_the_ring_fails_it() {
+    let output = bench(&["--rate", "30000", "--for", "3s"]).await;
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        told.contains("warning: 30000 events a second for each App ID"),
+        "{told}"
+    );
+    assert!(told.contains("--apps 3 would do"), "{told}");
+    let report = String::from_utf8_lossy(&output.stdout);
+    let last = report.trim_end().lines().last().unwrap();
+    assert!(last.starts_with("LOST AT THE RING: "), "{report}");
 }

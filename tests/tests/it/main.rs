@@ -2,6 +2,7 @@
 
 mod bench;
 mod brokers;
+mod check;
 mod kafka_access;
 mod kafka_faults;
 mod kafka_sink;

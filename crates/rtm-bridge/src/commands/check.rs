@@ -6,7 +6,7 @@ use rtm_sink_kafka::KafkaSink;
 use rtm_sink_nats::NatsSink;
 use rtm_source::Connections;
 
-use super::{ConfigArgs, configuration, outage, runtime, telemetry};
+use super::{ConfigArgs, auto_creation, configuration, outage, runtime, telemetry};
 use crate::config::{AppConfig, Config, KafkaConfig, NatsConfig, SinkConfig};
 use crate::{assemble, client};
 
@@ -44,7 +44,7 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     };
     let rings: usize = config.apps.iter().map(|app| 2 * app.regions.len()).sum();
     println!(
-        "{}: valid; {} App ID(s), {rings} rings, sinks: {}",
+        "{}: {} App ID(s), {rings} rings, sinks: {}",
         args.config.config.display(),
         config.apps.len(),
         config.sinks.keys().cloned().collect::<Vec<_>>().join(", ")
@@ -80,8 +80,9 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     if args.connect {
         runtime()?.block_on(connect(&config, &connections, &mut report));
     }
+    let verdict = report.verdict(args.connect);
     if report.failures > 0 {
-        eprintln!("rtm-bridge: {} check(s) failed", report.failures);
+        eprintln!("rtm-bridge: {verdict}");
         // What the configuration says is wrong counts as its fault; what is only out of reach now does not.
         return Ok(if args.connect {
             ExitCode::FAILURE
@@ -89,6 +90,7 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             ExitCode::from(super::USAGE)
         });
     }
+    println!("{}: {verdict}", args.config.config.display());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -99,6 +101,15 @@ struct Report {
 }
 
 impl Report {
+    /// The last word.
+    fn verdict(&self, connected: bool) -> String {
+        match (self.failures, connected) {
+            (0, false) => "valid; whether all of it can be reached, --connect tells".to_owned(),
+            (0, true) => "valid, and all of it can be reached".to_owned(),
+            (failures, _) => format!("{failures} check(s) failed"),
+        }
+    }
+
     fn line<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
         &mut self,
         what: &str,
@@ -178,16 +189,21 @@ async fn connect_kafka(name: &str, kafka: &KafkaConfig, config: &Config, report:
         }
         Ok(reached) => {
             report.line::<String>(&what, Ok(format!("{} broker(s)", reached.brokers)));
+            let missing = reached
+                .topics
+                .iter()
+                .any(|topic| topic.partitions.is_none());
+            let is_on = match missing && !kafka.create {
+                true => auto_creation::is_on(kafka).await,
+                false => None,
+            };
             for topic in reached.topics {
                 let state = match topic.partitions {
                     Some(partitions) => Ok(format!("{partitions} partition(s)")),
                     None if kafka.create => Ok("missing; `run` creates it".to_owned()),
-                    None => Ok(
-                        "missing; the broker's auto-creation decides, or set `create = true`"
-                            .to_owned(),
-                    ),
+                    None => auto_creation::of_missing(is_on),
                 };
-                report.line::<String>(&format!("sink {name}: topic {}", topic.name), state);
+                report.line(&format!("sink {name}: topic {}", topic.name), state);
             }
         }
     }

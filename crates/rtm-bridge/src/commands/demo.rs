@@ -1,7 +1,7 @@
 //! `rtm-bridge demo`: simulator, bridge and a sink in one process, and then the proof.
 
 use std::fmt::Write as _;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ use indicatif::ProgressDrawTarget;
 use rtm_sim::{Load, SimApp, SimAuth, SimConfig, Simulator};
 use tokio_util::sync::CancellationToken;
 
-use super::{duration, live_view, runtime, stop_on_signals, telemetry};
+use super::{duration, live_view, preflight, runtime, stop_on_signals, telemetry};
 use crate::config::{Config, LogConfig};
 use crate::state::State;
 use crate::tally::Tally;
@@ -72,7 +72,34 @@ pub(super) struct DemoArgs {
 
 pub(super) fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
     telemetry::start(&LogConfig::default(), "warn").map_err(anyhow::Error::msg)?;
-    runtime()?.block_on(Demo::run(args))
+    let done = runtime()?.block_on(Demo::run(args));
+    match done {
+        // Whoever reads our output has heard enough, as with `| head`. The bridge has ended, and its directory is gone.
+        Err(error) if error.downcast_ref().is_some_and(StdoutError::is_closed) => {
+            Ok(ExitCode::SUCCESS)
+        }
+        done => done,
+    }
+}
+
+/// A line could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to standard output")]
+struct StdoutError(#[from] std::io::Error);
+
+impl StdoutError {
+    fn is_closed(&self) -> bool {
+        self.0.kind() == std::io::ErrorKind::BrokenPipe
+    }
+}
+
+/// Writes a line. `println!` would panic, and with that leave the temporary directory.
+fn say(line: impl std::fmt::Display) -> Result<(), StdoutError> {
+    if rtm_planted::bug("commands-demo-left-behind") {
+        println!("{line}");
+        return Ok(());
+    }
+    Ok(writeln!(std::io::stdout().lock(), "{line}")?)
 }
 
 struct Demo {
@@ -101,23 +128,24 @@ impl Demo {
         };
         let simulator = demo.simulator(seed, args.rate, args.odd).await?;
         let config = demo.config(dir.path(), &simulator)?;
-        println!(
+        preflight::ready(&config).await?;
+        say(format_args!(
             "A simulation of Agora's API makes {} events a second in {} regions.",
             args.rate,
             REGIONS.len()
-        );
-        println!(
+        ))?;
+        say(format_args!(
             "The bridge polls it, stores every response and publishes to: {}.",
             demo.sinks.join(", ")
-        );
+        ))?;
 
         let slot = admin::Slot::default();
         let served = CancellationToken::new();
         let admin = demo.admin(&slot, &served).await?;
-        println!(
+        say(format_args!(
             "Metrics: http://{admin}/metrics   Readiness: http://{admin}/readyz   Journal: {}\n",
             dir.path().join("journal").display()
-        );
+        ))?;
 
         let bridge_stop = CancellationToken::new();
         let running = {
@@ -129,38 +157,54 @@ impl Demo {
                 bridge::run(&config, None, started, stop).await
             })
         };
-        demo.watch(&slot, &simulator, args.time, &stop, &running)
+        let shown = demo
+            .show(&slot, &simulator, args.time, &stop, &running)
             .await;
-        println!("\nNo more events are made; waiting until every sink has what there is.");
-        simulator.stop_generating();
-        let quiet = demo.quiet(&slot, &simulator, &running).await;
         bridge_stop.cancel();
         running.await.context("the bridge ended unexpectedly")??;
         served.cancel();
+        let quiet = shown?;
         let ledger = simulator.ledger();
         let stats = simulator.stats();
         simulator.shutdown().await;
         if !quiet {
-            println!("Not everything was published within {QUIET_DEADLINE:?}.");
+            say(format_args!(
+                "Not everything was published within {QUIET_DEADLINE:?}."
+            ))?;
         }
         let clean = demo.summary(&ledger).await?;
         for app in &stats.apps {
-            println!(
+            say(format_args!(
                 "Requests: {}, most in any second {} (10 are allowed), refused {}.",
                 app.requests, app.max_in_second, app.refused_429
-            );
+            ))?;
         }
         let overwritten: u64 = stats.rings.iter().map(|ring| ring.overwritten).sum();
         if overwritten > 0 {
-            println!(
+            say(format_args!(
                 "{overwritten} events were overwritten at the simulated Agora before the request limit let anyone read them."
-            );
+            ))?;
         }
         Ok(if clean && quiet {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE
         })
+    }
+
+    /// How it goes, until every sink has what there is; whether that came to be.
+    async fn show<T>(
+        &self,
+        slot: &admin::Slot,
+        simulator: &Simulator,
+        time: Option<Duration>,
+        stop: &CancellationToken,
+        running: &tokio::task::JoinHandle<T>,
+    ) -> Result<bool, StdoutError> {
+        self.watch(slot, simulator, time, stop, running).await?;
+        simulator.stop_generating();
+        say("\nNo more events are made; waiting until every sink has what there is.")?;
+        self.quiet(slot, simulator, running).await
     }
 
     async fn simulator(&self, seed: u64, rate: f64, odd: f64) -> anyhow::Result<Simulator> {
@@ -258,7 +302,7 @@ impl Demo {
         time: Option<Duration>,
         stop: &CancellationToken,
         running: &tokio::task::JoinHandle<T>,
-    ) {
+    ) -> Result<(), StdoutError> {
         let terminal = std::io::stdout().is_terminal();
         let progress = live_view(terminal.then(ProgressDrawTarget::stdout));
         let interval = if terminal {
@@ -278,17 +322,18 @@ impl Demo {
             let Some(state) = slot.get() else { continue };
             if !shown && self.confirmed(state) > 0 {
                 shown = true;
-                self.show_records().await;
+                self.show_records().await?;
             }
             let text = view.text(&self.sinks, state, simulator, started.elapsed());
             if terminal {
                 progress.set_message(text);
                 progress.tick();
             } else if started.elapsed() >= interval {
-                println!("{}", text.replace('\n', "  |"));
+                say(text.replace('\n', "  |"))?;
             }
         }
         progress.finish();
+        Ok(())
     }
 
     fn confirmed(&self, state: &State) -> u64 {
@@ -305,7 +350,7 @@ impl Demo {
         slot: &admin::Slot,
         simulator: &Simulator,
         running: &tokio::task::JoinHandle<T>,
-    ) -> bool {
+    ) -> Result<bool, StdoutError> {
         let deadline = Instant::now() + QUIET_DEADLINE;
         while Instant::now() < deadline && !running.is_finished() {
             let waiting: u64 = simulator
@@ -329,17 +374,17 @@ impl Demo {
                     .any(|reader| reader.pending_entries > 0)
             });
             if waiting == 0 && !fetching && !pending {
-                return true;
+                return Ok(true);
             }
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_millis(100)) => {}
                 _ = tokio::signal::ctrl_c() => {
-                    println!("Not waiting any longer.");
-                    return false;
+                    say("Not waiting any longer.")?;
+                    return Ok(false);
                 }
             }
         }
-        false
+        Ok(false)
     }
 }
 

@@ -12,11 +12,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 
+mod auto_creation;
 mod bench;
 mod check;
 mod demo;
 mod journal;
 mod outage;
+mod preflight;
 mod range;
 mod replay;
 mod run;

@@ -1,27 +1,53 @@
 //! `rtm-bridge simulate`: the stand-in for Agora's API alone.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use rtm_sim::{Pattern, SimAuth, SimConfig, Simulator};
+use figment::Figment;
+use figment::providers::Serialized;
+use rtm_sim::{Pattern, SimApp, SimAuth, SimConfig, Simulator};
 
 use super::{refuse, runtime, stop_on_signals, telemetry};
 use crate::config::LogConfig;
+
+/// What the bridge asks of `journal.max_bytes`.
+const LEAST_MIB_OF_A_RING: usize = 12;
 
 /// Run the stand-in for Agora's API alone, with load and faults
 ///
 /// Nothing here is Agora's: it is a simulation, with made-up events.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
-The base URL of a region is http://ADDRESS/<region>. While it runs:
+#[command(
+    after_help = r#"The base URL of a region is http://ADDRESS/<region>. While it runs:
   GET  /_sim/stats    counts; the most requests in any second
   GET  /_sim/ledger   every page handed out, one JSON document a line
   PUT  /_sim/load     change the load      PUT  /_sim/faults  change the faults
   POST /_sim/stop     stop generating      POST /_sim/push    put events into a ring
 
-Example: rtm-bridge simulate --listen 127.0.0.1:8080 --region eu-west-1 --rate 2000")]
+A file for --config; every key may be left out, and an unknown one is refused:
+  {"listen": "127.0.0.1:8080",
+   "apps": [{"app_id": "a1", "auth": {"basic": {"key": "k", "secret": "s"}}},
+            {"app_id": "a2", "auth": "open"}],
+   "regions": ["eu-west-1", "us-east-1"],
+   "load": {"events_per_second": 500,
+            "pattern": {"kind": "storm", "every_ms": 30000,
+                        "lasting_ms": 5000, "times": 10}},
+   "faults": {"status": 0.01, "cut": 0.001, "delay_ms": [20, 200]}}
+
+docs/simulator.md of the sources has every key.
+
+Examples:
+  rtm-bridge simulate --listen 127.0.0.1:8080 --region eu-west-1 --rate 2000
+  rtm-bridge simulate --apps 50 --rate 20 > apps.toml    # for a configuration
+  curl -X PUT http://127.0.0.1:8080/_sim/faults \
+    -d '{"status": 0.05, "statuses": [503]}'
+  curl http://127.0.0.1:8080/_sim/push \
+    -d '{"app_id": "a1", "region": "eu-west-1", "stream": "user",
+         "events": [{"user_id": "u1", "type": "Login", "ms": 1578027418981}]}'"#
+)]
 pub(super) struct SimulateArgs {
     /// A JSON file with all settings; the flags lie over it
     #[arg(short, long, value_name = "FILE")]
@@ -35,6 +61,10 @@ pub(super) struct SimulateArgs {
     /// A region; may be given several times [default: eu-west-1]
     #[arg(long = "region", value_name = "NAME")]
     regions: Vec<String>,
+    /// So many App IDs, instead of the file's or the one of Agora's examples; prints the tables that a configuration of the
+    /// bridge needs for them
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    apps: Option<u16>,
     /// Events a second for each App ID [default: 200]
     #[arg(long, value_name = "EVENTS")]
     rate: Option<f64>,
@@ -56,38 +86,46 @@ pub(super) struct SimulateArgs {
 }
 
 pub(super) fn simulate(args: SimulateArgs) -> anyhow::Result<ExitCode> {
+    let tables = args.apps.is_some();
     let config = match settings(args) {
         Ok(config) => config,
-        Err(error) => return Ok(refuse(&error)),
+        Err(error) => return Ok(refuse(&crate::chain(error.as_ref()))),
     };
     if let Err(error) = telemetry::start(&LogConfig::default(), "info") {
         return Ok(refuse(&error));
     }
     runtime()?.block_on(async {
         let stop = stop_on_signals()?;
-        let apps: Vec<String> = config
-            .apps
-            .iter()
-            .map(|app| format!("{} ({})", app.app_id, accepts(&app.auth)))
-            .collect();
-        let regions = config.regions.clone();
+        let (apps, regions) = (config.apps.clone(), config.regions.clone());
         let simulator = Simulator::start(config)
             .await
             .context("cannot start the simulator")?;
-        println!("simulator is listening on http://{}", simulator.addr());
-        for region in regions {
+        // With tables, what is printed is TOML as a whole.
+        let mark = if tables { "# " } else { "" };
+        println!(
+            "{mark}simulator is listening on http://{}",
+            simulator.addr()
+        );
+        for region in &regions {
             println!(
-                "  region {region}: base_url = \"{}\"",
-                simulator.base_url(&region)
+                "{mark}  region {region}: base_url = \"{}\"",
+                simulator.base_url(region)
             );
         }
-        println!("  App IDs: {}", apps.join(", "));
+        if tables {
+            print!("{}", bridge_config(&apps, &regions, &simulator));
+        } else {
+            let apps = apps
+                .iter()
+                .map(|app| format!("{} ({})", app.app_id, accepts(&app.auth)));
+            println!("  App IDs: {}", apps.collect::<Vec<_>>().join(", "));
+        }
         stop.cancelled().await;
         let stats = simulator.stats();
         simulator.shutdown().await;
         for app in &stats.apps {
             println!(
-                "{}: {} requests, most in any second {}",
+                "{mark}{}: {} requests, most in any second {}",
                 app.app_id, app.requests, app.max_in_second
             );
         }
@@ -105,13 +143,44 @@ fn accepts(auth: &SimAuth) -> String {
     }
 }
 
+/// The tables that a configuration of the bridge needs to read these App IDs, all of which take the same credentials.
+fn bridge_config(apps: &[SimApp], regions: &[String], simulator: &Simulator) -> String {
+    let mib = LEAST_MIB_OF_A_RING * 2 * apps.len() * regions.len();
+    let regions = regions
+        .iter()
+        .map(|region| {
+            let url = simulator.base_url(region);
+            format!("{{ name = \"{region}\", base_url = \"{url}\" }}")
+        })
+        .collect::<Vec<_>>()
+        .join(", ");
+    let mut text = format!("# journal.max_bytes must be {mib}MiB at least; the default is 4GiB\n");
+    for (index, app) in apps.iter().enumerate() {
+        let SimAuth::Basic { key, secret } = &app.auth else {
+            continue;
+        };
+        let _ = writeln!(
+            text,
+            "\n[[apps]]\nname = \"sim-{}\"\napp_id = \"{}\"\n\
+             auth = {{ basic = {{ key = \"{key}\", secret = \"{secret}\" }} }}\nregions = [{regions}]",
+            index + 1,
+            app.app_id
+        );
+    }
+    text
+}
+
 fn settings(args: SimulateArgs) -> anyhow::Result<SimConfig> {
     let mut config = match &args.config {
         Some(file) => {
             let text =
                 std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-            serde_json::from_slice(&text)
-                .with_context(|| format!("{} is not a simulator's configuration", file.display()))?
+            parse(&text).with_context(|| {
+                format!(
+                    "{} is not a simulator's configuration (see `rtm-bridge simulate --help`)",
+                    file.display()
+                )
+            })?
         }
         None => SimConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
@@ -124,6 +193,14 @@ fn settings(args: SimulateArgs) -> anyhow::Result<SimConfig> {
     config.allow_any_address |= args.allow_any_address;
     if !args.regions.is_empty() {
         config.regions = args.regions;
+    }
+    if let Some(count) = args.apps {
+        config.apps = (1..=u32::from(count))
+            .map(|number| SimApp {
+                app_id: format!("{number:032x}"),
+                ..SimApp::default()
+            })
+            .collect();
     }
     if let Some(rate) = args.rate {
         config.load.events_per_second = rate;
@@ -149,4 +226,90 @@ fn settings(args: SimulateArgs) -> anyhow::Result<SimConfig> {
     }
     config.check()?;
     Ok(config)
+}
+
+/// Reads a file of settings. What is wrong is told with its line and column, and its key.
+fn parse(text: &[u8]) -> anyhow::Result<SimConfig> {
+    let error = match serde_json::from_slice(text) {
+        Ok(config) => return Ok(config),
+        Err(error) => error,
+    };
+    // serde_json knows the place and not the key; figment the other way round.
+    let key = serde_json::from_slice::<serde_json::Value>(text)
+        .ok()
+        .and_then(|value| {
+            let read = Figment::from(Serialized::defaults(value)).extract::<SimConfig>();
+            Some(read.err()?.path.join("."))
+        })
+        .filter(|key| !key.is_empty());
+    let error = anyhow::Error::new(error);
+    Err(match key {
+        Some(key) => error.context(key),
+        None => error,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    const HELP: &str = include_str!("../../../../docs/simulator.md");
+
+    /// Holds: what is wrong is told by key, line and column, and with what is expected there.
+    #[test]
+    fn a_wrong_file_says_what_is_wrong_and_where() {
+        let told = |text: &str| crate::chain(parse(text.as_bytes()).unwrap_err().as_ref());
+        for (text, says) in [
+            (
+                r#"{"apps":5}"#,
+                &[
+                    "apps: ",
+                    "invalid type: integer `5`, expected a sequence",
+                    "line 1 column 9",
+                ][..],
+            ),
+            (
+                r#"{"x":1}"#,
+                &["unknown field `x`, expected one of `listen`", "`faults`"],
+            ),
+            (
+                "{\"faults\":\n {\"cuts\": 0.5}}",
+                &["faults", "unknown field `cuts`", "line 2"],
+            ),
+            (
+                r#"{"apps":[{}, {"auth": {"basic": {"key": 1}}}]}"#,
+                &[
+                    "apps.1.auth",
+                    "invalid type: integer `1`, expected a string",
+                ],
+            ),
+            (r#"{"seed": 1,}"#, &["trailing comma at line 1"]),
+            ("", &["EOF"]),
+        ] {
+            for says in says {
+                assert!(told(text).contains(says), "{says:?} in {:?}", told(text));
+            }
+        }
+    }
+
+    /// Holds: the documentation's example is what is read, and says every key there is.
+    #[test]
+    fn the_documented_file_is_sound_and_whole() {
+        let (_, rest) = HELP.split_once("```json\n").unwrap();
+        let (example, _) = rest.split_once("```").unwrap();
+        let config = parse(example.as_bytes()).unwrap();
+        assert_eq!(config.check(), Ok(()));
+        assert!(config.apps.len() > 1);
+        let keys = |value: &serde_json::Value| -> Vec<String> {
+            value.as_object().unwrap().keys().cloned().collect()
+        };
+        let documented: serde_json::Value = serde_json::from_str(example).unwrap();
+        let all = serde_json::to_value(SimConfig::default()).unwrap();
+        assert_eq!(keys(&documented), keys(&all));
+        for part in ["load", "faults"] {
+            assert_eq!(keys(&documented[part]), keys(&all[part]), "{part}");
+        }
+    }
 }

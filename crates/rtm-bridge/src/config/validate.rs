@@ -132,6 +132,7 @@ pub(super) fn warnings(config: &Config) -> Vec<(String, String)> {
             }
         }
     }
+    sinks::warnings(config, &mut found);
     if !config.admin.listen.ip().is_loopback() {
         found.push((
             "admin.listen".to_owned(),

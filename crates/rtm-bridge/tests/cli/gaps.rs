@@ -293,6 +293,17 @@ fn check_warns_of_what_may_be_a_mistake() {
             "apps.0.regions.0: credentials and events cross the network in the clear",
         ),
         (
+            "brokers =",
+            "topic = \"rtm.{stream}\"\ndead_letter_topic = \"rtm.channel\"\nbrokers =",
+            "sinks.kafka.dead_letter_topic: dead letters go to `rtm.channel`, which is among the places of events by `topic`",
+        ),
+        (
+            "[sinks.kafka]",
+            "[sinks.nats]\nservers = [\"nats://127.0.0.1:4222\"]\nstream = \"RTM\"\nsubject = \"rtm.{app}.of_{type}\"\n\
+             dead_letter_subject = \"rtm.{app}.dead_letters\"\n[sinks.kafka]",
+            "sinks.nats.dead_letter_subject: dead letters go to `rtm.main.dead_letters`",
+        ),
+        (
             "876922cbca0098dff4323566daa89675",
             "abc",
             "apps.0.app_id: `abc` is not 32 hexadecimal digits",
@@ -315,8 +326,15 @@ fn check_warns_of_what_may_be_a_mistake() {
             text.contains("warning: ") && text.contains(says),
             "{to}: {text}"
         );
-        let (_, text) = check(dir.path(), SOUND);
+        let (_, text) = check(dir.path(), &format!("{SOUND}\n{NATS}"));
         assert!(!text.contains("warning"), "{text}");
+        assert!(
+            text.lines()
+                .last()
+                .unwrap()
+                .contains("rtm-bridge.toml: valid"),
+            "{text}"
+        );
     }
 }
 

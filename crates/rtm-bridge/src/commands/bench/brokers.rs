@@ -28,7 +28,7 @@ pub(super) fn topics(kafka: &KafkaConfig) -> [(String, bool); 3] {
 }
 
 /// As the sink's own, with what its files hold now.
-pub(super) fn kafka_client(kafka: &KafkaConfig) -> anyhow::Result<ClientConfig> {
+pub(in super::super) fn kafka_client(kafka: &KafkaConfig) -> anyhow::Result<ClientConfig> {
     let options = client::kafka_options(kafka).map_err(|error| anyhow::anyhow!(error))?;
     let mut client = ClientConfig::new();
     client.set("bootstrap.servers", options.brokers.join(","));
@@ -51,6 +51,7 @@ fn admin_options() -> AdminOptions {
         .operation_timeout(Some(PATIENCE))
 }
 
+/// Makes all of the topics, or leaves none.
 pub(super) async fn make_topics(kafka: &KafkaConfig) -> anyhow::Result<()> {
     let admin: AdminClient<DefaultClientContext> = kafka_client(kafka)?.create()?;
     let topics = topics(kafka);
@@ -66,10 +67,22 @@ pub(super) async fn make_topics(kafka: &KafkaConfig) -> anyhow::Result<()> {
     let created = admin.create_topics(&topics, &admin_options()).await;
     let created =
         created.with_context(|| format!("cannot create topics at {}", kafka.brokers.join(", ")))?;
+    let mut failed = None;
+    let mut made = Vec::new();
     for result in created {
-        result.map_err(|(topic, code)| anyhow::anyhow!("cannot create topic {topic}: {code}"))?;
+        match result {
+            Ok(topic) => made.push(topic),
+            Err((topic, code)) => {
+                failed = Some(anyhow::anyhow!("cannot create topic {topic}: {code}"));
+            }
+        }
     }
-    Ok(())
+    let Some(failed) = failed else { return Ok(()) };
+    let made: Vec<&str> = made.iter().map(String::as_str).collect();
+    if !made.is_empty() && admin.delete_topics(&made, &admin_options()).await.is_err() {
+        return Err(failed.context(format!("made before, and not removed: {}", made.join(", "))));
+    }
+    Err(failed)
 }
 
 pub(super) async fn remove_topics(kafka: &KafkaConfig) -> anyhow::Result<()> {
@@ -101,7 +114,7 @@ pub(super) async fn remove_stream(nats: &NatsConfig) -> anyhow::Result<()> {
     }
 }
 
-pub(super) async fn nats_client(nats: &NatsConfig) -> anyhow::Result<async_nats::Client> {
+pub(in super::super) async fn nats_client(nats: &NatsConfig) -> anyhow::Result<async_nats::Client> {
     let mut options = async_nats::ConnectOptions::new()
         .name("rtm-bridge bench")
         .require_tls(nats.tls.required)
@@ -143,7 +156,7 @@ pub(super) async fn nats_client(nats: &NatsConfig) -> anyhow::Result<async_nats:
 }
 
 /// Server URLs without what may be a password.
-fn hidden(servers: &[String]) -> String {
+pub(in super::super) fn hidden(servers: &[String]) -> String {
     let hosts = servers.iter().map(|server| {
         let host = server.rsplit_once('@').map_or_else(
             || server.rsplit_once("//").map_or(&**server, |(_, host)| host),

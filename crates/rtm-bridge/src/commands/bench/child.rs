@@ -56,7 +56,7 @@ impl Child {
     pub(super) fn check(&mut self) -> anyhow::Result<()> {
         match self.process.try_wait()? {
             None => Ok(()),
-            Some(status) => anyhow::bail!("the bridge has ended with {status}\n{}", self.log()),
+            Some(status) => Err(self.failed(format!("the bridge has ended with {status}"))),
         }
     }
 
@@ -65,25 +65,27 @@ impl Child {
         Usage::of(self.pid)
     }
 
-    /// The end of its log.
-    pub(super) fn log(&self) -> String {
-        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
+    /// An error that says this, once the end of the log has been shown: an error is one line, and a log is not.
+    pub(super) fn failed(&self, text: String) -> anyhow::Error {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        for line in &lines[lines.len().saturating_sub(LOG_LINES)..] {
+            eprintln!("  the bridge's log: {line}");
+        }
+        anyhow::Error::msg(text)
     }
 
     /// Asks it to end, and waits.
     pub(super) async fn stop(mut self) -> anyhow::Result<()> {
         drop(self.process.stdin.take());
         let ended = tokio::time::timeout(END, self.process.wait()).await;
-        let status =
-            ended.with_context(|| format!("the bridge does not end\n{}", self.log()))??;
-        anyhow::ensure!(
-            status.success(),
-            "the bridge has ended with {status}\n{}",
-            self.log()
-        );
-        Ok(())
+        let Ok(ended) = ended else {
+            return Err(self.failed("the bridge does not end".to_owned()));
+        };
+        match ended? {
+            status if status.success() => Ok(()),
+            status => Err(self.failed(format!("the bridge has ended with {status}"))),
+        }
     }
 }
 

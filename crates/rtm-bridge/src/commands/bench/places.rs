@@ -50,7 +50,7 @@ impl<E: Into<anyhow::Error>> From<E> for PlaceError {
 pub(super) struct Places {
     /// The bridge's configuration file.
     pub(super) config: PathBuf,
-    parsed: Config,
+    pub(super) parsed: Config,
     journal: PathBuf,
 }
 
@@ -116,17 +116,31 @@ impl Places {
         names
     }
 
-    /// Makes the topics, which are to tell when a record was stored, and reaches the servers. The bridge makes the streams.
+    /// Makes the topics, which are to tell when a record was stored; all of them, or none. The bridge makes the streams.
     pub(super) async fn make(&self) -> anyhow::Result<()> {
+        let mut before = Vec::new();
         for (name, sink) in &self.parsed.sinks {
-            let made = match sink {
-                SinkConfig::Kafka(kafka) => make_topics(kafka).await,
-                SinkConfig::Nats(nats) => nats_client(nats).await.map(drop),
-                SinkConfig::File(_) | SinkConfig::Stdout(_) => Ok(()),
+            let SinkConfig::Kafka(kafka) = sink else {
+                continue;
             };
-            made.with_context(|| format!("sink {name}"))?;
+            if let Err(error) = make_topics(kafka).await {
+                for made in before {
+                    remove_topics(made).await?;
+                }
+                return Err(error.context(format!("sink {name}")));
+            }
+            before.push(kafka);
         }
         Ok(())
+    }
+
+    /// What the sinks' files hold, in bytes: the rest of what the bridge wrote is the journal's.
+    pub(super) fn file_bytes(&self) -> u64 {
+        let files = self.parsed.sinks.values().filter_map(|sink| match sink {
+            SinkConfig::File(file) => std::fs::metadata(&file.path).ok(),
+            SinkConfig::Kafka(_) | SinkConfig::Nats(_) | SinkConfig::Stdout(_) => None,
+        });
+        files.map(|found| found.len()).sum()
     }
 
     /// Removes what it made; what is missing already is no error.

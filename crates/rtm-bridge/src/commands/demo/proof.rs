@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use rdkafka::config::ClientConfig;
 use rtm_sim::{Audit, Findings, Ledger};
 
-use super::{Demo, JETSTREAM, TOPICS};
+use super::{Demo, JETSTREAM, StdoutError, TOPICS, say};
 use crate::read_back::{self, Stored};
 
 impl Demo {
     /// The first records of each sink, as they are stored.
-    pub(super) async fn show_records(&self) {
+    pub(super) async fn show_records(&self) -> Result<(), StdoutError> {
         let mut records: Vec<String> = Vec::new();
         let shown = self
             .read(|_, stored| {
@@ -20,12 +20,13 @@ impl Demo {
             })
             .await;
         if shown.is_ok() {
-            println!("Two of the records:");
+            say("Two of the records:")?;
             for record in records {
-                println!("  {record}");
+                say(format_args!("  {record}"))?;
             }
-            println!();
+            say("")?;
         }
+        Ok(())
     }
 
     /// Compares what was handed out with what each sink holds. True when nothing is missing and nothing is wrong.
@@ -49,21 +50,22 @@ impl Demo {
             .collect();
         let mut clean = true;
         for (sink, findings) in &findings {
-            println!(
-                "\nRead back from {sink} and compared with what was handed out, event by event:"
-            );
-            println!("{findings}");
+            say(format_args!(
+                "\nRead back from {sink} and compared with what was handed out, event by event:\n{findings}"
+            ))?;
             clean &= findings.clean();
         }
-        println!(
-            "{}",
-            if clean {
-                "\nnothing missing"
-            } else {
-                "\nSOMETHING IS MISSING OR WRONG"
-            }
-        );
-        Ok(clean)
+        let nothing = findings
+            .iter()
+            .all(|(_, findings)| findings.handed_out == 0);
+        say(if nothing {
+            "\nNOTHING WAS HANDED OUT, so nothing was shown"
+        } else if clean {
+            "\nnothing missing"
+        } else {
+            "\nSOMETHING IS MISSING OR WRONG"
+        })?;
+        Ok(clean && !nothing)
     }
 
     /// Reads every sink back.

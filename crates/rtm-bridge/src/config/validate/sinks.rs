@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use rtm_sink_nats::{NatsAuth, Secret, covers};
+use rtm_sink_nats::{NatsAuth, Secret, covers, widen};
 
 use super::{deadline, one_secret, readable};
 use crate::config::{
     ALL, Config, CreateStream, FileConfig, KafkaConfig, NatsAuthConfig, NatsConfig, STATIC,
-    SinkConfig, Template,
+    SinkConfig, Template, Variable,
 };
 
 /// Every problem of the sinks, as key and message.
@@ -37,6 +37,62 @@ pub(super) fn problems(config: &Config, found: &mut Vec<(String, String)>) {
             }
         }
     }
+}
+
+/// Dead letters among the records: whoever reads those meets documents of another kind.
+pub(super) fn warnings(config: &Config, found: &mut Vec<(String, String)>) {
+    for (name, sink) in &config.sinks {
+        let (of_records, records, key, dead) = match sink {
+            SinkConfig::Kafka(kafka) => (
+                "topic",
+                &kafka.topic,
+                "dead_letter_topic",
+                &kafka.dead_letter_topic,
+            ),
+            SinkConfig::Nats(nats) => (
+                "subject",
+                &nats.subject,
+                "dead_letter_subject",
+                &nats.dead_letter_subject,
+            ),
+            SinkConfig::Stdout(_) | SinkConfig::File(_) => continue,
+        };
+        let records = places(records, config);
+        let among = |dead: &String| records.iter().any(|records| covers(&widen(records), dead));
+        if let Some(place) = places(dead, config).into_iter().find(among) {
+            found.push((
+                format!("sinks.{name}.{key}"),
+                format!(
+                    "dead letters go to `{place}`, which is among the places of events by `{of_records}`: a consumer of \
+                     events meets both there"
+                ),
+            ));
+        }
+    }
+}
+
+/// Every topic or subject that a template can lead to, with `*` for what comes from an event.
+fn places(template: &str, config: &Config) -> Vec<String> {
+    let Ok(template) = Template::parse(template, ALL) else {
+        return Vec::new();
+    };
+    let mut places = Vec::new();
+    for app in &config.apps {
+        for region in &app.regions {
+            for stream in ["user", "channel"] {
+                places.push(template.render(|variable, text| {
+                    text.push_str(match variable {
+                        Variable::App => &app.name,
+                        Variable::AppId => &app.app_id,
+                        Variable::Region => &region.name,
+                        Variable::Stream => stream,
+                        Variable::Type | Variable::UserId | Variable::ChannelId => "*",
+                    });
+                }));
+            }
+        }
+    }
+    places
 }
 
 fn file_problems(file: &FileConfig, add: &mut dyn FnMut(&str, String)) {

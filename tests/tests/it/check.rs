@@ -1,0 +1,67 @@
+//! `rtm-bridge check --connect`, as a user runs it, with real brokers.
+#![allow(clippy::unwrap_used)]
+
+use rtm_sim::{SimConfig, Simulator};
+use rtm_tests::brokers::{self, Kafka};
+
+/// What it says, standard output first, and its exit code.
+async fn check(kafka: &Kafka, topics: &str) -> (String, Option<i32>) {
+    let dir = tempfile::tempdir().unwrap();
+    let agora = Simulator::start(SimConfig::default()).await.unwrap();
+    let file = dir.path().join("rtm-bridge.toml");
+    let config = format!(
+        "[journal]\ndir = {:?}\n[[apps]]\nname = \"main\"\napp_id = \"876922cbca0098dff4323566daa89675\"\n\
+         regions = [{{ name = \"r\", base_url = \"{}\" }}]\nauth = {{ basic = {{ key = \"k\", secret = \"s\" }} }}\n\
+         [sinks.kafka]\nbrokers = [\"{}\"]\n{topics}\n",
+        dir.path().join("journal").display().to_string(),
+        agora.base_url("eu-west-1"),
+        kafka.address()
+    );
+    std::fs::write(&file, config).unwrap();
+    let output = tokio::process::Command::new(rtm_tests::binary::rtm_bridge().unwrap())
+        .args(["check", "--connect", "--config"])
+        .arg(&file)
+        .output()
+        .await
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (
+        text(&output.stdout) + &text(&output.stderr),
+        output.status.code(),
+    )
+}
+
+/// Holds: a topic that is missing is fine where the broker says that it creates it, and a failure where it says that it
+/// does not; and the last word is the verdict.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_topic_is_judged_by_the_broker_s_setting() {
+    let last = |text: &str| text.trim_end().lines().last().unwrap().to_owned();
+    let name = brokers::unique("missing");
+    let topics = format!("topic = \"{name}\"\ndead_letter_topic = \"{name}.dead\"");
+
+    let creates = [("auto.create.topics.enable", "true")];
+    let kafka = Kafka::start_own_with(&creates).await.unwrap();
+    let (text, code) = check(&kafka, &topics).await;
+    assert_eq!(code, Some(0), "{text}");
+    assert!(
+        text.contains(&format!("topic {name}: ok, missing; the broker creates it")),
+        "{text}"
+    );
+    assert!(last(&text).ends_with("rtm-bridge.toml: valid, and all of it can be reached"));
+    drop(kafka);
+
+    let refuses = [("auto.create.topics.enable", "false")];
+    let kafka = Kafka::start_own_with(&refuses).await.unwrap();
+    let (text, code) = check(&kafka, &topics).await;
+    assert_eq!(code, Some(1), "{text}");
+    assert!(
+        text.contains(&format!(
+            "topic {name}: FAILED, it is missing, and the broker has auto.create.topics.enable=false"
+        )),
+        "{text}"
+    );
+    assert_eq!(last(&text), "rtm-bridge: 2 check(s) failed");
+    assert!(!text.contains("valid"), "{text}");
+    let (text, code) = check(&kafka, &format!("{topics}\ncreate = true")).await;
+    assert_eq!(code, Some(0), "{text}");
+}
