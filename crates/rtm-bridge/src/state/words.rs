@@ -338,7 +338,9 @@ pub(super) fn failure(error: &FetchError) -> String {
 fn is_polling(report: &Report) -> bool {
     let answered =
         |ring: &RingReport| ring.last_poll_age_seconds.is_some() && !is_stale(report, ring);
-    polled(report).next().is_some() && polled(report).all(answered)
+    let has_stopped =
+        report.journal.failing || report.apps.iter().any(|app| app.stopped_seconds.is_some());
+    !has_stopped && polled(report).next().is_some() && polled(report).all(answered)
 }
 
 fn is_stale(report: &Report, ring: &RingReport) -> bool {
