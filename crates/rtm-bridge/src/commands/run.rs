@@ -16,8 +16,8 @@ use crate::reload::Watch;
 
 /// Run the bridge until SIGTERM or SIGINT
 ///
-/// It then stops polling, stores what is in flight, gives the sinks `shutdown_deadline`, and exits. What is not published
-/// waits in the journal for the next start.
+/// It then stops polling, stores what is in flight, gives the sinks `shutdown_deadline`, unless they take nothing, and
+/// exits. What is not published waits in the journal for the next start.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Signals:
