@@ -96,11 +96,21 @@ async fn possible_loss_is_never_below_the_true_one() {
             let source = source(&simulator, app, Duration::from_millis(800));
             let mut random = fastrand::Rng::with_seed(app as u64);
             let (mut seen, mut reasons, mut true_loss) = (0, Vec::new(), 0);
-            for _ in 0..9 {
+            for round in 1..10 {
                 let events = events(&mut random);
                 let events: Vec<&str> = events.iter().map(String::as_str).collect();
                 simulator.push(&app.to_string(), "eu", rtm_sim::Stream::User, &events);
                 let fetched = fetch(&source).await;
+                // On a busy machine the deadline may pass before the simulator has read the request, which reads all
+                // the same: what it does belongs to this round.
+                let stats = || simulator.stats().apps[app].requests;
+                let read = async {
+                    while stats() < round {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                };
+                let read = tokio::time::timeout(Duration::from_secs(10), read).await;
+                read.expect("the simulator reads every request");
                 let ledger = simulator.ledger().pages.into_iter();
                 let pages: Vec<LedgerPage> = ledger
                     .filter(|page| page.app_id == app.to_string())
