@@ -109,7 +109,7 @@ async fn possible_loss_is_never_below_the_true_one() {
                         tokio::time::sleep(Duration::from_millis(5)).await;
                     }
                 };
-                let read = tokio::time::timeout(Duration::from_secs(10), read).await;
+                let read = timeout(Duration::from_secs(10), read).await;
                 read.expect("the simulator reads every request");
                 let ledger = simulator.ledger().pages.into_iter();
                 let pages: Vec<LedgerPage> = ledger
