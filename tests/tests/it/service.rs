@@ -226,11 +226,16 @@ async fn a_dead_broker_delays_neither_start_nor_end() {
     })
     .await
     .unwrap();
+    let silence = "a batch waits for its confirmation";
+    wait_for("a line in the log", SOON, async || {
+        let said = bridge.process.output();
+        said.is_ok_and(|said| said.contains(silence))
+    })
+    .await
+    .unwrap();
     assert!(bridge.process.terminate(SOON).await.unwrap().success());
     let said = bridge.process.output().unwrap();
-    let waits = said
-        .lines()
-        .find(|line| line.contains("a batch waits for its confirmation"));
+    let waits = said.lines().find(|line| line.contains(silence));
     assert!(
         waits.is_some_and(|line| line.contains(why) && line.contains("other")),
         "{said}"
