@@ -172,15 +172,12 @@ fn orphans(config: &Config, journal: &Journal) -> Result<Vec<(String, Lane)>, Ru
         let lane = lane(journal, "removed", stats.name.as_str())?;
         let readers = stats.readers.iter().map(|reader| reader.name.as_str());
         let former = readers.filter_map(|name| former_name(&lane, name)).next();
-        let mut name = format!("{} (removed)", former.as_deref().unwrap_or("an app"));
-        for number in 2.. {
-            if orphans.iter().all(|(other, _)| *other != name) {
-                break;
-            }
-            name = format!(
-                "{} (removed {number})",
-                former.as_deref().unwrap_or("an app")
-            );
+        let former = former.unwrap_or_else(|| "an app".to_owned());
+        let mut name = format!("{former} (removed)");
+        let mut number = 1;
+        while orphans.iter().any(|(other, _)| *other == name) {
+            number += 1;
+            name = format!("{former} (removed {number})");
         }
         warn!(
             app = name,
@@ -301,7 +298,6 @@ pub fn outlet<F>(
     });
     Ok(Outlet {
         app: app.to_owned(),
-        sink: client.name().to_owned(),
         lane: lane.clone(),
         judges: known.and_then(judges),
         reader: reader(lane, client.name())?,
@@ -346,7 +342,7 @@ fn judges(app: &AppConfig) -> Option<(CopyPolicy, Duration)> {
 
 /// The outlet as `config` has it, between two batches: where records go, and what becomes of copies.
 pub async fn reroute(outlet: &mut Outlet, config: &Config) {
-    match config.sinks.get(&outlet.sink).map(client::routes) {
+    match config.sinks.get(outlet.client.name()).map(client::routes) {
         Some(Ok(routes)) => outlet.router = Router::new(routes),
         // The configuration was validated, and no sink leaves it.
         Some(Err(error)) => error!(error, "the routes of the sink stay as they were"),
@@ -359,7 +355,7 @@ pub async fn reroute(outlet: &mut Outlet, config: &Config) {
     }
     // A cursor can be open once.
     outlet.copies = None;
-    match copies(app, &outlet.lane, &outlet.sink) {
+    match copies(app, &outlet.lane, outlet.client.name()) {
         Ok(copies) => outlet.copies = copies,
         Err(error) => error!(
             error = crate::chain(&error),
@@ -369,7 +365,7 @@ pub async fn reroute(outlet: &mut Outlet, config: &Config) {
     outlet.judges = judges;
     let has_cursor = |copies: &CopyFilter| copies.behind.is_some();
     if !outlet.copies.as_ref().is_some_and(has_cursor)
-        && let Ok(name) = ReaderName::try_from(format!("{}{BEHIND}", outlet.sink).as_str())
+        && let Ok(name) = ReaderName::try_from(format!("{}{BEHIND}", outlet.client.name()).as_str())
     {
         // It would hold the journal's segments for nobody. Mostly there is none.
         let _ = outlet.lane.remove_reader(&name).await;

@@ -79,8 +79,8 @@ const STOPPED_LOG_INTERVAL: Duration = Duration::from_secs(30);
 /// Polls every App ID of `config` and publishes to every sink, until `stop`.
 ///
 /// Then polling stops, requests in flight finish and are stored, the sinks get `shutdown_deadline`, unless they take
-/// nothing anyway, and the journal is closed. What is not published waits in it. `started` is given the state once everything runs. With `watch` the
-/// configuration is read again when its file changes: see [`crate::reload`].
+/// nothing anyway, and the journal is closed. What is not published waits in it. `started` is given the state once
+/// everything runs. With `watch` the configuration is read again when its file changes: see [`crate::reload`].
 ///
 /// # Errors
 ///

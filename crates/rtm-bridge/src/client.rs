@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rtm_sink::{AnySink, FileSink};
 use rtm_sink_kafka::{KafkaOptions, KafkaSink, TopicSpec};
-use rtm_sink_nats::{NatsAuth, NatsOptions, NatsSink, NatsTls, StreamSpec, widen};
+use rtm_sink_nats::{NatsAuth, NatsOptions, NatsSink, NatsTls, StreamSpec, covers, widen};
 use tokio::sync::Semaphore;
 use tracing::warn;
 
@@ -271,28 +271,11 @@ pub fn kafka_topics(kafka: &KafkaConfig, config: &Config) -> Vec<String> {
 
 /// Every name that templates can lead to, parts of events replaced by `x`.
 fn names(templates: &[&String], config: &Config) -> Vec<String> {
-    use crate::config::Variable;
-    let mut names = Vec::new();
-    for template in templates
-        .iter()
-        .filter_map(|text| Template::parse(text, crate::config::ALL).ok())
-    {
-        for app in &config.apps {
-            for region in &app.regions {
-                for stream in ["user", "channel"] {
-                    names.push(template.render(|variable, text| {
-                        text.push_str(match variable {
-                            Variable::App => &app.name,
-                            Variable::AppId => &app.app_id,
-                            Variable::Region => &region.name,
-                            Variable::Stream => stream,
-                            Variable::Type | Variable::UserId | Variable::ChannelId => "x",
-                        });
-                    }));
-                }
-            }
-        }
-    }
+    let templates = templates.iter();
+    let templates = templates.filter_map(|text| Template::parse(text, crate::config::ALL).ok());
+    let mut names: Vec<String> = templates
+        .flat_map(|template| template.names(config, "x"))
+        .collect();
     names.sort();
     names.dedup();
     names
@@ -376,17 +359,9 @@ pub(crate) fn covering(nats: &NatsConfig) -> Vec<String> {
     subjects
 }
 
-fn covers(filter: &str, subject: &str) -> bool {
-    filter.split('.').count() == subject.split('.').count()
-        && filter
-            .split('.')
-            .zip(subject.split('.'))
-            .all(|(filter, token)| filter == "*" || filter == token)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::covers;
+    use rtm_sink_nats::covers;
 
     #[test]
     fn a_wildcard_covers_one_token() {

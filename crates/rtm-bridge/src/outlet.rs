@@ -35,8 +35,6 @@ pub const POISON_CRASHES: u32 = 3;
 pub struct Outlet {
     /// The app's name.
     pub app: String,
-    /// The sink's name.
-    pub sink: String,
     /// Where the cursors are.
     pub lane: Lane,
     /// How copies are found, and what becomes of them.

@@ -393,8 +393,8 @@ impl Writer {
         });
         self.buffer.shrink_to(BUFFER_BYTES);
         let group = std::mem::take(&mut self.group);
+        let now = self.shared.options.instant();
         if !group.appends.is_empty() {
-            let now = self.shared.options.instant();
             self.expects_commits_until = Some(now + self.shared.options.commit_interval);
         }
         let mut state = self.shared.state();
@@ -458,7 +458,7 @@ impl Writer {
                 }
             }
         }
-        state.note(saved, self.shared.options.instant());
+        state.note(saved, now);
         let healed = std::mem::take(&mut state.failing);
         drop(state);
         if healed {

@@ -167,17 +167,19 @@ impl Out for io::Stdout {
 struct Named {
     file: File,
     path: PathBuf,
+    /// Device and inode of the open file.
+    id: (u64, u64),
+    /// Pipes and devices cannot be synced, and say so with an error.
+    is_regular: bool,
 }
 
 impl Named {
     /// Opens for appending, with the new name durable, and finds out whether the file ends in part of a line.
     fn open(path: &Path) -> Result<(Named, bool), CreateError> {
-        let (file, torn) = open(path).map_err(|source| CreateError::Open {
+        open(path).map_err(|source| CreateError::Open {
             path: path.to_owned(),
             source,
-        })?;
-        let path = path.to_owned();
-        Ok((Named { file, path }, torn))
+        })
     }
 
     /// Whether the name is still that of the open file. An inode that is open is given to no other file, so a new one
@@ -186,9 +188,8 @@ impl Named {
         if rtm_planted::bug("file-not-followed") {
             return Ok(true);
         }
-        let open = self.file.metadata()?;
         match fs::metadata(&self.path) {
-            Ok(named) => Ok((named.dev(), named.ino()) == (open.dev(), open.ino())),
+            Ok(named) => Ok((named.dev(), named.ino()) == self.id),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(source) => Err(WriteError::Look {
                 path: self.path.clone(),
@@ -226,8 +227,7 @@ impl Out for Named {
     }
 
     fn confirm(&mut self) -> Result<(), WriteError> {
-        // Pipes and devices cannot be synced, and say so with an error.
-        if self.file.metadata()?.is_file() {
+        if self.is_regular {
             self.file.sync_data()?;
         }
         // Last, since a file that loses its name before this line may have taken the batch along.
@@ -278,14 +278,15 @@ impl<W: Out> Lines<W> {
 }
 
 /// As [`Named::open`].
-fn open(path: &Path) -> io::Result<(File, bool)> {
+fn open(path: &Path) -> io::Result<(Named, bool)> {
     let mut file = OpenOptions::new()
         .read(true)
         .append(true)
         .create(true)
         .open(path)?;
+    let metadata = file.metadata()?;
     let mut torn = false;
-    if file.metadata()?.is_file() {
+    if metadata.is_file() {
         let parent = path
             .parent()
             .filter(|parent| !parent.as_os_str().is_empty());
@@ -297,7 +298,13 @@ fn open(path: &Path) -> io::Result<(File, bool)> {
             torn = last != *b"\n";
         }
     }
-    Ok((file, torn))
+    let named = Named {
+        file,
+        path: path.to_owned(),
+        id: (metadata.dev(), metadata.ino()),
+        is_regular: metadata.is_file(),
+    };
+    Ok((named, torn))
 }
 
 #[cfg(test)]

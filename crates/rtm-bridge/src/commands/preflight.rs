@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use super::bench::brokers::nats_client;
 use crate::client;
-use crate::config::{Config, KafkaConfig, NatsConfig, SinkConfig};
+use crate::config::{Config, KafkaConfig, NatsConfig, SinkConfig, free_bytes};
 
 /// How long a broker's host may take to accept a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -33,7 +33,9 @@ pub(super) async fn ready(config: &Config) -> anyhow::Result<()> {
         .sum();
     let dir = &config.journal.dir;
     let needed = config.journal.min_free_bytes + rings * ROOM_FOR_A_RING;
-    room(dir, free(dir)?, needed, config.journal.min_free_bytes)?;
+    let free = free_bytes(dir)
+        .with_context(|| format!("cannot ask what is free for {}", dir.display()))?;
+    room(dir, free, needed, config.journal.min_free_bytes)?;
     for (name, sink) in &config.sinks {
         let ready = match sink {
             SinkConfig::Kafka(kafka) => kafka_is_ready(kafka, config).await,
@@ -43,17 +45,6 @@ pub(super) async fn ready(config: &Config) -> anyhow::Result<()> {
         ready.with_context(|| format!("sink {name}"))?;
     }
     Ok(())
-}
-
-/// What the file system that is to hold `dir`, which may not be there yet, has free.
-fn free(dir: &Path) -> anyhow::Result<u64> {
-    let parent = dir
-        .ancestors()
-        .find(|path| path.is_dir())
-        .unwrap_or(Path::new("."));
-    let stat = rustix::fs::statvfs(parent)
-        .with_context(|| format!("cannot ask what is free in {}", parent.display()))?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 fn room(dir: &Path, free: u64, needed: u64, left_alone: u64) -> anyhow::Result<()> {
@@ -141,7 +132,7 @@ mod tests {
     fn a_journal_without_room_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let journal = dir.path().join("not/yet");
-        let found = free(&journal).unwrap();
+        let found = free_bytes(&journal).unwrap();
         assert!(found > 0);
         assert!(room(&journal, found, found, 0).is_ok());
         let error = room(&journal, 8 << 20, 268 << 20, 256 << 20).unwrap_err();

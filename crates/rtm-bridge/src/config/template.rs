@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use super::Config;
+
 /// A parsed template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
@@ -130,6 +132,29 @@ impl Template {
             }
         }
         rendered
+    }
+
+    /// Every name that it leads to with the apps and regions of `config`, with `part` for each part of an event. Some may
+    /// come more than once.
+    #[must_use]
+    pub fn names(&self, config: &Config, part: &str) -> Vec<String> {
+        let mut names = Vec::new();
+        for app in &config.apps {
+            for region in &app.regions {
+                for stream in ["user", "channel"] {
+                    names.push(self.render(|variable, text| {
+                        text.push_str(match variable {
+                            Variable::App => &app.name,
+                            Variable::AppId => &app.app_id,
+                            Variable::Region => &region.name,
+                            Variable::Stream => stream,
+                            Variable::Type | Variable::UserId | Variable::ChannelId => part,
+                        });
+                    }));
+                }
+            }
+        }
+        names
     }
 
     /// The template with every variable replaced by `value`, for validation and for subjects to subscribe to.

@@ -8,7 +8,7 @@ use rtm_sink_nats::{NatsAuth, Secret, covers, widen};
 use super::{deadline, one_secret, readable};
 use crate::config::{
     ALL, Config, CreateStream, FileConfig, KafkaConfig, NatsAuthConfig, NatsConfig, STATIC,
-    SinkConfig, Template, Variable,
+    SinkConfig, Template,
 };
 
 /// Every problem of the sinks, as key and message.
@@ -73,26 +73,8 @@ pub(super) fn warnings(config: &Config, found: &mut Vec<(String, String)>) {
 
 /// Every topic or subject that a template can lead to, with `*` for what comes from an event.
 fn places(template: &str, config: &Config) -> Vec<String> {
-    let Ok(template) = Template::parse(template, ALL) else {
-        return Vec::new();
-    };
-    let mut places = Vec::new();
-    for app in &config.apps {
-        for region in &app.regions {
-            for stream in ["user", "channel"] {
-                places.push(template.render(|variable, text| {
-                    text.push_str(match variable {
-                        Variable::App => &app.name,
-                        Variable::AppId => &app.app_id,
-                        Variable::Region => &region.name,
-                        Variable::Stream => stream,
-                        Variable::Type | Variable::UserId | Variable::ChannelId => "*",
-                    });
-                }));
-            }
-        }
-    }
-    places
+    Template::parse(template, ALL)
+        .map_or_else(|_| Vec::new(), |template| template.names(config, "*"))
 }
 
 fn file_problems(file: &FileConfig, add: &mut dyn FnMut(&str, String)) {
