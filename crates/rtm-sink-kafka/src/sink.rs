@@ -58,7 +58,8 @@ pub struct KafkaStats {
     pub last_confirmation: Option<Instant>,
     /// Records confirmed since the sink was made.
     pub confirmed: u64,
-    /// Records that librdkafka holds.
+    /// Records that librdkafka holds, and what it has to tell: librdkafka counts errors and reports that nobody took yet
+    /// with its records.
     pub queued: usize,
     /// 99th percentile of the slowest broker's round trips lately, refreshed every 5 s.
     pub round_trip: Option<Duration>,

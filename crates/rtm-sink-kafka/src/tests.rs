@@ -251,7 +251,8 @@ async fn waiting_shows() {
         }
         let stats = sink.stats();
         assert!(
-            stats.waiting_since.is_some() && stats.queued == 10,
+            // Errors of connections may wait beside them.
+            stats.waiting_since.is_some() && stats.queued >= 10,
             "{stats:?}"
         );
         cluster.broker_up(ALL).unwrap();
