@@ -295,6 +295,11 @@ impl Drop for Process {
         // Closing the pipe is what ends the program.
         drop(self.shell.stdin.take());
         let _ = self.shell.wait();
+        // The log goes with the test's directory, and may be all that says why.
+        if std::thread::panicking() {
+            let output = self.output().unwrap_or_default();
+            eprintln!("{}:\n{}", self.log.display(), end(&output, 100));
+        }
     }
 }
 
@@ -306,9 +311,12 @@ pub(crate) const POLL: Duration = Duration::from_millis(10);
 
 /// The end of an output, short enough for an error.
 pub(crate) fn tail(output: &str) -> String {
-    const LINES: usize = 30;
-    let lines: Vec<&str> = output.lines().collect();
-    lines[lines.len().saturating_sub(LINES)..].join("\n")
+    end(output, 30)
+}
+
+fn end(output: &str, lines: usize) -> String {
+    let all: Vec<&str> = output.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
 }
 
 #[cfg(test)]
