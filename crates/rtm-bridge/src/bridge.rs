@@ -764,7 +764,7 @@ async fn gather(outlet: &mut Outlet, first: Result<Group, ReadError>) -> Batch {
         };
         for entry in group {
             match entry {
-                Ok(entry) => outlet.add(&mut batch, entry),
+                Ok(entry) => outlet.add(&mut batch, &entry),
                 Err(error) => outlet.unreadable(&mut batch, &error).await,
             }
         }

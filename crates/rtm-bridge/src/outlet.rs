@@ -74,6 +74,32 @@ pub struct CopyFilter {
     pub behind: Option<Behind>,
 }
 
+/// Finds copies among the records of one entry.
+struct Judging<'a> {
+    filter: &'a mut CopyFilter,
+    metrics: &'a SinkMetrics,
+    position: Position,
+    /// None of them was looked at.
+    is_new: bool,
+}
+
+impl Judging<'_> {
+    /// Says whether the next record is dropped.
+    fn judge(&mut self, region: &str, fetched_ms: i64, made: &mut Made) {
+        let CopyFilter { copies, behind } = &mut *self.filter;
+        if std::mem::take(&mut self.is_new) {
+            copies.entry(fetched_ms, self.position);
+        }
+        if made
+            .event_key
+            .is_some_and(|key| copies.is_copy(key, region))
+        {
+            self.metrics.copies.inc();
+            made.is_dropped = behind.is_some();
+        }
+    }
+}
+
 /// The cursor that lags.
 pub struct Behind {
     /// Holds entries back.
@@ -301,27 +327,34 @@ impl Outlet {
     }
 
     /// The records of an entry, without copies where those are dropped, into the batch.
-    pub fn add(&mut self, batch: &mut Batch, entry: Entry) {
+    pub fn add(&mut self, batch: &mut Batch, entry: &Entry) {
         let position = entry.position;
         batch.through = batch.through.max(Some(position));
-        let made = self.router.page(&entry);
-        batch.entries.push(entry);
-        match made {
-            Ok(mut page) => {
-                if rtm_planted::bug("bridge-last-record-lost") {
-                    page.made.pop();
+        batch.entries.push(entry.clone());
+        batch.records.reserve(entry.count as usize);
+        batch.details.reserve(entry.count as usize);
+        let mut judging = self.copies.as_mut().map(|filter| Judging {
+            filter,
+            metrics: &self.metrics,
+            position,
+            is_new: true,
+        });
+        let added = self.router.each(entry, |tags, mut made| {
+            if let Some(judging) = &mut judging {
+                judging.judge(&tags.region, tags.fetched_at, &mut made);
+            }
+            if made.is_dropped {
+                let counted = !rtm_planted::bug("bridge-dropped-copies-not-counted");
+                batch.settled.drop_events("copy", u64::from(counted));
+            } else {
+                batch.push(made, 1);
+            }
+        });
+        match added {
+            Ok(_) => {
+                if rtm_planted::bug("bridge-last-record-lost") && batch.records.pop().is_some() {
+                    batch.details.pop();
                     batch.settled.confirmed += 1;
-                }
-                self.judge(&mut page, position);
-                batch.records.reserve(page.made.len());
-                batch.details.reserve(page.made.len());
-                for made in page.made {
-                    if made.is_dropped {
-                        let counted = !rtm_planted::bug("bridge-dropped-copies-not-counted");
-                        batch.settled.drop_events("copy", u64::from(counted));
-                    } else {
-                        batch.push(made, 1);
-                    }
                 }
             }
             Err(error) => self.add_whole(batch, &unreadable(&error)),
@@ -343,15 +376,14 @@ impl Outlet {
         let Some(filter) = &mut self.copies else {
             return;
         };
-        filter.copies.entry(page.fetched_ms, position);
+        let mut judging = Judging {
+            filter,
+            metrics: &self.metrics,
+            position,
+            is_new: true,
+        };
         for made in &mut page.made {
-            let is_copy = made
-                .event_key
-                .is_some_and(|key| filter.copies.is_copy(key, &page.region));
-            if is_copy {
-                self.metrics.copies.inc();
-                made.is_dropped = filter.behind.is_some();
-            }
+            judging.judge(&page.region, page.fetched_ms, made);
         }
     }
 

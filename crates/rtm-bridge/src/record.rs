@@ -81,15 +81,34 @@ impl Router {
     ///
     /// [`EntryError`] for an entry of another version. One odd event is a dead letter, and never an error.
     pub fn page(&mut self, journaled: &Entry) -> Result<Page, EntryError> {
+        let mut made = Vec::with_capacity(journaled.count as usize);
+        let tags = self.each(journaled, |_, one| made.push(one))?;
+        Ok(Page {
+            region: tags.region.into_owned(),
+            fetched_ms: tags.fetched_at,
+            made,
+        })
+    }
+
+    /// As [`Router::page`], one after the other: a record is large, and a thousand of them are not put aside to be moved
+    /// once more. Nothing is given before an error.
+    ///
+    /// # Errors
+    ///
+    /// As [`Router::page`].
+    pub fn each<'a>(
+        &mut self,
+        journaled: &'a Entry,
+        mut take: impl FnMut(&Tags<'_>, Made),
+    ) -> Result<Tags<'a>, EntryError> {
         let (tags, body) = entry::decode(&journaled.bytes)?;
         let decoded = rtm_source::decode(&body);
         let (topic, dead_letters) = self.topics(&tags);
         let dynamic = (!self.routes.topic.uses_only(STATIC)).then_some(&self.routes.topic);
         let mut shared = Shared::new(&tags, journaled);
         shared.reserve(decoded.events.len(), body.len());
-        let mut made = Vec::with_capacity(decoded.events.len());
         for item in &decoded.events {
-            made.push(match item {
+            let made = match item {
                 Ok(event) => {
                     let topic = match dynamic {
                         None => topic.clone(),
@@ -112,13 +131,10 @@ impl Router {
                         is_dropped: false,
                     }
                 }
-            });
+            };
+            take(&tags, made);
         }
-        Ok(Page {
-            region: tags.region.into_owned(),
-            fetched_ms: tags.fetched_at,
-            made,
-        })
+        Ok(tags)
     }
 
     /// What a journal entry holds, by key, without making records: for an entry that is only read again to know it.

@@ -22,6 +22,9 @@ const MAX_DEPTH: usize = 100;
 /// brokers limit.
 const MAX_ID: usize = 1_024;
 
+/// About as long as an event usually is.
+const USUAL_BYTES: usize = 90;
+
 /// Splits a response body into its events.
 ///
 /// Pure, and never fails as a whole: what is odd about one event is that event's [`Reject`], and of a body that was cut
@@ -32,7 +35,9 @@ const MAX_ID: usize = 1_024;
 /// missing. Of duplicate keys the last counts, as for those who will parse [`Event::raw`] later.
 #[must_use]
 pub fn decode(body: &[u8]) -> Decoded<'_> {
-    let (mut request_id, mut result, mut events) = (None, None, Vec::new());
+    let (mut request_id, mut result) = (None, None);
+    // Growing from nothing would move most events several times.
+    let mut events = Vec::with_capacity(body.len() / USUAL_BYTES);
     let text_of_body = std::str::from_utf8(body).ok();
     let end = scan(body, text_of_body, |part, at| match part {
         Part::Events => {}
