@@ -54,7 +54,7 @@ pub struct Page {
 pub struct Made {
     /// What a sink is given.
     pub record: Record,
-    /// The event's `ms`, for its age; none for dead letters and for events that give no time.
+    /// The event's `ms`, for its age; none for dead letters and for events that give no time, or one that cannot be.
     pub ms: Option<i64>,
     /// Why it is a dead letter; none for events.
     pub dead: Option<&'static str>,
@@ -244,6 +244,7 @@ impl Router {
             _ => Some(&event.user_id),
         };
         let event_key = event_key(tags, event, &mut shared.scratch);
+        let ms = sane(event.ms, tags.fetched_at);
         let id = shared.id(event.offset);
         let headers = if self.routes.headers {
             shared.headers(id, Some(&event_key))
@@ -254,13 +255,13 @@ impl Router {
             id,
             topic,
             key: key.map(|text| share(body, text)),
-            timestamp: Timestamp(record_time(event.ms, tags.fetched_at)),
+            timestamp: Timestamp(ms.unwrap_or(tags.fetched_at)),
             headers,
             payload: shared.envelope(event, &event_key),
         };
         Made {
             record,
-            ms: event.ms,
+            ms,
             dead: None,
             event_key: event.ms.map(|_| event_key),
             is_dropped: false,
@@ -317,20 +318,14 @@ fn event_key(tags: &Tags<'_>, event: &Event<'_>, scratch: &mut Vec<u8>) -> Event
     key
 }
 
-/// The record's timestamp: the event's `ms` where it is sane, else the fetch time. Brokers refuse whole batches with a
-/// timestamp over an hour ahead, and delete early what claims to be old; and `ms` is hostile input.
-fn record_time(ms: Option<i64>, fetched_at: i64) -> i64 {
+/// The event's `ms` where it is sane: it is hostile input. Brokers refuse whole batches with a timestamp over an hour
+/// ahead, and delete early what claims to be old; and one such age would be more than all others together.
+fn sane(ms: Option<i64>, fetched_at: i64) -> Option<i64> {
     const AHEAD: i64 = 10 * 60 * 1000;
     const BEHIND: i64 = 7 * 24 * 60 * 60 * 1000;
-    match ms {
-        Some(ms)
-            if ms <= fetched_at.saturating_add(AHEAD)
-                && ms >= fetched_at.saturating_sub(BEHIND) =>
-        {
-            ms
-        }
-        _ => fetched_at,
-    }
+    let earliest = fetched_at.saturating_sub(BEHIND);
+    let latest = fetched_at.saturating_add(AHEAD);
+    ms.filter(|ms| (earliest..=latest).contains(ms))
 }
 
 /// `text` within `body` without a copy, or a copy where it had to be unescaped.
@@ -439,8 +434,27 @@ mod tests {
         assert!(page.made[0].record.headers.is_empty());
         let envelope = rtm_sim::parse_envelope(&page.made[0].record.payload).unwrap();
         assert!(envelope.channel_id.is_none());
-        // 1970 is no time that a broker should keep records by.
+        // 1970 is no time that a broker should keep records by, nor one of which an age says anything.
         assert_eq!(page.made[0].record.timestamp, Timestamp(FETCHED_AT));
+        assert_eq!(page.made[0].ms, None);
+    }
+
+    /// Holds: a time that can be is kept, to the millisecond; one that cannot is nobody's.
+    #[test]
+    fn times_that_cannot_be_are_none() {
+        let (ahead, behind) = (600_000, 604_800_000);
+        for (ms, is_sane) in [
+            (FETCHED_AT, true),
+            (FETCHED_AT + ahead, true),
+            (FETCHED_AT + ahead + 1, false),
+            (FETCHED_AT - behind, true),
+            (FETCHED_AT - behind - 1, false),
+            (0, false),
+            (i64::MAX, false),
+        ] {
+            assert_eq!(sane(Some(ms), FETCHED_AT), is_sane.then_some(ms), "{ms}");
+        }
+        assert_eq!(sane(None, FETCHED_AT), None);
     }
 
     #[test]
