@@ -83,7 +83,21 @@ struct Judging<'a> {
     is_new: bool,
 }
 
-impl Judging<'_> {
+impl<'a> Judging<'a> {
+    /// For the entry at `position`; none where there is a single region.
+    fn begin(
+        copies: &'a mut Option<CopyFilter>,
+        metrics: &'a SinkMetrics,
+        position: Position,
+    ) -> Option<Judging<'a>> {
+        Some(Judging {
+            filter: copies.as_mut()?,
+            metrics,
+            position,
+            is_new: true,
+        })
+    }
+
     /// Says whether the next record is dropped.
     fn judge(&mut self, region: &str, fetched_ms: i64, made: &mut Made) {
         let CopyFilter { copies, behind } = &mut *self.filter;
@@ -333,12 +347,7 @@ impl Outlet {
         batch.entries.push(entry.clone());
         batch.records.reserve(entry.count as usize);
         batch.details.reserve(entry.count as usize);
-        let mut judging = self.copies.as_mut().map(|filter| Judging {
-            filter,
-            metrics: &self.metrics,
-            position,
-            is_new: true,
-        });
+        let mut judging = Judging::begin(&mut self.copies, &self.metrics, position);
         let added = self.router.each(entry, |tags, mut made| {
             if let Some(judging) = &mut judging {
                 judging.judge(&tags.region, tags.fetched_at, &mut made);
@@ -373,14 +382,8 @@ impl Outlet {
 
     /// Finds the copies among an entry's records, and says which of them are dropped. To be asked once for each entry.
     pub fn judge(&mut self, page: &mut Page, position: Position) {
-        let Some(filter) = &mut self.copies else {
+        let Some(mut judging) = Judging::begin(&mut self.copies, &self.metrics, position) else {
             return;
-        };
-        let mut judging = Judging {
-            filter,
-            metrics: &self.metrics,
-            position,
-            is_new: true,
         };
         for made in &mut page.made {
             judging.judge(&page.region, page.fetched_ms, made);
