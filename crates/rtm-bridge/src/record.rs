@@ -102,24 +102,23 @@ impl Router {
         mut take: impl FnMut(&Tags<'_>, Made),
     ) -> Result<Tags<'a>, EntryError> {
         let (tags, body) = entry::decode(&journaled.bytes)?;
-        let decoded = rtm_source::decode(&body);
         let (topic, dead_letters) = self.topics(&tags);
         let dynamic = (!self.routes.topic.uses_only(STATIC)).then_some(&self.routes.topic);
         let mut shared = Shared::new(&tags, journaled);
-        shared.reserve(decoded.events.len(), body.len());
-        for item in &decoded.events {
+        shared.reserve(journaled.count as usize, body.len());
+        rtm_source::decode_each(&body, |item| {
             let made = match item {
                 Ok(event) => {
                     let topic = match dynamic {
                         None => topic.clone(),
-                        Some(template) => Topic::from(subject(template, &tags, event)),
+                        Some(template) => Topic::from(subject(template, &tags, &event)),
                     };
-                    self.event(event, topic, &tags, &mut shared, &body)
+                    self.event(&event, topic, &tags, &mut shared, &body)
                 }
                 Err(reject) => {
                     let why = Reason {
                         code: reject.reason,
-                        message: reject.message.clone(),
+                        message: reject.message,
                     };
                     let id = shared.id(reject.offset);
                     let topic = dead_letters.clone();
@@ -133,7 +132,7 @@ impl Router {
                 }
             };
             take(&tags, made);
-        }
+        });
         Ok(tags)
     }
 
@@ -144,14 +143,15 @@ impl Router {
     /// As [`Router::page`].
     pub fn keys(journaled: &Entry) -> Result<(String, i64, Vec<EventKey>), EntryError> {
         let (tags, body) = entry::decode(&journaled.bytes)?;
-        let mut scratch = Vec::new();
-        let keys = rtm_source::decode(&body)
-            .events
-            .iter()
-            .flatten()
-            .filter(|event| event.ms.is_some())
-            .map(|event| event_key(&tags, event, &mut scratch))
-            .collect();
+        let mut hashed = Hashed::new(&tags);
+        let mut keys = Vec::with_capacity(journaled.count as usize);
+        rtm_source::decode_each(&body, |item| {
+            keys.extend(
+                item.ok()
+                    .filter(|event| event.ms.is_some())
+                    .map(|event| hashed.key(&event)),
+            );
+        });
         Ok((tags.region.into_owned(), tags.fetched_at, keys))
     }
 
@@ -243,7 +243,7 @@ impl Router {
             (Some(channel), _) if !user => Some(channel),
             _ => Some(&event.user_id),
         };
-        let event_key = event_key(tags, event, &mut shared.scratch);
+        let event_key = shared.hashed.key(event);
         let ms = sane(event.ms, tags.fetched_at);
         let id = shared.id(event.offset);
         let headers = if self.routes.headers {
@@ -292,30 +292,44 @@ fn subject(template: &Template, tags: &Tags<'_>, event: &Event<'_>) -> String {
     })
 }
 
-/// Equal for copies of one event that were read from two regions: the first 128 bits of SHA-256 over what the event
-/// says, in base 16. Each of App ID, stream, user, channel (empty for user events), type and `ms` in decimal (empty when
-/// there is none) is preceded by its length in bytes as four bytes, big endian.
-fn event_key(tags: &Tags<'_>, event: &Event<'_>, scratch: &mut Vec<u8>) -> EventKey {
-    let mut digits = itoa::Buffer::new();
-    let ms = event.ms.map_or("", |ms| digits.format(ms));
-    let channel = event.channel_id.as_deref().unwrap_or_default();
-    // In one piece, not in a dozen morsels.
-    scratch.clear();
-    for field in [
-        &*tags.app_id,
-        &*tags.stream,
-        &*event.user_id,
-        channel,
-        &*event.kind,
-        ms,
-    ] {
-        let length = u32::try_from(field.len()).unwrap_or(u32::MAX);
-        scratch.extend_from_slice(&length.to_be_bytes());
-        scratch.extend_from_slice(field.as_bytes());
+/// What event keys are hashed from, of the events of one page.
+struct Hashed {
+    /// The page's part, and after it the last event's: in one piece, not in a dozen morsels.
+    text: Vec<u8>,
+    /// How long the page's part is.
+    of_page: usize,
+}
+
+impl Hashed {
+    fn new(tags: &Tags<'_>) -> Hashed {
+        let mut text = Vec::with_capacity(256);
+        put_field(&mut text, &tags.app_id);
+        put_field(&mut text, &tags.stream);
+        let of_page = text.len();
+        Hashed { text, of_page }
     }
-    let mut key = EventKey::default();
-    key.copy_from_slice(&Sha256::digest(scratch)[..16]);
-    key
+
+    /// Equal for copies of one event that were read from two regions: the first 128 bits of SHA-256 over what the event
+    /// says, in base 16. Each of App ID, stream, user, channel (empty for user events), type and `ms` in decimal (empty
+    /// when there is none) is preceded by its length in bytes as four bytes, big endian.
+    fn key(&mut self, event: &Event<'_>) -> EventKey {
+        let mut digits = itoa::Buffer::new();
+        let ms = event.ms.map_or("", |ms| digits.format(ms));
+        let channel = event.channel_id.as_deref().unwrap_or_default();
+        self.text.truncate(self.of_page);
+        for field in [&*event.user_id, channel, &*event.kind, ms] {
+            put_field(&mut self.text, field);
+        }
+        let mut key = EventKey::default();
+        key.copy_from_slice(&Sha256::digest(&self.text)[..16]);
+        key
+    }
+}
+
+fn put_field(text: &mut Vec<u8>, field: &str) {
+    let length = u32::try_from(field.len()).unwrap_or(u32::MAX);
+    text.extend_from_slice(&length.to_be_bytes());
+    text.extend_from_slice(field.as_bytes());
 }
 
 /// The event's `ms` where it is sane: it is hostile input. Brokers refuse whole batches with a timestamp over an hour

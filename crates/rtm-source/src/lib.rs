@@ -37,7 +37,7 @@ mod verdict;
 pub use auth::{Auth, Secret, SecretError};
 pub use client::{BuildError, ConnectError, Source, SourceOptions};
 pub use connections::Connections;
-pub use decode::{Decoded, Event, Reject, decode};
+pub use decode::{Decoded, Event, Reject, decode, decode_each};
 pub use fetch::Fetch;
 pub use http::HeaderMap;
 pub use in_flight::InFlight;

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use memchr::memchr2;
+use memchr::{memchr, memchr2};
 
 use crate::decode::flat::{self, Flat};
 
@@ -67,6 +67,10 @@ pub(crate) enum Part<'a> {
     /// The value of `result`.
     Result(&'a [u8]),
 }
+
+/// Where an event without brackets inside is given up to be found: further away than usual events end, and near enough
+/// that looking in vain, at every event, costs little.
+const USUAL_MOST: usize = 512;
 
 /// How a body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -218,6 +222,16 @@ impl<'a, V: FnMut(Part<'a>, usize)> Scanner<'a, V> {
     /// Passes over an object or an array; `at` is at its opening bracket. A bracket that is closed by the wrong kind
     /// ends there all the same, so that the damage stays in one event.
     fn nested(&mut self) -> Result<(), End> {
+        if let Some(length) = plain_object(&self.body[self.at..]) {
+            self.at += length;
+            self.depth = 1;
+            return Ok(());
+        }
+        self.bracketed()
+    }
+
+    /// [`nested`](Scanner::nested), whatever is inside.
+    fn bracketed(&mut self) -> Result<(), End> {
         let mut depth = 0usize;
         loop {
             match self.body.get(self.at) {
@@ -276,6 +290,23 @@ impl<'a, V: FnMut(Part<'a>, usize)> Scanner<'a, V> {
     }
 }
 
+/// The length of the object that `rest` begins with, if no other bracket is in it, not even in a string, and nothing is
+/// escaped: then strings end at every second quote, and the first closing bracket that stands outside of them is its end.
+///
+/// It only counts, so that the compiler makes it many bytes at a time.
+fn plain_object(rest: &[u8]) -> Option<usize> {
+    if rest.first() != Some(&b'{') {
+        return None;
+    }
+    let length = memchr(b'}', &rest[..rest.len().min(USUAL_MOST)])?;
+    let (mut in_string, mut is_odd) = (false, false);
+    for byte in &rest[1..length] {
+        in_string ^= *byte == b'"';
+        is_odd |= matches!(byte, b'\\' | b'{' | b'[' | b']');
+    }
+    (!in_string && !is_odd).then_some(length + 1)
+}
+
 /// The text of a raw JSON string, or of a number as it is written; `None` for anything else.
 pub(crate) fn text(raw: &[u8]) -> Option<Cow<'_, str>> {
     text_of(std::str::from_utf8(raw).ok()?)
@@ -304,6 +335,8 @@ pub(crate) fn text_of(whole: &str) -> Option<Cow<'_, str>> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
     use super::*;
 
     fn end(body: &str) -> (End, usize) {
@@ -416,6 +449,47 @@ mod tests {
             let outline = outline(body.as_bytes());
             assert_eq!(outline.request_id.as_deref(), Some("r"));
             assert_eq!(outline.result.as_deref(), Some("failed"));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        /// Holds: an object that is found by counting ends where following its strings and brackets ends, and is as deep.
+        #[test]
+        fn counting_finds_what_following_finds(
+            parts in prop::collection::vec(
+                prop_oneof![
+                    4 => Just("\"a\":1,"), 4 => Just("\""), 2 => Just("}"), 2 => Just("\"é%\""), 1 => Just("{"),
+                    1 => Just("["), 1 => Just("]"), 1 => Just("\\"), 1 => Just("\\\""), 1 => Just("}\"}"),
+                ],
+                0..12,
+            ),
+        ) {
+            let body = format!("{{{}}}", parts.concat());
+            if let Some(length) = plain_object(body.as_bytes()) {
+                let mut scanner = Scanner {
+                    body: body.as_bytes(),
+                    text: None,
+                    at: 0,
+                    depth: 0,
+                    visit: |_: Part<'_>, _| {},
+                };
+                prop_assert_eq!(scanner.bracketed(), Ok(()));
+                prop_assert_eq!((scanner.at, scanner.depth), (length, 1));
+            }
+        }
+    }
+
+    /// Holds: the usual event is found by counting, and what is far from it is not looked for at length.
+    #[test]
+    fn usual_events_are_found_by_counting() {
+        let event = r#"{"user_id":"rtmtest_RTM_4852_4857w7%","type":"Login","ms":1578027420761}"#;
+        let followed = format!("{event},{event}]");
+        assert_eq!(plain_object(followed.as_bytes()), Some(event.len()));
+        let long = format!(r#"{{"user_id":"{}"}}"#, "u".repeat(USUAL_MOST));
+        for other in [&*long, "[1]", r#""{}""#, "1", ""] {
+            assert_eq!(plain_object(other.as_bytes()), None, "{other}");
         }
     }
 }

@@ -15,6 +15,8 @@ use serde::Serialize;
 use crate::copies::EventKey;
 use crate::entry::Tags;
 
+use super::Hashed;
+
 /// Bound on what a dead letter repeats of a payload that the broker has refused twice.
 pub(super) const TRUNCATED_BYTES: usize = 64 << 10;
 
@@ -39,8 +41,8 @@ pub(super) struct Shared {
     arena: BytesMut,
     /// The last second that was formatted: events of a page share few.
     second: (i64, String),
-    /// What is hashed.
-    pub(super) scratch: Vec<u8>,
+    /// What event keys are made of.
+    pub(super) hashed: Hashed,
 }
 
 impl Shared {
@@ -75,7 +77,7 @@ impl Shared {
             fetched_ms: tags.fetched_at,
             arena: BytesMut::new(),
             second: (-1, String::new()),
-            scratch: Vec::new(),
+            hashed: Hashed::new(tags),
         }
     }
 

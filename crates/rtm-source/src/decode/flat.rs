@@ -50,9 +50,30 @@ pub(crate) fn event(text: &str) -> Option<Flat<'_>> {
 /// What stands in the string that `json` begins with, if it says what it means: nothing is escaped, or had to be.
 fn string(json: &str) -> Option<&str> {
     let inside = json.strip_prefix('"')?;
-    let special = |byte: u8| matches!(byte, b'"' | b'\\' | ..b' ');
-    let length = inside.bytes().position(special)?;
+    let length = special(inside.as_bytes())?;
     (inside.as_bytes()[length] == b'"').then(|| &inside[..length])
+}
+
+/// Where the first quote, backslash or control character is. Strings are too short for a call of a searching function to
+/// pay, so eight bytes are looked at in one number ("Bit Twiddling Hacks", S. E. Anderson: a byte less than n). What a
+/// borrow adds lies above a byte that is one, and the lowest counts.
+fn special(text: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const HIGH: u64 = ONES << 7;
+    let less = |word: u64, than: u8| word.wrapping_sub(ONES * u64::from(than)) & !word & HIGH;
+    let (words, rest) = text.as_chunks::<8>();
+    for (number, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let found = less(word, b' ')
+            | less(word ^ (ONES * u64::from(b'"')), 1)
+            | less(word ^ (ONES * u64::from(b'\\')), 1);
+        if found != 0 {
+            return Some(8 * number + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let special = |byte: &u8| matches!(*byte, b'"' | b'\\' | ..b' ');
+    let found = rest.iter().position(special)?;
+    Some(8 * words.len() + found)
 }
 
 /// The integer that `json` begins with.
