@@ -52,15 +52,15 @@ pub(crate) fn outline(body: &[u8]) -> Outline<'_> {
 }
 
 /// What a body is made of, with the raw text of JSON values.
-pub(crate) enum Part<'a> {
+pub(crate) enum Part<'a, 'f> {
     /// The key `events`, before its elements.
     Events,
     /// An element of `events`, and how deep its brackets go: 1 for an object of scalars. `flat` is it once more if it was
-    /// read on the way.
+    /// read on the way; by reference, for it is large.
     Event {
         raw: &'a [u8],
         depth: usize,
-        flat: Option<Flat<'a>>,
+        flat: Option<&'f Flat<'a>>,
     },
     /// The value of `request_id`.
     RequestId(&'a [u8]),
@@ -90,7 +90,7 @@ pub(crate) enum End {
 pub(crate) fn scan<'a>(
     body: &'a [u8],
     text: Option<&'a str>,
-    visit: impl FnMut(Part<'a>, usize),
+    visit: impl FnMut(Part<'a, '_>, usize),
 ) -> End {
     const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
     let mut scanner = Scanner {
@@ -119,7 +119,7 @@ struct Scanner<'a, V> {
     visit: V,
 }
 
-impl<'a, V: FnMut(Part<'a>, usize)> Scanner<'a, V> {
+impl<'a, V: FnMut(Part<'a, '_>, usize)> Scanner<'a, V> {
     /// The top-level object.
     fn object(&mut self) -> Result<(), End> {
         self.expect(b'{')?;
@@ -179,6 +179,7 @@ impl<'a, V: FnMut(Part<'a>, usize)> Scanner<'a, V> {
                 None => self.value()?,
             };
             let depth = self.depth;
+            let flat = flat.as_ref();
             (self.visit)(Part::Event { raw, depth, flat }, at);
             match self.peek()? {
                 b',' => self.at += 1,
@@ -473,7 +474,7 @@ mod tests {
                     text: None,
                     at: 0,
                     depth: 0,
-                    visit: |_: Part<'_>, _| {},
+                    visit: |_: Part<'_, '_>, _| {},
                 };
                 prop_assert_eq!(scanner.bracketed(), Ok(()));
                 prop_assert_eq!((scanner.at, scanner.depth), (length, 1));
