@@ -36,7 +36,7 @@ const PARTS: usize = 32;
 const FRUITLESS: u32 = 5;
 
 /// Records handed to librdkafka before other tasks get their turn; it takes about a microsecond for each.
-const TURN: usize = 256;
+const TURN: usize = 1024;
 
 /// Some records of a call, by their indices, in order. They are settled before any later group is sent.
 struct Group {
