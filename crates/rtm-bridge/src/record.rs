@@ -146,11 +146,11 @@ impl Router {
         let mut hashed = Hashed::new(&tags);
         let mut keys = Vec::with_capacity(journaled.count as usize);
         rtm_source::decode_each(&body, |item| {
-            keys.extend(
-                item.ok()
-                    .filter(|event| event.ms.is_some())
-                    .map(|event| hashed.key(&event)),
-            );
+            if let Ok(event) = item
+                && event.ms.is_some()
+            {
+                keys.push(hashed.key(&event));
+            }
         });
         Ok((tags.region.into_owned(), tags.fetched_at, keys))
     }
