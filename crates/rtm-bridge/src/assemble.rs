@@ -624,7 +624,7 @@ mod tests {
             };
             let lane = lane(&journal, app, app_id).unwrap();
             let room = lane.reserve(bytes.len()).await;
-            room.append(&bytes, 1).await.unwrap();
+            room.append(bytes, 1).await.unwrap();
             drop(reader(&lane, "kafka").unwrap());
         }
         let config = "[journal]\ndir = \"/nowhere\"\n[[apps]]\nname = \"chat\"\napp_id = \"0a1b\"\n\

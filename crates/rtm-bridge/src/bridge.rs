@@ -549,7 +549,7 @@ async fn store<F: Fetch>(
         flight.as_ref(),
     );
     let count = u32::try_from(page.count).unwrap_or(u32::MAX);
-    match reservation.append(&entry, count).await {
+    match reservation.append(entry, count).await {
         Ok(_) => {
             state.ring(ring).events_fetched.inc_by(page.count as u64);
             state.arrived(ring, page);

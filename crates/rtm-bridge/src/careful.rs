@@ -238,7 +238,7 @@ mod tests {
             let body = br#"{"events":[{"user_id":"u","type":"Login","ms":1}]}"#;
             let entry = entry::with_tags(&tags, None, body);
             let lane = self.outlet.lane.clone();
-            let append = async { lane.reserve(entry.len()).await.append(&entry, 1).await };
+            let append = async { lane.reserve(entry.len()).await.append(entry, 1).await };
             drive(&mut self.driver, append).await.unwrap();
         }
 

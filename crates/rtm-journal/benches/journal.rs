@@ -5,6 +5,7 @@ use std::error::Error;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use criterion::{Criterion, Throughput};
 use futures::future::try_join_all;
 use rtm_journal::{AppendError, Journal, Lane, Options, Position, Reader};
@@ -16,7 +17,7 @@ const ENTRY_BYTES: usize = 95_000;
 const GROUP: usize = 32;
 
 /// About as compressible as a page.
-fn entry() -> Vec<u8> {
+fn entry() -> Bytes {
     let mut rng = fastrand::Rng::with_seed(1);
     let mut entry = Vec::with_capacity(ENTRY_BYTES + 100);
     while entry.len() < ENTRY_BYTES {
@@ -24,12 +25,12 @@ fn entry() -> Vec<u8> {
         let event = format!(r#"{{"user_id":"u{user}","type":"Login","ms":1578027418981}},"#);
         entry.extend_from_slice(event.as_bytes());
     }
-    entry
+    entry.into()
 }
 
-async fn append(lane: &Lane, entry: &[u8]) -> Result<Position, AppendError> {
+async fn append(lane: &Lane, entry: &Bytes) -> Result<Position, AppendError> {
     let room = lane.reserve(entry.len()).await;
-    room.append(black_box(entry), 1_000).await
+    room.append(black_box(entry.clone()), 1_000).await
 }
 
 /// Runs `once` so often, and makes room again in between.

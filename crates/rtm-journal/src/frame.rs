@@ -24,7 +24,7 @@
 //! | 20 | 4 | offset at which this frame's *group* begins: all before it was durable when this was written |
 //! | 24 | 4 | lane: CRC of its name; 0 where it does not apply |
 //! | 28 | 1 | kind |
-//! | 29 | 1 | flags: 1 = the body is compressed (zstd) |
+//! | 29 | 1 | flags: 1 = the body is compressed (zstd), as where its readers are late |
 //! | 30 | 2 | 0 |
 //! | 32 | 8 | position; 0 where it does not apply |
 //! | 40 | 8 | epoch of the process that appended the entry (an entry copied forward keeps it) or wrote the frame |

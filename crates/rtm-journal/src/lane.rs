@@ -242,14 +242,20 @@ impl Reservation {
     /// is summed, and comes back with the entry. Room that it does not need is given back at once.
     ///
     /// A failing disk is no error: the entry is kept in memory, goes to a new segment, and this waits until it is
-    /// durable. Compresses on the calling thread (0.2 ms for a page).
+    /// durable. An entry that may stay for long is compressed, on the calling thread (0.2 ms for a page): see
+    /// [`compress_from`](crate::Options::compress_from).
     ///
     /// Dropping the future after it was first polled does not undo the append: the entry may be stored all the same.
     ///
     /// # Errors
     ///
     /// [`AppendError`].
-    pub async fn append(self, entry: &[u8], count: u32) -> Result<Position, AppendError> {
+    pub async fn append(
+        self,
+        entry: impl Into<Bytes>,
+        count: u32,
+    ) -> Result<Position, AppendError> {
+        let entry = entry.into();
         if entry.len() > self.bytes {
             return Err(AppendError::TooLarge {
                 bytes: entry.len(),
@@ -262,11 +268,12 @@ impl Reservation {
 
     fn hand_over(
         mut self,
-        entry: &[u8],
+        entry: Bytes,
         count: u32,
     ) -> Result<oneshot::Receiver<Position>, AppendError> {
-        let entry = Bytes::copy_from_slice(entry);
-        let compressed = compress(&self.handle, &entry);
+        let many = self.handle.options.compress_from;
+        let may_stay = self.handle.state().is_behind(self.lane, many);
+        let compressed = may_stay.then(|| compress(&self.handle, &entry)).flatten();
         let mut header = Header::of(
             Kind::Entry,
             compressed.as_ref().unwrap_or(&entry),

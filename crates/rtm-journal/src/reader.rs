@@ -324,6 +324,18 @@ fn check_tally(tally: &[u8]) -> Result<(), AppendError> {
     Ok(())
 }
 
+impl Entry {
+    /// What it takes on the disk where it is compressed at the level that is the default, in bytes: no more than where it
+    /// is not.
+    #[must_use]
+    pub fn compressed_bytes(&self) -> u64 {
+        let level = crate::Options::default().compression_level;
+        let compressed = zstd::bulk::compress(&self.bytes, level).map(|bytes| bytes.len());
+        let body = compressed.map_or(self.bytes.len(), |bytes| bytes.min(self.bytes.len()));
+        (HEADER_BYTES + body) as u64
+    }
+}
+
 /// An entry, checked and as it was appended. The decompressor is made when it is first needed.
 pub(crate) fn read_entry(
     storage: &dyn Storage,
@@ -402,7 +414,11 @@ mod tests {
         .unwrap();
         let lane = journal.lane(&"a".parse().unwrap()).unwrap();
         for entry in [b"1", b"2"] {
-            lane.reserve(1).await.append(entry, 1).await.unwrap();
+            lane.reserve(1)
+                .await
+                .append(entry.to_vec(), 1)
+                .await
+                .unwrap();
         }
         let mut reader = lane.reader(&"r".parse().unwrap()).unwrap();
         assert!(reader.is_patient(Position(1)));

@@ -334,6 +334,16 @@ impl State {
         true
     }
 
+    /// Whether some reader of the lane has so many entries before it, or there is no reader.
+    pub(crate) fn is_behind(&self, lane: u32, entries: u64) -> bool {
+        let Some(lane) = self.lanes.get(&lane) else {
+            return true;
+        };
+        let cursors = lane.readers.values().map(|reader| reader.cursor.through);
+        let last = cursors.min();
+        last.is_none_or(|last| lane.index.behind(last).entries >= entries)
+    }
+
     pub(crate) fn remove_reader(&mut self, lane: u32, name: &ReaderName, now: Instant) {
         if let Some(state) = self.lanes.get_mut(&lane) {
             state.readers.remove(name);

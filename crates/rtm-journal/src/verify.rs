@@ -294,7 +294,21 @@ impl Iterator for StoredEntries {
             ),
         })
     }
+
+    /// What is passed over is not read.
+    fn nth(&mut self, n: usize) -> Option<StoredEntry> {
+        if let Some(last) = n.checked_sub(1) {
+            self.places.nth(last)?;
+        }
+        self.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.places.size_hint()
+    }
 }
+
+impl ExactSizeIterator for StoredEntries {}
 
 impl std::fmt::Debug for StoredEntries {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use rtm_journal::Journal;
+use rtm_journal::{EntryFilter, Journal};
 
 use super::duration;
 use crate::bridge::MAX_PAGE_BYTES;
@@ -21,6 +21,9 @@ const EVENT_BYTES: f64 = 32.0;
 
 /// Fewer events in the journal than this say little about those to come.
 const TELLING: u64 = 10_000;
+
+/// Of so many entries it is seen what they would take.
+const SAMPLE: usize = 200;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct OutageArgs {
@@ -94,7 +97,7 @@ impl Outage {
     /// Bytes an event, and why.
     fn per_event(&self, config: &Config, measured: Option<Measured>) -> (f64, String) {
         if let Some(measured) = measured {
-            let per_event = measured.bytes as f64 / measured.events as f64;
+            let per_event = measured.per_event;
             let why = format!(
                 "{per_event:.0} bytes an event, as the {} events that are in the journal now, {:.0} to an entry",
                 measured.events,
@@ -126,21 +129,36 @@ fn reserved(config: &Config) -> f64 {
 }
 
 struct Measured {
-    bytes: u64,
     entries: u64,
     events: u64,
+    /// Bytes an event, in an outage.
+    per_event: f64,
 }
 
-/// What the entries of a journal take, if there are enough of them. Reads only, also while a bridge runs.
+/// What the entries of a journal would take in an outage, which compresses them, if there are enough of them. Reads only,
+/// also while a bridge runs.
 fn measured(dir: &Path) -> Option<Measured> {
     let found = Journal::inspect(dir).ok()?;
     let segments = || found.segments.iter();
-    let measured = Measured {
-        bytes: segments().map(|segment| segment.bytes).sum(),
+    let events = segments().map(|segment| segment.counts).sum();
+    if events < TELLING {
+        return None;
+    }
+    let stored = Journal::stored_beside(dir, &EntryFilter::default()).ok()?;
+    let step = stored.len().div_ceil(SAMPLE).max(1);
+    let (mut bytes, mut counted) = (0, 0);
+    for stored in stored.step_by(step) {
+        // One that is damaged, or was reclaimed meanwhile, says nothing.
+        if let Ok(entry) = stored.entry {
+            bytes += entry.compressed_bytes();
+            counted += u64::from(stored.count);
+        }
+    }
+    (counted > 0).then_some(Measured {
         entries: segments().map(|segment| segment.entries).sum(),
-        events: segments().map(|segment| segment.counts).sum(),
-    };
-    (measured.events >= TELLING).then_some(measured)
+        events,
+        per_event: bytes as f64 / counted as f64,
+    })
 }
 
 fn size(bytes: f64) -> ByteSize {

@@ -108,7 +108,7 @@ impl World {
             let flight = departure.flight(Some(ms));
             let entry = entry::with_tags(&tags, flight.as_ref(), b"{}");
             let room = self.lane.reserve(entry.len()).await;
-            let position = room.append(&entry, 1).await.unwrap();
+            let position = room.append(entry, 1).await.unwrap();
             self.stored.insert(position.0, (ring, ms));
         }
         drop(departure);

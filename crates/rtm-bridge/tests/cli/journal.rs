@@ -25,7 +25,7 @@ fn journal(dir: &Path) -> PathBuf {
             for count in 1..=3u8 {
                 let entry = entry(app, count);
                 let room = lane.reserve(entry.len()).await;
-                room.append(&entry, count.into()).await.unwrap();
+                room.append(entry, count.into()).await.unwrap();
             }
             let first = kafka.next().await.unwrap();
             kafka.commit(first.position);

@@ -37,7 +37,7 @@ impl Place {
                 for number in 1..=ENTRIES {
                     let entry = entry(app, number);
                     let room = lane.reserve(entry.len()).await;
-                    room.append(&entry, u32::try_from(number).unwrap())
+                    room.append(entry, u32::try_from(number).unwrap())
                         .await
                         .unwrap();
                     let read = out.next().await.unwrap();
@@ -328,7 +328,7 @@ fn what_is_gone_is_told() {
         let entry = entry(APPS[0], 9);
         lane.reserve(entry.len())
             .await
-            .append(&entry, 9)
+            .append(entry, 9)
             .await
             .unwrap();
         let read = out.next().await.unwrap();

@@ -35,7 +35,7 @@ pub fn open_anything(input: &[u8]) {
     };
     let last = drain(&journal);
     if let Some(room) = lane.try_reserve(4) {
-        let mut append = pin!(room.append(b"mine", 1));
+        let mut append = pin!(room.append("mine", 1));
         let mut context = Context::from_waker(Waker::noop());
         assert!(append.as_mut().poll(&mut context).is_pending());
         driver.run();

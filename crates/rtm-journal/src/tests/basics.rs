@@ -139,11 +139,11 @@ async fn a_closed_journal_says_so() {
     append(&lane, b"x").await;
     journal.close().await.unwrap();
     assert!(matches!(
-        early.append(b"y", 1).await,
+        early.append("y", 1).await,
         Err(AppendError::Closed)
     ));
     assert!(matches!(
-        lane.reserve(10).await.append(b"y", 1).await,
+        lane.reserve(10).await.append("y", 1).await,
         Err(AppendError::Closed)
     ));
     assert!(matches!(
@@ -176,7 +176,7 @@ async fn closing_wakes_everybody() {
     let held = lane.reserve(usize::MAX).await;
     let other = lane.clone();
     let reserving =
-        tokio::spawn(async move { other.reserve(usize::MAX).await.append(b"x", 1).await });
+        tokio::spawn(async move { other.reserve(usize::MAX).await.append("x", 1).await });
     let reading = tokio::spawn(async move { reader.next().await });
     until("a waiter", || journal.stats().waiting == 1).await;
     in_time(journal.close()).await.unwrap();
@@ -300,7 +300,7 @@ async fn limits_are_told() {
     let lane = lane(&journal, "a");
     let room = lane.reserve(10).await;
     assert!(matches!(
-        room.append(&[0; 11], 1).await,
+        room.append(vec![0; 11], 1).await,
         Err(AppendError::TooLarge {
             bytes: 11,
             most: 10
@@ -415,7 +415,7 @@ async fn a_dropped_append_does_no_harm() {
     let lane = lane(&journal, "a");
     let mut reader = reader(&lane, "r");
     {
-        let mut append = Box::pin(lane.reserve(1).await.append(b"1", 1));
+        let mut append = Box::pin(lane.reserve(1).await.append("1", 1));
         // Once polled, it is handed over.
         assert!(matches!(
             futures_poll(append.as_mut()),
@@ -474,10 +474,57 @@ async fn a_writer_that_dies_takes_nobody_with_it() {
         assert_ne!(op, Op::Append, "planted: the writer panics");
         None
     });
-    let lost = in_time(async { lane.reserve(1).await.append(b"x", 1).await }).await;
+    let lost = in_time(async { lane.reserve(1).await.append("x", 1).await }).await;
     assert!(matches!(lost, Err(AppendError::Closed)));
     assert!(matches!(
         in_time(journal.close()).await,
         Err(CloseError::Stopped)
     ));
+}
+
+/// Holds: an entry is compressed where nobody reads it, or somebody is late with it, and otherwise stored as it is; both
+/// come back the same.
+#[tokio::test]
+async fn what_may_stay_is_compressed() {
+    const BYTES: usize = 2_000;
+    let disk = TestDisk::new();
+    let journal = open_with(
+        &disk,
+        Options {
+            compress_from: 2,
+            ..options()
+        },
+    );
+    let lane = lane(&journal, "a");
+    let small = |bytes: u64| bytes < BYTES as u64 / 2;
+    append(&lane, &[0; BYTES]).await;
+    let (mut quick, slow) = (reader(&lane, "quick"), reader(&lane, "slow"));
+    assert!(small(quick.pending().bytes), "nobody read it");
+    let read = next(&mut quick).await.position;
+    quick.commit(read);
+    let mut all = vec![vec![0; BYTES]];
+    let mut sizes = Vec::new();
+    for number in 1..=3 {
+        let before = slow.pending().bytes;
+        append(&lane, &[number; BYTES]).await;
+        all.push(vec![number; BYTES]);
+        sizes.push(small(slow.pending().bytes - before));
+        let read = next(&mut quick).await.position;
+        quick.commit(read);
+    }
+    assert_eq!(sizes, [false, true, true], "from two before one reader on");
+    journal.forget_tail();
+    let mut slow = slow;
+    assert_eq!(drain(&mut slow), all);
+    slow.commit(quick.committed());
+    append(&lane, &[4; BYTES]).await;
+    assert!(
+        !small(slow.pending().bytes),
+        "all before it is done with, durably or not"
+    );
+    drop((journal, lane, quick, slow));
+    let after = open(&disk.after_power_loss());
+    let mut slow = reader(&super::lane(&after, "a"), "slow");
+    let found = drain(&mut slow);
+    assert_eq!(found.last(), Some(&vec![4; BYTES]));
 }

@@ -6,7 +6,7 @@ use crate::{AppendError, MAX_TALLY_BYTES, ReaderStats};
 async fn append_counted(lane: &Lane, entry: &[u8], count: u32) -> Position {
     in_time(async {
         let room = lane.reserve(entry.len()).await;
-        room.append(entry, count).await.unwrap()
+        room.append(entry.to_vec(), count).await.unwrap()
     })
     .await
 }
@@ -195,7 +195,7 @@ async fn a_failing_journal_gives_no_room() {
     let a = lane(&journal, "a");
     let held = a.reserve(100).await;
     disk.fail(|op, _| (op != Op::Read).then_some(std::io::ErrorKind::StorageFull));
-    let appending = tokio::spawn(async move { held.append(b"held", 1).await });
+    let appending = tokio::spawn(async move { held.append("held", 1).await });
     until("a failure", || journal.stats().failing).await;
     assert!(a.try_reserve(1).is_none());
     assert_eq!(journal.stats().lanes[0].room_left, 0);

@@ -45,7 +45,7 @@ async fn nothing_happens_between_two_runs() {
     let appends: Vec<_> = (0..3u8)
         .map(|entry| {
             let room = a.try_reserve(1).unwrap();
-            tokio::spawn(async move { room.append(&[entry], 1).await.unwrap() })
+            tokio::spawn(async move { room.append(vec![entry], 1).await.unwrap() })
         })
         .collect();
     time::sleep(Duration::from_secs(60)).await;
@@ -96,7 +96,7 @@ async fn a_commit_after_an_entry_is_expected() {
     let a = lane(&journal, "a");
     let mut r = reader(&a, "r");
     let room = a.try_reserve(1).unwrap();
-    let appending = tokio::spawn(async move { room.append(b"x", 1).await.unwrap() });
+    let appending = tokio::spawn(async move { room.append("x", 1).await.unwrap() });
     tokio::task::yield_now().await;
     let looks_at = driver.run().expect("it looks for commits by itself");
     driver.woken().await;
@@ -127,7 +127,7 @@ async fn pauses_are_told_by_the_clock_given() {
     append(&a, b"x").await;
     disk.fail(|op, _| (op == Op::Sync).then_some(std::io::ErrorKind::Other));
     let room = a.reserve(1).await;
-    let appending = tokio::spawn(async move { room.append(b"y", 1).await });
+    let appending = tokio::spawn(async move { room.append("y", 1).await });
     time::sleep(Duration::from_secs(60)).await;
     // 10 ms, doubled to 1 s: seven tries in the first second and a bit, then one a second.
     let failures = journal.stats().write_failures;
@@ -146,7 +146,7 @@ async fn a_dropped_driver_is_a_crash() {
     let (journal, driver) = open_driven(&disk);
     let a = lane(&journal, "a");
     let room = a.reserve(4).await;
-    let appending = tokio::spawn(async move { room.append(b"lost", 1).await });
+    let appending = tokio::spawn(async move { room.append("lost", 1).await });
     tokio::task::yield_now().await;
     let files = disk.files();
     drop(driver);

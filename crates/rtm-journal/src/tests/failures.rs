@@ -205,7 +205,7 @@ async fn a_close_on_a_broken_disk_gives_up() {
     let a = lane(&journal, "a");
     append(&a, b"kept").await;
     disk.fail(|op, _| (op != Op::Read).then_some(io::ErrorKind::StorageFull));
-    let waiting = tokio::spawn(async move { a.reserve(1).await.append(b"x", 1).await });
+    let waiting = tokio::spawn(async move { a.reserve(1).await.append("x", 1).await });
     until("a failure", || journal.stats().failing).await;
     assert!(matches!(
         in_time(journal.close()).await,
@@ -254,7 +254,7 @@ async fn files_that_stay_are_in_the_way_until_they_go() {
     let a = lane(&journal, "a");
     let mut reader = reader(&a, "r");
     while let Some(room) = a.try_reserve(20_000) {
-        in_time(room.append(&noise(1, 20_000), 1)).await.unwrap();
+        in_time(room.append(noise(1, 20_000), 1)).await.unwrap();
         let position = next(&mut reader).await.position;
         reader.commit(position);
         assert!(disk.bytes() <= 1 << 20, "{} bytes", disk.bytes());

@@ -22,13 +22,15 @@ use disk::{Op, TestDisk};
 /// Whatever is waited for comes within this, or never.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Small, without a look at the real file system, and in no hurry with cursors.
+/// Small, without a look at the real file system, in no hurry with cursors, and with entries of both forms: what
+/// compresses is compressed.
 fn options() -> Options {
     Options {
         max_bytes: 1 << 20,
         segment_bytes: 16 << 10,
         min_free_bytes: 0,
         commit_interval: Duration::from_millis(2),
+        compress_from: 0,
         ..Options::default()
     }
 }
@@ -53,7 +55,7 @@ async fn append(lane: &Lane, entry: &[u8]) -> Position {
     in_time(async {
         lane.reserve(entry.len())
             .await
-            .append(entry, 1)
+            .append(entry.to_vec(), 1)
             .await
             .unwrap()
     })

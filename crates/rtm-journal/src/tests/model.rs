@@ -137,7 +137,7 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                     continue;
                 };
                 let entry = noise(number as u64, bytes);
-                let position = in_time(room.append(&entry, 1)).await.unwrap();
+                let position = in_time(room.append(entry.clone(), 1)).await.unwrap();
                 prop_assert!(position > last, "positions increase");
                 last = position;
                 model.lanes[lane].push((position, opened.journal.epoch(), entry));

@@ -19,9 +19,7 @@ async fn readers_that_keep_up_never_run_out_of_room() {
     let (mut one, mut two) = (reader(&a, "1"), reader(&a, "2"));
     for entry in 0..200 {
         let room = in_time(a.reserve(usize::MAX)).await;
-        in_time(room.append(&noise(entry, 50_000), 1))
-            .await
-            .unwrap();
+        in_time(room.append(noise(entry, 50_000), 1)).await.unwrap();
         catch_up(&mut one);
         catch_up(&mut two);
         assert!(disk.bytes() <= 1 << 20, "{} bytes", disk.bytes());
@@ -40,7 +38,7 @@ async fn a_full_lane_waits_for_its_slowest_reader() {
     let mut appended = Vec::new();
     while let Some(room) = a.try_reserve(20_000) {
         let bytes = noise(appended.len() as u64, 20_000);
-        in_time(room.append(&bytes, 1)).await.unwrap();
+        in_time(room.append(bytes.clone(), 1)).await.unwrap();
         appended.push(bytes);
         catch_up(&mut fast);
     }
@@ -52,7 +50,7 @@ async fn a_full_lane_waits_for_its_slowest_reader() {
     assert!(journal.stats().lanes[0].room_left < 20_000);
     let waiting = {
         let a = a.clone();
-        tokio::spawn(async move { in_time(a.reserve(20_000)).await.append(b"more", 1).await })
+        tokio::spawn(async move { in_time(a.reserve(20_000)).await.append("more", 1).await })
     };
     until("a waiter", || journal.stats().waiting == 1).await;
     assert_eq!(slow.pending().entries, appended.len() as u64);
@@ -83,11 +81,11 @@ async fn a_stopped_lane_stops_no_other() {
     for entry in 0..1500 {
         if let Some(room) = stopped.try_reserve(2000) {
             let bytes = noise(entry, 2000);
-            in_time(room.append(&bytes, 1)).await.unwrap();
+            in_time(room.append(bytes.clone(), 1)).await.unwrap();
             held.push(bytes);
         }
         let room = in_time(going.reserve(20_000)).await;
-        in_time(room.append(&noise(entry, 2000), 1)).await.unwrap();
+        in_time(room.append(noise(entry, 2000), 1)).await.unwrap();
         catch_up(&mut reader);
         assert!(disk.bytes() <= 1 << 20, "{} bytes at {entry}", disk.bytes());
     }
@@ -155,11 +153,11 @@ async fn an_entry_copied_forward_is_the_same_entry() {
     let mut reader = reader(&going, "r");
     for entry in 0..1500 {
         if let Some(room) = stopped.try_reserve(2000) {
-            in_time(room.append(&noise(entry, 2000), 1)).await.unwrap();
+            in_time(room.append(noise(entry, 2000), 1)).await.unwrap();
         }
         in_time(going.reserve(20_000))
             .await
-            .append(&noise(entry, 2000), 1)
+            .append(noise(entry, 2000), 1)
             .await
             .unwrap();
         catch_up(&mut reader);
@@ -190,7 +188,7 @@ async fn room_that_is_given_back_wakes_who_waits() {
         tokio::spawn(async move { a.reserve(500_000).await })
     };
     until("a waiter", || journal.stats().waiting == 1).await;
-    in_time(all.append(b"little", 1)).await.unwrap();
+    in_time(all.append("little", 1)).await.unwrap();
     drop(in_time(waiting).await.unwrap());
     let stats = journal.stats();
     assert_eq!((stats.waiting, stats.lanes[0].reserved), (0, 0));
@@ -228,7 +226,7 @@ async fn a_lane_without_readers_keeps_everything() {
     let mut appended = Vec::new();
     while let Some(room) = a.try_reserve(20_000) {
         let bytes = noise(appended.len() as u64, 20_000);
-        in_time(room.append(&bytes, 1)).await.unwrap();
+        in_time(room.append(bytes.clone(), 1)).await.unwrap();
         appended.push(bytes);
     }
     assert_eq!(drain(&mut reader(&a, "late")), appended);

@@ -70,7 +70,7 @@ async fn write_in(dir: &Path, app: &str, region: &str, events: u64) -> Result<Le
         if group.len() >= GROUP || stored >= events {
             let appends = group
                 .drain(..)
-                .map(|(room, entry, count)| async move { room.append(&entry, count).await });
+                .map(|(room, entry, count)| async move { room.append(entry, count).await });
             try_join_all(appends).await?;
         }
     }

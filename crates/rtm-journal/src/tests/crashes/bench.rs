@@ -161,6 +161,7 @@ pub(super) fn options(max_bytes: u64, segment_bytes: u64, clock: &Arc<AtomicU64>
         max_bytes,
         segment_bytes,
         min_free_bytes: 0,
+        compress_from: 0,
         commit_interval: COMMIT_INTERVAL,
         lanes_expected: LANES.len(),
         monotonic: Some(Arc::new(move || {
@@ -506,7 +507,7 @@ impl Bench {
         let (entry, count) = (Bytes::from(entry), self.serial as u32 % 7);
         let mut append: Pending = {
             let entry = entry.clone();
-            Box::pin(async move { room.append(&entry, count).await })
+            Box::pin(async move { room.append(entry, count).await })
         };
         assert!(poll(append.as_mut()).is_pending());
         self.known.lanes[lane].pending.push((entry.clone(), count));
