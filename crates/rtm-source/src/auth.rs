@@ -6,7 +6,7 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -67,9 +67,8 @@ impl fmt::Debug for Auth {
 pub enum Secret {
     /// The secret itself.
     Inline(SecretString),
-    /// A file, without its trailing newline. It is looked at before a request, every second at most, and read again when it
-    /// has changed (modification time, length, inode or mode), and after a 401. One that everyone may read by then is
-    /// warned of.
+    /// A file, without its trailing newline. It is looked at before each request and read again when it has changed
+    /// (modification time, length, inode or mode), and after a 401. One that everyone may read by then is warned of.
     File(PathBuf),
 }
 
@@ -144,8 +143,6 @@ pub(crate) struct Credentials {
 struct Current {
     /// What the secret's file looked like when it was last read or tried; `None` if it has to be read in any case.
     seen: Option<Stamp>,
-    /// Not before this it is looked at again for a request.
-    look_at: Instant,
     /// What it looked like when [`Credentials::have_changed`] last looked, or when it was read.
     looked: Option<Stamp>,
     headers: HeaderMap,
@@ -154,9 +151,6 @@ struct Current {
     /// The file that everyone may read, as it was warned of. Of the first one whoever makes the source warns.
     warned: Option<Stamp>,
 }
-
-/// How long the secret's file is not looked at again: hundreds of App IDs send thousands of requests a second.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How many forms of secrets are kept out of messages: those in use, and some that were.
 const MAX_HIDDEN: usize = 32;
@@ -194,16 +188,12 @@ impl Credentials {
 
     /// The headers to send now.
     ///
-    /// Looks at the secret's file, if it is time to, and reads it again if it has changed. One that cannot be read, or makes
-    /// no sense, leaves the headers as they were: it may be half written, and the old secret may still be good.
+    /// Looks at the secret's file, and reads it again if it has changed. One that cannot be read, or makes no sense,
+    /// leaves the headers as they were: it may be half written, and the old secret may still be good.
     pub(crate) fn headers(&self) -> HeaderMap {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let is_time = current.seen.is_none() || now >= current.look_at;
-        if let Secret::File(path) = self.secret()
-            && is_time
-        {
-            // Looking costs microseconds, so it is not worth a thread of its own.
+        if let Secret::File(path) = self.secret() {
+            // Looking costs microseconds, ten times a second, so it is not worth a thread of its own.
             let seen = stamp(path).ok();
             if seen.is_none() || seen != current.seen {
                 match load(&self.auth) {
@@ -227,7 +217,6 @@ impl Credentials {
                     }
                 }
             }
-            current.look_at = now + LOOK_INTERVAL;
         }
         current.headers.clone()
     }
@@ -320,7 +309,6 @@ fn load(auth: &Auth) -> Result<Current, SecretError> {
     Ok(Current {
         seen,
         warned: seen,
-        look_at: Instant::now(),
         looked: seen,
         headers: map,
         hidden: hidden.iter().flat_map(forms).collect(),
@@ -421,14 +409,8 @@ mod tests {
         Secret::Inline(text.into())
     }
 
-    /// As a second later.
-    fn headers(credentials: &Credentials) -> HeaderMap {
-        credentials.current.lock().unwrap().look_at = Instant::now();
-        credentials.headers()
-    }
-
     fn sent(credentials: &Credentials, name: &str) -> String {
-        headers(credentials)[name].to_str().unwrap().to_owned()
+        credentials.headers()[name].to_str().unwrap().to_owned()
     }
 
     #[test]
@@ -469,18 +451,10 @@ mod tests {
         let (dir, path) = file("first\r\n");
         let token = Secret::File(path.clone());
         let credentials = Credentials::new(Auth::AgoraToken { token }).unwrap();
-        let began = Instant::now();
         let now = || sent(&credentials, "authorization");
         assert_eq!(now(), "agora token=first");
         // Longer, in place.
         fs::write(&path, "second").unwrap();
-        {
-            let mut current = credentials.current.lock().unwrap();
-            assert!(current.look_at >= began + LOOK_INTERVAL);
-            current.look_at += Duration::from_secs(3600);
-        }
-        let too_soon = credentials.headers();
-        assert_eq!(too_soon["authorization"], "agora token=first");
         assert_eq!(now(), "agora token=second");
         // Replaced by one that looks the same but for its inode.
         let modified = fs::metadata(&path).unwrap().modified().unwrap();
@@ -518,7 +492,7 @@ mod tests {
             fs::write(&path, text).unwrap();
             assert!(credentials.have_changed(), "{text:?}");
             assert!(!credentials.have_changed(), "{text:?}");
-            let _ = headers(&credentials);
+            let _ = credentials.headers();
             assert!(!credentials.have_changed(), "{text:?}");
         }
         fs::remove_file(&path).unwrap();
@@ -560,7 +534,7 @@ mod tests {
             .finish();
         let told = || {
             for _ in 0..3 {
-                headers(&credentials);
+                credentials.headers();
                 credentials.refused();
             }
             let log = fs::read_to_string(&log).unwrap();
@@ -689,7 +663,7 @@ mod tests {
         let credentials = Credentials::new(Auth::AgoraToken { token }).unwrap();
         for round in 0..20 {
             fs::write(&path, format!("next-{round}-{}", "x".repeat(round))).unwrap();
-            headers(&credentials);
+            credentials.headers();
             if round < 10 {
                 assert_eq!(credentials.redact(&format!("no {CANARY}")), "no [redacted]");
             }
