@@ -50,7 +50,7 @@ pub(crate) const VERSION: u32 = 2;
 pub(crate) const PROLOGUE_BYTES: usize = 24;
 pub(crate) const HEADER_BYTES: usize = 60;
 /// No body is longer. The longest is a head of [`crate::MAX_LANES`] lanes with everything at its limit, 17 MiB; an entry
-/// is stored as it is where compression does not make it smaller.
+/// is stored compressed only where that makes it smaller.
 pub(crate) const MAX_BODY_BYTES: usize = 2 * crate::MAX_ENTRY_BYTES;
 /// No position is larger: at a million entries a second that is enough for a hundred thousand years.
 pub(crate) const MAX_POSITION: Position = Position(1 << 62);

@@ -242,7 +242,7 @@ impl Reservation {
     /// is summed, and comes back with the entry. Room that it does not need is given back at once.
     ///
     /// A failing disk is no error: the entry is kept in memory, goes to a new segment, and this waits until it is
-    /// durable. An entry that may stay for long is compressed, on the calling thread (0.2 ms for a page): see
+    /// durable. What `entry` is a part of stays in memory with it. An entry that may stay for long is compressed, on the calling thread (0.2 ms for a page): see
     /// [`compress_from`](crate::Options::compress_from).
     ///
     /// Dropping the future after it was first polled does not undo the append: the entry may be stored all the same.

@@ -4,7 +4,7 @@
 //! let journal = Journal::open(dir, Options::default())?;   // recovers by itself; one process at a time
 //! let lane = journal.lane(&"app".parse()?)?;
 //! let room = lane.reserve(2 << 20).await;                   // waits for room; the bytes are fetched after this
-//! let position = room.append(&page, events).await?;         // durable on return
+//! let position = room.append(page, events).await?;          // durable on return
 //!
 //! let mut reader = lane.reader(&"kafka".parse()?)?;
 //! let entry = reader.next().await?;                         // waits at the tail
@@ -76,7 +76,7 @@ pub use journal::Journal;
 pub use lane::{Lane, Reservation};
 pub use name::{LaneName, NameError, ReaderName};
 pub use options::{
-    MAX_ENTRY_BYTES, MAX_LANES, MAX_MARK_BYTES, MAX_READERS, MAX_TALLY_BYTES, Options,
+    MAX_ENTRIES, MAX_ENTRY_BYTES, MAX_LANES, MAX_MARK_BYTES, MAX_READERS, MAX_TALLY_BYTES, Options,
 };
 pub use reader::{Entry, Reader};
 pub use stats::{LaneStats, Pending, ReaderStats, Stats};

@@ -27,8 +27,9 @@ const LEAST_SEGMENTS: u64 = 16;
 /// Offsets in a segment are 32 bits; a group may go past the end of one.
 const MAX_SEGMENT_BYTES: u64 = 1 << 30;
 /// The index takes 40 bytes of memory for an entry. So that many tiny entries cannot outgrow memory, an entry counts
-/// as at least this part of `max_bytes`: a journal holds about a million entries, and the index 40 MiB.
-const MAX_ENTRIES: u64 = 1 << 20;
+/// as at least this part of [`Options::max_bytes`]: a journal of any size holds about a million entries, and the index 40
+/// MiB.
+pub const MAX_ENTRIES: u64 = 1 << 20;
 
 /// How a journal is kept. `Options::default()` suits a bridge.
 #[derive(Clone)]

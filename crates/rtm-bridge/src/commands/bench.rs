@@ -49,7 +49,8 @@ const PROGRESS: (Duration, Duration) = (Duration::from_millis(500), Duration::fr
 #[command(after_help = "\
 Ages are from an event's time, by this machine's clock, to its storage, by the broker's; a file has none. CPU time is \
 the bridge's alone; where next to no events come, polling is all that costs, and only the cores are told. The journal's \
-bytes are what the bridge wrote less the files of file sinks. Progress goes to standard error.
+bytes are what the bridge wrote less the files of file sinks; what waits for a sink takes a third of that or less, see \
+check --outage. Progress goes to standard error.
 
 The exit code is 0 when every event that was made is found in every sink; 1 when something is missing or wrong, or when \
 events were lost at the ring, since nobody read them in time; 2 for wrong usage.

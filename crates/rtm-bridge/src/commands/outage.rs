@@ -3,14 +3,15 @@
 use std::path::Path;
 use std::time::Duration;
 
-use bytesize::ByteSize;
-use rtm_journal::{EntryFilter, Journal};
+use bytesize::{ByteSize, GIB, MIB};
+use rtm_journal::{EntryFilter, Journal, MAX_ENTRIES};
 
 use super::duration;
 use crate::bridge::MAX_PAGE_BYTES;
 use crate::config::{Config, free_bytes};
 
-/// What an entry takes on the disk besides its events: frame, tags, the response's own words.
+/// What an entry takes on the disk, compressed as it is in an outage, besides its events: frame, tags, the response's own
+/// words.
 ///
 /// Measured with the simulator (ids of 4 to 64 random characters) at 5 to 8,000 events a second, and with UUIDs for all
 /// ids: an entry of n events takes at most this and n times [`EVENT_BYTES`], and at the least two thirds of it.
@@ -61,23 +62,39 @@ impl Outage {
     /// What it needs, and that it may have it; or what is too small, and what would do.
     pub(super) fn fits(&self, config: &Config) -> Result<String, String> {
         let dir = &config.journal.dir;
-        let (per_event, assumption) = self.per_event(config, measured(dir));
+        let Expected {
+            per_event,
+            entries,
+            why,
+        } = self.expected(config, measured(dir));
         let events = self.rate * self.length.as_secs_f64();
         let needed = events * per_event;
         let room = usable(config);
+        // A small entry counts as a larger one.
+        let least = config.journal.max_bytes as f64 / MAX_ENTRIES as f64;
+        let counted = (self.rate * per_event).max(entries * least);
         let needs = format!(
-            "{} at {} events a second are {events:.0} events and about {} in the journal ({assumption})",
+            "{} at {} events a second are {events:.0} events and about {} in the journal ({why})",
             words(self.length.as_secs_f64()),
             self.rate,
             size(needed),
         );
-        let holds = words(room / (per_event * self.rate));
+        let holds = words(room / counted);
         let max_bytes = ByteSize(config.journal.max_bytes);
-        if needed > room {
+        if counted * self.length.as_secs_f64() > room {
+            let part = entries * self.length.as_secs_f64() / MAX_ENTRIES as f64;
+            if part >= 7.0 / 8.0 {
+                return Err(format!(
+                    "{needs}; a journal of any size holds some {:.0} entries, which {entries:.0} a second reach in \
+                     {holds}, and polling then stops: fewer requests a second would do, or fewer App IDs to a bridge",
+                    MAX_ENTRIES as f64 * 7.0 / 8.0
+                ));
+            }
             let enough = (needed + reserved(config)) * 8.0 / 7.0;
+            let enough = enough.max(reserved(config) / (7.0 / 8.0 - part));
             return Err(format!(
                 "{needs}; max_bytes = {max_bytes} holds only {holds}, and polling then stops; {} would do",
-                size(enough),
+                size(up(enough)),
             ));
         }
         match free_bytes(dir) {
@@ -94,27 +111,45 @@ impl Outage {
         }
     }
 
-    /// Bytes an event, and why.
-    fn per_event(&self, config: &Config, measured: Option<Measured>) -> (f64, String) {
+    fn expected(&self, config: &Config, measured: Option<Measured>) -> Expected {
+        let requests = config.apps.iter().map(|app| app.requests_per_second);
+        let requests = f64::from(requests.sum::<u32>());
         if let Some(measured) = measured {
             let per_event = measured.per_event;
+            let to_an_entry = measured.events as f64 / measured.entries as f64;
             let why = format!(
-                "{per_event:.0} bytes an event, as the {} events that are in the journal now, {:.0} to an entry",
+                "{per_event:.0} bytes an event, as the {} events that are in the journal now would take if they waited, \
+                 {to_an_entry:.0} to an entry",
                 measured.events,
-                measured.events as f64 / measured.entries as f64
             );
-            return (per_event, why);
+            return Expected {
+                per_event,
+                entries: requests.min(self.rate / to_an_entry),
+                why,
+            };
         }
-        let requests: u32 = config.apps.iter().map(|app| app.requests_per_second).sum();
         // No more entries come than requests are sent, and none without an event is stored.
-        let entries = f64::from(requests).min(self.rate);
+        let entries = requests.min(self.rate);
         let per_event = EVENT_BYTES + ENTRY_BYTES * entries / self.rate;
         let why = format!(
             "assumed, for the journal has too few to tell: {EVENT_BYTES} bytes an event and {ENTRY_BYTES} an entry, \
              {entries:.0} entries a second; ids of up to 64 random characters"
         );
-        (per_event, why)
+        Expected {
+            per_event,
+            entries,
+            why,
+        }
     }
+}
+
+/// What comes in an outage.
+struct Expected {
+    /// Bytes an event.
+    per_event: f64,
+    /// Entries a second.
+    entries: f64,
+    why: String,
 }
 
 /// What the journal may take while nothing is confirmed: an eighth is left to clean in, and the requests in flight have
@@ -144,10 +179,11 @@ fn measured(dir: &Path) -> Option<Measured> {
     if events < TELLING {
         return None;
     }
-    let stored = Journal::stored_beside(dir, &EntryFilter::default()).ok()?;
+    let mut stored = Journal::stored_beside(dir, &EntryFilter::default()).ok()?;
     let step = stored.len().div_ceil(SAMPLE).max(1);
     let (mut bytes, mut counted) = (0, 0);
-    for stored in stored.step_by(step) {
+    // By chance: rings come in turn, and their events are of different sizes.
+    while let Some(stored) = stored.nth(fastrand::usize(0..2 * step - 1)) {
         // One that is damaged, or was reclaimed meanwhile, says nothing.
         if let Ok(entry) = stored.entry {
             bytes += entry.compressed_bytes();
@@ -165,6 +201,12 @@ fn size(bytes: f64) -> ByteSize {
     ByteSize(bytes as u64)
 }
 
+/// No less than `bytes`, and what is printed of it is all of it.
+fn up(bytes: f64) -> f64 {
+    let unit = if bytes < GIB as f64 { MIB } else { GIB } as f64;
+    (bytes / unit * 10.0).ceil() / 10.0 * unit
+}
+
 /// A length of time as people say it.
 fn words(seconds: f64) -> String {
     match seconds {
@@ -180,7 +222,7 @@ fn words(seconds: f64) -> String {
 mod tests {
     use super::*;
 
-    /// What an entry of so many events took on the disk, by measurement: see [`ENTRY_BYTES`].
+    /// What an entry of so many events took on the disk, compressed, by measurement: see [`ENTRY_BYTES`].
     const MEASURED: [(f64, f64); 8] = [
         (1.226, 322.4),
         (5.543, 496.5),

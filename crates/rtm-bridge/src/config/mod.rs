@@ -128,8 +128,8 @@ pub enum LogFormat {
 pub struct JournalConfig {
     /// Its directory. Default `/var/lib/rtm-bridge`.
     pub dir: PathBuf,
-    /// Bound on its size. Default `4GiB`: some 130 million events at 2,000 a second, 28 bytes each as measured with the
-    /// simulator. `rtm-bridge check --outage` estimates what an outage needs.
+    /// Bound on its size. Default `4GiB`: some 130 million events that wait for a sink, at 2,000 a second, 28 bytes each as
+    /// measured with the simulator. `rtm-bridge check --outage` estimates what an outage needs.
     #[serde(with = "units::size")]
     #[schemars(schema_with = "units::size::schema")]
     pub max_bytes: u64,

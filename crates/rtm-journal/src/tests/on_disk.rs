@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
-use crate::OpenError;
+use crate::{EntryFilter, OpenError, StoredEntry};
 
 fn mode(path: &std::path::Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -189,4 +189,24 @@ async fn inspection_tells_what_there_is_and_changes_nothing() {
         before.len() + 4,
         "looking does not cut"
     );
+}
+
+/// Holds: some of what is stored can be looked at without reading the rest, also while a process has the journal open.
+#[tokio::test]
+async fn stored_entries_can_be_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path(), options()).unwrap();
+    let lane = lane(&journal, "a");
+    for entry in 0..10 {
+        append(&lane, &noise(entry, 100)).await;
+    }
+    let stored = || Journal::stored_beside(dir.path(), &EntryFilter::default()).unwrap();
+    assert_eq!(stored().len(), 10);
+    let bytes = |stored: StoredEntry| stored.entry.unwrap().bytes.to_vec();
+    let third: Vec<_> = stored().step_by(3).map(bytes).collect();
+    assert_eq!(third, [0, 3, 6, 9].map(|entry| noise(entry, 100)));
+    let mut rest = stored();
+    assert_eq!(rest.nth(8).map(bytes), Some(noise(8, 100)));
+    assert_eq!(rest.len(), 1);
+    assert!(rest.nth(1).is_none() && rest.next().is_none());
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-/// How much a probe writes: a compressed page.
+/// How much a probe writes: a page of a hundred events.
 const PROBE_BYTES: usize = 10 << 10;
 
 /// How often it does: too seldom to be in the way.
