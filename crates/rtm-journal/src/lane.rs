@@ -242,8 +242,8 @@ impl Reservation {
     /// is summed, and comes back with the entry. Room that it does not need is given back at once.
     ///
     /// A failing disk is no error: the entry is kept in memory, goes to a new segment, and this waits until it is
-    /// durable. What `entry` is a part of stays in memory with it. An entry that may stay for long is compressed, on the calling thread (0.2 ms for a page): see
-    /// [`compress_from`](crate::Options::compress_from).
+    /// durable. What `entry` is a part of stays in memory with it. An entry that may stay for long is compressed, on the
+    /// calling thread (0.2 ms for a page): see [`compress_from`](crate::Options::compress_from).
     ///
     /// Dropping the future after it was first polled does not undo the append: the entry may be stored all the same.
     ///
@@ -345,11 +345,15 @@ fn compress(shared: &Shared, entry: &Bytes) -> Option<Bytes> {
         Some(compressor) => compressor,
         None => Compressor::new(shared.options.compression_level).ok()?,
     };
-    let compressed = compressor.compress(entry).ok();
+    let compressed = smaller(&mut compressor, entry);
     pool().push(compressor);
-    compressed
-        .filter(|compressed| compressed.len() < entry.len())
-        .map(Bytes::from)
+    compressed.map(Bytes::from)
+}
+
+/// As [`compress`], with this compressor.
+pub(crate) fn smaller(compressor: &mut Compressor<'_>, entry: &[u8]) -> Option<Vec<u8>> {
+    let compressed = compressor.compress(entry).ok();
+    compressed.filter(|compressed| compressed.len() < entry.len())
 }
 
 /// Counted in [`crate::Stats::waiting`] while it lives.

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
-use zstd::bulk::Decompressor;
+use zstd::bulk::{Compressor, Decompressor};
 
 use crate::frame::{HEADER_BYTES, Header, Kind, from_ms};
 use crate::index::Place;
 use crate::journal::Handle;
+use crate::lane::smaller;
 use crate::stats::Pending;
 use crate::{AppendError, Epoch, MAX_TALLY_BYTES, Position, ReadError, ReaderName, Storage};
 
@@ -330,8 +331,10 @@ impl Entry {
     #[must_use]
     pub fn compressed_bytes(&self) -> u64 {
         let level = crate::Options::default().compression_level;
-        let compressed = zstd::bulk::compress(&self.bytes, level).map(|bytes| bytes.len());
-        let body = compressed.map_or(self.bytes.len(), |bytes| bytes.min(self.bytes.len()));
+        let compressor = Compressor::new(level).ok();
+        let compressed =
+            compressor.and_then(|mut compressor| smaller(&mut compressor, &self.bytes));
+        let body = compressed.map_or(self.bytes.len(), |body| body.len());
         (HEADER_BYTES + body) as u64
     }
 }

@@ -67,7 +67,8 @@ impl Outage {
             entries,
             why,
         } = self.expected(config, measured(dir));
-        let events = self.rate * self.length.as_secs_f64();
+        let seconds = self.length.as_secs_f64();
+        let events = self.rate * seconds;
         let needed = events * per_event;
         let room = usable(config);
         // A small entry counts as a larger one.
@@ -75,23 +76,24 @@ impl Outage {
         let counted = (self.rate * per_event).max(entries * least);
         let needs = format!(
             "{} at {} events a second are {events:.0} events and about {} in the journal ({why})",
-            words(self.length.as_secs_f64()),
+            words(seconds),
             self.rate,
             size(needed),
         );
         let holds = words(room / counted);
         let max_bytes = ByteSize(config.journal.max_bytes);
-        if counted * self.length.as_secs_f64() > room {
-            let part = entries * self.length.as_secs_f64() / MAX_ENTRIES as f64;
-            if part >= 7.0 / 8.0 {
+        if counted * seconds > room {
+            let part = entries * seconds / MAX_ENTRIES as f64;
+            if part >= USABLE {
                 return Err(format!(
                     "{needs}; a journal of any size holds some {:.0} entries, which {entries:.0} a second reach in \
                      {holds}, and polling then stops: fewer requests a second would do, or fewer App IDs to a bridge",
-                    MAX_ENTRIES as f64 * 7.0 / 8.0
+                    MAX_ENTRIES as f64 * USABLE
                 ));
             }
-            let enough = (needed + reserved(config)) * 8.0 / 7.0;
-            let enough = enough.max(reserved(config) / (7.0 / 8.0 - part));
+            let for_bytes = (needed + reserved(config)) / USABLE;
+            let for_entries = reserved(config) / (USABLE - part);
+            let enough = for_bytes.max(for_entries);
             return Err(format!(
                 "{needs}; max_bytes = {max_bytes} holds only {holds}, and polling then stops; {} would do",
                 size(up(enough)),
@@ -152,10 +154,13 @@ struct Expected {
     why: String,
 }
 
-/// What the journal may take while nothing is confirmed: an eighth is left to clean in, and the requests in flight have
-/// their room. With several App IDs, as much as that only where all have their part of the load.
+/// The part of a journal that entries may take: an eighth is left to clean in.
+const USABLE: f64 = 7.0 / 8.0;
+
+/// What the journal may take while nothing is confirmed and the requests in flight have their room. With several App IDs,
+/// as much as that only where all have their part of the load.
 fn usable(config: &Config) -> f64 {
-    (config.journal.max_bytes as f64 * 7.0 / 8.0 - reserved(config)).max(0.0)
+    (config.journal.max_bytes as f64 * USABLE - reserved(config)).max(0.0)
 }
 
 fn reserved(config: &Config) -> f64 {

@@ -498,7 +498,7 @@ async fn what_may_stay_is_compressed() {
     let lane = lane(&journal, "a");
     let small = |bytes: u64| bytes < BYTES as u64 / 2;
     append(&lane, &[0; BYTES]).await;
-    let (mut quick, slow) = (reader(&lane, "quick"), reader(&lane, "slow"));
+    let (mut quick, mut slow) = (reader(&lane, "quick"), reader(&lane, "slow"));
     assert!(small(quick.pending().bytes), "nobody read it");
     let read = next(&mut quick).await.position;
     quick.commit(read);
@@ -514,7 +514,6 @@ async fn what_may_stay_is_compressed() {
     }
     assert_eq!(sizes, [false, true, true], "from two before one reader on");
     journal.forget_tail();
-    let mut slow = slow;
     assert_eq!(drain(&mut slow), all);
     slow.commit(quick.committed());
     append(&lane, &[4; BYTES]).await;

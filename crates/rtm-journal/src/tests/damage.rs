@@ -355,7 +355,7 @@ async fn damage_in_the_last_write_of_an_older_segment_is_told() {
     let mut room = a.reserve(20_000).await;
     for count in 1..=3 {
         let bytes = noise(count.into(), 17_000);
-        in_time(room.append(bytes.clone(), count)).await.unwrap();
+        in_time(room.append(bytes, count)).await.unwrap();
         room = a.reserve(20_000).await;
     }
     drop(room);
