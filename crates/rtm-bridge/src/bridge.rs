@@ -278,22 +278,26 @@ async fn poll<F: Fetch>(
                 () = begin(&pipeline) => is_marked = true,
             }
         }
-        let wait_until = match &ticket {
-            None => None,
-            Some(_) => match next(&pipeline) {
-                Next::Poll(ring) => {
-                    if let Some(ticket) = ticket.take() {
-                        let turn = started(&pipeline, &ring);
-                        state.sent();
-                        in_flight.spawn(
-                            fetch(Arc::clone(&pipeline), Arc::clone(&state), turn, ticket)
-                                .in_current_span(),
-                        );
-                    }
+        // A ticket is asked for when a request is due: earlier, its slot would be one more thing to wake up for.
+        let wait_until = if pipeline.config.paused {
+            None
+        } else {
+            match (next(&pipeline), ticket.take()) {
+                (Next::Poll(_), None) => None,
+                (Next::Poll(ring), Some(ticket)) => {
+                    let turn = started(&pipeline, &ring);
+                    state.sent();
+                    in_flight.spawn(
+                        fetch(Arc::clone(&pipeline), Arc::clone(&state), turn, ticket)
+                            .in_current_span(),
+                    );
                     continue;
                 }
-                Next::Wait(until) => Some(until),
-            },
+                (Next::Wait(until), kept) => {
+                    ticket = kept;
+                    Some(until)
+                }
+            }
         };
         tokio::select! {
             biased;
@@ -311,7 +315,7 @@ async fn poll<F: Fetch>(
                     crate::lock(&pipeline.schedule).try_again();
                 }
             }
-            taken = take_ticket(&pipeline, &state), if ticket.is_none() && !pipeline.config.paused => {
+            taken = take_ticket(&pipeline, &state), if wait_until.is_none() && !pipeline.config.paused => {
                 ticket = Some(taken);
             }
             () = sleep_until(wait_until), if wait_until.is_some() => {}

@@ -124,7 +124,7 @@ impl Client {
     /// Ends the client. What it had not confirmed is published again after the next start.
     pub async fn close(self) {
         match self.kind {
-            Kind::Kafka(sink) => sink.close().await,
+            Kind::Kafka(sink) => sink.close(),
             Kind::Nats(sink) => sink.close().await,
             Kind::File(_) | Kind::Other(_) => {}
         }

@@ -215,6 +215,9 @@ const ALIASES: &[(&str, &str)] = &[
 
 /// All of it, as librdkafka takes it.
 pub(crate) fn client_config(options: &KafkaOptions) -> Result<ClientConfig, ConnectError> {
+    // Before librdkafka does: else OpenSSL would tidy up when the process ends, beneath librdkafka's threads
+    // (OPENSSL_init_crypto(3), at `OPENSSL_INIT_NO_ATEXIT`).
+    openssl_sys::init();
     if options.brokers.is_empty() {
         return Err(ConnectError::NoBrokers);
     }

@@ -11,7 +11,6 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, PurgeConfig};
 use rtm_sink::Record;
-use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
 use crate::handshake;
@@ -21,27 +20,22 @@ use crate::reports::Reports;
 /// How long the thread that runs librdkafka's callbacks waits for the next one.
 ///
 /// `ThreadedProducer` has 100 ms. But `poll` rounds what is left of its time down to milliseconds, and so it spins for
-/// the last one: with 100 ms that was an eighth of all that the bridge spent at 2,000 records a second.
-const POLL: Duration = Duration::from_secs(1);
+/// the last one: with 100 ms that was an eighth of all that the bridge spent at 2,000 records a second. Nothing ends it
+/// earlier, so that a producer of no more use lingers for as long.
+const POLL: Duration = Duration::from_secs(5);
 
 /// One librdkafka producer, from its making until it fails or the sink closes.
 ///
-/// Making one needs no broker. Dropping one takes up to a second and blocks, so it is done on a thread of its own,
-/// wherever the last reference goes.
+/// Making one needs no broker. Dropping one ends what it holds at once and its threads within [`POLL`], on a thread of
+/// its own, wherever the last reference goes.
 pub(crate) struct Live {
     /// `None` only while it is dropped.
     producer: Option<Arc<BaseProducer<Context>>>,
     polling: Option<Polling>,
-    gone: Option<oneshot::Sender<()>>,
 }
 
 impl Live {
-    /// The receiver is told when the producer is gone.
-    pub(crate) fn start(
-        config: &ClientConfig,
-        context: Context,
-    ) -> Result<(Live, oneshot::Receiver<()>), ConnectError> {
-        let (tx, rx) = oneshot::channel();
+    pub(crate) fn start(config: &ClientConfig, context: Context) -> Result<Live, ConnectError> {
         let secrets = context.secrets.clone();
         let clean = |error| match error {
             KafkaError::ClientCreation(said) => KafkaError::ClientCreation(secrets.clean(&said)),
@@ -51,12 +45,10 @@ impl Live {
         let producer = producer.map_err(|error| ConnectError::Start(clean(error)))?;
         let producer = Arc::new(producer);
         let polling = Polling::start(Arc::clone(&producer)).map_err(ConnectError::Thread)?;
-        let live = Live {
+        Ok(Live {
             producer: Some(producer),
             polling: Some(polling),
-            gone: Some(tx),
-        };
-        Ok((live, rx))
+        })
     }
 
     pub(crate) fn producer(&self) -> &BaseProducer<Context> {
@@ -135,15 +127,15 @@ impl Live {
 
 impl Drop for Live {
     fn drop(&mut self) {
-        let (producer, polling, gone) =
-            (self.producer.take(), self.polling.take(), self.gone.take());
+        let (producer, polling) = (self.producer.take(), self.polling.take());
         let drop = move || {
+            if let Some(producer) = &producer {
+                // Or it would go on sending while the thread is waited for.
+                producer.purge(PurgeConfig::default().queue().inflight());
+            }
             // First the thread, so that the last reference goes here.
             drop(polling);
             drop(producer);
-            if let Some(gone) = gone {
-                let _ = gone.send(());
-            }
         };
         // If there are no threads to be had, the closure is dropped here, which blocks and is right all the same.
         let _ = thread::Builder::new().name("kafka-drop".into()).spawn(drop);

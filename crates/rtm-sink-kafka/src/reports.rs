@@ -110,10 +110,10 @@ impl Reports {
     pub(crate) fn report(&self, opaque: usize, failure: Option<RDKafkaErrorCode>) {
         let mut state = self.lock();
         let slot = failure.map_or(Slot::Confirmed, Slot::Failed);
-        let is_last = state.settle(opaque >> INDEX_BITS, opaque & (MAX_RECORDS - 1), slot);
+        let settled = state.settle(opaque >> INDEX_BITS, opaque & (MAX_RECORDS - 1), slot);
         state.reported += 1;
         // Reports come by hundreds at once, and the clock and the waiters cost more than all else here.
-        let is_told = is_last || state.reported.is_multiple_of(EVERY);
+        let is_told = settled.is_some() || state.reported.is_multiple_of(EVERY);
         if failure.is_none() {
             let progress = &mut state.progress;
             progress.confirmed += 1;
@@ -123,7 +123,11 @@ impl Reports {
                 progress.waiting_since = progress.waiting_since.map(|_| now);
             }
         }
+        // Whoever is woken wants the lock.
         drop(state);
+        if let Some(settled) = settled {
+            settled.notify_one();
+        }
         if is_told {
             self.room.notify_waiters();
         }
@@ -152,25 +156,20 @@ impl Reports {
 }
 
 impl State {
-    /// Says whether that was the last of its attempt.
-    fn settle(&mut self, number: usize, index: usize, slot: Slot) -> bool {
+    /// Gives whom to tell if that was the last of its attempt.
+    fn settle(&mut self, number: usize, index: usize, slot: Slot) -> Option<Arc<Notify>> {
         // Absent: the call was dropped, or gave the attempt up.
-        let Some(board) = self
+        let board = self
             .attempts
             .iter_mut()
-            .find(|board| board.number == number || rtm_planted::bug("kafka-generation-ignored"))
-        else {
-            return false;
-        };
-        if let Some(pending @ Slot::Pending) = board.slots.get_mut(index) {
-            *pending = slot;
-            board.pending -= 1;
-            if board.pending == 0 {
-                board.changed.notify_one();
-                return true;
-            }
+            .find(|board| board.number == number || rtm_planted::bug("kafka-generation-ignored"))?;
+        let pending = board.slots.get_mut(index)?;
+        if *pending != Slot::Pending {
+            return None;
         }
-        false
+        *pending = slot;
+        board.pending -= 1;
+        (board.pending == 0).then(|| Arc::clone(&board.changed))
     }
 }
 
@@ -206,7 +205,10 @@ impl Attempt<'_> {
 
     /// Settles a record that librdkafka did not take.
     pub(crate) fn settle(&self, index: usize, slot: Slot) {
-        self.reports.lock().settle(self.number, index, slot);
+        let settled = self.reports.lock().settle(self.number, index, slot);
+        if let Some(settled) = settled {
+            settled.notify_one();
+        }
     }
 
     pub(crate) fn is_settled(&self) -> bool {

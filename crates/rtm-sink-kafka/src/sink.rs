@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rtm_sink::{PublishError, Record, Sink, Topic};
-use tokio::sync::oneshot::error::TryRecvError;
-use tokio::sync::{RwLock, oneshot};
+use tokio::sync::RwLock;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
@@ -23,7 +22,7 @@ const STALLED: Duration = Duration::from_secs(10);
 /// Publishes to Kafka.
 ///
 /// Made without a broker: librdkafka connects by itself, and again whenever it must. Dropping it ends its threads in the
-/// background; [`close`](Self::close) waits for that.
+/// background, within some seconds, which a process that ends need not wait for.
 pub struct KafkaSink {
     pub(crate) options: KafkaOptions,
     pub(crate) create_topics: Option<TopicSpec>,
@@ -41,8 +40,6 @@ pub struct KafkaSink {
 #[derive(Default)]
 struct State {
     current: Option<Arc<Live>>,
-    /// Told when a producer's threads have ended; those that have are forgotten.
-    ending: Vec<oneshot::Receiver<()>>,
     closed: bool,
 }
 
@@ -162,20 +159,15 @@ impl KafkaSink {
         created
     }
 
-    /// Ends the producer, with what it holds, and returns when its threads are gone: in about a second. Calls in progress
-    /// end as unavailable, and so do later ones.
-    pub async fn close(&self) {
-        let (current, ending) = {
+    /// Ends the producer, with what it holds. Calls in progress end as unavailable, and so do later ones.
+    pub fn close(&self) {
+        let current = {
             let mut state = self.lock();
             state.closed = true;
-            (state.current.take(), std::mem::take(&mut state.ending))
+            state.current.take()
         };
         if let Some(live) = current {
             live.fail(RDKafkaErrorCode::DestroyBroker);
-        }
-        for gone in ending {
-            // An error means that it was gone before.
-            let _ = gone.await;
         }
     }
 
@@ -211,13 +203,9 @@ impl KafkaSink {
             .filter(|live| live.failure().is_none() || rtm_planted::bug("kafka-fatal-not-rebuilt")))
     }
 
-    fn replace(&self, (live, gone): (Live, oneshot::Receiver<()>)) -> Arc<Live> {
+    fn replace(&self, live: Live) -> Arc<Live> {
         let live = Arc::new(live);
         let mut state = self.lock();
-        state
-            .ending
-            .retain_mut(|gone| gone.try_recv() == Err(TryRecvError::Empty));
-        state.ending.push(gone);
         if !state.closed {
             state.current = Some(Arc::clone(&live));
         }

@@ -207,7 +207,6 @@ async fn connect_kafka(name: &str, kafka: &KafkaConfig, config: &Config, report:
             }
         }
     }
-    sink.close().await;
 }
 
 async fn connect_nats(name: &str, nats: &NatsConfig, config: &Config, report: &mut Report) {

@@ -68,7 +68,6 @@ async fn kafka_is_ready(kafka: &KafkaConfig, config: &Config) -> anyhow::Result<
     let topics = client::kafka_topics(kafka, config);
     let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
     let reached = sink.check(&topics).await;
-    sink.close().await;
     reached.with_context(|| format!("cannot use {}", kafka.brokers.join(", ")))?;
     Ok(())
 }
