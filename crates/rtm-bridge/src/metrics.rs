@@ -250,7 +250,7 @@ impl Metrics {
             rate_limit_wait: float_counters(
                 &r,
                 "rate_limit_wait_seconds_total",
-                "Time spent waiting for the rate limit",
+                "Time in which a request that was due waited for the rate limit",
                 &["app"],
             ),
             requests_unused: counters(
@@ -647,7 +647,7 @@ impl Metrics {
         self.second_poller.with_label_values(&[app]).get() != 0
     }
 
-    /// Adds to the time spent waiting for the rate limit.
+    /// Adds to the time in which requests that were due waited for the rate limit.
     pub fn rate_limit_waited(&self, app: &str, waited: Duration) {
         self.rate_limit_wait
             .with_label_values(&[app])
