@@ -153,13 +153,19 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
         .build()
 }
 
-/// A runtime for a bridge of so many App IDs. With few of them a second thread finds nothing to do, and is woken for
-/// nothing again and again. Brokers and the journal have threads of their own.
+/// A runtime for a bridge of so many App IDs. With few of them it is the calling thread: a second one finds nothing to do,
+/// and is woken for nothing again and again. Brokers and the journal have threads of their own.
 fn runtime_for(apps: usize) -> std::io::Result<tokio::runtime::Runtime> {
     keep_freed_memory();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = apps.div_ceil(APPS_PER_WORKER).min(cores);
+    if threads <= 1 {
+        return tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+    }
     tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(apps.div_ceil(APPS_PER_WORKER).clamp(1, cores))
+        .worker_threads(threads)
         .enable_all()
         .build()
 }
