@@ -377,6 +377,7 @@ fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<Journal, RunError> {
     let observer = Arc::clone(metrics);
     let options = rtm_journal::Options {
         max_bytes: config.journal.max_bytes,
+        max_entries: config.journal.max_entries,
         min_free_bytes: config.journal.min_free_bytes,
         lanes_expected: config.apps.len(),
         on_sync: Some(Arc::new(move |took| observer.journal_committed(took))),

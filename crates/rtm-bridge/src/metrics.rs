@@ -78,6 +78,7 @@ pub struct Metrics {
 
     // The journal.
     journal_bytes: IntGauge,
+    journal_used_bytes: IntGauge,
     journal_limit_bytes: IntGauge,
     journal_free_disk_bytes: IntGauge,
     journal_min_free_disk_bytes: IntGauge,
@@ -289,6 +290,11 @@ impl Metrics {
                 "Regions that are polled over http:// and are not loopback",
             ),
             journal_bytes: int_gauge(&r, "journal_bytes", "Size of the journal on disk"),
+            journal_used_bytes: int_gauge(
+                &r,
+                "journal_used_bytes",
+                "What counts as taken of journal.max_bytes",
+            ),
             journal_limit_bytes: int_gauge(
                 &r,
                 "journal_limit_bytes",
@@ -683,6 +689,7 @@ impl Metrics {
     pub fn set_journal(&self, stats: &rtm_journal::Stats, app_of: impl Fn(&str) -> Option<String>) {
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         self.journal_bytes.set(gauge(stats.bytes));
+        self.journal_used_bytes.set(gauge(stats.used_bytes));
         self.journal_limit_bytes.set(gauge(stats.max_bytes));
         self.journal_free_disk_bytes
             .set(gauge(stats.free_bytes.unwrap_or_default()));

@@ -155,7 +155,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
         "journal.",
         old.journal,
         new.journal,
-        [dir, max_bytes, min_free_bytes]
+        [dir, max_bytes, max_entries, min_free_bytes]
     );
     differing!(found, "", old, new, [shutdown_deadline]);
     let identity = |app: &AppConfig| (app.name.clone(), app.app_id.clone());

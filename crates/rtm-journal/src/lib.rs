@@ -76,7 +76,7 @@ pub use journal::Journal;
 pub use lane::{Lane, Reservation};
 pub use name::{LaneName, NameError, ReaderName};
 pub use options::{
-    MAX_ENTRIES, MAX_ENTRY_BYTES, MAX_LANES, MAX_MARK_BYTES, MAX_READERS, MAX_TALLY_BYTES, Options,
+    MAX_ENTRY_BYTES, MAX_LANES, MAX_MARK_BYTES, MAX_READERS, MAX_TALLY_BYTES, Options,
 };
 pub use reader::{Entry, Reader};
 pub use stats::{LaneStats, Pending, ReaderStats, Stats};

@@ -26,10 +26,8 @@ const LEAST_LANE_BYTES: u64 = 256 << 10;
 const LEAST_SEGMENTS: u64 = 16;
 /// Offsets in a segment are 32 bits; a group may go past the end of one.
 const MAX_SEGMENT_BYTES: u64 = 1 << 30;
-/// The index takes 40 bytes of memory for an entry. So that many tiny entries cannot outgrow memory, an entry counts
-/// as at least this part of [`Options::max_bytes`]: a journal of any size holds about a million entries, and the index 40
-/// MiB.
-pub const MAX_ENTRIES: u64 = 1 << 20;
+/// The least `max_entries`.
+const LEAST_MAX_ENTRIES: u64 = 1 << 10;
 
 /// How a journal is kept. `Options::default()` suits a bridge.
 #[derive(Clone)]
@@ -38,6 +36,10 @@ pub struct Options {
     /// that is expected beyond two. Entries never take it
     /// past the bound; an eighth of it is kept for what is dead but not yet reclaimed.
     pub max_bytes: u64,
+    /// The bound on live entries, so that many tiny ones cannot outgrow memory: the index takes 40 bytes for each. An entry
+    /// counts as at least this part of `max_bytes`, of which an eighth is kept here too. Default 1,048,576, at least
+    /// 1,024: less is raised to that.
+    pub max_entries: u64,
     /// The size in bytes at which a new segment is begun. Default 64 MiB; at most a sixteenth of `max_bytes` and 1 GiB,
     /// larger values are lowered to that.
     pub segment_bytes: u64,
@@ -71,6 +73,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             max_bytes: 4 << 30,
+            max_entries: 1 << 20,
             segment_bytes: 64 << 20,
             min_free_bytes: 256 << 20,
             commit_interval: Duration::from_millis(200),
@@ -122,7 +125,7 @@ impl Options {
             disk_bytes: self.max_bytes - segment_bytes,
             capacity,
             guaranteed: capacity / 2,
-            least_charge: self.max_bytes / MAX_ENTRIES,
+            least_charge: self.max_bytes / self.max_entries.max(LEAST_MAX_ENTRIES),
         })
     }
 }
@@ -131,6 +134,7 @@ impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")
             .field("max_bytes", &self.max_bytes)
+            .field("max_entries", &self.max_entries)
             .field("segment_bytes", &self.segment_bytes)
             .field("min_free_bytes", &self.min_free_bytes)
             .field("commit_interval", &self.commit_interval)

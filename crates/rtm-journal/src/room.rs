@@ -86,6 +86,14 @@ impl State {
         self.segments.values().map(|segment| segment.bytes).sum()
     }
 
+    /// See [`crate::Stats::used_bytes`].
+    pub(crate) fn used(&self, limits: &Limits, max_bytes: u64) -> u64 {
+        let charged: u64 = self.lanes.values().map(|lane| lane.charged(limits)).sum();
+        let part = u128::from(max_bytes) * u128::from(charged) / u128::from(limits.capacity);
+        self.file_bytes()
+            .max(u64::try_from(part).unwrap_or(u64::MAX))
+    }
+
     /// What is reserved, or handed over and not yet written.
     pub(crate) fn reserved(&self) -> u64 {
         self.lanes.values().map(LaneState::reserved).sum()
@@ -107,10 +115,13 @@ impl LaneState {
     }
 
     fn used(&self, limits: &Limits) -> u64 {
-        self.index
-            .bytes()
-            .max(self.index.len() as u64 * limits.least_charge)
-            + self.reserved()
+        self.charged(limits) + self.reserved()
+    }
+
+    /// What its live entries count as.
+    fn charged(&self, limits: &Limits) -> u64 {
+        let least = self.index.len() as u64 * limits.least_charge;
+        self.index.bytes().max(least)
     }
 }
 
@@ -190,6 +201,14 @@ mod tests {
         };
         state.lanes.get_mut(&0).unwrap().index.push(place);
         assert_eq!(state.room(&limits, 1, 0, u64::MAX).share, 900);
+        // A tenth of the capacity, so a tenth of the journal, though its files are smaller; unless they are larger.
+        assert_eq!(state.used(&limits, 2100), 210);
+        let files = crate::state::SegmentState {
+            bytes: 211,
+            ..Default::default()
+        };
+        state.segments.insert(1, files);
+        assert_eq!(state.used(&limits, 2100), 211);
     }
 
     #[test]

@@ -17,6 +17,9 @@ pub struct Stats {
     pub bytes: u64,
     /// Of that, the entries that some reader has not committed.
     pub live_bytes: u64,
+    /// What counts as taken of `max_bytes`: all segments, or the live entries where they count as more. An eighth is kept
+    /// beside them, and each counts as a [`max_entries`](crate::Options::max_entries)th part at the least.
+    pub used_bytes: u64,
     /// [`crate::Options::max_bytes`].
     pub max_bytes: u64,
     /// What is free on the file system for this user; nothing where there is no telling.
@@ -132,6 +135,7 @@ impl Shared {
         Stats {
             bytes: state.file_bytes(),
             live_bytes: state.lanes.values().map(|lane| lane.index.bytes()).sum(),
+            used_bytes: state.used(&self.limits, self.options.max_bytes),
             max_bytes: self.options.max_bytes,
             free_bytes,
             segments: state.segments.len(),

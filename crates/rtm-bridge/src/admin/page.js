@@ -55,7 +55,7 @@ const finding = ({ level, text }) =>
 function figures(now) {
   const lost = sum(now.apps.map((app) => app.possibly_lost_ever));
   const waits = Math.max(0, ...now.sinks.map((sink) => sink.pending_events));
-  const used = now.journal.max_bytes ? 100 * now.journal.bytes / now.journal.max_bytes : 0;
+  const used = now.journal.max_bytes ? 100 * now.journal.used_bytes / now.journal.max_bytes : 0;
   return [
     ["Events a second", rate(sum(now.rings.map((ring) => ring.events_per_second)))],
     ["Waiting for a sink", number(waits)],
@@ -125,9 +125,10 @@ function rings(now, app) {
   ]), "dense");
 }
 
-function journal({ bytes, max_bytes, free_disk_bytes, min_free_disk_bytes }) {
-  const words = `${size(bytes)} of ${size(max_bytes)} used; ${size(free_disk_bytes)} of the disk are free, of which ${size(min_free_disk_bytes)} are left alone.`;
-  return [element("meter", { min: 0, max: max_bytes, high: .8 * max_bytes, low: .6 * max_bytes, optimum: 0, value: bytes, "aria-label": "Journal used" }), element("p", null, words)];
+function journal({ bytes, used_bytes, max_bytes, free_disk_bytes, min_free_disk_bytes }) {
+  const onDisk = used_bytes > bytes ? ` (its files have ${size(bytes)})` : "";
+  const words = `${size(used_bytes)} of ${size(max_bytes)} used${onDisk}; ${size(free_disk_bytes)} of the disk are free, of which ${size(min_free_disk_bytes)} are left alone.`;
+  return [element("meter", { min: 0, max: max_bytes, high: .8 * max_bytes, low: .6 * max_bytes, optimum: 0, value: used_bytes, "aria-label": "Journal used" }), element("p", null, words)];
 }
 
 function recent(lines) {

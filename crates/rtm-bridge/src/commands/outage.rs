@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytesize::{ByteSize, GIB, MIB};
-use rtm_journal::{EntryFilter, Journal, MAX_ENTRIES};
+use rtm_journal::{EntryFilter, Journal};
 
 use super::duration;
 use crate::bridge::MAX_PAGE_BYTES;
@@ -19,6 +19,9 @@ const ENTRY_BYTES: f64 = 350.0;
 
 /// What an event takes within an entry, compressed. Measured as [`ENTRY_BYTES`].
 const EVENT_BYTES: f64 = 32.0;
+
+/// Memory that the journal takes for an entry.
+const ENTRY_MEMORY: f64 = 40.0;
 
 /// Fewer events in the journal than this say little about those to come.
 const TELLING: u64 = 10_000;
@@ -72,7 +75,8 @@ impl Outage {
         let needed = events * per_event;
         let room = usable(config);
         // A small entry counts as a larger one.
-        let least = config.journal.max_bytes as f64 / MAX_ENTRIES as f64;
+        let max_entries = config.journal.max_entries as f64;
+        let least = config.journal.max_bytes as f64 / max_entries;
         let counted = (self.rate * per_event).max(entries * least);
         let needs = format!(
             "{} at {} events a second are {events:.0} events and about {} in the journal ({why})",
@@ -82,21 +86,26 @@ impl Outage {
         );
         let holds = words(room / counted);
         let max_bytes = ByteSize(config.journal.max_bytes);
+        let limits = format!("max_bytes = {max_bytes} and max_entries = {max_entries}");
         if counted * seconds > room {
-            let part = entries * seconds / MAX_ENTRIES as f64;
-            if part >= USABLE {
-                return Err(format!(
-                    "{needs}; a journal of any size holds some {:.0} entries, which {entries:.0} a second reach in \
-                     {holds}, and polling then stops: fewer requests a second would do, or fewer App IDs to a bridge",
-                    MAX_ENTRIES as f64 * USABLE
+            let (mut enough, mut bytes) = (Vec::new(), config.journal.max_bytes as f64);
+            if needed > room {
+                bytes = up((needed + reserved(config)) / USABLE);
+                let text = size(bytes).to_string().replace(' ', "");
+                enough.push(format!("max_bytes = \"{text}\""));
+            }
+            let part = USABLE - reserved(config) / bytes;
+            let entries = entries * seconds / part;
+            if entries > max_entries {
+                let memory = size(up(entries * ENTRY_MEMORY));
+                let entries = up_to_two_digits(entries);
+                enough.push(format!(
+                    "max_entries = {entries:.0} (up to {memory} of memory)"
                 ));
             }
-            let for_bytes = (needed + reserved(config)) / USABLE;
-            let for_entries = reserved(config) / (USABLE - part);
-            let enough = for_bytes.max(for_entries);
             return Err(format!(
-                "{needs}; max_bytes = {max_bytes} holds only {holds}, and polling then stops; {} would do",
-                size(up(enough)),
+                "{needs}; {limits} hold only {holds}, and polling then stops; {} would do",
+                enough.join(" and ")
             ));
         }
         match free_bytes(dir) {
@@ -109,7 +118,7 @@ impl Outage {
                     ByteSize(config.journal.min_free_bytes),
                 ))
             }
-            _ => Ok(format!("{needs}; max_bytes = {max_bytes} holds {holds}")),
+            _ => Ok(format!("{needs}; {limits} hold {holds}")),
         }
     }
 
@@ -210,6 +219,12 @@ fn size(bytes: f64) -> ByteSize {
 fn up(bytes: f64) -> f64 {
     let unit = if bytes < GIB as f64 { MIB } else { GIB } as f64;
     (bytes / unit * 10.0).ceil() / 10.0 * unit
+}
+
+/// No less than `number`, and short to write.
+fn up_to_two_digits(number: f64) -> f64 {
+    let unit = 10f64.powf(number.max(10.0).log10().floor() - 1.0);
+    (number / unit).ceil() * unit
 }
 
 /// A length of time as people say it.

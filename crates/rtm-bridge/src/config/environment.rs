@@ -12,6 +12,7 @@ const PREFIX: &str = "RTM_BRIDGE__";
 const NUMBER_KEYS: &[&str] = &[
     "in_flight",
     "max_bytes",
+    "max_entries",
     "min_free_bytes",
     "partitions",
     "replicas",

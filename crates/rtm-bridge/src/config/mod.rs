@@ -133,6 +133,9 @@ pub struct JournalConfig {
     #[serde(with = "units::size")]
     #[schemars(schema_with = "units::size::schema")]
     pub max_bytes: u64,
+    /// Bound on the responses in it, each of which takes 40 bytes of memory. Default 1048576, at least 10000; an eighth
+    /// stays free, as of `max_bytes`. An App ID that finds events whenever it asks brings 10 a second.
+    pub max_entries: u64,
     /// Free disk space to leave alone. Default `256MiB`.
     #[serde(with = "units::size")]
     #[schemars(schema_with = "units::size::schema")]
@@ -144,6 +147,7 @@ impl Default for JournalConfig {
         JournalConfig {
             dir: PathBuf::from("/var/lib/rtm-bridge"),
             max_bytes: 4 << 30,
+            max_entries: 1 << 20,
             min_free_bytes: 256 << 20,
         }
     }

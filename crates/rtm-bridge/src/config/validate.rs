@@ -26,6 +26,9 @@ pub(super) const NAME_PATTERN: &str = "^[A-Za-z0-9_-]{1,64}$";
 /// Room in the journal that one request may need: a page of 2 MiB and its tags.
 const ROOM_PER_REQUEST: u64 = 3 << 20;
 
+/// The least `journal.max_entries`: a quarter of an hour of one busy App ID.
+const LEAST_ENTRIES: u64 = 10_000;
+
 /// Whether `text` can be a label, a topic's part and a subject's token without escaping.
 #[must_use]
 pub fn is_name(text: &str) -> bool {
@@ -86,6 +89,13 @@ pub(super) fn problems(config: &Config) -> Vec<(String, String)> {
                 room >> 20
             ),
         ));
+    }
+    if config.journal.max_entries < LEAST_ENTRIES {
+        let too_few = format!(
+            "{} is too few: at least {LEAST_ENTRIES}",
+            config.journal.max_entries
+        );
+        found.push(("journal.max_entries".to_owned(), too_few));
     }
     if let Some(level) = &config.log.level
         && let Err(message) = super::directives(level)

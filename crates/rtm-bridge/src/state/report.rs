@@ -112,6 +112,7 @@ pub(super) struct Budget {
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Journal {
     pub(super) bytes: u64,
+    pub(super) used_bytes: u64,
     pub(super) max_bytes: u64,
     pub(super) free_disk_bytes: Option<u64>,
     pub(super) min_free_disk_bytes: u64,
@@ -214,6 +215,7 @@ impl State {
             budget,
             journal: Journal {
                 bytes: stats.bytes,
+                used_bytes: stats.used_bytes,
                 max_bytes: stats.max_bytes,
                 free_disk_bytes: stats.free_bytes,
                 min_free_disk_bytes: settings.min_free_bytes(),

@@ -55,6 +55,10 @@ impl Settings {
             ("journal.dir", config.journal.dir.display().to_string()),
             ("journal.max_bytes", size(config.journal.max_bytes)),
             (
+                "journal.max_entries",
+                config.journal.max_entries.to_string(),
+            ),
+            (
                 "journal.min_free_bytes",
                 size(config.journal.min_free_bytes),
             ),

@@ -260,17 +260,22 @@ fn room_left(report: &Report, sink: &SinkReport) -> Option<f64> {
         return None;
     }
     let journal = &report.journal;
-    let mut room = journal.max_bytes.saturating_sub(journal.bytes);
+    let mut room = journal.max_bytes.saturating_sub(journal.used_bytes);
     if let Some(free) = journal.free_disk_bytes {
         room = room.min(free.saturating_sub(journal.min_free_disk_bytes));
     }
-    let bytes_each = sink.pending_bytes as f64 / sink.pending_events as f64;
+    // What waits is most of what counts as used, and may count as more than it takes.
+    let pending_bytes = match journal.used_bytes {
+        used if used > journal.bytes => used.max(sink.pending_bytes),
+        _ => sink.pending_bytes,
+    };
+    let bytes_each = pending_bytes as f64 / sink.pending_events as f64;
     Some(room as f64 / (rate * bytes_each.max(1.0)))
 }
 
 fn nearly_full(report: &Report) -> Option<Finding> {
     let journal = &report.journal;
-    let percent = journal.bytes.saturating_mul(100) / journal.max_bytes.max(1);
+    let percent = journal.used_bytes.saturating_mul(100) / journal.max_bytes.max(1);
     if percent >= NEARLY_FULL {
         return Some(finding(
             Level::Late,
@@ -487,6 +492,7 @@ mod tests {
             ],
             journal: Journal {
                 bytes: 1 << 20,
+                used_bytes: 1 << 20,
                 max_bytes: 4 << 30,
                 free_disk_bytes: Some(100 << 30),
                 min_free_disk_bytes: 256 << 20,
@@ -738,7 +744,8 @@ mod tests {
     /// Holds: want of room is said before it stops polling.
     #[test]
     fn little_room_is_said() {
-        let full = first(|report| report.journal.bytes = report.journal.max_bytes / 100 * 90 + 100);
+        let full =
+            first(|report| report.journal.used_bytes = report.journal.max_bytes / 100 * 90 + 100);
         assert!(full.1.contains("90 % full"), "{full:?}");
         let disk = first(|report| report.journal.free_disk_bytes = Some(300 << 20));
         assert_eq!(disk.0, Level::Late);

@@ -435,7 +435,7 @@ fn an_outage_is_estimated() {
     for says in [
         "43200000 events and about 1.4 GiB",
         "assumed",
-        "max_bytes = 4.0 GiB holds 15.4 h",
+        "max_bytes = 4.0 GiB and max_entries = 1048576 hold 15.4 h",
     ] {
         assert!(text.contains(says), "expected {says:?} in {text}");
     }
@@ -443,10 +443,13 @@ fn an_outage_is_estimated() {
     let (code, text) = outage(&small, dir.path(), &six_hours);
     assert_eq!(code, Some(2), "{text}");
     assert!(
-        text.contains("FAILED") && text.contains("holds only 3.8 h"),
+        text.contains("FAILED") && text.contains("hold only 3.8 h"),
         "{text}"
     );
-    assert!(text.contains("1.6 GiB would do"), "{text}");
+    assert!(
+        text.contains("stops; max_bytes = \"1.6GiB\" would do"),
+        "{text}"
+    );
     let enough = SOUND.replace("[journal]", "[journal]\nmax_bytes = \"1.6GiB\"");
     assert_eq!(outage(&enough, dir.path(), &six_hours).0, Some(0));
     // No disk has that much free.
@@ -467,20 +470,30 @@ fn an_outage_is_estimated() {
             "{length}: {text}"
         );
     }
-    // So many entries no journal holds, though they are small; nearly as many need a larger one than their bytes do.
-    let (code, text) = outage(SOUND, dir.path(), &["--outage", "2d", "--rate", "10"]);
-    assert_eq!(code, Some(2), "{text}");
-    let says = "some 917504 entries, which 10 a second reach in 25.5 h";
+    // Small responses are bounded by their number, with a journal of any size; what would do, does.
+    for (journal, length) in [
+        ("", "2d"),
+        ("max_bytes = \"64MiB\"", "25h 20m"),
+        ("max_bytes = \"64MiB\"", "5d"),
+        ("max_entries = 10000", "1h"),
+    ] {
+        let asked = ["--outage", length, "--rate", "10"];
+        let config = SOUND.replace("[journal]", &format!("[journal]\n{journal}"));
+        let (code, text) = outage(&config, dir.path(), &asked);
+        assert_eq!(code, Some(2), "{text}");
+        let (_, enough) = text.split_once("then stops; ").unwrap();
+        let (enough, _) = enough.split_once(" would do").unwrap();
+        assert!(enough.contains("max_entries = "), "{text}");
+        let settings = enough.split(" and ");
+        let settings = settings.map(|one| one.split(" (").next().unwrap_or_default());
+        let settings: Vec<&str> = std::iter::once("[journal]").chain(settings).collect();
+        let mended = SOUND.replace("[journal]", &settings.join("\n"));
+        let (code, text) = outage(&mended, dir.path(), &asked);
+        assert_eq!(code, Some(0), "{text}");
+    }
+    let (_, text) = outage(SOUND, dir.path(), &["--outage", "2d", "--rate", "10"]);
+    let says = "max_entries = 1048576 hold only 25.5 h";
     assert!(text.contains(says), "{text}");
-    let little = SOUND.replace("[journal]", "[journal]\nmax_bytes = \"64MiB\"");
-    let day = ["--outage", "25h 20m", "--rate", "10"];
-    let (code, text) = outage(&little, dir.path(), &day);
-    assert_eq!(code, Some(2), "{text}");
-    let (_, enough) = text.split_once("then stops; ").unwrap();
-    let (enough, _) = enough.split_once(" would do").unwrap();
-    let enough = format!("[journal]\nmax_bytes = \"{}\"", enough.replace(' ', ""));
-    let (code, text) = outage(&SOUND.replace("[journal]", &enough), dir.path(), &day);
-    assert_eq!(code, Some(0), "{text}");
     for wrong in [
         &["--outage", "6h"][..],
         &["--rate", "5"],

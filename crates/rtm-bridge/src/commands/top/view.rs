@@ -483,7 +483,7 @@ fn budgets(rates: &Rates<'_>, layout: Layout) -> Vec<Line> {
 
 fn journal(rates: &Rates<'_>, layout: Layout) -> Line {
     let (bytes, limit) = (
-        rates.now("journal_bytes", &[]),
+        rates.now("journal_used_bytes", &[]),
         rates.now("journal_limit_bytes", &[]),
     );
     let fill = if limit > 0.0 { bytes / limit } else { 0.0 };
