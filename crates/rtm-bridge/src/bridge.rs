@@ -443,7 +443,8 @@ async fn wait_for_room<F: Fetch>(pipeline: &Pipeline<F>, state: &PipelineState) 
         if state.polling_stopped(STOPPED_LOG_INTERVAL) {
             error!(
                 "polling has stopped: the journal has no room for this App ID, and Agora overwrites events from now on; \
-                 free disk space, raise journal.max_bytes, or repair the sink that lags"
+                 repair the sink that lags, free disk space, or raise journal.max_bytes (journal.max_entries, where responses \
+                 are small)"
             );
         }
         if let Ok(reservation) = tokio::time::timeout(Duration::from_secs(1), &mut reserve).await {

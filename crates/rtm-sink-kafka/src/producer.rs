@@ -127,6 +127,7 @@ impl Live {
 
 impl Drop for Live {
     fn drop(&mut self) {
+        self.context().over.store(true, Ordering::Relaxed);
         let (producer, polling) = (self.producer.take(), self.polling.take());
         let drop = move || {
             if let Some(producer) = &producer {
@@ -198,6 +199,8 @@ pub(crate) struct Context {
     failure: OnceLock<Failure>,
     /// This producer has confirmed something.
     confirmed: AtomicBool,
+    /// Nobody needs it any more: what becomes of it is no news.
+    over: AtomicBool,
     /// Since when TLS fails though it once worked, and why.
     distrust: Mutex<Option<(Instant, String)>>,
 }
@@ -216,6 +219,7 @@ impl Context {
             written: Written::of(options),
             failure: OnceLock::new(),
             confirmed: AtomicBool::new(false),
+            over: AtomicBool::new(false),
             distrust: Mutex::default(),
         }
     }
@@ -284,7 +288,7 @@ impl ProducerContext for Context {
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         let line = self.secrets.clean(line);
-        if self.written.is_only_ours(facility, &line) {
+        if self.over.load(Ordering::Relaxed) || self.written.is_only_ours(facility, &line) {
             debug!(target: "librdkafka", facility, "{line}");
             return;
         }

@@ -14,7 +14,8 @@ use crate::{assemble, client};
 ///
 /// Looks at all that can be told without starting: files, credentials, templates, limits.
 ///
-/// Exit code 2 when the configuration is wrong, 1 when --connect does not reach something.
+/// Exit code 2 when the configuration is wrong or the journal does not hold the outage, 1 when --connect does not reach
+/// something.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Agora's credentials are read and not tried: every request that needs them deletes events, so that a wrong key shows \

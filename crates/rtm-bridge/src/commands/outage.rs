@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use bytesize::{ByteSize, GIB, MIB};
+use bytesize::{ByteSize, GIB, MIB, PIB, TIB};
 use rtm_journal::{EntryFilter, Journal};
 
 use super::duration;
@@ -36,13 +36,13 @@ pub(super) struct OutageArgs {
     #[arg(long, value_name = "DURATION", value_parser = duration, requires = "rate")]
     outage: Option<Duration>,
     /// Events a second, over all App IDs, for --outage
-    #[arg(long, value_name = "EVENTS", requires = "outage", value_parser = rate)]
+    #[arg(long, value_name = "EVENTS", requires = "outage", value_parser = rate, allow_hyphen_values = true)]
     rate: Option<f64>,
 }
 
 fn rate(text: &str) -> Result<f64, String> {
     let rate = text.parse().ok();
-    rate.filter(|rate: &f64| rate.is_finite() && *rate > 0.0)
+    rate.filter(|rate: &f64| *rate > 0.0 && *rate <= 1e9)
         .ok_or_else(|| "expected a number of events, such as 2000".to_owned())
 }
 
@@ -65,11 +65,11 @@ impl Outage {
     /// What it needs, and that it may have it; or what is too small, and what would do.
     pub(super) fn fits(&self, config: &Config) -> Result<String, String> {
         let dir = &config.journal.dir;
-        let Expected {
-            per_event,
-            entries,
-            why,
-        } = self.expected(config, measured(dir));
+        // As many as requests are sent, and none without an event is stored: that fewer have come so far, with more events
+        // each, says little of an outage, and after a backlog nothing.
+        let requests = config.apps.iter().map(|app| app.requests_per_second);
+        let entries = f64::from(requests.sum::<u32>()).min(self.rate);
+        let (per_event, why) = self.per_event(entries, measured(dir));
         let seconds = self.length.as_secs_f64();
         let events = self.rate * seconds;
         let needed = events * per_event;
@@ -86,6 +86,14 @@ impl Outage {
         );
         let holds = words(room / counted);
         let max_bytes = ByteSize(config.journal.max_bytes);
+        // What is free is common, and half of the whole is divided among the App IDs.
+        let alone = match config.apps.len() {
+            1 => String::new(),
+            apps => format!(
+                ", if all {apps} App IDs have as many; one alone may fill {:.0} %",
+                50.0 + 50.0 / apps as f64
+            ),
+        };
         let limits = format!("max_bytes = {max_bytes} and max_entries = {max_entries}");
         if counted * seconds > room {
             let (mut enough, mut bytes) = (Vec::new(), config.journal.max_bytes as f64);
@@ -104,7 +112,7 @@ impl Outage {
                 ));
             }
             return Err(format!(
-                "{needs}; {limits} hold only {holds}, and polling then stops; {} would do",
+                "{needs}; {limits} hold only {holds}{alone}, and polling then stops; {} would do",
                 enough.join(" and ")
             ));
         }
@@ -118,49 +126,25 @@ impl Outage {
                     ByteSize(config.journal.min_free_bytes),
                 ))
             }
-            _ => Ok(format!("{needs}; {limits} hold {holds}")),
+            _ => Ok(format!("{needs}; {limits} hold {holds}{alone}")),
         }
     }
 
-    fn expected(&self, config: &Config, measured: Option<Measured>) -> Expected {
-        let requests = config.apps.iter().map(|app| app.requests_per_second);
-        let requests = f64::from(requests.sum::<u32>());
-        if let Some(measured) = measured {
-            let per_event = measured.per_event;
-            let to_an_entry = measured.events as f64 / measured.entries as f64;
+    /// Bytes an event, with so many entries a second, and how that is known.
+    fn per_event(&self, entries: f64, measured: Option<Measured>) -> (f64, String) {
+        if let Some(Measured { events, per_event }) = measured {
             let why = format!(
-                "{per_event:.0} bytes an event, as the {} events that are in the journal now would take if they waited, \
-                 {to_an_entry:.0} to an entry",
-                measured.events,
+                "{per_event:.0} bytes an event, as the {events} events that are in the journal now would take if they \
+                 waited"
             );
-            return Expected {
-                per_event,
-                entries: requests.min(self.rate / to_an_entry),
-                why,
-            };
+            return (per_event, why);
         }
-        // No more entries come than requests are sent, and none without an event is stored.
-        let entries = requests.min(self.rate);
-        let per_event = EVENT_BYTES + ENTRY_BYTES * entries / self.rate;
         let why = format!(
             "assumed, for the journal has too few to tell: {EVENT_BYTES} bytes an event and {ENTRY_BYTES} an entry, \
              {entries:.0} entries a second; ids of up to 64 random characters"
         );
-        Expected {
-            per_event,
-            entries,
-            why,
-        }
+        (EVENT_BYTES + ENTRY_BYTES * entries / self.rate, why)
     }
-}
-
-/// What comes in an outage.
-struct Expected {
-    /// Bytes an event.
-    per_event: f64,
-    /// Entries a second.
-    entries: f64,
-    why: String,
 }
 
 /// The part of a journal that entries may take: an eighth is left to clean in.
@@ -177,8 +161,8 @@ fn reserved(config: &Config) -> f64 {
     (rings * MAX_PAGE_BYTES) as f64
 }
 
+#[derive(Clone, Copy)]
 struct Measured {
-    entries: u64,
     events: u64,
     /// Bytes an event, in an outage.
     per_event: f64,
@@ -188,16 +172,16 @@ struct Measured {
 /// also while a bridge runs.
 fn measured(dir: &Path) -> Option<Measured> {
     let found = Journal::inspect(dir).ok()?;
-    let segments = || found.segments.iter();
-    let events = segments().map(|segment| segment.counts).sum();
+    let events = found.segments.iter().map(|segment| segment.counts).sum();
     if events < TELLING {
         return None;
     }
     let mut stored = Journal::stored_beside(dir, &EntryFilter::default()).ok()?;
     let step = stored.len().div_ceil(SAMPLE).max(1);
     let (mut bytes, mut counted) = (0, 0);
-    // By chance: rings come in turn, and their events are of different sizes.
-    while let Some(stored) = stored.nth(fastrand::usize(0..2 * step - 1)) {
+    // By chance, for rings come in turn, and their events are of different sizes; and the same ones each time.
+    let mut chance = fastrand::Rng::with_seed(0);
+    while let Some(stored) = stored.nth(chance.usize(0..2 * step - 1)) {
         // One that is damaged, or was reclaimed meanwhile, says nothing.
         if let Ok(entry) = stored.entry {
             bytes += entry.compressed_bytes();
@@ -205,7 +189,6 @@ fn measured(dir: &Path) -> Option<Measured> {
         }
     }
     (counted > 0).then_some(Measured {
-        entries: segments().map(|segment| segment.entries).sum(),
         events,
         per_event: bytes as f64 / counted as f64,
     })
@@ -217,7 +200,9 @@ fn size(bytes: f64) -> ByteSize {
 
 /// No less than `bytes`, and what is printed of it is all of it.
 fn up(bytes: f64) -> f64 {
-    let unit = if bytes < GIB as f64 { MIB } else { GIB } as f64;
+    let units = [MIB, GIB, TIB, PIB].map(|unit| unit as f64);
+    let fitting = units.into_iter().rfind(|unit| *unit <= bytes);
+    let unit = fitting.unwrap_or(units[0]);
     (bytes / unit * 10.0).ceil() / 10.0 * unit
 }
 

@@ -1,6 +1,7 @@
 //! What types cannot say: names, templates, and keys that depend on each other.
 
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,8 +27,8 @@ pub(super) const NAME_PATTERN: &str = "^[A-Za-z0-9_-]{1,64}$";
 /// Room in the journal that one request may need: a page of 2 MiB and its tags.
 const ROOM_PER_REQUEST: u64 = 3 << 20;
 
-/// The least `journal.max_entries`: a quarter of an hour of one busy App ID.
-const LEAST_ENTRIES: u64 = 10_000;
+/// What `journal.max_entries` may be: from a quarter of an hour of one busy App ID to 40 GB of memory.
+const ENTRIES: RangeInclusive<u64> = 10_000..=1_000_000_000;
 
 /// Whether `text` can be a label, a topic's part and a subject's token without escaping.
 #[must_use]
@@ -90,12 +91,16 @@ pub(super) fn problems(config: &Config) -> Vec<(String, String)> {
             ),
         ));
     }
-    if config.journal.max_entries < LEAST_ENTRIES {
-        let too_few = format!(
-            "{} is too few: at least {LEAST_ENTRIES}",
-            config.journal.max_entries
-        );
-        found.push(("journal.max_entries".to_owned(), too_few));
+    let max_entries = config.journal.max_entries;
+    if !ENTRIES.contains(&max_entries) {
+        found.push((
+            "journal.max_entries".to_owned(),
+            format!(
+                "{max_entries} cannot be; expected {} to {}, each with 40 bytes of memory",
+                ENTRIES.start(),
+                ENTRIES.end()
+            ),
+        ));
     }
     if let Some(level) = &config.log.level
         && let Err(message) = super::directives(level)

@@ -7,7 +7,7 @@ use rtm_source::FetchError;
 use serde::Serialize;
 
 use super::POLL_AGE;
-use super::report::{App, Health, Report, RingReport, SinkReport};
+use super::report::{App, Health, Journal, Report, RingReport, SinkReport};
 
 /// A batch that has waited this long with nothing confirmed is worth a word; a broker takes milliseconds. Sooner than the
 /// bridge calls the sink down, since who looks at the page wants to know now.
@@ -124,10 +124,11 @@ fn losses(report: &Report) -> Vec<Finding> {
     if let Some(seconds) = stopped.iter().map(|(_, seconds)| *seconds).reduce(f64::max) {
         let apps = stopped.iter().map(|(app, _)| *app);
         lose(format!(
-            "Events are being lost: polling of {} has stopped {}, for want of room in the journal, and Agora overwrites \
+            "Events are being lost: polling of {} has stopped {}, for want of room in the journal{}, and Agora overwrites \
              its oldest events.",
             names(apps),
-            since(report.at, seconds)
+            since(report.at, seconds),
+            bound(&report.journal)
         ));
     }
     let second: Vec<&App> = report.apps.iter().filter(|app| app.second_poller).collect();
@@ -273,14 +274,28 @@ fn room_left(report: &Report, sink: &SinkReport) -> Option<f64> {
     Some(room as f64 / (rate * bytes_each.max(1.0)))
 }
 
+/// What bounds the journal, where it is not the size of its files.
+fn bound(journal: &Journal) -> &'static str {
+    if journal.used_bytes > journal.bytes.saturating_mul(3) / 2 {
+        " (journal.max_entries)"
+    } else {
+        ""
+    }
+}
+
 fn nearly_full(report: &Report) -> Option<Finding> {
     let journal = &report.journal;
+    if report.apps.iter().any(|app| app.stopped_seconds.is_some()) {
+        // That is said.
+        return None;
+    }
     let percent = journal.used_bytes.saturating_mul(100) / journal.max_bytes.max(1);
     if percent >= NEARLY_FULL {
         return Some(finding(
             Level::Late,
             format!(
-                "The journal is {percent} % full; when it is full, polling stops and events are lost."
+                "The journal is {percent} % full{}; when it is full, polling stops and events are lost.",
+                bound(journal)
             ),
         ));
     }
@@ -446,7 +461,6 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::state::Settings;
-    use crate::state::report::Journal;
 
     /// A bridge of two App IDs, all well.
     fn well() -> Report {
@@ -746,7 +760,15 @@ mod tests {
     fn little_room_is_said() {
         let full =
             first(|report| report.journal.used_bytes = report.journal.max_bytes / 100 * 90 + 100);
-        assert!(full.1.contains("90 % full"), "{full:?}");
+        assert!(
+            full.1.contains("90 % full (journal.max_entries);"),
+            "{full:?}"
+        );
+        let large = first(|report| {
+            report.journal.used_bytes = report.journal.max_bytes / 100 * 90 + 100;
+            report.journal.bytes = report.journal.used_bytes / 8 * 7;
+        });
+        assert!(large.1.contains("90 % full;"), "{large:?}");
         let disk = first(|report| report.journal.free_disk_bytes = Some(300 << 20));
         assert_eq!(disk.0, Level::Late);
     }

@@ -45,6 +45,18 @@ const OF_APPS: &[Case] = &[
     ),
     (
         "[journal]",
+        "[journal]\nmax_entries = 9999",
+        "journal.max_entries",
+        "9999 cannot be; expected 10000 to 1000000000, each with 40 bytes of memory",
+    ),
+    (
+        "[journal]",
+        "[journal]\nmax_entries = 1000000001",
+        "journal.max_entries",
+        "expected 10000 to 1000000000",
+    ),
+    (
+        "[journal]",
         "shutdown_deadline = \"25h\"\n[journal]",
         "shutdown_deadline",
         "at most 24h",
@@ -471,13 +483,14 @@ fn an_outage_is_estimated() {
         );
     }
     // Small responses are bounded by their number, with a journal of any size; what would do, does.
-    for (journal, length) in [
-        ("", "2d"),
-        ("max_bytes = \"64MiB\"", "25h 20m"),
-        ("max_bytes = \"64MiB\"", "5d"),
-        ("max_entries = 10000", "1h"),
+    for (journal, length, rate) in [
+        ("", "2d", "10"),
+        ("max_bytes = \"64MiB\"", "25h 20m", "10"),
+        ("max_bytes = \"64MiB\"", "5d", "10"),
+        ("max_entries = 10000", "1h", "10"),
+        ("", "52w", "2000"),
     ] {
-        let asked = ["--outage", length, "--rate", "10"];
+        let asked = ["--outage", length, "--rate", rate];
         let config = SOUND.replace("[journal]", &format!("[journal]\n{journal}"));
         let (code, text) = outage(&config, dir.path(), &asked);
         assert_eq!(code, Some(2), "{text}");
@@ -488,8 +501,9 @@ fn an_outage_is_estimated() {
         let settings = settings.map(|one| one.split(" (").next().unwrap_or_default());
         let settings: Vec<&str> = std::iter::once("[journal]").chain(settings).collect();
         let mended = SOUND.replace("[journal]", &settings.join("\n"));
-        let (code, text) = outage(&mended, dir.path(), &asked);
-        assert_eq!(code, Some(0), "{text}");
+        let (_, text) = outage(&mended, dir.path(), &asked);
+        // Not every disk has as much.
+        assert!(!text.contains("would do"), "{text}");
     }
     let (_, text) = outage(SOUND, dir.path(), &["--outage", "2d", "--rate", "10"]);
     let says = "max_entries = 1048576 hold only 25.5 h";
@@ -545,6 +559,9 @@ fn an_outage_is_estimated_from_what_is_stored() {
     });
     let (code, text) = outage(SOUND, dir.path(), &["--outage", "1h", "--rate", "1000"]);
     assert_eq!(code, Some(0), "{text}");
-    let says = "100 bytes an event, as the 20000 events that are in the journal now would take if they waited, 1000 to an entry";
+    let says = "100 bytes an event, as the 20000 events that are in the journal now would take if they waited)";
     assert!(text.contains(says), "{text}");
+    // The sample is the same each time, or following the advice would not end it.
+    let again = outage(SOUND, dir.path(), &["--outage", "1h", "--rate", "1000"]);
+    assert_eq!(again.1, text);
 }

@@ -482,11 +482,16 @@ fn budgets(rates: &Rates<'_>, layout: Layout) -> Vec<Line> {
 }
 
 fn journal(rates: &Rates<'_>, layout: Layout) -> Line {
-    let (bytes, limit) = (
-        rates.now("journal_used_bytes", &[]),
-        rates.now("journal_limit_bytes", &[]),
-    );
-    let fill = if limit > 0.0 { bytes / limit } else { 0.0 };
+    let bytes = rates.now("journal_bytes", &[]);
+    let used = rates.now("journal_used_bytes", &[]);
+    let limit = rates.now("journal_limit_bytes", &[]);
+    let fill = if limit > 0.0 { used / limit } else { 0.0 };
+    // What is full of small responses has little on the disk.
+    let by = if used > 1.5 * bytes {
+        " by entries"
+    } else {
+        ""
+    };
     let bars = (fill * 10.0).round().clamp(0.0, 10.0) as usize;
     let how = match fill {
         _ if fill >= 0.8 => Style::Bad,
@@ -509,7 +514,7 @@ fn journal(rates: &Rates<'_>, layout: Layout) -> Line {
         false => (String::new(), String::new()),
     };
     Line::of(Style::Heading, "JOURNAL ")
-        .and(how, format!("{bar}{:.1} %", 100.0 * fill))
+        .and(how, format!("{bar}{:.1} %{by}", 100.0 * fill))
         .and(
             Style::Plain,
             format!(

@@ -73,7 +73,7 @@ fn metrics(apps: usize, regions: usize, polls: u32, more: &str) -> String {
     }
     let _ = writeln!(
         text,
-        "rtm_bridge_journal_used_bytes 3006477107\nrtm_bridge_journal_limit_bytes 4294967296"
+        "rtm_bridge_journal_bytes 3006477107\nrtm_bridge_journal_used_bytes 3006477107\nrtm_bridge_journal_limit_bytes 4294967296"
     );
     let _ = writeln!(text, "rtm_bridge_journal_free_disk_bytes 10737418240");
     let _ = writeln!(
