@@ -246,6 +246,10 @@ impl Context {
         }
     }
 
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
     fn trust(&self) {
         *self.distrust.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -288,7 +292,7 @@ impl ProducerContext for Context {
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         let line = self.secrets.clean(line);
-        if self.over.load(Ordering::Relaxed) || self.written.is_only_ours(facility, &line) {
+        if self.is_over() || self.written.is_only_ours(facility, &line) {
             debug!(target: "librdkafka", facility, "{line}");
             return;
         }
@@ -308,6 +312,9 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        if self.is_over() {
+            return;
+        }
         let code = error
             .rdkafka_error_code()
             .unwrap_or(RDKafkaErrorCode::Unknown);
@@ -335,6 +342,9 @@ impl ClientContext for Context {
 
     /// Not `stats`: the document is cut when there are many partitions (librdkafka#5379), and it is no matter.
     fn stats_raw(&self, statistics: &[u8]) {
+        if self.is_over() {
+            return;
+        }
         let Ok(statistics) = serde_json::from_slice::<serde_json::Value>(statistics) else {
             return;
         };
@@ -463,11 +473,30 @@ mod tests {
         });
         let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
         assert_eq!(text.matches("first *** second").count(), 4, "{text}");
+        assert_eq!(health.lock().last_error.as_deref(), Some("third ***"));
         let failure = context.failure.get().unwrap();
         assert_eq!(
             (failure.code, failure.reason.as_str()),
             (RDKafkaErrorCode::Authentication, "third ***")
         );
         assert!(!format!("{text}{failure:?}{context:?}{health:?}").contains("canary"));
+    }
+
+    /// Holds: a producer that nobody needs any more, which lingers for seconds, says nothing of how its successor does.
+    #[test]
+    fn what_is_over_is_no_news() {
+        let options = KafkaOptions::new(vec!["localhost:1".into()]);
+        let health = Arc::<Health>::default();
+        let context = Context::new(Arc::default(), Arc::clone(&health), &options);
+        context.over.store(true, Ordering::Relaxed);
+        let down = RDKafkaErrorCode::AllBrokersDown;
+        context.error(KafkaError::Global(down), "all down");
+        context.error(
+            KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure),
+            "one down",
+        );
+        context.stats_raw(br#"{"brokers": {"b": {"state": "UP", "rtt": {"p99": 7}}}}"#);
+        let known = health.lock();
+        assert!(!known.unreachable && known.last_error.is_none() && known.round_trip.is_none());
     }
 }
