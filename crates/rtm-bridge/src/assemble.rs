@@ -376,12 +376,9 @@ pub async fn reroute(outlet: &mut Outlet, config: &Config) {
 fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<Journal, RunError> {
     let observer = Arc::clone(metrics);
     let options = rtm_journal::Options {
-        max_bytes: config.journal.max_bytes,
-        max_entries: config.journal.max_entries,
-        min_free_bytes: config.journal.min_free_bytes,
         lanes_expected: config.apps.len(),
         on_sync: Some(Arc::new(move |took| observer.journal_committed(took))),
-        ..rtm_journal::Options::default()
+        ..config.journal.bounds()
     };
     let dir = &config.journal.dir;
     let journal = Journal::open(dir, options).map_err(|source| RunError::Journal {

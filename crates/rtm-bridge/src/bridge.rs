@@ -282,20 +282,19 @@ async fn poll<F: Fetch>(
         let wait_until = if pipeline.config.paused {
             None
         } else {
-            match (next(&pipeline), ticket.take()) {
-                (Next::Poll(_), None) => None,
-                (Next::Poll(ring), Some(ticket)) => {
-                    let turn = started(&pipeline, &ring);
-                    state.sent();
-                    in_flight.spawn(
-                        fetch(Arc::clone(&pipeline), Arc::clone(&state), turn, ticket)
-                            .in_current_span(),
-                    );
-                    continue;
-                }
-                (Next::Wait(until), kept) => {
-                    ticket = kept;
-                    Some(until)
+            match next(&pipeline) {
+                Next::Wait(until) => Some(until),
+                Next::Poll(ring) => {
+                    if let Some(ticket) = ticket.take() {
+                        let turn = started(&pipeline, &ring);
+                        state.sent();
+                        in_flight.spawn(
+                            fetch(Arc::clone(&pipeline), Arc::clone(&state), turn, ticket)
+                                .in_current_span(),
+                        );
+                        continue;
+                    }
+                    None
                 }
             }
         };

@@ -144,6 +144,18 @@ pub struct JournalConfig {
     pub min_free_bytes: u64,
 }
 
+impl JournalConfig {
+    /// Its bounds, for whoever opens the journal; the rest is as by default.
+    pub(crate) fn bounds(&self) -> rtm_journal::Options {
+        rtm_journal::Options {
+            max_bytes: self.max_bytes,
+            max_entries: self.max_entries,
+            min_free_bytes: self.min_free_bytes,
+            ..rtm_journal::Options::default()
+        }
+    }
+}
+
 impl Default for JournalConfig {
     fn default() -> JournalConfig {
         JournalConfig {

@@ -52,9 +52,7 @@ pub(super) fn forget(args: &ForgetArgs) -> anyhow::Result<ExitCode> {
                 )));
             }
             Ok(config) => {
-                options.max_bytes = config.journal.max_bytes;
-                options.max_entries = config.journal.max_entries;
-                options.min_free_bytes = config.journal.min_free_bytes;
+                options = config.journal.bounds();
                 config.journal.dir
             }
             Err(code) => return Ok(code),
