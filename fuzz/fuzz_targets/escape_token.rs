@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use rtm_sink_nats::{MAX_TOKEN_BYTES, escape_token};
+use rtm_record::token::{MAX_TOKEN_BYTES, escape_token};
 
 fuzz_target!(|texts: (String, String)| {
     let (one, other) = (escape_token(&texts.0), escape_token(&texts.1));

@@ -19,14 +19,14 @@ use crate::config::{
     AppConfig, AuthConfig, Config, CopyPolicy, InlineSecret, RegionConfig, WhenFull,
 };
 use crate::copies::Copies;
-use crate::entry;
 use crate::losses::Losses;
 use crate::metrics::Metrics;
 use crate::order::Ahead;
 use crate::outlet::{Behind, CopyFilter, Outlet, Skip};
-use crate::record::Router;
 use crate::state::State;
 use crate::tally::Tally;
+use rtm_record::Router;
+use rtm_record::entry;
 
 /// A predecessor may just have used the budget: how long no request is sent after taking the journal's lock.
 const START_AFTER: Duration = Duration::from_secs(1);
@@ -593,7 +593,7 @@ mod tests {
     use rtm_journal::Options;
 
     use super::*;
-    use crate::entry::Tags;
+    use rtm_record::entry::Tags;
 
     /// Holds: what is left of App IDs that left the configuration goes by the names that they had, each by one of its own,
     /// and never by the App ID.

@@ -35,6 +35,7 @@ use tracing::field::debug;
 use tracing::{Instrument, error, info, info_span, warn};
 
 use crate::assemble::{self, Assembled, RunError};
+use crate::careful;
 use crate::config::{AppConfig, Config};
 use crate::losses::{Losses, PAGE};
 use crate::metrics::{self, Metrics};
@@ -43,7 +44,7 @@ use crate::outlet::{Batch, Detail, Outlet};
 use crate::reload::{self, Watch};
 use crate::state::{PipelineState, State};
 use crate::tally::Tally;
-use crate::{careful, entry};
+use rtm_record::entry;
 
 /// Room in the journal that a page may need: the source cuts bodies at 2 MiB.
 const ROOM_FOR_A_PAGE: usize = MAX_PAGE_BYTES + entry::OVERHEAD;

@@ -14,8 +14,8 @@ use tracing::error;
 use crate::bridge::deliver;
 use crate::order::Group;
 use crate::outlet::{Batch, Outlet, unreadable};
-use crate::record::Made;
 use crate::tally::Step;
+use rtm_record::Made;
 
 /// What waits so long for its broker does not crash us.
 pub(crate) const HARMLESS: Duration = Duration::from_secs(2);
@@ -168,10 +168,10 @@ mod tests {
     use crate::assemble::{self, Assembled};
     use crate::client::{self, Client, Kind};
     use crate::config::Config;
-    use crate::entry::{self, Tags};
     use crate::metrics::Metrics;
     use crate::state::State;
     use crate::tally::Trying;
+    use rtm_record::entry::{self, Tags};
 
     /// A broker that is away.
     struct Away;

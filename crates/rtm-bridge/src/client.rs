@@ -11,11 +11,9 @@ use tokio::sync::Semaphore;
 use tracing::warn;
 
 use crate::assemble::{RunError, secret, warn_if_world_readable};
-use crate::config::{
-    AtomicBatches, Config, KafkaConfig, KeyBy, NatsAuthConfig, NatsConfig, SinkConfig, Template,
-};
+use crate::config::{AtomicBatches, Config, KafkaConfig, NatsAuthConfig, NatsConfig, SinkConfig};
 use crate::metrics::{ClientState, QueueState};
-use crate::record::{Router, Routes};
+use rtm_record::{KeyBy, Router, Routes, Template};
 
 /// Partitions of a created topic: the cluster's default.
 const DEFAULT_PARTITIONS: i32 = -1;
@@ -199,8 +197,8 @@ pub fn routes(sink: &SinkConfig) -> Result<Routes, String> {
 
 fn kafka_routes(kafka: &KafkaConfig) -> Result<Routes, String> {
     Ok(Routes {
-        topic: Template::parse(&kafka.topic, crate::config::STATIC)?,
-        dead_letters: Template::parse(&kafka.dead_letter_topic, crate::config::STATIC)?,
+        topic: Template::parse(&kafka.topic, rtm_record::STATIC)?,
+        dead_letters: Template::parse(&kafka.dead_letter_topic, rtm_record::STATIC)?,
         key: kafka.key,
         headers: kafka.headers,
     })
@@ -208,8 +206,8 @@ fn kafka_routes(kafka: &KafkaConfig) -> Result<Routes, String> {
 
 pub(crate) fn nats_routes(nats: &NatsConfig) -> Result<Routes, String> {
     Ok(Routes {
-        topic: Template::parse(&nats.subject, crate::config::ALL)?,
-        dead_letters: Template::parse(&nats.dead_letter_subject, crate::config::STATIC)?,
+        topic: Template::parse(&nats.subject, rtm_record::ALL)?,
+        dead_letters: Template::parse(&nats.dead_letter_subject, rtm_record::STATIC)?,
         key: KeyBy::Auto,
         headers: nats.headers,
     })
@@ -221,9 +219,9 @@ pub(crate) fn nats_routes(nats: &NatsConfig) -> Result<Routes, String> {
 ///
 /// None: its templates are constants.
 pub fn line_routes() -> Result<Routes, String> {
-    let topic = Template::parse("{stream}_events", crate::config::STATIC)?;
+    let topic = Template::parse("{stream}_events", rtm_record::STATIC)?;
     Ok(Routes {
-        dead_letters: Template::parse("dead_letters", crate::config::STATIC)?,
+        dead_letters: Template::parse("dead_letters", rtm_record::STATIC)?,
         topic,
         key: KeyBy::Auto,
         headers: false,
@@ -272,9 +270,9 @@ pub fn kafka_topics(kafka: &KafkaConfig, config: &Config) -> Vec<String> {
 /// Every name that templates can lead to, parts of events replaced by `x`.
 fn names(templates: &[&String], config: &Config) -> Vec<String> {
     let templates = templates.iter();
-    let templates = templates.filter_map(|text| Template::parse(text, crate::config::ALL).ok());
+    let templates = templates.filter_map(|text| Template::parse(text, rtm_record::ALL).ok());
     let mut names: Vec<String> = templates
-        .flat_map(|template| template.names(config, "x"))
+        .flat_map(|template| template.names(&config.names(), "x"))
         .collect();
     names.sort();
     names.dedup();
@@ -347,7 +345,7 @@ pub fn nats_options(nats: &NatsConfig) -> NatsOptions {
 pub(crate) fn covering(nats: &NatsConfig) -> Vec<String> {
     let mut subjects: Vec<String> = Vec::new();
     for text in [&nats.subject, &nats.dead_letter_subject] {
-        let Ok(template) = Template::parse(text, crate::config::ALL) else {
+        let Ok(template) = Template::parse(text, rtm_record::ALL) else {
             continue;
         };
         let subject = widen(&template.with_all("*")).into_owned();

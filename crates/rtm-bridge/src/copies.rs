@@ -15,9 +15,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use rtm_journal::Position;
-
-/// The first 128 bits of the hash that is equal for copies: see [`crate::record`].
-pub type EventKey = [u8; 16];
+use rtm_record::EventKey;
 
 /// Keys remembered at the most, some 30 MiB of memory. Past that the oldest are forgotten first, and their copies are
 /// published: at 2,000 events a second this is two minutes.

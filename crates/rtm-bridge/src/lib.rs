@@ -12,8 +12,6 @@
 //! | [`outlet`], [`careful`] | one lane's way out to one sink; what crashes us is published step by step |
 //! | [`tally`], [`losses`] | the counts that survive: of what became of events, of what the source may have lost |
 //! | [`copies`] | copies of one event from two regions |
-//! | [`entry`] | what a journal entry holds |
-//! | [`record`] | journal entry to records: decode, tag, route |
 //! | [`metrics`] | every metric |
 //! | [`state`] | what is going on now: readiness, gauges, the status page's document |
 //! | [`admin`] | `/metrics`, `/healthz`, `/readyz`, the status page |
@@ -33,14 +31,12 @@ pub mod client;
 pub mod commands;
 pub mod config;
 pub mod copies;
-pub mod entry;
 pub mod losses;
 pub mod metrics;
 pub mod notify;
 pub mod order;
 pub mod outlet;
 pub mod read_back;
-pub mod record;
 pub mod reload;
 pub mod state;
 pub mod tally;

@@ -18,25 +18,13 @@ use rtm_journal::{Entry, Epoch, ReadError, Reader};
 use rtm_source::{InFlight, Ring};
 use tokio::sync::Notify;
 
-use crate::entry;
+use rtm_record::entry::{self, Flight};
+
 use crate::lock;
 
 /// Entries that are read ahead at most, to find the pages that belong before one. A few do: the next page of the ring
 /// says what is still in flight.
 const MOST_AHEAD: usize = 64;
-
-/// What a page says of the requests that its own shared the ring with. Numbers are those of one process, for each ring.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Flight {
-    /// The request's number.
-    pub number: u64,
-    /// The first of the other requests that were in flight at its end; `u64::MAX` if none was.
-    pub oldest: u64,
-    /// The last request that had been sent by its end.
-    pub newest: u64,
-    /// When its first event happened, in milliseconds since the Unix epoch; `i64::MAX` if it does not say.
-    pub first_ms: i64,
-}
 
 /// The requests of one App ID that are in flight, or whose pages are not stored yet.
 #[derive(Debug, Default)]

@@ -12,12 +12,12 @@ use tracing::{debug, error, warn};
 use crate::client::Client;
 use crate::config::CopyPolicy;
 use crate::copies::Copies;
-use crate::entry::EntryError;
 use crate::metrics::{Metrics, SinkMetrics};
 use crate::order::{Ahead, Group};
-use crate::record::{Made, Page, Router};
 use crate::state::{PipelineState, SinkState};
 use crate::tally::{Step, Tally, Trying};
+use rtm_record::entry::EntryError;
+use rtm_record::{Made, Page, Router};
 
 /// Records that a page may have: room for so many is taken before it is read.
 const PAGE_ROOM: u32 = MAX_PAGE_EVENTS as u32;

@@ -1,5 +1,7 @@
 //! Headers: what JetStream reads, and the record's own, escaped.
 
+use std::fmt::Write;
+
 use async_nats::HeaderMap;
 use async_nats::header::{
     HeaderName, HeaderValue, NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID,
@@ -8,7 +10,6 @@ use async_nats::header::{
 use rtm_sink::{Headers, Record, RecordId};
 
 use crate::batch::Place;
-use crate::subject::push_hex;
 
 /// Headers with this prefix are instructions to the server (purge, expire, expect), never a record's own.
 const RESERVED: &str = "nats-";
@@ -124,8 +125,8 @@ fn escape_value(escaped: &mut String, value: &[u8]) {
             b' ' if at_the_end => escaped.push_str("%20"),
             b' '..=b'~' if *byte != b'%' => escaped.push(char::from(*byte)),
             _ => {
-                escaped.push('%');
-                push_hex(escaped, *byte);
+                // Writing to a string cannot fail.
+                let _ = write!(escaped, "%{byte:02X}");
             }
         }
     }

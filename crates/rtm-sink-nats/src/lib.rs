@@ -74,7 +74,7 @@ pub use options::{
 };
 pub use reply::Refusal;
 pub use stats::NatsStats;
-pub use subject::{MAX_TOKEN_BYTES, covers, escape_token, widen};
+pub use subject::{covers, widen};
 
 use connection::{Link, Shared};
 

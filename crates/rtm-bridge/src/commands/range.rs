@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use jiff::Timestamp;
 
 use crate::config::Config;
-use crate::entry::Tags;
+use rtm_record::entry::Tags;
 
 #[derive(Debug, Default, clap::Args)]
 pub(super) struct Range {

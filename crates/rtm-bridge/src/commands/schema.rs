@@ -6,12 +6,6 @@ use clap::CommandFactory;
 
 use super::Cli;
 
-/// What is published for each event.
-const EVENT: &str = include_str!("../../schemas/event.json");
-
-/// What is published instead of what cannot be an event, or is refused.
-const DEAD_LETTER: &str = include_str!("../../schemas/dead-letter.json");
-
 /// Every key with its unit and its default.
 const EXAMPLE: &str = include_str!("../../../../deploy/rtm-bridge.toml");
 
@@ -45,8 +39,8 @@ enum Of {
 pub(super) fn schema(args: &SchemaArgs) -> ExitCode {
     match args.of {
         Of::Config => println!("{:#}", crate::config::schema()),
-        Of::Event => print!("{EVENT}"),
-        Of::DeadLetter => print!("{DEAD_LETTER}"),
+        Of::Event => print!("{}", rtm_record::EVENT_SCHEMA),
+        Of::DeadLetter => print!("{}", rtm_record::DEAD_LETTER_SCHEMA),
     }
     ExitCode::SUCCESS
 }

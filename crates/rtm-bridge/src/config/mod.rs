@@ -15,7 +15,6 @@ mod log;
 mod problem;
 mod schema;
 mod sinks;
-mod template;
 mod units;
 mod validate;
 
@@ -27,10 +26,9 @@ pub(crate) use log::directives;
 pub use problem::{ConfigError, Problem};
 pub use schema::schema;
 pub use sinks::{
-    AtomicBatches, CreateStream, FileConfig, KafkaConfig, KeyBy, NatsAuthConfig, NatsConfig,
-    SinkConfig, StdoutConfig, TlsConfig, WhenFull,
+    AtomicBatches, CreateStream, FileConfig, KafkaConfig, NatsAuthConfig, NatsConfig, SinkConfig,
+    StdoutConfig, TlsConfig, WhenFull,
 };
-pub use template::{ALL, STATIC, Template, Variable};
 pub(crate) use validate::free_bytes;
 pub use validate::is_name;
 
@@ -75,6 +73,17 @@ impl Config {
     #[must_use]
     pub fn admin_listen(file: &Path) -> Option<SocketAddr> {
         load::admin_listen(file)
+    }
+
+    /// What templates can name, of each App ID.
+    #[must_use]
+    pub fn names(&self) -> Vec<rtm_record::AppNames<'_>> {
+        let names = self.apps.iter().map(|app| rtm_record::AppNames {
+            app: &app.name,
+            app_id: &app.app_id,
+            regions: app.regions.iter().map(|region| &*region.name).collect(),
+        });
+        names.collect()
     }
 
     /// What is accepted and may still be a mistake, as key and message.

@@ -7,6 +7,8 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use rtm_record::KeyBy;
+
 use super::{InlineSecret, units};
 
 /// One sink, by its `type`; a sink named `kafka`, `nats`, `stdout` or `file` needs none.
@@ -44,21 +46,6 @@ pub enum WhenFull {
     Stop,
     /// The oldest events are given up for this sink, counted as dropped, and polling goes on for the others.
     Skip,
-}
-
-/// What a Kafka record is keyed by.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum KeyBy {
-    /// The user for user events, the channel for channel events.
-    #[default]
-    Auto,
-    /// The user.
-    UserId,
-    /// The channel; the user for user events, which have none.
-    ChannelId,
-    /// Nothing: no order.
-    None,
 }
 
 /// A sink of type `kafka`.

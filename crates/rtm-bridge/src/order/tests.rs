@@ -5,7 +5,7 @@ use rtm_journal::{Journal, Lane, LaneName, Options, Position, ReaderName};
 use rtm_source::{Region, Stream};
 
 use super::*;
-use crate::entry::Tags;
+use rtm_record::entry::Tags;
 
 /// Two rings at a far end that answers when it likes, and a journal that is read meanwhile.
 struct World {

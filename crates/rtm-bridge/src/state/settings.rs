@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 
 use bytesize::ByteSize;
+use rtm_record::KeyBy;
 use serde::Serialize;
 
 use crate::config::{
-    AppConfig, AtomicBatches, AuthConfig, Config, CopyPolicy, KafkaConfig, KeyBy, LogFormat,
+    AppConfig, AtomicBatches, AuthConfig, Config, CopyPolicy, KafkaConfig, LogFormat,
     NatsAuthConfig, NatsConfig, SinkConfig, WhenFull,
 };
 

@@ -62,7 +62,7 @@ async fn write_in(dir: &Path, app: &str, region: &str, events: u64) -> Result<Le
             };
             let page = page(&server, &app_id, ring).await?;
             stored += page.count as u64;
-            let entry = rtm_bridge::entry::encode(app, &app_id, &page, None);
+            let entry = rtm_record::entry::encode(app, &app_id, &page, None);
             let room = lane.try_reserve(entry.len());
             let room = room.context("the journal has no room for the backlog")?;
             group.push((room, entry, u32::try_from(page.count)?));
@@ -162,7 +162,7 @@ mod tests {
         let mut reader = lane.reader(&"kafka".parse().unwrap()).unwrap();
         let mut found = 0;
         while let Some(entry) = reader.try_next().unwrap() {
-            let (tags, body) = rtm_bridge::entry::decode(&entry.bytes).unwrap();
+            let (tags, body) = rtm_record::entry::decode(&entry.bytes).unwrap();
             let request_id = tags.request_id.unwrap();
             let page = ledger
                 .pages

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::DirArgs;
 use crate::commands::range::{Known, Range};
 use crate::commands::refuse;
-use crate::entry;
+use rtm_record::entry;
 
 /// Print what is stored, one JSON document an entry, on a stopped bridge or a copy
 ///

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::select::Selection;
 use crate::client::Client;
-use crate::record::Router;
+use rtm_record::Router;
 
 /// Records that are handed to a sink at once: a page.
 const BATCH: usize = 1000;

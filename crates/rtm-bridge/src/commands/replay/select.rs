@@ -9,7 +9,7 @@ use rtm_journal::{EntryFilter, Journal, Position, StoredEntry};
 use rtm_planted::bug;
 
 use crate::commands::range::{Known, Range};
-use crate::entry;
+use rtm_record::entry;
 
 /// One entry of a selection.
 #[derive(Debug, Clone, Copy)]

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use rtm_record::{ALL, STATIC, Template};
 use rtm_sink_nats::{NatsAuth, Secret, covers, widen};
 
 use super::{deadline, one_secret, readable};
 use crate::config::{
-    ALL, Config, CreateStream, FileConfig, KafkaConfig, NatsAuthConfig, NatsConfig, STATIC,
-    SinkConfig, Template,
+    Config, CreateStream, FileConfig, KafkaConfig, NatsAuthConfig, NatsConfig, SinkConfig,
 };
 
 /// Every problem of the sinks, as key and message.
@@ -73,8 +73,10 @@ pub(super) fn warnings(config: &Config, found: &mut Vec<(String, String)>) {
 
 /// Every topic or subject that a template can lead to, with `*` for what comes from an event.
 fn places(template: &str, config: &Config) -> Vec<String> {
-    Template::parse(template, ALL)
-        .map_or_else(|_| Vec::new(), |template| template.names(config, "*"))
+    Template::parse(template, ALL).map_or_else(
+        |_| Vec::new(),
+        |template| template.names(&config.names(), "*"),
+    )
 }
 
 fn file_problems(file: &FileConfig, add: &mut dyn FnMut(&str, String)) {

@@ -16,8 +16,6 @@ use bytes::Bytes;
 use rtm_source::Page;
 use serde::{Deserialize, Serialize};
 
-use crate::order::Flight;
-
 /// A page that was alone in flight.
 const VERSION: u8 = 1;
 
@@ -52,6 +50,19 @@ pub struct Tags<'a> {
     pub complete: bool,
 }
 
+/// What a page says of the requests that its own shared the ring with. Numbers are those of one process, for each ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flight {
+    /// The request's number.
+    pub number: u64,
+    /// The first of the other requests that were in flight at its end; `u64::MAX` if none was.
+    pub oldest: u64,
+    /// The last request that had been sent by its end.
+    pub newest: u64,
+    /// When its first event happened, in milliseconds since the Unix epoch; `i64::MAX` if it does not say.
+    pub first_ms: i64,
+}
+
 /// The entry for a page.
 #[must_use]
 pub fn encode(app: &str, app_id: &str, page: &Page, flight: Option<&Flight>) -> Vec<u8> {
@@ -72,7 +83,8 @@ pub fn encode(app: &str, app_id: &str, page: &Page, flight: Option<&Flight>) -> 
 }
 
 /// The entry for a body and what was known of it.
-pub(crate) fn with_tags(tags: &Tags<'_>, flight: Option<&Flight>, body: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn with_tags(tags: &Tags<'_>, flight: Option<&Flight>, body: &[u8]) -> Vec<u8> {
     let json = serde_json::to_vec(tags).unwrap_or_default();
     let mut entry = Vec::with_capacity(5 + FLIGHT_BYTES + json.len() + body.len());
     match flight {

@@ -2,8 +2,6 @@
 
 use std::fmt::Write;
 
-use super::Config;
-
 /// A parsed template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
@@ -33,6 +31,17 @@ pub enum Variable {
     UserId,
     /// The event's channel, escaped; the marker of the empty token for user events.
     ChannelId,
+}
+
+/// What the variables of a template that come from configuration can stand for, of one App ID.
+#[derive(Debug, Clone)]
+pub struct AppNames<'a> {
+    /// The `name` of the app.
+    pub app: &'a str,
+    /// Its App ID.
+    pub app_id: &'a str,
+    /// The names of its regions.
+    pub regions: Vec<&'a str>,
 }
 
 /// The variables whose values come from configuration alone.
@@ -134,19 +143,19 @@ impl Template {
         rendered
     }
 
-    /// Every name that it leads to with the apps and regions of `config`, with `part` for each part of an event. Some may
-    /// come more than once.
+    /// Every name that the template leads to for `apps`, with `part` for each part of an event. Some may come more than
+    /// once.
     #[must_use]
-    pub fn names(&self, config: &Config, part: &str) -> Vec<String> {
+    pub fn names(&self, apps: &[AppNames<'_>], part: &str) -> Vec<String> {
         let mut names = Vec::new();
-        for app in &config.apps {
+        for app in apps {
             for region in &app.regions {
                 for stream in ["user", "channel"] {
                     names.push(self.render(|variable, text| {
                         text.push_str(match variable {
-                            Variable::App => &app.name,
-                            Variable::AppId => &app.app_id,
-                            Variable::Region => &region.name,
+                            Variable::App => app.app,
+                            Variable::AppId => app.app_id,
+                            Variable::Region => region,
                             Variable::Stream => stream,
                             Variable::Type | Variable::UserId | Variable::ChannelId => part,
                         });

@@ -1,5 +1,5 @@
 //! A journal entry of a full page to records: decoded, tagged, keyed and routed, and the parts of that which can be had
-//! alone. `cargo bench -p rtm-bridge`.
+//! alone. `cargo bench -p rtm-record`.
 
 use std::error::Error;
 use std::fmt::Write;
@@ -9,10 +9,8 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput};
-use rtm_bridge::config::{ALL, KeyBy, STATIC, Template};
-use rtm_bridge::entry;
-use rtm_bridge::record::{Router, Routes};
 use rtm_journal::{Entry, Epoch, Position};
+use rtm_record::{ALL, KeyBy, Router, Routes, STATIC, Template, entry};
 use rtm_source::{Page, Region, Ring, Stream};
 
 const EVENTS: usize = 1_000;
@@ -47,11 +45,7 @@ fn page() -> Result<Page, Box<dyn Error>> {
     })
 }
 
-fn routes(
-    topic: &str,
-    known: &[rtm_bridge::config::Variable],
-    headers: bool,
-) -> Result<Routes, String> {
+fn routes(topic: &str, known: &[rtm_record::Variable], headers: bool) -> Result<Routes, String> {
     let template = |text: &str| Template::parse(text, known);
     Ok(Routes {
         topic: template(topic)?,

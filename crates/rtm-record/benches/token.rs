@@ -1,9 +1,9 @@
-//! Escaping of subject tokens: `cargo bench -p rtm-sink-nats`.
+//! Escaping of subject tokens: `cargo bench -p rtm-record`.
 
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput};
-use rtm_sink_nats::escape_token;
+use rtm_record::escape_token;
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();

@@ -12,16 +12,14 @@ use rtm_sink::{Headers, Reason, Record, RecordId, Timestamp, Topic};
 use rtm_source::Event;
 use serde::Serialize;
 
-use crate::copies::EventKey;
 use crate::entry::Tags;
-
-use super::Hashed;
+use crate::key::{EventKey, Hashed};
 
 /// Bound on what a dead letter repeats of a payload that the broker has refused twice.
-pub(super) const TRUNCATED_BYTES: usize = 64 << 10;
+pub(crate) const TRUNCATED_BYTES: usize = 64 << 10;
 
 /// The tags of a page, formatted once for all of its events.
-pub(super) struct Shared {
+pub(crate) struct Shared {
     /// `{"v":1,"id":"<epoch>.<position>.`
     begin: String,
     /// `","app":"…","app_id":"…","region":"…","stream":"…","type":`
@@ -42,11 +40,11 @@ pub(super) struct Shared {
     /// The last second that was formatted: events of a page share few.
     second: (i64, String),
     /// What event keys are made of.
-    pub(super) hashed: Hashed,
+    pub(crate) hashed: Hashed,
 }
 
 impl Shared {
-    pub(super) fn new(tags: &Tags<'_>, journaled: &Entry) -> Shared {
+    pub(crate) fn new(tags: &Tags<'_>, journaled: &Entry) -> Shared {
         let position = journaled.position.0;
         let fetched_at = format_time(tags.fetched_at).unwrap_or_default();
         let source = format!(
@@ -81,7 +79,7 @@ impl Shared {
         }
     }
 
-    pub(super) fn id(&self, offset: u32) -> RecordId {
+    pub(crate) fn id(&self, offset: u32) -> RecordId {
         RecordId {
             epoch: self.epoch,
             position: self.position,
@@ -91,12 +89,12 @@ impl Shared {
 
     /// Makes room for the envelopes of so many events, of so many bytes: besides the event, which it repeats in part, an
     /// envelope is mostly tags.
-    pub(super) fn reserve(&mut self, events: usize, bytes: usize) {
+    pub(crate) fn reserve(&mut self, events: usize, bytes: usize) {
         let tags = 160 + self.begin.len() + self.source.len() + self.fetch.len() + self.end.len();
         self.arena.reserve(events * tags + 2 * bytes);
     }
 
-    pub(super) fn headers(&self, id: RecordId, event_key: Option<&EventKey>) -> Headers {
+    pub(crate) fn headers(&self, id: RecordId, event_key: Option<&EventKey>) -> Headers {
         let mut headers: Headers = vec![
             (Cow::Borrowed("rtm-id"), Bytes::from(id.to_string())),
             (Cow::Borrowed("rtm-app"), self.app.clone()),
@@ -114,7 +112,7 @@ impl Shared {
     }
 
     /// The payload of one event: spliced around its bytes, without a tree and without a formatter.
-    pub(super) fn envelope(&mut self, event: &Event<'_>, event_key: &EventKey) -> Bytes {
+    pub(crate) fn envelope(&mut self, event: &Event<'_>, event_key: &EventKey) -> Bytes {
         let Shared {
             begin,
             source,
@@ -208,7 +206,7 @@ struct DeadLetter<'a> {
     truncated: bool,
 }
 
-pub(super) fn dead_letter(
+pub(crate) fn dead_letter(
     id: RecordId,
     topic: Topic,
     tags: &Tags<'_>,

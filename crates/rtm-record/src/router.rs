@@ -6,17 +6,13 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use rtm_journal::Entry;
 use rtm_sink::{Headers, Reason, Record, Timestamp, Topic};
-use rtm_sink_nats::escape_token;
 use rtm_source::Event;
-use sha2::{Digest, Sha256};
 
-use crate::config::{KeyBy, STATIC, Template, Variable};
-use crate::copies::EventKey;
 use crate::entry::{self, EntryError, Tags};
-
-use envelope::{Shared, dead_letter};
-
-mod envelope;
+use crate::format::envelope::{Shared, dead_letter};
+use crate::key::{EventKey, Hashed, KeyBy};
+use crate::template::{STATIC, Template, Variable};
+use crate::token::escape_token;
 
 /// How one sink wants its records.
 #[derive(Debug, Clone)]
@@ -292,46 +288,6 @@ fn subject(template: &Template, tags: &Tags<'_>, event: &Event<'_>) -> String {
     })
 }
 
-/// What event keys are hashed from, of the events of one page.
-struct Hashed {
-    /// The page's part, and after it the last event's: in one piece, not in a dozen morsels.
-    text: Vec<u8>,
-    /// How long the page's part is.
-    of_page: usize,
-}
-
-impl Hashed {
-    fn new(tags: &Tags<'_>) -> Hashed {
-        let mut text = Vec::with_capacity(256);
-        put_field(&mut text, &tags.app_id);
-        put_field(&mut text, &tags.stream);
-        let of_page = text.len();
-        Hashed { text, of_page }
-    }
-
-    /// Equal for copies of one event that were read from two regions: the first 128 bits of SHA-256 over what the event
-    /// says, in base 16. Each of App ID, stream, user, channel (empty for user events), type and `ms` in decimal (empty
-    /// when there is none) is preceded by its length in bytes as four bytes, big endian.
-    fn key(&mut self, event: &Event<'_>) -> EventKey {
-        let mut digits = itoa::Buffer::new();
-        let ms = event.ms.map_or("", |ms| digits.format(ms));
-        let channel = event.channel_id.as_deref().unwrap_or_default();
-        self.text.truncate(self.of_page);
-        for field in [&*event.user_id, channel, &*event.kind, ms] {
-            put_field(&mut self.text, field);
-        }
-        let mut key = EventKey::default();
-        key.copy_from_slice(&Sha256::digest(&self.text)[..16]);
-        key
-    }
-}
-
-fn put_field(text: &mut Vec<u8>, field: &str) {
-    let length = u32::try_from(field.len()).unwrap_or(u32::MAX);
-    text.extend_from_slice(&length.to_be_bytes());
-    text.extend_from_slice(field.as_bytes());
-}
-
 /// The event's `ms` where it is sane: it is hostile input. Brokers refuse whole batches with a timestamp over an hour
 /// ahead, and delete early what claims to be old; and one such age would be more than all others together.
 fn sane(ms: Option<i64>, fetched_at: i64) -> Option<i64> {
@@ -362,8 +318,8 @@ mod tests {
 
     use rtm_journal::{Epoch, Position};
 
-    use super::envelope::TRUNCATED_BYTES;
     use super::*;
+    use crate::format::envelope::TRUNCATED_BYTES;
 
     const FETCHED_AT: i64 = 1_700_000_000_000;
 
@@ -389,7 +345,7 @@ mod tests {
 
     fn router(topic: &str, headers: bool) -> Router {
         Router::new(Routes {
-            topic: Template::parse(topic, crate::config::ALL).unwrap(),
+            topic: Template::parse(topic, crate::template::ALL).unwrap(),
             dead_letters: Template::parse("dead.{app}", STATIC).unwrap(),
             key: KeyBy::Auto,
             headers,

@@ -1,0 +1,3 @@
+//! What the payloads of records look like.
+
+pub(crate) mod envelope;

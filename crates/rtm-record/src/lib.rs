@@ -1,0 +1,30 @@
+//! From a journal entry to records: what an entry looks like, and how its events are decoded, tagged, keyed and routed.
+//!
+//! Everything in here is pure: no I/O, no clock but what a caller hands in, no configuration file.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`entry`] | what a journal entry looks like |
+//! | [`router`] | an entry's events to records |
+//! | [`key`] | what records are keyed by, and the key that copies share |
+//! | [`template`] | names of topics and subjects: `{app}.{stream}` |
+//! | [`token`] | any text as one token of a NATS subject |
+//! | [`format`] | what payloads look like |
+
+pub mod entry;
+pub mod format;
+pub mod key;
+pub mod router;
+pub mod template;
+pub mod token;
+
+pub use key::{EventKey, KeyBy};
+pub use router::{Made, Page, Router, Routes};
+pub use template::{ALL, AppNames, STATIC, Template, Variable};
+pub use token::escape_token;
+
+/// The JSON Schema of what is published for each event.
+pub const EVENT_SCHEMA: &str = include_str!("../schemas/event.json");
+
+/// The JSON Schema of what is published instead of what cannot be an event, or is refused.
+pub const DEAD_LETTER_SCHEMA: &str = include_str!("../schemas/dead-letter.json");
