@@ -15,7 +15,7 @@ use crate::bridge::deliver;
 use crate::order::Group;
 use crate::outlet::{Batch, Outlet, unreadable};
 use crate::tally::Step;
-use rtm_record::Made;
+use rtm_record::Prepared;
 
 /// What waits so long for its broker does not crash us.
 pub(crate) const HARMLESS: Duration = Duration::from_secs(2);
@@ -86,7 +86,7 @@ async fn publish_entry<S: Sink>(outlet: &mut Outlet, sink: &S, entry: Entry) {
                         outlet,
                         sink,
                         &entry,
-                        page.made,
+                        page.prepared,
                         reached.unwrap_or(0),
                         crashed,
                     )
@@ -104,7 +104,7 @@ async fn records<S: Sink>(
     outlet: &mut Outlet,
     sink: &S,
     entry: &Entry,
-    made: Vec<Made>,
+    made: Vec<Prepared>,
     from: u32,
     crashed: Option<Step>,
 ) {

@@ -67,6 +67,12 @@ impl Client {
         Router::new(self.routes.clone())
     }
 
+    /// A router for records that are published again.
+    #[must_use]
+    pub fn replaying_router(&self) -> Router {
+        Router::replaying(self.routes.clone())
+    }
+
     /// Records, beyond a first page each, that all batches of this sink may hold: a backlog of many App IDs takes no more
     /// memory than that of a few, and none waits long for the others to be confirmed.
     #[must_use]

@@ -2,7 +2,7 @@
 //!
 //! While a ring drains it may have several requests in flight, whose responses end in any order, and each page is stored
 //! as it comes. How their order is known, and when, is told by [`InFlight`]; here it has to be known from the journal, and
-//! after a restart as well, so a page that was in flight beside others says beside which ([`Flight`]).
+//! after a restart as well, so a page that was in flight beside others says beside which ([`Overlap`]).
 //!
 //! Publishing takes entries in **groups**: the shortest run of entries behind which, for each ring, only newer pages can
 //! come. A group is nearly always one entry. It is published in the ring's order and its cursor moves over it as a whole,
@@ -18,7 +18,7 @@ use rtm_journal::{Entry, Epoch, ReadError, Reader};
 use rtm_source::{InFlight, Ring};
 use tokio::sync::Notify;
 
-use rtm_record::entry::{self, Flight};
+use rtm_record::entry::{self, Overlap};
 
 use crate::lock;
 
@@ -80,11 +80,11 @@ impl Departure {
     /// What the page has to say, if the request was ever in flight beside another. To be asked once the response has come
     /// and before the page is stored. `first_ms` is when its first event happened.
     #[must_use]
-    pub fn flight(&self, first_ms: Option<i64>) -> Option<Flight> {
+    pub fn flight(&self, first_ms: Option<i64>) -> Option<Overlap> {
         let rings = lock(&self.departures.rings);
         let in_flight = &rings[self.ring].1;
         let alone = self.with == 1 && in_flight.newest() == self.number;
-        (!alone).then(|| Flight {
+        (!alone).then(|| Overlap {
             number: self.number,
             oldest: in_flight.oldest_beside(self.number),
             newest: in_flight.newest(),
@@ -119,7 +119,7 @@ struct Read {
     entry: Result<Entry, ReadError>,
     /// Of the entry that lies at the front this is not asked, unless it was in flight beside others.
     ring: Option<RingName>,
-    flight: Option<Flight>,
+    flight: Option<Overlap>,
 }
 
 impl Read {
@@ -152,7 +152,7 @@ impl Ahead {
     pub async fn next(&mut self, reader: &mut Reader) -> Result<Group, ReadError> {
         loop {
             let departures = self.departures.clone();
-            // Made before looking: it hears of everything from here on.
+            // Prepared before looking: it hears of everything from here on.
             let ended = departures.as_ref().map(|known| known.ended.notified());
             if let Some(group) = self.try_next(reader)? {
                 return Ok(group);
@@ -199,7 +199,7 @@ impl Ahead {
         }
         // All that is stored is read: what has ended, and is not here, brought nothing.
         let epoch = self.epoch;
-        let ended = |read: &Read, flight: &Flight| {
+        let ended = |read: &Read, flight: &Overlap| {
             let oldest = read.ring.as_ref().and_then(|ring| in_flight.get(ring));
             read.epoch() != Some(epoch)
                 || oldest.is_none_or(|oldest| InFlight::nothing_older(flight.newest, *oldest))
@@ -210,7 +210,7 @@ impl Ahead {
     fn push(&mut self, read: Result<Entry, ReadError>) -> Result<(), ReadError> {
         let read = match read {
             Ok(entry) => {
-                let flight = entry::flight(&entry.bytes)
+                let flight = entry::overlap(&entry.bytes)
                     .filter(|_| !rtm_planted::bug("bridge-pages-as-they-come"));
                 let ring = (flight.is_some() || !self.read.is_empty())
                     .then(|| entry::ring(&entry.bytes))
@@ -243,7 +243,7 @@ impl Ahead {
     /// The length of the shortest group, if what was read shows one. `ended` says of a page whether all requests that
     /// were in flight with it are known to have ended, and their pages to have been read, in another way than from pages
     /// that were read behind it.
-    fn shortest(&self, ended: impl Fn(&Read, &Flight) -> bool) -> Option<usize> {
+    fn shortest(&self, ended: impl Fn(&Read, &Overlap) -> bool) -> Option<usize> {
         let mut newest: HashMap<&RingName, &Read> = HashMap::new();
         for (index, read) in self.read.iter().enumerate() {
             if let (Some(ring), Some(_)) = (&read.ring, &read.flight) {
@@ -263,7 +263,7 @@ impl Ahead {
     }
 
     /// Whether no page that is older than `last` comes after the first `count` that were read.
-    fn is_last(&self, last: &Read, count: usize, ended: impl Fn(&Read, &Flight) -> bool) -> bool {
+    fn is_last(&self, last: &Read, count: usize, ended: impl Fn(&Read, &Overlap) -> bool) -> bool {
         let Some(flight) = &last.flight else {
             return true;
         };

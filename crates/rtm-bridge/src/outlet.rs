@@ -17,7 +17,7 @@ use crate::order::{Ahead, Group};
 use crate::state::{PipelineState, SinkState};
 use crate::tally::{Step, Tally, Trying};
 use rtm_record::entry::EntryError;
-use rtm_record::{Made, Page, Router};
+use rtm_record::{Prepared, PreparedPage, Router};
 
 /// Records that a page may have: room for so many is taken before it is read.
 const PAGE_ROOM: u32 = MAX_PAGE_EVENTS as u32;
@@ -99,7 +99,7 @@ impl<'a> Judging<'a> {
     }
 
     /// Says whether the next record is dropped.
-    fn judge(&mut self, region: &str, fetched_ms: i64, made: &mut Made) {
+    fn judge(&mut self, region: &str, fetched_ms: i64, made: &mut Prepared) {
         let CopyFilter { copies, behind } = &mut *self.filter;
         if std::mem::take(&mut self.is_new) {
             copies.entry(fetched_ms, self.position);
@@ -189,7 +189,7 @@ impl Batch {
     }
 
     /// Adds a record of the newest entry.
-    pub fn push(&mut self, made: Made, events: u64) {
+    pub fn push(&mut self, made: Prepared, events: u64) {
         self.bytes += made.record.payload.len();
         self.details.push(Detail {
             entry: self.entries.len().saturating_sub(1),
@@ -381,11 +381,11 @@ impl Outlet {
     }
 
     /// Finds the copies among an entry's records, and says which of them are dropped. To be asked once for each entry.
-    pub fn judge(&mut self, page: &mut Page, position: Position) {
+    pub fn judge(&mut self, page: &mut PreparedPage, position: Position) {
         let Some(mut judging) = Judging::begin(&mut self.copies, &self.metrics, position) else {
             return;
         };
-        for made in &mut page.made {
+        for made in &mut page.prepared {
             judging.judge(&page.region, page.fetched_ms, made);
         }
     }

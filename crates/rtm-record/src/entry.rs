@@ -3,7 +3,7 @@
 //! | bytes | what |
 //! |---|---|
 //! | 1 | version of this layout: 1, or 2 for a page that was in flight beside others of its ring |
-//! | 32 | of version 2: the [`Flight`], its four numbers little endian |
+//! | 32 | of version 2: the [`Overlap`], its four numbers little endian |
 //! | 4 | length of the tags, little endian |
 //! | … | the tags: [`Tags`] as JSON |
 //! | … | the body, byte for byte |
@@ -20,10 +20,10 @@ use serde::{Deserialize, Serialize};
 const VERSION: u8 = 1;
 
 /// A page that was not.
-const VERSION_IN_FLIGHT: u8 = 2;
+const VERSION_OVERLAPPING: u8 = 2;
 
-/// Bytes of a [`Flight`].
-const FLIGHT_BYTES: usize = 32;
+/// Bytes of a [`Overlap`].
+const OVERLAP_BYTES: usize = 32;
 
 /// Upper bound on what [`encode`] adds to a body: names of 64 bytes and request ids of 256, escaped.
 pub const OVERHEAD: usize = 8 << 10;
@@ -52,7 +52,7 @@ pub struct Tags<'a> {
 
 /// What a page says of the requests that its own shared the ring with. Numbers are those of one process, for each ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Flight {
+pub struct Overlap {
     /// The request's number.
     pub number: u64,
     /// The first of the other requests that were in flight at its end; `u64::MAX` if none was.
@@ -65,7 +65,7 @@ pub struct Flight {
 
 /// The entry for a page.
 #[must_use]
-pub fn encode(app: &str, app_id: &str, page: &Page, flight: Option<&Flight>) -> Vec<u8> {
+pub fn encode(app: &str, app_id: &str, page: &Page, overlap: Option<&Overlap>) -> Vec<u8> {
     let tags = Tags {
         app: app.into(),
         app_id: app_id.into(),
@@ -79,22 +79,22 @@ pub fn encode(app: &str, app_id: &str, page: &Page, flight: Option<&Flight>) -> 
             .map(|id| Cow::Borrowed(truncate(id, 256))),
         complete: page.complete,
     };
-    with_tags(&tags, flight, &page.body)
+    with_tags(&tags, overlap, &page.body)
 }
 
 /// The entry for a body and what was known of it.
 #[must_use]
-pub fn with_tags(tags: &Tags<'_>, flight: Option<&Flight>, body: &[u8]) -> Vec<u8> {
+pub fn with_tags(tags: &Tags<'_>, overlap: Option<&Overlap>, body: &[u8]) -> Vec<u8> {
     let json = serde_json::to_vec(tags).unwrap_or_default();
-    let mut entry = Vec::with_capacity(5 + FLIGHT_BYTES + json.len() + body.len());
-    match flight {
+    let mut entry = Vec::with_capacity(5 + OVERLAP_BYTES + json.len() + body.len());
+    match overlap {
         None => entry.push(VERSION),
-        Some(flight) => {
-            entry.push(VERSION_IN_FLIGHT);
-            for number in [flight.number, flight.oldest, flight.newest] {
+        Some(overlap) => {
+            entry.push(VERSION_OVERLAPPING);
+            for number in [overlap.number, overlap.oldest, overlap.newest] {
                 entry.extend_from_slice(&number.to_le_bytes());
             }
-            entry.extend_from_slice(&flight.first_ms.to_le_bytes());
+            entry.extend_from_slice(&overlap.first_ms.to_le_bytes());
         }
     }
     entry.extend_from_slice(&u32::try_from(json.len()).unwrap_or(u32::MAX).to_le_bytes());
@@ -117,7 +117,7 @@ pub fn decode(entry: &Bytes) -> Result<(Tags<'_>, Bytes), EntryError> {
     let (&version, rest) = entry.split_first().ok_or(EntryError::Short)?;
     let rest = match version {
         VERSION => rest,
-        VERSION_IN_FLIGHT => rest.get(FLIGHT_BYTES..).ok_or(EntryError::Short)?,
+        VERSION_OVERLAPPING => rest.get(OVERLAP_BYTES..).ok_or(EntryError::Short)?,
         _ => return Err(EntryError::Version(version)),
     };
     let (length, rest) = rest.split_first_chunk::<4>().ok_or(EntryError::Short)?;
@@ -130,16 +130,16 @@ pub fn decode(entry: &Bytes) -> Result<(Tags<'_>, Bytes), EntryError> {
 
 /// Which requests the page's own was in flight with; none if it was alone.
 #[must_use]
-pub fn flight(entry: &[u8]) -> Option<Flight> {
-    let (&VERSION_IN_FLIGHT, rest) = entry.split_first()? else {
+pub fn overlap(entry: &[u8]) -> Option<Overlap> {
+    let (&VERSION_OVERLAPPING, rest) = entry.split_first()? else {
         return None;
     };
-    let (numbers, _) = rest.split_first_chunk::<FLIGHT_BYTES>()?;
+    let (numbers, _) = rest.split_first_chunk::<OVERLAP_BYTES>()?;
     let (numbers, _) = numbers.as_chunks::<8>();
     let &[number, oldest, newest, first_ms] = numbers else {
         return None;
     };
-    Some(Flight {
+    Some(Overlap {
         number: u64::from_le_bytes(number),
         oldest: u64::from_le_bytes(oldest),
         newest: u64::from_le_bytes(newest),
@@ -161,7 +161,7 @@ pub enum EntryError {
     #[error("the entry is too short")]
     Short,
     /// Its layout is of another version.
-    #[error("the entry has layout {0}, and this version reads up to {VERSION_IN_FLIGHT}")]
+    #[error("the entry has layout {0}, and this version reads up to {VERSION_OVERLAPPING}")]
     Version(u8),
     /// Its tags are not what was expected.
     #[error("the entry's tags cannot be read")]

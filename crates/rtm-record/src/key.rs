@@ -22,26 +22,39 @@ pub enum KeyBy {
     None,
 }
 
+impl KeyBy {
+    /// What the record of an event is keyed by, if by anything.
+    pub(crate) fn of<'e>(self, event: &'e Event<'_>, tags: &Tags<'_>) -> Option<&'e str> {
+        let channel = event.channel_id.as_deref();
+        match self {
+            KeyBy::None => None,
+            KeyBy::UserId => Some(&event.user_id),
+            KeyBy::Auto if tags.stream == "user" => Some(&event.user_id),
+            KeyBy::Auto | KeyBy::ChannelId => channel.or(Some(&event.user_id)),
+        }
+    }
+}
+
 /// The first 128 bits of the hash that is equal for copies of one event that were read from two regions.
 pub type EventKey = [u8; 16];
 
 /// What event keys are hashed from, of the events of one page.
-pub struct Hashed {
+pub struct KeyHash {
     /// The page's part, and after it the last event's: in one piece, not in a dozen morsels.
     text: Vec<u8>,
     /// How long the page's part is.
     of_page: usize,
 }
 
-impl Hashed {
+impl KeyHash {
     /// For the events of a page with these tags.
     #[must_use]
-    pub fn new(tags: &Tags<'_>) -> Hashed {
+    pub fn new(tags: &Tags<'_>) -> KeyHash {
         let mut text = Vec::with_capacity(256);
         put_field(&mut text, &tags.app_id);
         put_field(&mut text, &tags.stream);
         let of_page = text.len();
-        Hashed { text, of_page }
+        KeyHash { text, of_page }
     }
 
     /// Equal for copies of one event that were read from two regions: the first 128 bits of SHA-256 over what the event
@@ -65,4 +78,22 @@ fn put_field(text: &mut Vec<u8>, field: &str) {
     let length = u32::try_from(field.len()).unwrap_or(u32::MAX);
     text.extend_from_slice(&length.to_be_bytes());
     text.extend_from_slice(field.as_bytes());
+}
+
+/// A key in base 16, as documents and headers show it.
+pub(crate) fn hex_key(key: &EventKey) -> [u8; 32] {
+    let mut text = [0; 32];
+    for (byte, pair) in key.iter().zip(text.chunks_exact_mut(2)) {
+        pair.copy_from_slice(&digits(*byte));
+    }
+    text
+}
+
+/// A byte in base 16.
+fn digits(byte: u8) -> [u8; 2] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    [
+        DIGITS[usize::from(byte >> 4)],
+        DIGITS[usize::from(byte & 15)],
+    ]
 }

@@ -9,8 +9,8 @@ use rtm_sink::{Headers, Reason, Record, Timestamp, Topic};
 use rtm_source::Event;
 
 use crate::entry::{self, EntryError, Tags};
-use crate::format::envelope::{Shared, dead_letter};
-use crate::key::{EventKey, Hashed, KeyBy};
+use crate::format::{Envelope, Format, PageContext, PageHeaders, dead_letter};
+use crate::key::{EventKey, KeyBy, KeyHash};
 use crate::template::{STATIC, Template, Variable};
 use crate::token::escape_token;
 
@@ -31,23 +31,25 @@ pub struct Routes {
 #[derive(Debug)]
 pub struct Router {
     routes: Routes,
+    format: Box<dyn Format>,
+    is_replaying: bool,
     topics: HashMap<(String, String, String), (Topic, Topic)>,
 }
 
 /// What a journal entry becomes.
 #[derive(Debug)]
-pub struct Page {
+pub struct PreparedPage {
     /// The region that it was read from.
     pub region: String,
     /// When, in milliseconds since the Unix epoch.
     pub fetched_ms: i64,
     /// Its events and its rejects, in the page's order.
-    pub made: Vec<Made>,
+    pub prepared: Vec<Prepared>,
 }
 
 /// One event of a journal entry, or one reject, ready to be published.
 #[derive(Debug, Clone)]
-pub struct Made {
+pub struct Prepared {
     /// What a sink is given.
     pub record: Record,
     /// The event's `ms`, for its age; none for dead letters and for events that give no time, or one that cannot be.
@@ -61,13 +63,37 @@ pub struct Made {
     pub is_dropped: bool,
 }
 
+impl Prepared {
+    fn dead_letter(record: Record, why: &'static str) -> Prepared {
+        Prepared {
+            record,
+            ms: None,
+            dead: Some(why),
+            event_key: None,
+            is_dropped: false,
+        }
+    }
+}
+
 impl Router {
-    /// A router for one sink.
+    /// A router for one lane and sink.
     #[must_use]
     pub fn new(routes: Routes) -> Router {
         Router {
             routes,
+            format: Box::new(Envelope::default()),
+            is_replaying: false,
             topics: HashMap::new(),
+        }
+    }
+
+    /// As [`Router::new`], for records that an operator publishes again: they say so, in the payload and, where there are
+    /// any, in the headers.
+    #[must_use]
+    pub fn replaying(routes: Routes) -> Router {
+        Router {
+            is_replaying: true,
+            ..Router::new(routes)
         }
     }
 
@@ -76,13 +102,13 @@ impl Router {
     /// # Errors
     ///
     /// [`EntryError`] for an entry of another version. One odd event is a dead letter, and never an error.
-    pub fn page(&mut self, journaled: &Entry) -> Result<Page, EntryError> {
-        let mut made = Vec::with_capacity(journaled.count as usize);
-        let tags = self.each(journaled, |_, one| made.push(one))?;
-        Ok(Page {
+    pub fn page(&mut self, journaled: &Entry) -> Result<PreparedPage, EntryError> {
+        let mut prepared = Vec::with_capacity(journaled.count as usize);
+        let tags = self.each(journaled, |_, one| prepared.push(one))?;
+        Ok(PreparedPage {
             region: tags.region.into_owned(),
             fetched_ms: tags.fetched_at,
-            made,
+            prepared,
         })
     }
 
@@ -95,39 +121,55 @@ impl Router {
     pub fn each<'a>(
         &mut self,
         journaled: &'a Entry,
-        mut take: impl FnMut(&Tags<'_>, Made),
+        mut take: impl FnMut(&Tags<'_>, Prepared),
     ) -> Result<Tags<'a>, EntryError> {
         let (tags, body) = entry::decode(&journaled.bytes)?;
         let (topic, dead_letters) = self.topics(&tags);
-        let dynamic = (!self.routes.topic.uses_only(STATIC)).then_some(&self.routes.topic);
-        let mut shared = Shared::new(&tags, journaled);
-        shared.reserve(journaled.count as usize, body.len());
+        let Router { routes, format, .. } = self;
+        let dynamic = (!routes.topic.uses_only(STATIC)).then_some(&routes.topic);
+        let page = PageContext::new(&tags, journaled, self.is_replaying);
+        let headers = routes.headers.then(|| PageHeaders::new(&page));
+        let mut key_hash = KeyHash::new(&tags);
+        format.begin(&page, journaled.count as usize, body.len());
         rtm_source::decode_each(&body, |item| {
-            let made = match item {
+            let prepared = match item {
                 Ok(event) => {
                     let topic = match dynamic {
                         None => topic.clone(),
                         Some(template) => Topic::from(subject(template, &tags, &event)),
                     };
-                    self.event(&event, topic, &tags, &mut shared, &body)
+                    let event_key = key_hash.key(&event);
+                    let ms = sane(event.ms, tags.fetched_at);
+                    let id = page.id(event.offset);
+                    let record = Record {
+                        id,
+                        topic,
+                        key: routes.key.of(&event, &tags).map(|key| share(&body, key)),
+                        timestamp: Timestamp(ms.unwrap_or(tags.fetched_at)),
+                        headers: headers
+                            .as_ref()
+                            .map_or_else(Headers::new, |headers| headers.of(id, Some(&event_key))),
+                        payload: format.event(&event, &event_key),
+                    };
+                    Prepared {
+                        record,
+                        ms,
+                        dead: None,
+                        event_key: event.ms.map(|_| event_key),
+                        is_dropped: false,
+                    }
                 }
                 Err(reject) => {
                     let why = Reason {
                         code: reject.reason,
                         message: reject.message,
                     };
-                    let id = shared.id(reject.offset);
-                    let topic = dead_letters.clone();
-                    Made {
-                        record: dead_letter(id, topic, &tags, &shared, &why, reject.raw, false),
-                        ms: None,
-                        dead: Some(reject.reason),
-                        event_key: None,
-                        is_dropped: false,
-                    }
+                    let (id, topic) = (page.id(reject.offset), dead_letters.clone());
+                    let letter = dead_letter(&page, id, topic, &why, reject.raw, false);
+                    Prepared::dead_letter(letter, reject.reason)
                 }
             };
-            take(&tags, made);
+            take(&tags, prepared);
         });
         Ok(tags)
     }
@@ -139,13 +181,13 @@ impl Router {
     /// As [`Router::page`].
     pub fn keys(journaled: &Entry) -> Result<(String, i64, Vec<EventKey>), EntryError> {
         let (tags, body) = entry::decode(&journaled.bytes)?;
-        let mut hashed = Hashed::new(&tags);
+        let mut key_hash = KeyHash::new(&tags);
         let mut keys = Vec::with_capacity(journaled.count as usize);
         rtm_source::decode_each(&body, |item| {
             if let Ok(event) = item
                 && event.ms.is_some()
             {
-                keys.push(hashed.key(&event));
+                keys.push(key_hash.key(&event));
             }
         });
         Ok((tags.region.into_owned(), tags.fetched_at, keys))
@@ -166,21 +208,14 @@ impl Router {
         again: bool,
     ) -> Result<Record, EntryError> {
         let (tags, _) = entry::decode(&journaled.bytes)?;
-        let (_, dead_letters) = self.topics(&tags);
-        let shared = Shared::new(&tags, journaled);
-        Ok(dead_letter(
-            record.id,
-            dead_letters,
-            &tags,
-            &shared,
-            why,
-            &record.payload,
-            again,
-        ))
+        let (_, topic) = self.topics(&tags);
+        let page = PageContext::new(&tags, journaled, self.is_replaying);
+        let raw = &record.payload;
+        Ok(dead_letter(&page, record.id, topic, why, raw, again))
     }
 
     /// The dead letter for a whole entry, because it cannot be read.
-    pub fn whole(&mut self, journaled: &Entry, why: &Reason) -> Made {
+    pub fn whole(&mut self, journaled: &Entry, why: &Reason) -> Prepared {
         let nobody = Cow::Borrowed("unknown");
         let tags = Tags {
             app: nobody.clone(),
@@ -193,16 +228,10 @@ impl Router {
             request_id: None,
             complete: false,
         };
-        let shared = Shared::new(&tags, journaled);
-        let id = shared.id(0);
         let (_, topic) = self.topics(&tags);
-        Made {
-            record: dead_letter(id, topic, &tags, &shared, why, &journaled.bytes, false),
-            ms: None,
-            dead: Some(why.code),
-            event_key: None,
-            is_dropped: false,
-        }
+        let page = PageContext::new(&tags, journaled, self.is_replaying);
+        let letter = dead_letter(&page, page.id(0), topic, why, &journaled.bytes, false);
+        Prepared::dead_letter(letter, why.code)
     }
 
     /// The topics of events and of dead letters; of events only where the template names no part of the event.
@@ -222,46 +251,6 @@ impl Router {
                 (render(&routes.topic), render(&routes.dead_letters))
             })
             .clone()
-    }
-
-    fn event(
-        &self,
-        event: &Event<'_>,
-        topic: Topic,
-        tags: &Tags<'_>,
-        shared: &mut Shared,
-        body: &Bytes,
-    ) -> Made {
-        let user = self.routes.key == KeyBy::UserId
-            || (self.routes.key == KeyBy::Auto && tags.stream == "user");
-        let key = match (&event.channel_id, self.routes.key) {
-            (_, KeyBy::None) => None,
-            (Some(channel), _) if !user => Some(channel),
-            _ => Some(&event.user_id),
-        };
-        let event_key = shared.hashed.key(event);
-        let ms = sane(event.ms, tags.fetched_at);
-        let id = shared.id(event.offset);
-        let headers = if self.routes.headers {
-            shared.headers(id, Some(&event_key))
-        } else {
-            Headers::new()
-        };
-        let record = Record {
-            id,
-            topic,
-            key: key.map(|text| share(body, text)),
-            timestamp: Timestamp(ms.unwrap_or(tags.fetched_at)),
-            headers,
-            payload: shared.envelope(event, &event_key),
-        };
-        Made {
-            record,
-            ms,
-            dead: None,
-            event_key: event.ms.map(|_| event_key),
-            is_dropped: false,
-        }
     }
 }
 
@@ -319,7 +308,7 @@ mod tests {
     use rtm_journal::{Epoch, Position};
 
     use super::*;
-    use crate::format::envelope::TRUNCATED_BYTES;
+    use crate::format::TRUNCATED_BYTES;
 
     const FETCHED_AT: i64 = 1_700_000_000_000;
 
@@ -359,7 +348,7 @@ mod tests {
         let page = router("rtm.{stream}", true)
             .page(&entry("channel", &body))
             .unwrap();
-        let record = &page.made[0].record;
+        let record = &page.prepared[0].record;
         let envelope = rtm_sim::parse_envelope(&record.payload).unwrap();
         assert_eq!(envelope.event.get(), event);
         assert_eq!(
@@ -400,13 +389,13 @@ mod tests {
     fn user_events_are_keyed_by_the_user_and_have_no_channel() {
         let body = r#"{"events":[{"user_id":12345,"type":"Login","ms":5}]}"#;
         let page = router("t", false).page(&entry("user", body)).unwrap();
-        assert_eq!(page.made[0].record.key.as_deref(), Some(&b"12345"[..]));
-        assert!(page.made[0].record.headers.is_empty());
-        let envelope = rtm_sim::parse_envelope(&page.made[0].record.payload).unwrap();
+        assert_eq!(page.prepared[0].record.key.as_deref(), Some(&b"12345"[..]));
+        assert!(page.prepared[0].record.headers.is_empty());
+        let envelope = rtm_sim::parse_envelope(&page.prepared[0].record.payload).unwrap();
         assert!(envelope.channel_id.is_none());
         // 1970 is no time that a broker should keep records by, nor one of which an age says anything.
-        assert_eq!(page.made[0].record.timestamp, Timestamp(FETCHED_AT));
-        assert_eq!(page.made[0].ms, None);
+        assert_eq!(page.prepared[0].record.timestamp, Timestamp(FETCHED_AT));
+        assert_eq!(page.prepared[0].ms, None);
     }
 
     /// Holds: a time that can be is kept, to the millisecond; one that cannot is nobody's.
@@ -431,9 +420,9 @@ mod tests {
     fn one_odd_event_is_a_dead_letter_with_its_bytes_between_sound_neighbours() {
         let body = r#"{"events":[{"user_id":"a","type":"Login","ms":1},"no event",{"user_id":"b","type":"Login","ms":2}]}"#;
         let page = router("t", false).page(&entry("user", body)).unwrap();
-        let dead: Vec<_> = page.made.iter().map(|made| made.dead).collect();
+        let dead: Vec<_> = page.prepared.iter().map(|prepared| prepared.dead).collect();
         assert_eq!(dead, [None, Some("not_an_object"), None]);
-        let letter = &page.made[1].record;
+        let letter = &page.prepared[1].record;
         assert_eq!(letter.topic.as_str(), "dead.main");
         let payload: serde_json::Value = serde_json::from_slice(&letter.payload).unwrap();
         assert_eq!(payload["raw"], "\"no event\"");
@@ -452,7 +441,7 @@ mod tests {
         let page = router("rtm.{channel_id}.{user_id}.{type}", false)
             .page(&entry("channel", body))
             .unwrap();
-        let subject = page.made[0].record.topic.as_str();
+        let subject = page.prepared[0].record.topic.as_str();
         assert_eq!(subject.split('.').count(), 4, "{subject}");
         assert!(
             subject
@@ -467,7 +456,7 @@ mod tests {
         // printf '\0\0\0\x040a1b\0\0\0\x07channel\0\0\0\x01u\0\0\0\x01c\0\0\0\x04Join\0\0\0\x011' | sha256sum
         let body = r#"{"events":[{"group_id":"c","user_id":"u","type":"Join","ms":1}]}"#;
         let page = router("t", false).page(&entry("channel", body)).unwrap();
-        let envelope = rtm_sim::parse_envelope(&page.made[0].record.payload).unwrap();
+        let envelope = rtm_sim::parse_envelope(&page.prepared[0].record.payload).unwrap();
         assert_eq!(
             envelope.event_key.as_deref(),
             Some("4bc5de755a99ba9ce3702c6570de6f6f")
@@ -486,13 +475,13 @@ mod tests {
             message: "10 MB".to_owned(),
         };
         let letter = router
-            .refused(&journaled, &page.made[0].record, &why, false)
+            .refused(&journaled, &page.prepared[0].record, &why, false)
             .unwrap();
-        assert_eq!(letter.id, page.made[0].record.id);
+        assert_eq!(letter.id, page.prepared[0].record.id);
         let payload: serde_json::Value = serde_json::from_slice(&letter.payload).unwrap();
         assert_eq!(
             payload["raw"].as_str().unwrap().as_bytes(),
-            &page.made[0].record.payload[..]
+            &page.prepared[0].record.payload[..]
         );
         let cut = router.refused(&journaled, &letter, &why, true).unwrap();
         assert!(cut.payload.len() < 2 * TRUNCATED_BYTES);

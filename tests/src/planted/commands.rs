@@ -16,12 +16,6 @@ pub(super) const PLANTED: &[Planted] = &[
         tests: "demo::",
     },
     Planted {
-        name: "commands-replay-not-marked",
-        breaks: "5, duplicates are recognisable: what an operator publishes again says so",
-        package: "rtm-bridge",
-        tests: "replay::",
-    },
-    Planted {
         name: "commands-replay-of-what-waits",
         breaks: "3, order: a replay never comes before the first copy",
         package: "rtm-bridge",

@@ -252,7 +252,7 @@ fn a_ring_keeps_its_departures_when_its_url_changes() {
     let in_flight = [&first, &second, &other].map(Departure::in_flight);
     assert_eq!(in_flight, [1, 2, 1]);
     assert_eq!(other.flight(Some(5)), None);
-    let flight = Flight {
+    let flight = Overlap {
         number: 1,
         oldest: 2,
         newest: 2,
@@ -260,7 +260,7 @@ fn a_ring_keeps_its_departures_when_its_url_changes() {
     };
     assert_eq!(first.flight(Some(5)), Some(flight));
     drop(second);
-    let flight = Flight {
+    let flight = Overlap {
         oldest: u64::MAX,
         ..flight
     };

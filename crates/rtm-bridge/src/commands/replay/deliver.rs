@@ -1,6 +1,5 @@
 //! The publishing of a replay: entry by entry, in order, without a cursor.
 
-use std::borrow::Cow;
 use std::io::{self, IsTerminal};
 use std::iter::Peekable;
 use std::path::Path;
@@ -8,10 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use backon::{BackoffBuilder, ExponentialBuilder};
-use bytes::{Bytes, BytesMut};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rtm_journal::{Entry, Journal, StoredEntries};
-use rtm_planted::bug;
 use rtm_sink::{AnySink, Outcome, PublishErrorKind, Reason, Record, Sink};
 use tokio_util::sync::CancellationToken;
 
@@ -33,9 +30,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How often a line of progress is written where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
-
-/// What is put into every record.
-const MARK: &[u8] = br#","replayed":true"#;
 
 /// How a replay ended.
 #[derive(Debug, Default)]
@@ -59,7 +53,7 @@ pub(super) async fn deliver(
 ) -> anyhow::Result<Ended> {
     let mut out = Out {
         sink: client.sink(),
-        router: client.router(),
+        router: client.replaying_router(),
         pace: rate.map(Pace::new),
     };
     let mut ended = Ended::default();
@@ -178,14 +172,14 @@ impl Out {
         let page = self.router.page(entry)?;
         let (mut events, mut dead_letters) = (0, 0);
         let batch = self.pace.as_ref().map_or(BATCH, |pace| pace.batch);
-        for made in page.made.chunks(batch) {
+        for prepared in page.prepared.chunks(batch) {
             if let Some(pace) = &mut self.pace {
-                pace.wait(made.len()).await;
+                pace.wait(prepared.len()).await;
             }
-            let records = made.iter().map(|made| made.record.clone()).collect();
+            let records = prepared.iter().map(|one| one.record.clone()).collect();
             let refused = self.publish(records).await?;
-            let letters = made.iter().filter(|made| made.dead.is_some()).count();
-            events += (made.len() - letters) as u64;
+            let letters = prepared.iter().filter(|one| one.dead.is_some()).count();
+            events += (prepared.len() - letters) as u64;
             dead_letters += letters as u64;
             for (record, why) in refused {
                 self.dead_letter(entry, &record, &why).await?;
@@ -213,16 +207,12 @@ impl Out {
         Ok(())
     }
 
-    /// Publishes records until each is confirmed or refused; returns the refused ones, without the mark.
-    async fn publish(&self, mut unmarked: Vec<Record>) -> anyhow::Result<Vec<(Record, Reason)>> {
+    /// Publishes records until each is confirmed or refused; returns the refused ones.
+    async fn publish(&self, mut records: Vec<Record>) -> anyhow::Result<Vec<(Record, Reason)>> {
         let mut refused = Vec::new();
         let mut waits = backoff();
         let mut since = Instant::now();
-        while !unmarked.is_empty() {
-            let records = unmarked
-                .iter()
-                .map(marked)
-                .collect::<anyhow::Result<Vec<_>>>()?;
+        while !records.is_empty() {
             let left = PATIENCE.saturating_sub(since.elapsed());
             let published = tokio::time::timeout(left, self.sink.publish(&records)).await;
             let error = match published {
@@ -233,9 +223,9 @@ impl Out {
                     PATIENCE.as_secs()
                 ),
             };
-            let before = unmarked.len();
+            let before = records.len();
             let mut outcomes = error.outcomes.iter();
-            unmarked = std::mem::take(&mut unmarked)
+            records = std::mem::take(&mut records)
                 .into_iter()
                 .filter_map(|record| match outcomes.next() {
                     Some(Outcome::Confirmed) => None,
@@ -246,13 +236,13 @@ impl Out {
                     Some(Outcome::Unknown) | None => Some(record),
                 })
                 .collect();
-            if unmarked.len() < before {
+            if records.len() < before {
                 (waits, since) = (backoff(), Instant::now());
             }
             if error.kind == PublishErrorKind::Misconfigured || since.elapsed() >= PATIENCE {
                 return Err(error).context("the sink does not take the records");
             }
-            if let Some(wait) = waits.next().filter(|_| !unmarked.is_empty()) {
+            if let Some(wait) = waits.next().filter(|_| !records.is_empty()) {
                 tokio::time::sleep(wait).await;
             }
         }
@@ -266,30 +256,6 @@ fn backoff() -> impl Iterator<Item = Duration> {
         .with_max_delay(Duration::from_secs(2))
         .without_max_times()
         .build()
-}
-
-/// The record with the mark in its document, and among its headers where it has any. The mark is put behind the id, with
-/// which every document begins: so whatever makes records needs to know nothing of replays.
-fn marked(record: &Record) -> anyhow::Result<Record> {
-    if bug("commands-replay-not-marked") {
-        return Ok(record.clone());
-    }
-    let begin = format!(r#"{{"v":1,"id":"{}""#, record.id);
-    let rest = record.payload.strip_prefix(begin.as_bytes());
-    let rest = rest.with_context(|| format!("the record {} is of an unknown form", record.id))?;
-    let mut payload = BytesMut::with_capacity(record.payload.len() + MARK.len());
-    payload.extend_from_slice(begin.as_bytes());
-    payload.extend_from_slice(MARK);
-    payload.extend_from_slice(rest);
-    let mut marked = Record {
-        payload: payload.freeze(),
-        ..record.clone()
-    };
-    if !marked.headers.is_empty() {
-        let value = Bytes::from_static(b"true");
-        marked.headers.push((Cow::Borrowed("rtm-replayed"), value));
-    }
-    Ok(marked)
 }
 
 /// No more than so many records a second, evenly.
