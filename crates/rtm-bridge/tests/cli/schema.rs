@@ -13,6 +13,8 @@ use rtm_sim::{Load, SimApp, SimAuth, SimConfig, Simulator};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use super::documentation::{blocks, pages, text};
+
 const REFERENCE: &str = include_str!("../../../../deploy/rtm-bridge.toml");
 const COMPOSE: &str = include_str!("../../../../deploy/compose/rtm-bridge.toml");
 const README: &str = include_str!("../../../../README.md");
@@ -44,20 +46,13 @@ fn problems(validator: &Validator, document: &Value) -> Vec<String> {
         .collect()
 }
 
-/// TOML in a document, between fences.
-fn blocks(markdown: &str) -> Vec<&str> {
-    let parts = markdown.split("```toml\n").skip(1);
-    parts
-        .map(|part| part.split_once("```").unwrap().0)
-        .collect()
-}
-
 /// Holds: the configuration's schema takes every configuration that we show.
 #[test]
 fn the_schema_takes_every_example() {
     let validator = jsonschema::validator_for(&schema("config")).unwrap();
-    let mut examples = blocks(README);
-    assert!(!examples.is_empty());
+    let pages: Vec<String> = pages().iter().map(|page| text(page)).collect();
+    let mut examples: Vec<&str> = pages.iter().flat_map(|page| blocks(page, "toml")).collect();
+    assert!(examples.len() > 1, "{examples:?}");
     examples.extend([REFERENCE, COMPOSE, super::SOUND]);
     for example in examples {
         assert_eq!(
@@ -361,8 +356,7 @@ fn what_is_published_is_as_the_schemas_say() {
 #[test]
 fn the_event_schema_refuses_broken_records() {
     let (event, _) = strict("event");
-    let sound = README.split("```json\n").nth(1).unwrap();
-    let sound = sound.split_once("```").unwrap().0;
+    let sound = blocks(README, "json")[0];
     let sound = sound.replace("9f1c…e2.4711.57", "9f1c000000000fe2.4711.57");
     let sound = sound.replace("4bc5de75…", "4bc5de755a99ba9ce3702c6570de6f6f");
     let sound: Value = serde_json::from_str(&sound).unwrap();

@@ -1,0 +1,125 @@
+//! What the README and the pages below `docs/` show, and where they lead.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+/// Holds: every relative link leads to a file, and its fragment to a heading there.
+#[test]
+fn every_link_leads_somewhere() {
+    let mut checked = 0;
+    for page in pages() {
+        for link in links(&text(&page)) {
+            let (file, fragment) = link.split_once('#').unwrap_or((&link, ""));
+            let target = if file.is_empty() {
+                page.clone()
+            } else {
+                page.parent().unwrap().join(file)
+            };
+            assert!(target.exists(), "{}: {link}", page.display());
+            if !fragment.is_empty() {
+                let found = anchors(&text(&target)).contains(fragment);
+                assert!(found, "{}: {link}: no such heading", page.display());
+            }
+            checked += 1;
+        }
+    }
+    assert!(checked > 50, "{checked}");
+}
+
+/// Holds: a reader of the index finds every page.
+#[test]
+fn the_index_lists_every_page() {
+    let docs = root().join("docs");
+    let index = docs.join("README.md");
+    let listed: BTreeSet<PathBuf> = links(&text(&index))
+        .iter()
+        .map(|link| docs.join(link).canonicalize().unwrap())
+        .collect();
+    for page in pages() {
+        let is_listed = page == index || !page.starts_with(&docs) || listed.contains(&page);
+        assert!(is_listed, "{} is not in the index", page.display());
+    }
+}
+
+/// Holds: what is shown as JSON is JSON.
+#[test]
+fn every_json_example_is_json() {
+    for page in pages() {
+        for block in blocks(&text(&page), "json") {
+            let parsed = serde_json::from_str::<Value>(block);
+            assert!(parsed.is_ok(), "{}: {parsed:?}", page.display());
+        }
+    }
+}
+
+/// README, CHANGELOG, SECURITY and every page below `docs/`.
+pub(super) fn pages() -> Vec<PathBuf> {
+    let mut pages = Vec::new();
+    for name in ["README.md", "CHANGELOG.md", "SECURITY.md"] {
+        pages.push(root().join(name));
+    }
+    let mut directories = vec![root().join("docs")];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                pages.push(path);
+            }
+        }
+    }
+    pages
+}
+
+pub(super) fn text(page: &Path) -> String {
+    fs::read_to_string(page).unwrap()
+}
+
+/// Code of a language in a page, between fences.
+pub(super) fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
+    let fence = format!("```{language}\n");
+    let parts = page.split(&fence).skip(1);
+    parts
+        .map(|part| part.split_once("```").unwrap().0)
+        .collect()
+}
+
+fn root() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    root.canonicalize().unwrap()
+}
+
+/// A page's lines outside of fences.
+fn prose(page: &str) -> impl Iterator<Item = &str> {
+    let parts = page.split("```").step_by(2);
+    parts.flat_map(str::lines)
+}
+
+/// Targets of links and pictures, those on other hosts left out.
+fn links(page: &str) -> Vec<String> {
+    let targets = prose(page).flat_map(|line| line.split("](").skip(1));
+    targets
+        .map(|rest| rest.split_once(')').unwrap().0)
+        .filter(|target| !target.contains("://"))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The fragments that a page's headings have on GitHub.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let headings = prose(page).filter(|line| line.starts_with('#'));
+    headings
+        .map(|heading| {
+            let words = heading.trim_start_matches('#').trim().to_lowercase();
+            let kept = words.chars().filter_map(|c| match c {
+                ' ' => Some('-'),
+                c => (c.is_alphanumeric() || c == '-' || c == '_').then_some(c),
+            });
+            kept.collect()
+        })
+        .collect()
+}
