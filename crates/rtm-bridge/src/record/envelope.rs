@@ -236,7 +236,7 @@ pub(super) fn dead_letter(
         reason: why.code,
         message: &why.message,
         raw: text,
-        raw_hex: text.is_none().then(|| hex(kept)),
+        raw_hex: text.is_none().then(|| hex::encode(kept)),
         truncated: kept.len() < raw.len(),
     };
     let mut headers = shared.headers(id, None);
@@ -256,27 +256,9 @@ pub(super) fn dead_letter(
 
 fn hex_key(key: &EventKey) -> [u8; 32] {
     let mut text = [0; 32];
-    for (byte, pair) in key.iter().zip(text.chunks_exact_mut(2)) {
-        pair.copy_from_slice(&digits(*byte));
-    }
+    // Fails only where the text is not twice as long as the key.
+    let _ = hex::encode_to_slice(key, &mut text);
     text
-}
-
-/// A byte in base 16.
-fn digits(byte: u8) -> [u8; 2] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    [
-        DIGITS[usize::from(byte >> 4)],
-        DIGITS[usize::from(byte & 15)],
-    ]
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .flat_map(|byte| digits(*byte))
-        .map(char::from)
-        .collect()
 }
 
 /// RFC 3339 with milliseconds; none for what is no time of the years that RFC 3339 knows.
