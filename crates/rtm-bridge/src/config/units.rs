@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::Serializer;
-use serde::de::{Deserializer, Error, Visitor};
+use serde::de::{Deserializer, Error, Unexpected, Visitor};
 
 /// A duration such as `30s`, `1m 30s` or `250ms`. A bare number is refused: nobody knows its unit.
 pub(super) mod duration {
@@ -14,22 +14,13 @@ pub(super) mod duration {
     pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Duration, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = Duration;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a duration with a unit, such as \"30s\" or \"250ms\"")
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Duration, E> {
-                text.parse::<jiff::SignedDuration>()
-                    .ok()
-                    .and_then(|signed| Duration::try_from(signed).ok())
-                    .ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(text), &self))
-            }
-        }
-        deserializer.deserialize_any(Text)
+        deserializer.deserialize_any(Written {
+            expected: "a duration with a unit, such as \"30s\" or \"250ms\"",
+            read: |text| {
+                let signed = text.parse::<jiff::SignedDuration>().ok()?;
+                Duration::try_from(signed).ok()
+            },
+        })
     }
 
     /// For the defaults in the schema.
@@ -61,30 +52,10 @@ pub(super) mod size {
     pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<u64, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = u64;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a size, such as \"4GiB\" or \"512MiB\"")
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<u64, E> {
-                text.parse::<bytesize::ByteSize>()
-                    .map(|size| size.as_u64())
-                    .map_err(|_| E::invalid_value(serde::de::Unexpected::Str(text), &self))
-            }
-
-            fn visit_u64<E: Error>(self, bytes: u64) -> Result<u64, E> {
-                Ok(bytes)
-            }
-
-            fn visit_i64<E: Error>(self, bytes: i64) -> Result<u64, E> {
-                u64::try_from(bytes)
-                    .map_err(|_| E::invalid_value(serde::de::Unexpected::Signed(bytes), &self))
-            }
-        }
-        deserializer.deserialize_any(Text)
+        deserializer.deserialize_any(Written {
+            expected: "a size, such as \"4GiB\" or \"512MiB\"",
+            read: |text| Some(text.parse::<bytesize::ByteSize>().ok()?.as_u64()),
+        })
     }
 
     /// For the defaults in the schema.
@@ -116,31 +87,46 @@ pub(super) fn text_schema(_: &mut SchemaGenerator) -> Schema {
 
 /// Text that may look like a number: an App ID or a secret of digits only is still text.
 pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    struct Any;
-    impl Visitor<'_> for Any {
-        type Value = String;
+    deserializer.deserialize_any(Written {
+        expected: "text",
+        read: |text| Some(text.to_owned()),
+    })
+}
 
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("text")
-        }
+/// Text, or a whole number by its digits: what is `expected`, and how it is read.
+struct Written<T> {
+    expected: &'static str,
+    read: fn(&str) -> Option<T>,
+}
 
-        fn visit_str<E: Error>(self, text: &str) -> Result<String, E> {
-            Ok(text.to_owned())
-        }
-
-        fn visit_u64<E: Error>(self, number: u64) -> Result<String, E> {
-            Ok(number.to_string())
-        }
-
-        fn visit_u128<E: Error>(self, number: u128) -> Result<String, E> {
-            Ok(number.to_string())
-        }
-
-        fn visit_i64<E: Error>(self, number: i64) -> Result<String, E> {
-            Ok(number.to_string())
-        }
+impl<T> Written<T> {
+    fn read<E: Error>(&self, text: &str, found: Unexpected<'_>) -> Result<T, E> {
+        (self.read)(text).ok_or_else(|| E::invalid_value(found, self))
     }
-    deserializer.deserialize_any(Any)
+}
+
+impl<T> Visitor<'_> for Written<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expected)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        self.read(text, Unexpected::Str(text))
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<T, E> {
+        self.read(&number.to_string(), Unexpected::Unsigned(number))
+    }
+
+    fn visit_u128<E: Error>(self, number: u128) -> Result<T, E> {
+        self.read(&number.to_string(), Unexpected::Other("a large number"))
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<T, E> {
+        self.read(&number.to_string(), Unexpected::Signed(number))
+    }
 }
 
 #[cfg(test)]
