@@ -1,6 +1,7 @@
-//! Durations, sizes and text as people write them in configuration files.
+//! Durations, sizes, numbers and text as people write them in configuration files and environment variables.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use schemars::{Schema, SchemaGenerator, json_schema};
@@ -80,6 +81,16 @@ pub(super) mod size {
     }
 }
 
+/// A whole number, which is text where it stands in an environment variable.
+pub(super) fn number<'de, D: Deserializer<'de>, N: FromStr>(
+    deserializer: D,
+) -> Result<N, D::Error> {
+    deserializer.deserialize_any(Written {
+        expected: "a whole number in range",
+        read: |text| text.trim().parse().ok(),
+    })
+}
+
 /// What [`text`] reads.
 pub(super) fn text_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": ["string", "integer"] })
@@ -145,6 +156,8 @@ mod tests {
         room: u64,
         #[serde(deserialize_with = "super::text")]
         id: String,
+        #[serde(default, deserialize_with = "super::number")]
+        limit: u32,
     }
 
     fn parse(toml: &str) -> Result<Units, figment::Error> {
@@ -262,6 +275,42 @@ mod tests {
                 error.to_string().contains("a size, such as"),
                 "{written}: {error}"
             );
+        }
+    }
+
+    /// Holds: a number may be text, is whole and in range.
+    #[test]
+    fn numbers_may_be_text() {
+        let limit = |written: &str| {
+            parse(&format!(
+                "wait = \"1s\"\nroom = 1\nid = \"a\"\nlimit = {written}"
+            ))
+        };
+        for (written, number) in [
+            ("0", 0),
+            ("10", 10),
+            ("\"10\"", 10),
+            ("\" 10\"", 10),
+            ("\"007\"", 7),
+            ("4294967295", u32::MAX),
+        ] {
+            assert_eq!(limit(written).unwrap().limit, number, "{written}");
+        }
+        for written in [
+            "-1",
+            "1.5",
+            "true",
+            "[]",
+            "{}",
+            "4294967296",
+            "\"-1\"",
+            "\"1.5\"",
+            "\"1e3\"",
+            "\"10s\"",
+            "\"\"",
+        ] {
+            let error = limit(written).unwrap_err().to_string();
+            assert!(error.contains("a whole number"), "{written}: {error}");
         }
     }
 
