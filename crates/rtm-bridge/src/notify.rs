@@ -1,6 +1,7 @@
 //! What systemd is told: `sd_notify` and its watchdog, over the datagram socket that `NOTIFY_SOCKET` names.
 //!
-//! A few lines instead of a library: datagrams of `KEY=value` lines, which is the whole protocol (sd_notify(3)).
+//! The protocol is datagrams of `KEY=value` lines (sd_notify(3)). They are sent by hand, since `sd-notify` 0.5 takes the
+//! abstract name `@name` for a file's, and its socket blocks while the service manager does not read.
 //! Without the variable nothing is sent. What cannot be sent is given up: nothing here may hold the bridge up.
 
 use std::ffi::OsString;

@@ -246,7 +246,7 @@ fn observe_dead_letter(audit: &mut Audit<'_>, app_id: &str, stored: &Stored<'_>)
     let mut raw = letter
         .raw
         .map(String::into_bytes)
-        .or_else(|| letter.raw_hex.as_deref().and_then(from_hex))
+        .or_else(|| hex::decode(letter.raw_hex.as_deref()?).ok())
         .unwrap_or_default();
     if stored.is_line {
         let feeds = raw.iter_mut().filter(|byte| **byte == b'\n');
@@ -270,22 +270,6 @@ fn observe_dead_letter(audit: &mut Audit<'_>, app_id: &str, stored: &Stored<'_>)
         event,
         dead_letter: true,
     });
-}
-
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes();
-    if !digits.len().is_multiple_of(2) {
-        return None;
-    }
-    let digit = |byte: u8| {
-        char::from(byte)
-            .to_digit(16)
-            .and_then(|digit| u8::try_from(digit).ok())
-    };
-    digits
-        .chunks_exact(2)
-        .map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?))
-        .collect()
 }
 
 /// What a sink holds, compared with what was handed out.

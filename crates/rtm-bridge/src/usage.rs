@@ -1,9 +1,7 @@
 //! What a process has used: processor time, switches, bytes written, memory. From /proc: for the bench and the trials.
 
-use std::fs;
-use std::path::Path;
-
 use anyhow::Context;
+use procfs::process::Process;
 
 /// What a process has used so far, and what it holds now.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -31,47 +29,24 @@ impl Usage {
     ///
     /// When it has ended, or /proc is not as proc(5) has it.
     pub fn of(pid: u32) -> anyhow::Result<Usage> {
-        let path = format!("/proc/{pid}");
-        let dir = Path::new(&path);
-        let read = |name: &str| {
-            let path = dir.join(name);
-            fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
-        };
-        let stat = read("stat")?;
-        // The second field is a name in parentheses, which may hold anything.
-        let fields: Vec<&str> = stat
-            .rsplit(')')
-            .next()
-            .unwrap_or_default()
-            .split_whitespace()
-            .collect();
-        let ticks = |index: usize| {
-            let field = fields
-                .get(index)
-                .and_then(|field| field.parse::<u32>().ok());
-            field
-                .map(|ticks| f64::from(ticks) / TICKS_PER_SECOND)
-                .context("not as proc_pid_stat(5) has it")
-        };
-        let status = read("status")?;
-        let kib = |name: &str| Ok::<u64, anyhow::Error>(value(&status, name)? << 10);
-        let mut switches = 0;
-        for task in fs::read_dir(dir.join("task"))? {
-            // A thread may end meanwhile.
-            let Ok(status) = fs::read_to_string(task?.path().join("status")) else {
-                continue;
-            };
-            switches += value(&status, "voluntary_ctxt_switches:").unwrap_or_default()
-                + value(&status, "nonvoluntary_ctxt_switches:").unwrap_or_default();
-        }
+        let process = Process::new(i32::try_from(pid)?)?;
+        let (stat, status) = (process.stat()?, process.status()?);
+        let seconds = |ticks: u64| ticks as f64 / procfs::ticks_per_second() as f64;
+        let bytes = |kib: Option<u64>| kib.map(|kib| kib << 10).context("no memory in /proc");
+        // A thread may end meanwhile.
+        let threads = process.tasks()?.flatten();
+        let switches = threads.filter_map(|thread| thread.status().ok()).map(|of| {
+            of.voluntary_ctxt_switches.unwrap_or_default()
+                + of.nonvoluntary_ctxt_switches.unwrap_or_default()
+        });
         Ok(Usage {
-            user: ticks(11)?,
-            system: ticks(12)?,
-            switches,
-            written: value(&read("io")?, "write_bytes:")?,
-            peak: kib("VmHWM:")?,
-            resident: kib("VmRSS:")?,
-            threads: value(&status, "Threads:")?,
+            user: seconds(stat.utime),
+            system: seconds(stat.stime),
+            switches: switches.sum(),
+            written: process.io()?.write_bytes,
+            peak: bytes(status.vmhwm)?,
+            resident: bytes(status.vmrss)?,
+            threads: status.threads,
         })
     }
 
@@ -93,18 +68,6 @@ impl Usage {
         self.user + self.system
     }
 }
-
-/// The number behind `name` at the beginning of a line.
-fn value(text: &str, name: &str) -> anyhow::Result<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    let number = line.and_then(|rest| rest.split_whitespace().next());
-    number
-        .and_then(|number| number.parse().ok())
-        .with_context(|| format!("no {name} in /proc"))
-}
-
-/// The unit of CPU time in /proc: `USER_HZ`, 100 on every Linux that Rust's standard library supports.
-const TICKS_PER_SECOND: f64 = 100.0;
 
 #[cfg(test)]
 mod tests {

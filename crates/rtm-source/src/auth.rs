@@ -11,9 +11,17 @@ use std::time::SystemTime;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::BuildError;
+
+/// What a URL escapes: all but what RFC 3986 calls unreserved.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// A token is under a kilobyte. More is a mistake in the path.
 const MAX_SECRET: usize = 64 * 1024;
@@ -320,18 +328,9 @@ fn forms(secret: &SecretString) -> Vec<SecretString> {
     let plain = secret.expose_secret();
     let quoted = serde_json::Value::from(plain).to_string();
     let json = quoted[1..quoted.len() - 1].to_owned();
-    let percent = |plain_too: &[u8]| {
-        let encode = |byte: u8| match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                char::from(byte).to_string()
-            }
-            other if plain_too.contains(&other) => char::from(other).to_string(),
-            other => format!("%{other:02X}"),
-        };
-        plain.bytes().map(encode).collect::<String>()
-    };
+    let url = utf8_percent_encode(plain, ESCAPED).to_string();
     let mut forms = vec![plain.to_owned()];
-    for form in [json.replace('/', "\\/"), json, percent(b""), percent(b"/")] {
+    for form in [json.replace('/', "\\/"), json, url.replace("%2F", "/"), url] {
         if !forms.contains(&form) {
             forms.push(form);
         }

@@ -22,7 +22,6 @@ pub(super) mod brokers;
 mod child;
 mod places;
 mod report;
-mod sections;
 
 use child::Child;
 use places::{PlaceError, Places};

@@ -1,6 +1,5 @@
 //! `rtm-bridge demo`: simulator, bridge and a sink in one process, and then the proof.
 
-use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use indicatif::ProgressDrawTarget;
 use rtm_sim::{Load, SimApp, SimAuth, SimConfig, Simulator};
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::{duration, live_view, preflight, runtime, stop_on_signals, telemetry};
@@ -232,48 +232,44 @@ impl Demo {
 
     /// The demo's configuration, as a user would write it.
     fn config(&mut self, dir: &Path, simulator: &Simulator) -> anyhow::Result<Config> {
-        let regions: Vec<String> = REGIONS
-            .iter()
-            .map(|region| {
-                format!(
-                    "{{ name = \"{region}\", base_url = \"{}\" }}",
-                    simulator.base_url(region)
-                )
-            })
-            .collect();
-        let mut toml = format!(
-            "[journal]\ndir = {:?}\nmax_bytes = \"1GiB\"\n\n[[apps]]\nname = \"{APP}\"\napp_id = \"{}\"\n\
-             auth = {{ basic = {{ key = \"demo\", secret_file = {:?} }} }}\nregions = [{}]\n\n",
-            dir.join("journal").display().to_string(),
-            self.app_id,
-            secret_file(dir)?.display().to_string(),
-            regions.join(", ")
-        );
+        let regions =
+            REGIONS.map(|region| json!({ "name": region, "base_url": simulator.base_url(region) }));
+        let mut sinks = json!({});
         if let Some(broker) = &self.kafka {
             self.sinks.push("kafka");
-            let _ = writeln!(
-                toml,
-                "[sinks.kafka]\nbrokers = [{broker:?}]\ntopic = \"rtm-demo.{{stream}}_events\"\n\
-                 dead_letter_topic = \"rtm-demo.dead_letters\"\ncreate = true\n"
-            );
+            sinks["kafka"] = json!({
+                "brokers": [broker],
+                "topic": "rtm-demo.{stream}_events",
+                "dead_letter_topic": "rtm-demo.dead_letters",
+                "create": true,
+            });
         }
         if let Some(url) = &self.nats {
             self.sinks.push("nats");
-            let _ = writeln!(
-                toml,
-                "[sinks.nats]\nservers = [{url:?}]\nstream = \"{JETSTREAM}\"\nsubject = \"rtm_demo.{{region}}.{{stream}}_events\"\n\
-                 dead_letter_subject = \"rtm_demo.dead_letters\"\ncreate = {{ max_age = \"1h\" }}\n"
-            );
+            sinks["nats"] = json!({
+                "servers": [url],
+                "stream": JETSTREAM,
+                "subject": "rtm_demo.{region}.{stream}_events",
+                "dead_letter_subject": "rtm_demo.dead_letters",
+                "create": { "max_age": "1h" },
+            });
         }
         if self.sinks.is_empty() {
             self.sinks.push("file");
-            let _ = writeln!(
-                toml,
-                "[sinks.file]\npath = {:?}",
-                self.file.display().to_string()
-            );
+            sinks["file"] = json!({ "path": self.file.to_string_lossy() });
         }
-        Ok(Config::parse(&toml)?)
+        let secret_file = secret_file(dir)?;
+        let config = json!({
+            "journal": { "dir": dir.join("journal").to_string_lossy(), "max_bytes": "1GiB" },
+            "apps": [{
+                "name": APP,
+                "app_id": self.app_id,
+                "auth": { "basic": { "key": "demo", "secret_file": secret_file.to_string_lossy() } },
+                "regions": regions,
+            }],
+            "sinks": sinks,
+        });
+        Ok(Config::parse(&toml_edit::ser::to_string(&config)?)?)
     }
 
     /// The usual port if it is free, else any.

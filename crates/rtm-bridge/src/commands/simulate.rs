@@ -9,6 +9,7 @@ use anyhow::Context;
 use figment::Figment;
 use figment::providers::Serialized;
 use rtm_sim::{Pattern, SimApp, SimAuth, SimConfig, Simulator};
+use toml_edit::{Array, InlineTable, Table, value};
 
 use super::{refuse, runtime, stop_on_signals, telemetry};
 use crate::config::LogConfig;
@@ -146,26 +147,22 @@ fn accepts(auth: &SimAuth) -> String {
 /// The tables that a configuration of the bridge needs to read these App IDs, all of which take the same credentials.
 fn bridge_config(apps: &[SimApp], regions: &[String], simulator: &Simulator) -> String {
     let mib = LEAST_MIB_OF_A_RING * 2 * apps.len() * regions.len();
-    let regions = regions
-        .iter()
-        .map(|region| {
-            let url = simulator.base_url(region);
-            format!("{{ name = \"{region}\", base_url = \"{url}\" }}")
-        })
-        .collect::<Vec<_>>()
-        .join(", ");
+    let region = |name: &String| {
+        InlineTable::from_iter([("name", name), ("base_url", &simulator.base_url(name))])
+    };
+    let regions: Array = regions.iter().map(region).collect();
     let mut text = format!("# journal.max_bytes must be {mib}MiB at least; the default is 4GiB\n");
     for (index, app) in apps.iter().enumerate() {
         let SimAuth::Basic { key, secret } = &app.auth else {
             continue;
         };
-        let _ = writeln!(
-            text,
-            "\n[[apps]]\nname = \"sim-{}\"\napp_id = \"{}\"\n\
-             auth = {{ basic = {{ key = \"{key}\", secret = \"{secret}\" }} }}\nregions = [{regions}]",
-            index + 1,
-            app.app_id
-        );
+        let mut table = Table::new();
+        table["name"] = value(format!("sim-{}", index + 1));
+        table["app_id"] = value(&app.app_id);
+        table["auth"]["basic"]["key"] = value(key);
+        table["auth"]["basic"]["secret"] = value(secret);
+        table["regions"] = value(regions.clone());
+        let _ = write!(text, "\n[[apps]]\n{table}");
     }
     text
 }

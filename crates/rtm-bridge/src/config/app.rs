@@ -27,7 +27,7 @@ pub struct AppConfig {
     pub paused: bool,
     /// Requests a second that this bridge may use of the App ID's. Default 10, which is all that Agora allows: more only
     /// where Agora has raised it for yours, or what is over is answered with 429.
-    #[serde(default = "ten")]
+    #[serde(default = "ten", deserialize_with = "units::number")]
     #[schemars(range(min = 1, max = 1000))]
     pub requests_per_second: u32,
     /// Region names of the built-in table, or `{ name, base_url }`.

@@ -7,20 +7,8 @@ use figment::{Metadata, Profile, Provider};
 /// Kubernetes injects for a service that happens to be called `rtm-bridge`.
 const PREFIX: &str = "RTM_BRIDGE__";
 
-/// Leaf keys whose environment value is a number. All others are text even if they look like one (`007` is not 7), save
-/// for lists, tables and booleans in TOML's form.
-const NUMBER_KEYS: &[&str] = &[
-    "in_flight",
-    "max_bytes",
-    "max_entries",
-    "min_free_bytes",
-    "partitions",
-    "replicas",
-    "replication_factor",
-    "requests_per_second",
-];
-
-/// Variables such as `RTM_BRIDGE__JOURNAL__DIR=/data`. Lists and tables in TOML's inline form.
+/// Variables such as `RTM_BRIDGE__JOURNAL__DIR=/data`. Lists, tables and booleans are in TOML's form; all else is text even
+/// if it looks like a number (`007` is not 7), of which [`units::number`](super::units::number) makes numbers.
 pub(super) struct Environment {
     variables: Vec<Variable>,
 }
@@ -62,10 +50,8 @@ impl Provider for Environment {
         let mut dict = Dict::new();
         for Variable { path, value, .. } in &self.variables {
             let path: Vec<&str> = path.split("__").collect();
-            let leaf = path.last().copied().unwrap_or_default();
-            let is_toml = value.starts_with(['[', '{', '"'])
-                || ["true", "false"].contains(&value.as_str())
-                || NUMBER_KEYS.contains(&leaf);
+            let is_toml =
+                value.starts_with(['[', '{', '"']) || ["true", "false"].contains(&value.as_str());
             let text = || Value::from(value.as_str());
             let value = if is_toml {
                 value.parse().unwrap_or_else(|_| text())

@@ -288,6 +288,67 @@ regions = ["eu-west-1"]
         });
     }
 
+    /// Holds: every key that is a whole number is read from an environment variable too, where it is text.
+    #[test]
+    fn numbers_come_from_the_environment_too() {
+        const SINKS: &str = r#"
+[sinks.kafka]
+brokers = ["b:9092"]
+[sinks.nats]
+servers = ["nats://n"]
+stream = "RTM"
+create = {}
+"#;
+        let values = [
+            ("JOURNAL__MAX_ENTRIES", "20000"),
+            ("JOURNAL__MAX_BYTES", "1073741824"),
+            ("JOURNAL__MIN_FREE_BYTES", "0"),
+            ("SINKS__KAFKA__PARTITIONS", "3"),
+            ("SINKS__KAFKA__REPLICATION_FACTOR", "2"),
+            ("SINKS__NATS__IN_FLIGHT", "7"),
+            ("SINKS__NATS__CREATE__REPLICAS", "5"),
+            ("SINKS__NATS__CREATE__MAX_BYTES", "4096"),
+        ];
+        figment::Jail::expect_with(|jail| {
+            let text = MINIMAL.replace("regions", "requests_per_second = \"8\"\nregions");
+            jail.create_file("rtm-bridge.toml", &format!("{text}{SINKS}"))?;
+            for (key, value) in values {
+                jail.set_env(format!("RTM_BRIDGE__{key}"), value);
+            }
+            let config = load(Path::new("rtm-bridge.toml")).unwrap();
+            assert_eq!(config.journal.max_entries, 20_000);
+            assert_eq!(config.journal.max_bytes, 1 << 30);
+            assert_eq!(config.journal.min_free_bytes, 0);
+            assert_eq!(config.apps[0].requests_per_second, 8);
+            let SinkConfig::Kafka(kafka) = &config.sinks["kafka"] else {
+                panic!("not kafka")
+            };
+            assert_eq!(kafka.partitions, Some(3));
+            assert_eq!(kafka.replication_factor, Some(2));
+            let SinkConfig::Nats(nats) = &config.sinks["nats"] else {
+                panic!("not nats")
+            };
+            let create = nats.create.as_ref().unwrap();
+            assert_eq!(
+                (nats.in_flight, create.replicas, create.max_bytes),
+                (7, 5, Some(4096))
+            );
+            Ok(())
+        });
+        let schema = super::super::schema();
+        for (_, table) in schema["$defs"].as_object().unwrap() {
+            for (name, property) in table["properties"].as_object().into_iter().flatten() {
+                let set = |(key, _): &(&str, &str)| key.ends_with(&name.to_ascii_uppercase());
+                assert!(
+                    property["type"] != "integer"
+                        || name == "requests_per_second"
+                        || values.iter().any(set),
+                    "{name} is not tried above"
+                );
+            }
+        }
+    }
+
     #[test]
     fn an_unknown_variable_of_ours_is_refused_with_its_origin() {
         figment::Jail::expect_with(|jail| {
@@ -317,6 +378,11 @@ regions = ["eu-west-1"]
                 "RTM_BRIDGE__JOURNAL__MAX_BYTES",
                 "1MiB",
                 "journal.max_bytes",
+            ),
+            (
+                "RTM_BRIDGE__JOURNAL__MAX_ENTRIES",
+                "20000.5",
+                "journal.max_entries",
             ),
             ("RTM_BRIDGE__SINKS__FILE__PATH", "/", "sinks.file.path"),
             (

@@ -145,6 +145,7 @@ pub struct JournalConfig {
     /// Bound on the responses that wait in it, each of which takes 40 bytes of memory. Default 1048576, from 10000 to
     /// 1000000000; an eighth stays free, as of `max_bytes`. An App ID that finds events whenever it asks brings 10 a
     /// second.
+    #[serde(deserialize_with = "units::number")]
     #[schemars(range(min = 10_000, max = 1_000_000_000))]
     pub max_entries: u64,
     /// Free disk space to leave alone. Default `256MiB`.

@@ -79,11 +79,11 @@ pub struct KafkaConfig {
     #[serde(default)]
     pub create: bool,
     /// Partitions of a created topic. Default: the broker's default.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "optional_number")]
     #[schemars(range(min = 1))]
     pub partitions: Option<i32>,
     /// Replication factor of a created topic. Default: the broker's default.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "optional_number")]
     #[schemars(range(min = 1))]
     pub replication_factor: Option<i32>,
     /// Any option of librdkafka by its name, such as `"security.protocol" = "SASL_SSL"`.
@@ -201,7 +201,7 @@ pub struct NatsConfig {
     #[schemars(schema_with = "units::duration::schema")]
     pub ack_timeout: Duration,
     /// Records in flight at most, 1 to 8000. Default 4000.
-    #[serde(default = "four_thousand")]
+    #[serde(default = "four_thousand", deserialize_with = "units::number")]
     #[schemars(range(min = 1, max = rtm_sink_nats::MAX_IN_FLIGHT))]
     pub in_flight: usize,
     /// Whether each page is published as one atomic batch: for one acknowledgement, less CPU, and in order per key
@@ -319,7 +319,7 @@ pub struct CreateStream {
     #[schemars(schema_with = "units::duration::schema")]
     pub max_age: Option<Duration>,
     /// Replicas. Default 1.
-    #[serde(default = "one")]
+    #[serde(default = "one", deserialize_with = "units::number")]
     pub replicas: usize,
     /// How long the server remembers record ids. Default `2m`, the server's own.
     #[serde(default = "two_minutes", with = "units::duration")]
@@ -333,6 +333,12 @@ fn one() -> usize {
 
 fn two_minutes() -> Duration {
     Duration::from_secs(120)
+}
+
+fn optional_number<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<i32>, D::Error> {
+    units::number(deserializer).map(Some)
 }
 
 fn optional_size<'de, D: serde::Deserializer<'de>>(

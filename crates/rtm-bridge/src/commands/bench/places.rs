@@ -1,15 +1,16 @@
 //! Where the bench's records go: its configuration, which has topics and streams of its own, and reading them back.
 
-use std::fmt::Write;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use rtm_sim::{Ledger, Simulator};
+use serde_json::{Value, json};
 
 use super::brokers::{
     kafka_client, make_topics, nats_client, remove_stream, remove_topics, topics,
 };
-use super::{BenchArgs, pending, sections};
+use super::{BenchArgs, pending};
 use crate::config::{Config, SinkConfig};
 use crate::read_back::{self, Held, Reading};
 
@@ -66,8 +67,12 @@ impl Places {
         let config = dir.join("rtm-bridge.toml");
         let secret = dir.join("secret");
         write_secret(&secret)?;
-        let mut text = apps(args, &journal, &secret, simulator);
-        text += &sinks(args, dir, &tag)?;
+        let text = toml_edit::ser::to_string(&json!({
+            "admin": { "listen": "127.0.0.1:0" },
+            "journal": { "dir": journal.to_string_lossy(), "max_bytes": room(args) },
+            "apps": apps(args, &secret, simulator),
+            "sinks": sinks(args, dir, &tag)?,
+        }))?;
         std::fs::write(&config, &text)?;
         let parsed = match args.config {
             Some(_) => Config::load(&config),
@@ -210,65 +215,69 @@ fn write_secret(path: &Path) -> std::io::Result<()> {
         .write_all(b"bench\n")
 }
 
-fn apps(args: &BenchArgs, journal: &Path, secret: &Path, simulator: &Simulator) -> String {
+fn room(args: &BenchArgs) -> String {
     let rings = u64::from(args.apps) * u64::from(args.regions) * 2;
-    let room = LEAST_ROOM_MIB.max(ROOM_MIB * rings);
-    let regions: Vec<String> = regions(args.regions)
-        .iter()
-        .map(|region| {
-            let url = simulator.base_url(region);
-            format!("{{ name = \"{region}\", base_url = \"{url}\" }}")
-        })
-        .collect();
-    let mut text = format!(
-        "[admin]\nlisten = \"127.0.0.1:0\"\n\n[journal]\ndir = {:?}\nmax_bytes = \"{room}MiB\"\n\n",
-        journal.display().to_string()
-    );
-    for number in 0..args.apps {
-        let _ = writeln!(
-            text,
-            "[[apps]]\nname = \"bench-{}\"\napp_id = \"{}\"\nregions = [{}]\n\
-             auth = {{ basic = {{ key = \"bench\", secret_file = {:?} }} }}\n",
-            number + 1,
-            app_id(number),
-            regions.join(", "),
-            secret.display().to_string()
-        );
-    }
-    text
+    format!("{}MiB", LEAST_ROOM_MIB.max(ROOM_MIB * rings))
 }
 
-fn sinks(args: &BenchArgs, dir: &Path, tag: &str) -> Result<String, PlaceError> {
+fn apps(args: &BenchArgs, secret: &Path, simulator: &Simulator) -> Value {
+    let region = |name: &String| json!({ "name": name, "base_url": simulator.base_url(name) });
+    let regions: Vec<Value> = regions(args.regions).iter().map(region).collect();
+    let app = |number| {
+        json!({
+            "name": format!("bench-{}", number + 1),
+            "app_id": app_id(number),
+            "regions": regions,
+            "auth": { "basic": { "key": "bench", "secret_file": secret.to_string_lossy() } },
+        })
+    };
+    (0..args.apps).map(app).collect()
+}
+
+fn sinks(args: &BenchArgs, dir: &Path, tag: &str) -> Result<Value, PlaceError> {
     if let Some(file) = &args.config {
         let theirs = Config::load(file).map_err(|error| PlaceError::Usage(error.to_string()))?;
         let text = std::fs::read_to_string(file)?;
-        let own = |name: &str, sink: &SinkConfig| own(name, sink, dir, tag);
-        return sections::rewritten(&text, &theirs.sinks, own)
+        return rewritten(&text, &theirs.sinks, dir, tag)
             .map_err(|error| PlaceError::Usage(format!("{}: {error}", file.display())));
     }
-    let mut text = String::new();
+    let mut sinks = Value::Null;
     if let Some(broker) = &args.kafka {
-        let _ = writeln!(
-            text,
-            "[sinks.kafka]\nbrokers = [{broker:?}]\n{}",
-            kafka_places("kafka", tag)
-        );
+        sinks["kafka"] = kafka_places("kafka", tag);
+        sinks["kafka"]["brokers"] = json!([broker]);
     }
     if let Some(url) = &args.nats {
-        let _ = writeln!(
-            text,
-            "[sinks.nats]\nservers = [{url:?}]\n{}",
-            nats_places("nats", tag)
-        );
+        sinks["nats"] = nats_places("nats", tag);
+        sinks["nats"]["servers"] = json!([url]);
     }
-    if text.is_empty() {
-        let _ = writeln!(text, "[sinks.file]\n{}", file_places("file", dir));
+    if sinks.is_null() {
+        sinks["file"] = file_places("file", dir);
     }
-    Ok(text)
+    Ok(sinks)
 }
 
-/// Where the records of a sink go.
-fn own(name: &str, sink: &SinkConfig, dir: &Path, tag: &str) -> Result<String, String> {
+/// The sinks of a user's configuration `text`, which was read as `theirs`, with places of the bench's own.
+fn rewritten(
+    text: &str,
+    theirs: &BTreeMap<String, SinkConfig>,
+    dir: &Path,
+    tag: &str,
+) -> Result<Value, String> {
+    // The parser's message repeats the line that it does not understand, which may hold a secret.
+    let written = toml_edit::de::from_str(text);
+    let mut written: Value = written.map_err(|_| "has changed, and is no TOML".to_owned())?;
+    for (name, sink) in theirs {
+        // A sink that only the environment sets has no table yet, which indexing makes.
+        let table = &mut written["sinks"][name];
+        for (key, value) in own(name, sink, dir, tag)?.as_object().into_iter().flatten() {
+            table[key] = value.clone();
+        }
+    }
+    Ok(written["sinks"].take())
+}
+
+/// Every key that says where the records of a sink go.
+fn own(name: &str, sink: &SinkConfig, dir: &Path, tag: &str) -> Result<Value, String> {
     match sink {
         SinkConfig::Kafka(_) => Ok(kafka_places(name, tag)),
         SinkConfig::Nats(_) => Ok(nats_places(name, tag)),
@@ -279,19 +288,23 @@ fn own(name: &str, sink: &SinkConfig, dir: &Path, tag: &str) -> Result<String, S
     }
 }
 
-fn kafka_places(name: &str, tag: &str) -> String {
+fn kafka_places(name: &str, tag: &str) -> Value {
     let prefix = format!("rtm-bench-{tag}-{name}");
-    format!(
-        "topic = \"{prefix}.{{stream}}_events\"\ndead_letter_topic = \"{prefix}.dead_letters\"\n"
-    )
+    json!({
+        "topic": format!("{prefix}.{{stream}}_events"),
+        "dead_letter_topic": format!("{prefix}.dead_letters"),
+        "create": false,
+    })
 }
 
-fn nats_places(name: &str, tag: &str) -> String {
+fn nats_places(name: &str, tag: &str) -> Value {
     let prefix = format!("rtm_bench_{tag}_{name}");
-    format!(
-        "stream = \"RTM_BENCH_{tag}_{name}\"\nsubject = \"{prefix}.{{app}}.{{region}}.{{stream}}_events\"\n\
-         dead_letter_subject = \"{prefix}.{{app}}.dead_letters\"\ncreate = {{}}\n"
-    )
+    json!({
+        "stream": format!("RTM_BENCH_{tag}_{name}"),
+        "subject": format!("{prefix}.{{app}}.{{region}}.{{stream}}_events"),
+        "dead_letter_subject": format!("{prefix}.{{app}}.dead_letters"),
+        "create": {},
+    })
 }
 
 /// Whether all that a sink writes to is the bench's own.
@@ -312,13 +325,14 @@ fn is_ours(sink: &SinkConfig, dir: &Path, tag: &str) -> bool {
     }
 }
 
-fn file_places(name: &str, dir: &Path) -> String {
-    let path = dir.join(format!("{name}.ndjson"));
-    format!("path = {:?}\n", path.display().to_string())
+fn file_places(name: &str, dir: &Path) -> Value {
+    json!({ "path": dir.join(format!("{name}.ndjson")).to_string_lossy() })
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     /// Holds: a topic, subject or stream of someone else's, which would be removed at the end, is seen.
@@ -333,15 +347,16 @@ mod tests {
                 .unwrap_or_else(|error| panic!("{error}: {places}"));
             config.sinks.values().all(|sink| is_ours(sink, dir, "t"))
         };
+        let toml = |places: &Value| toml_edit::ser::to_string(places).unwrap();
         let kafka = format!(
             "type = \"kafka\"\nbrokers = [\"b:1\"]\n{}",
-            kafka_places("s", "t")
+            toml(&kafka_places("s", "t"))
         );
         let nats = format!(
             "type = \"nats\"\nservers = [\"nats://b\"]\n{}",
-            nats_places("s", "t")
+            toml(&nats_places("s", "t"))
         );
-        let file = format!("type = \"file\"\n{}", file_places("s", dir));
+        let file = format!("type = \"file\"\n{}", toml(&file_places("s", dir)));
         for sink in [&kafka, &nats, &file] {
             assert!(ours(sink), "{sink}");
         }
@@ -353,5 +368,65 @@ mod tests {
         assert!(!ours(&nats.replace("rtm_bench_t_s.", "rtm.")));
         let elsewhere = file.replace(&dir.display().to_string(), "/var");
         assert!(!ours(&elsewhere), "{elsewhere}");
+    }
+
+    const TEXT: &str = r#"
+[journal]
+dir = "/var/lib/rtm-bridge"
+
+[[apps]]
+name = "main"
+app_id = "0a1b"
+auth = { basic = { key = "k", secret = "s" } }
+regions = ["eu-west-1"]
+
+[sinks.kafka] # the cluster
+brokers = [
+  "kafka:9092",
+]
+topic = "rtm.{stream}_events"
+create = true
+dead_letter_topic = "rtm.dead"
+
+[sinks.kafka.options]
+"security.protocol" = "SASL_SSL"
+path = "kept"
+
+[sinks."nats"]
+servers = ["nats://nats:4222"]
+stream = "RTM"
+create.max_age = "1h"
+subject = "rtm.{app}"
+"#;
+
+    /// Holds: credentials and options stay, however a sink is written, and nothing stays of where the user's records go.
+    #[test]
+    fn only_the_places_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let inline = TEXT.replace(
+            "[sinks.kafka]",
+            "[sinks]\nfile.path = \"/f\"\n[sinks.kafka]",
+        );
+        for text in [TEXT, &inline] {
+            let theirs = Config::parse(text).unwrap();
+            let sinks = rewritten(text, &theirs.sinks, dir.path(), "t").unwrap();
+            let sinks = toml_edit::ser::to_string(&json!({ "sinks": sinks })).unwrap();
+            assert!(!sinks.contains("rtm.") && !sinks.contains("1h"), "{sinks}");
+            let (head, _) = text.split_once("[sinks").unwrap();
+            let ours = Config::parse(&format!("{sinks}{head}")).unwrap();
+            assert_eq!(ours.sinks.len(), theirs.sinks.len());
+            for sink in ours.sinks.values() {
+                assert!(is_ours(sink, dir.path(), "t"), "{sinks}");
+            }
+            let Some(SinkConfig::Kafka(kafka)) = ours.sinks.get("kafka") else {
+                panic!("{sinks}");
+            };
+            assert!(!kafka.create && kafka.brokers == ["kafka:9092"]);
+            assert_eq!(kafka.options.len(), 2);
+            let Some(SinkConfig::Nats(nats)) = ours.sinks.get("nats") else {
+                panic!("{sinks}");
+            };
+            assert_eq!(nats.servers, ["nats://nats:4222"]);
+        }
     }
 }

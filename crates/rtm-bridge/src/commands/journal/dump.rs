@@ -132,15 +132,8 @@ fn put_content(entry: &Entry, line: &mut Value) {
     };
     match std::str::from_utf8(&body) {
         Ok(text) => line["body"] = text.into(),
-        Err(_) => line["body_hex"] = hex(&body).into(),
+        Err(_) => line["body_hex"] = hex::encode(&body).into(),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// The same JSON, with nothing in it that a terminal obeys or that changes the direction of text.
