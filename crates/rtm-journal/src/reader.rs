@@ -9,10 +9,9 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use zstd::bulk::{Compressor, Decompressor};
 
-use crate::frame::{HEADER_BYTES, Header, Kind, from_ms};
+use crate::frame::{HEADER_BYTES, Header, Kind, from_ms, smaller};
+use crate::handle::Handle;
 use crate::index::Place;
-use crate::journal::Handle;
-use crate::lane::smaller;
 use crate::stats::Pending;
 use crate::{AppendError, Epoch, MAX_TALLY_BYTES, Position, ReadError, ReaderName, Storage};
 

@@ -11,18 +11,8 @@ use crate::change::{self, Appended, Change, Cursor};
 use crate::frame::{Kind, MAX_POSITION, VERSION, take};
 use crate::index::{Index, Place};
 use crate::scan::{Frame, Trust, read_version, scan};
-use crate::state::{LaneState, ReaderState, SegmentState, State};
+use crate::state::{LaneState, ReaderState, Recovered, SegmentState, State};
 use crate::{Epoch, LaneName, OpenError, Position, ReaderName, Storage};
-
-/// What a journal was found to be.
-pub(crate) struct Recovered {
-    pub(crate) state: State,
-    /// The process before this one did not close it.
-    pub(crate) unclean: bool,
-    /// Live entries that read back, and of which nobody knows whether they are durable: to be copied forward before
-    /// they are believed.
-    pub(crate) unproven: Vec<Place>,
-}
 
 /// Reads the journal, and cuts the torn tail of its newest segment.
 ///

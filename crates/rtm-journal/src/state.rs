@@ -43,7 +43,7 @@ impl Shared {
         options: Options,
         limits: Limits,
         epoch: Epoch,
-        recovered: crate::recover::Recovered,
+        recovered: Recovered,
     ) -> Shared {
         Shared {
             storage,
@@ -123,6 +123,16 @@ pub(crate) struct State {
     /// Frames found damaged, at opening and by readers.
     pub(crate) damaged: u64,
     pub(crate) last_id: u64,
+}
+
+/// What a journal was found to be.
+pub(crate) struct Recovered {
+    pub(crate) state: State,
+    /// The process before this one did not close it.
+    pub(crate) unclean: bool,
+    /// Live entries that read back, and of which nobody knows whether they are durable: to be copied forward before
+    /// they are believed.
+    pub(crate) unproven: Vec<Place>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
