@@ -71,7 +71,7 @@ fn shorten(token: &mut String, text: &str) {
 }
 
 /// Two upper-case hexadecimal digits.
-pub(crate) fn push_hex(text: &mut String, byte: u8) {
+fn push_hex(text: &mut String, byte: u8) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     text.push(char::from(DIGITS[usize::from(byte >> 4)]));
     text.push(char::from(DIGITS[usize::from(byte & 15)]));
