@@ -200,10 +200,10 @@ impl Journal {
     pub async fn close(&self) -> Result<(), CloseError> {
         self.handle.state().ending.get_or_insert(Ending::Close);
         self.handle.work.notify();
-        // Nobody gets room any more, and nobody has to wait for it.
+        // A closed journal has no room to wait for: every `reserve` returns at once.
         self.handle.room.notify_waiters();
         loop {
-            // Made before looking: it hears of everything from here on.
+            // Made before looking, so that an end in between is heard of.
             let ended = self.handle.ended.notified();
             let stopped = self.handle.state().stopped.clone();
             if let Some(result) = stopped {

@@ -48,7 +48,7 @@ impl Lane {
         }
         let _waiting = Waiting::new(&self.handle);
         loop {
-            // Made before trying: it hears of everything from here on.
+            // Made before trying, so that room that becomes free in between is heard of.
             let room = self.handle.room.notified();
             if let Some(reservation) = self.try_reserve(bytes) {
                 return reservation;

@@ -85,7 +85,7 @@ impl Reader {
     pub async fn next(&mut self) -> Result<Entry, ReadError> {
         let readable = Arc::clone(&self.readable);
         loop {
-            // Made before looking: it hears of everything from here on.
+            // Made before looking, so that an entry that is appended in between is heard of.
             let appended = readable.notified();
             let stopped = self.handle.state().stopped.is_some();
             if let Some(entry) = self.try_next()? {
