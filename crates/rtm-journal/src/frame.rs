@@ -44,6 +44,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use zstd::bulk::Compressor;
+
 use crate::{Epoch, Position};
 
 pub(crate) const VERSION: u32 = 2;
@@ -204,6 +206,12 @@ pub(crate) fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     let (first, others) = rest.split_first_chunk::<N>()?;
     *rest = others;
     Some(*first)
+}
+
+/// The entry as its frame's body holds it compressed; `None` where that is no smaller.
+pub(crate) fn smaller(compressor: &mut Compressor<'_>, entry: &[u8]) -> Option<Vec<u8>> {
+    let compressed = compressor.compress(entry).ok();
+    compressed.filter(|compressed| compressed.len() < entry.len())
 }
 
 pub(crate) fn to_ms(time: SystemTime) -> i64 {

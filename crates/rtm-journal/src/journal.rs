@@ -1,13 +1,13 @@
-//! The handle of a journal, and what it keeps alive.
+//! The handle of a journal.
 
 use std::fmt;
 use std::hash::BuildHasher;
-use std::ops::Deref;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::disk::{Disk, Lock};
+use crate::handle::Handle;
 use crate::options::{Limits, MAX_LANES};
 use crate::recover::recover;
 use crate::state::{Ending, LaneState, Shared};
@@ -84,10 +84,7 @@ impl Journal {
 
     fn of(shared: &Arc<Shared>, thread: Option<JoinHandle<()>>) -> Journal {
         Journal {
-            handle: Arc::new(Handle {
-                shared: Arc::clone(shared),
-                thread: Mutex::new(thread),
-            }),
+            handle: Arc::new(Handle::new(Arc::clone(shared), thread)),
         }
     }
 
@@ -203,10 +200,10 @@ impl Journal {
     pub async fn close(&self) -> Result<(), CloseError> {
         self.handle.state().ending.get_or_insert(Ending::Close);
         self.handle.work.notify();
-        // Nobody gets room any more, and nobody has to wait for it.
+        // A closed journal has no room to wait for: every `reserve` returns at once.
         self.handle.room.notify_waiters();
         loop {
-            // Made before looking: it hears of everything from here on.
+            // Made before looking, so that an end in between is heard of.
             let ended = self.handle.ended.notified();
             let stopped = self.handle.state().stopped.clone();
             if let Some(result) = stopped {
@@ -280,42 +277,5 @@ impl fmt::Debug for Journal {
         f.debug_struct("Journal")
             .field("epoch", &self.handle.epoch)
             .finish_non_exhaustive()
-    }
-}
-
-/// A journal with its writer. The writer ends with the last handle.
-pub(crate) struct Handle {
-    shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-impl Handle {
-    fn join(&self) {
-        if let Some(thread) = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-        {
-            // A panic has been reported by the runtime, and noted as an end without a close.
-            let _ = thread.join();
-        }
-    }
-}
-
-impl Deref for Handle {
-    type Target = Shared;
-
-    fn deref(&self) -> &Shared {
-        &self.shared
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        // A close that is on its way is finished, though nobody waits for it any more.
-        self.state().ending.get_or_insert(Ending::Abandon);
-        self.work.notify();
-        self.join();
     }
 }

@@ -8,8 +8,8 @@ use rtm_planted::bug;
 use tokio::sync::oneshot;
 use zstd::bulk::Compressor;
 
-use crate::frame::{HEADER_BYTES, Header, Kind};
-use crate::journal::Handle;
+use crate::frame::{HEADER_BYTES, Header, Kind, smaller};
+use crate::handle::Handle;
 use crate::options::{MAX_ENTRY_BYTES, MAX_MARK_BYTES, MAX_READERS};
 use crate::state::{Append, From, Shared};
 use crate::{AppendError, LaneName, Position, Reader, ReaderError, ReaderName, RemoveReaderError};
@@ -48,7 +48,7 @@ impl Lane {
         }
         let _waiting = Waiting::new(&self.handle);
         loop {
-            // Made before trying: it hears of everything from here on.
+            // Made before trying, so that room that becomes free in between is heard of.
             let room = self.handle.room.notified();
             if let Some(reservation) = self.try_reserve(bytes) {
                 return reservation;
@@ -348,12 +348,6 @@ fn compress(shared: &Shared, entry: &Bytes) -> Option<Bytes> {
     let compressed = smaller(&mut compressor, entry);
     pool().push(compressor);
     compressed.map(Bytes::from)
-}
-
-/// As [`compress`], with this compressor.
-pub(crate) fn smaller(compressor: &mut Compressor<'_>, entry: &[u8]) -> Option<Vec<u8>> {
-    let compressed = compressor.compress(entry).ok();
-    compressed.filter(|compressed| compressed.len() < entry.len())
 }
 
 /// Counted in [`crate::Stats::waiting`] while it lives.

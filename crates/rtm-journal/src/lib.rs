@@ -28,7 +28,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | `journal`, `lane`, `reader` | the handles: [`Journal`]; [`Lane`] and [`Reservation`]; [`Reader`] |
+//! | `journal`, `lane`, `reader` | the API: [`Journal`]; [`Lane`] and [`Reservation`]; [`Reader`]. `handle` is what they keep alive |
 //! | `state` | what the process knows: lanes, cursors, segments; one lock. `index` is where each entry is |
 //! | `room` | who may have how many bytes |
 //! | `writer` | the one that writes, in a thread or by a [`Driver`]: groups, new segments, failures; `reclaim` removes and cleans segments |
@@ -43,12 +43,14 @@ mod disk;
 mod driver;
 mod error;
 mod frame;
+mod handle;
 mod index;
 mod inspect;
 mod journal;
 mod lane;
 mod name;
 mod options;
+mod position;
 mod reader;
 mod reclaim;
 mod recover;
@@ -78,28 +80,8 @@ pub use name::{LaneName, NameError, ReaderName};
 pub use options::{
     MAX_ENTRY_BYTES, MAX_LANES, MAX_MARK_BYTES, MAX_READERS, MAX_TALLY_BYTES, Options,
 };
+pub use position::{Epoch, Position};
 pub use reader::{Entry, Reader};
 pub use stats::{LaneStats, Pending, ReaderStats, Stats};
 pub use storage::Storage;
 pub use verify::{Damage, EntryFilter, StoredEntries, StoredEntry, Verification};
-
-/// The place of an entry: a sequence number over the whole journal, from 1. Larger is later.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub struct Position(pub u64);
-
-impl std::fmt::Display for Position {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// The random number of the process that appended an entry. With the position it names an entry for ever, also when a
-/// journal is wiped or comes back from a backup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Epoch(pub u64);
-
-impl std::fmt::Display for Epoch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}

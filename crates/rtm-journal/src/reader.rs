@@ -9,10 +9,9 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use zstd::bulk::{Compressor, Decompressor};
 
-use crate::frame::{HEADER_BYTES, Header, Kind, from_ms};
+use crate::frame::{HEADER_BYTES, Header, Kind, from_ms, smaller};
+use crate::handle::Handle;
 use crate::index::Place;
-use crate::journal::Handle;
-use crate::lane::smaller;
 use crate::stats::Pending;
 use crate::{AppendError, Epoch, MAX_TALLY_BYTES, Position, ReadError, ReaderName, Storage};
 
@@ -86,7 +85,7 @@ impl Reader {
     pub async fn next(&mut self) -> Result<Entry, ReadError> {
         let readable = Arc::clone(&self.readable);
         loop {
-            // Made before looking: it hears of everything from here on.
+            // Made before looking, so that an entry that is appended in between is heard of.
             let appended = readable.notified();
             let stopped = self.handle.state().stopped.is_some();
             if let Some(entry) = self.try_next()? {

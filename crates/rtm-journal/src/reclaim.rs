@@ -34,8 +34,8 @@ impl Writer {
         let (released, dead) = {
             let mut state = shared.state();
             let released = state.release();
-            // The newest head is all that tells the lanes and cursors, so it stays; and so does what is newer and perhaps
-            // durable too.
+            // The newest durable head is all that tells the lanes and cursors, so its segment stays. So do newer
+            // segments, which may be durable without our knowing.
             let newest = state
                 .segments
                 .iter()
@@ -65,7 +65,7 @@ impl Writer {
             }
         }
         if !unlinked.is_empty() {
-            // Should they come back after a power loss, they are dead again.
+            // Should removed segments come back after a power loss, they are found dead and removed again.
             if let Err(error) = shared.storage.sync_dir() {
                 tracing::warn!(%error, "the journal's directory cannot be synced after a removal");
             }
@@ -80,7 +80,8 @@ impl Writer {
         !unlinked.is_empty()
     }
 
-    /// Somebody waits for room that the files are in the way of: does the one thing that frees the most for the least.
+    /// Makes room for a `reserve` that the size of the files keeps waiting: does the one thing that frees the most bytes
+    /// for the fewest that are written.
     pub(crate) fn make_room(&mut self) {
         let segment_bytes = self.shared.limits.segment_bytes;
         let (active, worst) = {
@@ -103,7 +104,7 @@ impl Writer {
         if active.is_some_and(|active| active.dead_bytes() * WORTH_LEAVING >= segment_bytes) {
             self.roll = true;
             let wrote = self.write(false);
-            // It may have freed nothing yet, and then nobody asks again.
+            // This may have freed nothing yet, and a `reserve` that waits does not ask again by itself.
             self.shared.state().pressure |= wrote.is_ok();
         } else if let Some(segment) = worst {
             self.clean(segment);
@@ -128,7 +129,7 @@ impl Writer {
         };
         self.copy(places);
         let wrote = self.write(false);
-        // The rest of it, or the next.
+        // Where live entries are left in the segment, the next group is copied without being asked for.
         let mut state = shared.state();
         let more = state
             .segments
@@ -151,7 +152,7 @@ impl Writer {
                     });
                 }
                 Err(error) => {
-                    // The reader will tell what it is; here it only keeps its segment.
+                    // The reader of the entry will tell what is wrong with it; here the entry only keeps its segment.
                     let reason: &Unreadable = &error;
                     tracing::warn!(segment, error = %reason, "a segment of the journal cannot be cleaned");
                     if let Some(state) = self.shared.state().segments.get_mut(&segment) {

@@ -11,18 +11,8 @@ use crate::change::{self, Appended, Change, Cursor};
 use crate::frame::{Kind, MAX_POSITION, VERSION, take};
 use crate::index::{Index, Place};
 use crate::scan::{Frame, Trust, read_version, scan};
-use crate::state::{LaneState, ReaderState, SegmentState, State};
+use crate::state::{LaneState, ReaderState, Recovered, SegmentState, State};
 use crate::{Epoch, LaneName, OpenError, Position, ReaderName, Storage};
-
-/// What a journal was found to be.
-pub(crate) struct Recovered {
-    pub(crate) state: State,
-    /// The process before this one did not close it.
-    pub(crate) unclean: bool,
-    /// Live entries that read back, and of which nobody knows whether they are durable: to be copied forward before
-    /// they are believed.
-    pub(crate) unproven: Vec<Place>,
-}
 
 /// Reads the journal, and cuts the torn tail of its newest segment.
 ///
@@ -97,8 +87,8 @@ pub(crate) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
     })
 }
 
-/// Cuts the torn tail. It is not needed for what comes after, so it may not fail it: a tail that stays is torn again at
-/// the next opening.
+/// Cuts the torn tail. Where that fails the journal opens all the same: nothing is written behind the tail, and at the
+/// next opening it is found torn again.
 fn cut(storage: &dyn Storage, newest: &SegmentRead, state: &mut State) {
     let segment = newest.number;
     if newest.end < newest.bytes {
@@ -150,7 +140,7 @@ pub(crate) struct SegmentRead {
     pub(crate) proven: bool,
     /// Stretches in the last group that are no intact frames.
     pub(crate) torn: u64,
-    /// They had been durable: the next segment's head knows of more entries.
+    /// The torn stretches had been durable: the next segment's head knows of more entries.
     pub(crate) lost: bool,
     pub(crate) unproven: Vec<Place>,
     pub(crate) epochs: BTreeSet<Epoch>,
@@ -161,7 +151,7 @@ pub(crate) struct LaneRead {
     pub(crate) name: Option<LaneName>,
     pub(crate) mark: Option<Bytes>,
     pub(crate) readers: BTreeMap<ReaderName, Cursor>,
-    /// As far as anybody vouches for it, and with everything that reads back.
+    /// Counts that a later write vouches for. `appended` also has those of every entry that reads back.
     proven: Appended,
     pub(crate) appended: Appended,
     /// Everything up to here is dead.
@@ -315,7 +305,7 @@ impl Replay {
                 };
                 if header.kind == Kind::Head {
                     segment.head_bytes = u64::from(offset + header.frame_bytes());
-                    // A head tells everything, so what it does not tell is no more.
+                    // A head tells all readers, so a reader that it does not tell is no more.
                     self.lanes
                         .values_mut()
                         .for_each(|lane| lane.readers.clear());
@@ -351,7 +341,7 @@ impl Replay {
                 self.saw(cursor.through);
                 let read = self.lanes.entry(lane.id()).or_default();
                 read.readers.insert(reader, cursor);
-                // Known from this alone, should the frame that introduced the lane be damaged.
+                // The lane's name is known from here alone where the frame that introduced the lane is damaged.
                 read.name = Some(lane);
             }
             Change::RemoveReader { lane, reader } => {
@@ -369,7 +359,7 @@ impl Replay {
     fn settle_torn(&mut self, unseen: bool) {
         let mut told = 0;
         for (id, place) in std::mem::take(&mut self.torn) {
-            // Not a torn copy of an entry that is still where it was.
+            // A torn frame may be a copy forward of an entry that is still intact where it was: nothing is lost then.
             let is_copy = |lane: &LaneRead| {
                 let mut entries = lane.entries.iter();
                 entries.any(|known| known.position == place.position)
@@ -379,7 +369,7 @@ impl Replay {
                 && !is_copy(lane)
             {
                 lane.entries.push(place);
-                // Any other copy is better.
+                // Unproven, so that any other copy of the entry is preferred.
                 self.unproven.insert((place.segment, place.offset));
                 told += 1;
             }
@@ -390,7 +380,7 @@ impl Replay {
         }
     }
 
-    /// It knows of entries that no segment before has.
+    /// Whether the change knows of entries that no segment before has.
     fn is_unseen(&self, change: &Change) -> bool {
         let Change::Lane { lane, appended, .. } = change else {
             return false;
@@ -453,7 +443,7 @@ impl LaneRead {
             name: self.name,
             mark: self.mark,
             floor: self.floor,
-            // The rest is counted when it is durable.
+            // Entries that are not proven are counted when they are copied forward.
             appended: self.proven,
             readers,
             index,

@@ -23,12 +23,13 @@ pub(crate) struct Frame {
 /// How sure it is that a frame was durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trust {
-    /// A later group of the segment vouches for it.
+    /// A later group of the segment vouches for the frame: it was written after this one was durable.
     Proven,
-    /// It is whole, and of the last group, for which nobody vouches: it reads back also where its sync has failed, and
-    /// where a process was killed that had not synced it.
+    /// The frame is whole, and of the last group, which no later group vouches for: a frame reads back also where its
+    /// sync has failed, and where the process was killed before it synced.
     Unproven,
-    /// An entry of the last group whose body is not what its header says. Torn, unless somebody vouches for it after all.
+    /// An entry of the last group whose body is not what its header says. Torn, unless a later head tells
+    /// that the entry had been durable.
     Torn,
 }
 
@@ -120,7 +121,7 @@ pub(crate) fn scan(
         });
     }
     scanned.last_group = held.first().map(|first| first.header.group);
-    // The last group: its entries have to prove themselves.
+    // The entries of the last group may be torn, so their bodies are checked.
     scanned.end = held
         .first()
         .map_or(scanned.end, |first| first.offset.into());

@@ -30,7 +30,7 @@ pub(crate) struct Shared {
     pub(crate) room: Notify,
     /// Wakes those who wait for the writer's end.
     pub(crate) ended: Notify,
-    /// Making one takes longer than compressing a page.
+    /// Idle compressors, lent to appends: making one takes longer than compressing a page.
     pub(crate) compressors: Mutex<Vec<Compressor<'static>>>,
     state: Mutex<State>,
     lock: Mutex<Option<Lock>>,
@@ -43,7 +43,7 @@ impl Shared {
         options: Options,
         limits: Limits,
         epoch: Epoch,
-        recovered: crate::recover::Recovered,
+        recovered: Recovered,
     ) -> Shared {
         Shared {
             storage,
@@ -60,7 +60,7 @@ impl Shared {
         }
     }
 
-    /// A panic elsewhere leaves nothing half done that this could make worse.
+    /// A panic of a thread that held the lock leaves nothing half done that going on could make worse.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -123,6 +123,16 @@ pub(crate) struct State {
     /// Frames found damaged, at opening and by readers.
     pub(crate) damaged: u64,
     pub(crate) last_id: u64,
+}
+
+/// What a journal was found to be.
+pub(crate) struct Recovered {
+    pub(crate) state: State,
+    /// The process before this one did not close it.
+    pub(crate) unclean: bool,
+    /// Live entries that read back, and of which nobody knows whether they are durable: to be copied forward before
+    /// they are believed.
+    pub(crate) unproven: Vec<Place>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -258,7 +268,7 @@ impl State {
         self.last_id
     }
 
-    /// How far a reader is. One that does not exist is nowhere.
+    /// How far a reader is. A reader that does not exist is at the default, before everything.
     pub(crate) fn cursor(&self, lane: u32, name: &ReaderName) -> Cursor {
         let lane = self.lanes.get(&lane);
         lane.and_then(|lane| lane.readers.get(name))
@@ -266,7 +276,7 @@ impl State {
             .unwrap_or_default()
     }
 
-    /// For who waits until all changes made so far are durable.
+    /// What the receiver gets tells that all changes made so far are durable.
     pub(crate) fn flush(&mut self) -> oneshot::Receiver<()> {
         let (done, wait) = oneshot::channel();
         self.flushes.push(done);
@@ -434,9 +444,9 @@ impl State {
     /// Takes out of the index what every reader has committed, and says whether that was anything.
     ///
     /// What is committed is confirmed by every sink, so letting go of it loses nothing even where the log does not
-    /// know. But while writing works the durable cursors are what counts, so that a crash finds every entry that its
-    /// cursors point to; only while it fails, on a full disk say, do the cursors in memory, or no room would ever
-    /// become free to write the cursors into.
+    /// know of the commit. But while writing works, the durable cursors count, so that a crash finds every entry that
+    /// its cursors point to. While writing fails, on a full disk say, the cursors in memory count: otherwise no room
+    /// would ever become free to write the cursors into.
     pub(crate) fn release(&mut self) -> bool {
         let mut released = false;
         for lane in self.lanes.values_mut() {

@@ -107,7 +107,7 @@ impl Check<'_> {
         self.gap(read, at, read.bytes)
     }
 
-    /// Other frames than entries were checked when they were scanned.
+    /// Checks an entry's frame. Those of other kinds were checked when they were scanned.
     fn frame(&mut self, read: &SegmentRead, frame: &Frame) -> Result<(), Unreadable> {
         if frame.header.kind == Kind::Entry {
             let place = Place {

@@ -21,9 +21,9 @@ const GROUP_BYTES: u64 = 8 << 20;
 /// The pauses between tries on a failing disk.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// Tries before a close gives up. Whoever closes has a deadline of its own.
+/// Tries before a close gives up. The caller of `close` has a deadline of its own.
 const CLOSE_TRIES: u32 = 3;
-/// How often to look whether the file system has room again, while somebody waits for that: nothing tells.
+/// How often to look whether the file system has room again, while a `reserve` waits for room: no system call tells.
 const FREE_PAUSE: Duration = Duration::from_millis(500);
 /// What the buffer keeps between groups.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -42,10 +42,11 @@ pub(crate) struct Writer {
     last_error: Option<Arc<io::Error>>,
     retry_at: Option<Instant>,
     look_at: Option<Instant>,
-    /// Until when to look by itself for cursors that have moved. What is written is committed soon, mostly, and whoever
-    /// commits then need not wake the writer, which costs as much as the commit.
+    /// Until when the writer looks by itself for cursors that have moved. What is written is mostly committed soon, and
+    /// a reader that commits before then need not wake the writer, which costs as much as the commit.
     expects_commits_until: Option<Instant>,
-    /// When to try again to remove what could not be removed: where that is what everybody waits for, nobody else asks.
+    /// When to try again to remove dead segments that could not be removed. Callers may all be waiting for the room of
+    /// those segments, so that no call would bring the writer back to them.
     pub(crate) reclaim_at: Option<Instant>,
 }
 
@@ -139,7 +140,7 @@ impl Writer {
     pub(crate) fn begin(&mut self) -> io::Result<()> {
         match self.write(false) {
             Err(error) if !is_full(&error) => Err(error),
-            // It opens all the same: what is in it can be published, which may be what makes room.
+            // The journal opens although the disk is full: publishing what is in the journal may be what makes room.
             _ => Ok(()),
         }
     }
@@ -175,7 +176,7 @@ impl Writer {
         }
     }
 
-    /// Does it, and says whether that was the end.
+    /// Does what is next, and says whether that was the writer's end.
     pub(crate) fn act(&mut self, next: Next) -> Option<Ended> {
         match next {
             // A failure is noted, and tried again after a pause.
@@ -226,7 +227,7 @@ impl Writer {
             return Ok(Next::GiveUp(Arc::clone(error)));
         }
         if state.watch_free && self.look_at.is_some_and(|at| at <= now) {
-            // Whoever still finds too little says so again.
+            // All who wait for room try again; a `reserve` that still finds too little sets `watch_free` again.
             state.watch_free = false;
             self.shared.room.notify_waiters();
         }
@@ -447,9 +448,9 @@ impl Writer {
                     replies.push((reply, position));
                 }
                 From::Segment(from) => {
-                    // Counted before, unless nobody vouched for it until now.
+                    // The entry is counted already, unless recovery did not know whether it was durable.
                     lane.appended.add(position, count);
-                    // Unless it was committed meanwhile: then the copy is dead as well.
+                    // An entry that was committed meanwhile is not in the index, and its copy is dead as well.
                     if let Some(old) = lane.index.relocate(position, segment, offset) {
                         segments.entry(from).or_default().remove(old);
                         segments.entry(segment).or_default().add(place);
@@ -466,7 +467,7 @@ impl Writer {
             self.shared.room.notify_waiters();
         }
         (self.failures, self.retry_at) = (0, None);
-        // Who has gone away has lost interest, and its entry is stored all the same.
+        // A send fails where the caller of `append` has dropped its future: its entry is stored all the same.
         for (reply, position) in replies {
             let _ = reply.send(position);
         }
@@ -490,7 +491,7 @@ impl Writer {
             .min(LONGEST_PAUSE);
         self.retry_at = Some(self.shared.options.instant() + pause);
         self.last_error = Some(Arc::new(io::Error::new(error.kind(), error.to_string())));
-        // Of an older segment what was synced before is needed still. A new one has nothing that counts.
+        // A new segment holds nothing that counts. What was synced before in an older segment is needed still.
         let gone = built.new
             && self
                 .shared
@@ -535,7 +536,7 @@ fn store(storage: &dyn Storage, built: &Built, bytes: &[u8]) -> io::Result<()> {
         storage.create(built.segment)?;
     }
     if bytes.is_empty() {
-        // Somebody waited for what an earlier group took along.
+        // A flush waited for changes that an earlier group has made durable.
         return Ok(());
     }
     storage.append(built.segment, bytes)?;
@@ -559,7 +560,7 @@ fn is_full(error: &io::Error) -> bool {
     )
 }
 
-/// Tells everybody that the writer is gone, however it went.
+/// Tells all who wait for the writer that it is gone, whether it closed the journal, was abandoned or panicked.
 pub(crate) struct End {
     pub(crate) shared: Arc<Shared>,
     pub(crate) result: Option<Result<(), Arc<io::Error>>>,
@@ -569,7 +570,7 @@ impl Drop for End {
     fn drop(&mut self) {
         let mut state = self.shared.state();
         state.stopped = Some(self.result.take());
-        // Dropping them tells those who wait.
+        // Dropping their senders tells the appends and flushes that wait for a reply.
         state.queue.clear();
         state.flushes.clear();
         let mut readable = Vec::new();

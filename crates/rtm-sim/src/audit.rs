@@ -9,39 +9,12 @@
 
 use std::collections::HashMap;
 
-use crate::envelope::read_event;
+use crate::envelope::{Observed, read_event};
 use crate::findings::{Findings, PageMissing};
 use crate::ledger::{Fate, Ledger, LedgerPage};
 
 /// How many examples of each kind of trouble are kept.
 pub const MAX_EXAMPLES: usize = 10;
-
-/// A record that a sink holds, as its reader found it.
-#[derive(Debug, Clone, Copy)]
-pub struct Observed<'a> {
-    /// Grows in the order in which the sink holds the records of `partition`.
-    pub sink_order: u64,
-    /// Where order is kept: Kafka's partition, 0 for JetStream or a file. For two topics that hold one stream, any
-    /// numbers that tell their partitions apart.
-    pub partition: i32,
-    /// As tagged.
-    pub app_id: &'a str,
-    /// As tagged.
-    pub region: &'a str,
-    /// As tagged: `user` or `channel`.
-    pub stream: &'a str,
-    /// As tagged.
-    pub request_id: &'a str,
-    /// `<epoch>.<position>.<byte offset of the event in its page>`.
-    pub id: &'a str,
-    /// The record's key, to be compared with the one that the event asks for: `user_id` or `group_id`. `None` where
-    /// the sink has no keys, or is configured to use others.
-    pub key: Option<&'a [u8]>,
-    /// The event within the envelope, byte for byte.
-    pub event: &'a [u8],
-    /// It was found among the dead letters: delivered, but in no order with the rest and under no key.
-    pub dead_letter: bool,
-}
 
 /// Compares `observed`, all that a sink holds, in any order of partitions, with `ledger`.
 #[must_use]

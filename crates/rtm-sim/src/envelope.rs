@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::audit::Observed;
 use crate::ledger::Stream;
 
 /// The document that the bridge publishes for each event, as far as an audit needs it.
@@ -57,6 +56,33 @@ pub struct Envelope<'a> {
     /// The event as Agora sent it.
     #[serde(borrow)]
     pub event: &'a RawValue,
+}
+
+/// A record that a sink holds, as its reader found it.
+#[derive(Debug, Clone, Copy)]
+pub struct Observed<'a> {
+    /// Grows in the order in which the sink holds the records of `partition`.
+    pub sink_order: u64,
+    /// Where order is kept: Kafka's partition, 0 for JetStream or a file. For two topics that hold one stream, any
+    /// numbers that tell their partitions apart.
+    pub partition: i32,
+    /// As tagged.
+    pub app_id: &'a str,
+    /// As tagged.
+    pub region: &'a str,
+    /// As tagged: `user` or `channel`.
+    pub stream: &'a str,
+    /// As tagged.
+    pub request_id: &'a str,
+    /// `<epoch>.<position>.<byte offset of the event in its page>`.
+    pub id: &'a str,
+    /// The record's key, to be compared with the one that the event asks for: `user_id` or `group_id`. `None` where
+    /// the sink has no keys, or is configured to use others.
+    pub key: Option<&'a [u8]>,
+    /// The event within the envelope, byte for byte.
+    pub event: &'a [u8],
+    /// It was found among the dead letters: delivered, but in no order with the rest and under no key.
+    pub dead_letter: bool,
 }
 
 /// The payload is no envelope.

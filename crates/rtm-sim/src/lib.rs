@@ -31,13 +31,13 @@ mod ring;
 mod simulator;
 
 pub use agora::{REQUESTS_PER_SECOND, UnknownRing};
-pub use audit::{Audit, MAX_EXAMPLES, Observed, audit};
+pub use audit::{Audit, MAX_EXAMPLES, audit};
 pub use clock::Clock;
 pub use config::{
     Faults, InvalidSetting, Load, MAX_DELAY_MS, MAX_EVENTS_PER_SECOND, MAX_NAMES, Pattern, SimApp,
     SimAuth, SimConfig,
 };
-pub use envelope::{Envelope, EnvelopeError, parse_envelope};
+pub use envelope::{Envelope, EnvelopeError, Observed, parse_envelope};
 pub use findings::{Findings, PageMissing};
 pub use in_process::{Exchange, InProcess, WireEnd};
 pub use ledger::{

@@ -1,54 +1,32 @@
-//! Why a TLS handshake failed, in words that say what to repair. librdkafka tells only that the broker's certificate was
-//! refused, and guesses at a missing authority, also where it has expired or is another host's.
+//! Asks a broker for its certificate once more, to learn why it is refused: librdkafka does not tell.
+//!
+//! For `check` alone. A publish that fails would make a connection more with each of its retries, and wait for it.
 
 use std::error::Error;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::error::RDKafkaErrorCode;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CertificateError, ClientConfig, ClientConnection, RootCertStore};
 use tokio::task::spawn_blocking;
 
+use crate::failure::{Failure, UNSURE};
 use crate::options::KafkaOptions;
-use crate::producer::Failure;
 
 /// How long a broker may take to show its certificate again.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What OpenSSL says of a broker's certificate that it does not accept.
-const REFUSED: &str = "certificate verify failed";
-
-/// What OpenSSL says when the broker ends the handshake.
-const ALERT: &str = "SSL alert number";
-
-/// Whether an error of the transport is the broker's refusal of our handshake.
-pub(crate) fn is_alert(reason: &str) -> bool {
-    reason.contains(ALERT)
-}
-
-/// The failure, with the reason said clearly if it is one of TLS. It may ask the broker to show its certificate again.
-pub(crate) async fn explain(mut failure: Failure, options: &KafkaOptions) -> Failure {
-    if failure.code != RDKafkaErrorCode::SSL {
-        return failure;
-    }
-    if is_alert(&failure.reason) {
-        failure.reason +=
-            ": the broker refuses our certificate, or asks for one (ssl.certificate.location)";
-    } else if failure.reason.contains(REFUSED)
-        && let Some((broker, _)) = failure.reason.split_once(": ")
-    {
-        let broker = broker.to_owned();
-        let (asked, options) = (broker.clone(), options.clone());
-        let why = spawn_blocking(move || ask(&asked, &options)).await;
-        let why = why.ok().flatten().unwrap_or_else(|| {
-            "its authority is not trusted, or it is another host's, or it has expired".to_owned()
-        });
-        failure.reason = format!("{broker}: the broker's certificate is refused: {why}");
-    }
-    failure
+/// The failure with its reason said clearly; of a certificate that is refused, what rustls finds wrong with it.
+pub(crate) async fn explain(failure: Failure, options: &KafkaOptions) -> Failure {
+    let Some(broker) = failure.refused_broker() else {
+        return failure.explained();
+    };
+    let (broker, options) = (broker.to_owned(), options.clone());
+    let why = spawn_blocking(move || ask(&broker, &options)).await;
+    let why = why.ok().flatten();
+    failure.explained_by(why.as_deref().unwrap_or(UNSURE))
 }
 
 /// What rustls finds wrong with the certificate of `broker`, as librdkafka names it: `ssl://host:port/id`. It sends

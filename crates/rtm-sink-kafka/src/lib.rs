@@ -39,9 +39,11 @@
 //! (`enable.gapless.guarantee`). What it held is then ended, a new producer is made, and the call goes on where it was.
 //! A broker refuses whole batches; who in one is to blame is found by publishing ever smaller groups, in order.
 
+mod failure;
 mod handshake;
 mod options;
 mod producer;
+mod producers;
 mod publish;
 mod reports;
 mod sink;

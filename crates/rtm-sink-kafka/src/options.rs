@@ -122,6 +122,9 @@ pub enum ConnectError {
     Thread(#[source] io::Error),
 }
 
+/// The runtime ends, and with it the thread that was to make a client.
+pub(crate) const CANCELED: ConnectError = ConnectError::Start(KafkaError::Canceled);
+
 /// What this crate sets; an operator's options come over it.
 const DEFAULTS: &[(&str, &str)] = &[
     // Half the CPU of zstd, for about a quarter more bytes.

@@ -13,7 +13,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, Pur
 use rtm_sink::Record;
 use tracing::{debug, error, info, warn};
 
-use crate::handshake;
+use crate::failure::{Failure, is_alert};
 use crate::options::{ConnectError, KafkaOptions, Secrets, Written};
 use crate::reports::Reports;
 
@@ -143,6 +143,17 @@ impl Drop for Live {
     }
 }
 
+/// Makes what a client is made of.
+pub(crate) trait Configure:
+    FnOnce() -> Result<(ClientConfig, Context), ConnectError> + Send + 'static
+{
+}
+
+impl<F> Configure for F where
+    F: FnOnce() -> Result<(ClientConfig, Context), ConnectError> + Send + 'static
+{
+}
+
 /// The thread that runs librdkafka's callbacks. Dropping it waits for its end.
 struct Polling {
     stop: Arc<AtomicBool>,
@@ -176,14 +187,6 @@ impl Drop for Polling {
             let _ = thread.join();
         }
     }
-}
-
-/// Why a producer is of no more use.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{reason}")]
-pub(crate) struct Failure {
-    pub(crate) code: RDKafkaErrorCode,
-    pub(crate) reason: String,
 }
 
 /// So long TLS may fail after it once worked.
@@ -327,7 +330,7 @@ impl ClientContext for Context {
             | RDKafkaErrorCode::UnsupportedSASLMechanism => self.fail(code, &reason),
             RDKafkaErrorCode::SSL => self.distrust(Some(&reason)),
             // In TLS 1.3 a client is done with the handshake before the broker has seen its certificate.
-            RDKafkaErrorCode::BrokerTransportFailure if handshake::is_alert(&reason) => {
+            RDKafkaErrorCode::BrokerTransportFailure if is_alert(&reason) => {
                 self.distrust(Some(&reason));
             }
             RDKafkaErrorCode::BrokerTransportFailure => self.trust(),

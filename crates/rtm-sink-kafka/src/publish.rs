@@ -6,10 +6,9 @@ use rtm_sink::{BoxError, Outcome, PublishError, PublishErrorKind, Reason, Record
 use tokio::task::{spawn_blocking, yield_now};
 use tokio::time::timeout;
 
-use crate::handshake::explain;
 use crate::producer::Live;
+use crate::producers::Producers;
 use crate::reports::{Attempt, MAX_RECORDS, Slot};
-use crate::sink::KafkaSink;
 use crate::topics::CheckError;
 use crate::verdict::{Verdict, verdict};
 
@@ -45,21 +44,22 @@ struct Group {
     judged: bool,
 }
 
-pub(crate) async fn publish(sink: &KafkaSink, records: &[Record]) -> Result<(), PublishError> {
+pub(crate) async fn publish(producers: &Producers, records: &[Record]) -> Result<(), PublishError> {
     if records.is_empty() {
         return Ok(());
     }
-    let _call = sink.reports.call();
+    let _call = producers.reports.call();
     let mut outcomes = vec![Outcome::Unknown; records.len()];
-    let Stop { kind, source } = match settle_all(sink, records, &mut outcomes).await {
+    let Stop { kind, source } = match settle_all(producers, records, &mut outcomes).await {
         Ok(None) => return Ok(()),
         Ok(Some(code)) => Stop::new(PublishErrorKind::Rejected, code),
         Err(stop) => stop,
     };
     if kind == PublishErrorKind::Misconfigured {
-        sink.health.flag(|known| known.misconfigured = true);
+        producers.health.flag(|known| known.misconfigured = true);
         // It may be that somebody deleted a topic.
-        sink.created
+        producers
+            .created
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clear();
@@ -73,18 +73,18 @@ pub(crate) async fn publish(sink: &KafkaSink, records: &[Record]) -> Result<(), 
 
 /// Publishes group by group until every record is confirmed or rejected, and returns why the last one was rejected.
 async fn settle_all(
-    sink: &KafkaSink,
+    producers: &Producers,
     records: &[Record],
     outcomes: &mut [Outcome],
 ) -> Result<Option<RDKafkaErrorCode>, Stop> {
-    create_topics(sink, records).await?;
+    create_topics(producers, records).await?;
     let all: Vec<usize> = (0..records.len()).collect();
     let mut groups = split(&all, MAX_RECORDS, false);
     let mut rejected = None;
     let mut fruitless = 0;
     while let Some(group) = groups.pop() {
-        let live = sink.live().await?;
-        let slots = attempt(sink, &live, records, &group).await;
+        let live = producers.live().await?;
+        let slots = attempt(producers, &live, records, &group).await;
         let mut left = sort(&group, &slots, outcomes);
         if rtm_planted::bug("kafka-order-lost-after-failure") {
             left.indices.reverse();
@@ -105,7 +105,7 @@ async fn settle_all(
                 }
                 rejected = Some(code);
             } else {
-                sink.health.lock().splits += 1;
+                producers.health.lock().splits += 1;
                 groups.extend(split(
                     &left.indices,
                     left.indices.len().div_ceil(PARTS),
@@ -118,8 +118,7 @@ async fn settle_all(
         if let Some(failure) = &failure
             && let Verdict::Ends(kind) = verdict(failure.code)
         {
-            let failure = explain(failure.clone(), &sink.options).await;
-            return Err(Stop::new(kind, failure));
+            return Err(Stop::new(kind, failure.clone().explained()));
         }
         fruitless = if left.indices.len() < group.indices.len() {
             0
@@ -216,7 +215,7 @@ fn reject(label: &'static str, code: RDKafkaErrorCode) -> Outcome {
 
 /// Sends the group's records once, and waits until librdkafka has reported on each.
 async fn attempt(
-    sink: &KafkaSink,
+    producers: &Producers,
     live: &Arc<Live>,
     records: &[Record],
     group: &Group,
@@ -224,12 +223,12 @@ async fn attempt(
     // librdkafka puts records of all calls into one batch, and a broker refuses the batch.
     let (_shared, _alone);
     if group.judged {
-        _alone = sink.batches.write().await;
+        _alone = producers.batches.write().await;
     } else {
-        _shared = sink.batches.read().await;
+        _shared = producers.batches.read().await;
     }
-    let attempt = sink.reports.attempt(group.indices.len());
-    send(sink, live, records, group, &attempt).await;
+    let attempt = producers.reports.attempt(group.indices.len());
+    send(producers, live, records, group, &attempt).await;
     while !attempt.is_settled() {
         if live.failure().is_some() {
             drain(live, &attempt).await;
@@ -242,7 +241,7 @@ async fn attempt(
 
 /// Hands the records to librdkafka in order, and stops at the first that it does not take and that is not to blame itself.
 async fn send(
-    sink: &KafkaSink,
+    producers: &Producers,
     live: &Live,
     records: &[Record],
     group: &Group,
@@ -259,7 +258,7 @@ async fn send(
         }
         while sent == Err(RDKafkaErrorCode::QueueFull) && live.failure().is_none() {
             // Either will do: a report, or the time.
-            let _ = timeout(ROOM, sink.reports.next()).await;
+            let _ = timeout(ROOM, producers.reports.next()).await;
             sent = live.send(&records[index], attempt.opaque(place));
         }
         let Err(code) = sent else { continue };
@@ -289,12 +288,15 @@ async fn drain(live: &Arc<Live>, attempt: &Attempt<'_>) {
 }
 
 /// Creates the topics that this sink has not met before, if that is its task.
-async fn create_topics(sink: &KafkaSink, records: &[Record]) -> Result<(), Stop> {
-    if sink.create_topics.is_none() {
+async fn create_topics(producers: &Producers, records: &[Record]) -> Result<(), Stop> {
+    if producers.options.create_topics.is_none() {
         return Ok(());
     }
     let missing: Vec<Topic> = {
-        let created = sink.created.lock().unwrap_or_else(PoisonError::into_inner);
+        let created = producers
+            .created
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut missing = Vec::new();
         for record in records {
             // Most records have the topic of the one before, so that this is cheap.
@@ -310,15 +312,16 @@ async fn create_topics(sink: &KafkaSink, records: &[Record]) -> Result<(), Stop>
     let mut names: Vec<&str> = missing.iter().map(Topic::as_str).collect();
     names.sort_unstable();
     names.dedup();
-    if let Err(error) = sink.ensure_topics(&names).await {
+    if let Err(error) = producers.ensure_topics(&names).await {
         // That nobody was reached may be a refusal, which the producer meets too, and which ends it.
-        let refusal = sink.failure().map(|failure| verdict(failure.code));
+        let refusal = producers.failure().map(|failure| verdict(failure.code));
         return Err(match (&error, refusal) {
             (CheckError::Unreachable { .. }, Some(Verdict::Ends(kind))) => Stop::new(kind, error),
             _ => error.into(),
         });
     }
-    sink.created
+    producers
+        .created
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .extend(missing);

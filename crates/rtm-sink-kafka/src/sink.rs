@@ -1,19 +1,16 @@
-use std::collections::HashSet;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientConfig;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rtm_sink::{PublishError, Record, Sink, Topic};
-use tokio::sync::RwLock;
+use rdkafka::error::KafkaError;
+use rtm_sink::{PublishError, Record, Sink};
 use tokio::task::spawn_blocking;
-use tracing::{info, warn};
+use tracing::warn;
 
-use crate::handshake::explain;
-use crate::options::{ConnectError, KafkaOptions, TopicSpec, client_config};
-use crate::producer::{Context, Failure, Health, Known, Live};
-use crate::reports::Reports;
+use crate::handshake;
+use crate::options::{ConnectError, KafkaOptions};
+use crate::producer::Known;
+use crate::producers::Producers;
+use crate::publish::publish;
 use crate::topics::{self, CheckError, Reached};
 
 /// A call that has waited this long without any confirmation means that the sink is not [`up`](KafkaStats::up).
@@ -24,23 +21,7 @@ const STALLED: Duration = Duration::from_secs(10);
 /// Made without a broker: librdkafka connects by itself, and again whenever it must. Dropping it ends its threads in the
 /// background, within some seconds, which a process that ends need not wait for.
 pub struct KafkaSink {
-    pub(crate) options: KafkaOptions,
-    pub(crate) create_topics: Option<TopicSpec>,
-    pub(crate) reports: Arc<Reports>,
-    pub(crate) health: Arc<Health>,
-    state: Mutex<State>,
-    /// Held by whoever makes a producer.
-    making: tokio::sync::Mutex<()>,
-    /// Held for writing by an attempt that must have librdkafka's batches for itself, and for reading by the others.
-    pub(crate) batches: RwLock<()>,
-    /// Topics that exist for sure, where they are ours to create.
-    pub(crate) created: Mutex<HashSet<Topic>>,
-}
-
-#[derive(Default)]
-struct State {
-    current: Option<Arc<Live>>,
-    closed: bool,
+    producers: Producers,
 }
 
 /// How a [`KafkaSink`] is doing.
@@ -75,27 +56,16 @@ impl KafkaSink {
     ///
     /// [`ConnectError`] when the options cannot work, whatever the brokers.
     pub fn new(options: KafkaOptions) -> Result<KafkaSink, ConnectError> {
-        let sink = KafkaSink {
-            create_topics: options.create_topics,
-            options,
-            reports: Arc::default(),
-            health: Arc::default(),
-            state: Mutex::default(),
-            making: tokio::sync::Mutex::default(),
-            batches: RwLock::default(),
-            created: Mutex::default(),
-        };
-        let (config, context) = sink.configure()()?;
-        sink.replace(Live::start(&config, context)?);
-        Ok(sink)
+        let producers = Producers::start(options)?;
+        Ok(KafkaSink { producers })
     }
 
     /// How it is doing, at once and without asking a broker.
     #[must_use]
     pub fn stats(&self) -> KafkaStats {
-        let progress = self.reports.progress();
-        let queued = self.lock().current.as_ref().map_or(0, |live| live.queued());
-        let known = self.health.lock();
+        let progress = self.producers.reports.progress();
+        let queued = self.producers.queued();
+        let known = self.producers.health.lock();
         let waiting = progress.waiting_since;
         KafkaStats {
             up: is_up(waiting.map(|since| since.elapsed()), &known),
@@ -116,7 +86,7 @@ impl KafkaSink {
     ///
     /// [`CheckError::Unreachable`] when no broker answers in 10 s; that includes refused credentials.
     pub async fn check(&self, topics: &[&str]) -> Result<Reached, CheckError> {
-        let live = self.live().await?;
+        let live = self.producers.live().await?;
         let topics: Vec<String> = topics.iter().map(|&name| name.to_owned()).collect();
         let reached = spawn_blocking(move || topics::reach(&live, &topics)).await;
         match reached.unwrap_or(Err(KafkaError::Canceled)) {
@@ -128,17 +98,15 @@ impl KafkaSink {
         }
     }
 
-    /// Why no broker can be reached, if the producer knows: of it, librdkafka tells more than of requests.
+    /// Why no broker can be reached, if the producer knows: of that, librdkafka tells more than of requests.
     async fn said(&self) -> Option<String> {
-        match self.failure() {
-            Some(failure) => Some(explain(failure, &self.options).await.reason),
-            None => self.health.lock().last_error.clone(),
+        match self.producers.failure() {
+            Some(failure) => {
+                let explained = handshake::explain(failure, &self.producers.options).await;
+                Some(explained.reason)
+            }
+            None => self.producers.health.lock().last_error.clone(),
         }
-    }
-
-    /// Why the current producer is of no more use.
-    pub(crate) fn failure(&self) -> Option<Failure> {
-        self.lock().current.as_ref()?.failure()
     }
 
     /// Creates those of the topics that do not exist, if [`KafkaOptions::create_topics`] says how. Publishing does the
@@ -148,103 +116,18 @@ impl KafkaSink {
     ///
     /// When the brokers cannot be asked in 10 s, or refuse.
     pub async fn ensure_topics(&self, topics: &[&str]) -> Result<(), CheckError> {
-        let (Some(spec), false) = (self.create_topics, topics.is_empty()) else {
-            return Ok(());
-        };
-        let names = topics.iter().map(|&name| name.to_owned()).collect();
-        let mut created = topics::create(self.configure(), names, spec).await;
-        if let Err(CheckError::Unreachable { said, .. }) = &mut created {
-            *said = self.said().await;
-        }
-        created
+        self.producers.ensure_topics(topics).await
     }
 
     /// Ends the producer, with what it holds. Calls in progress end as unavailable, and so do later ones.
     pub fn close(&self) {
-        let current = {
-            let mut state = self.lock();
-            state.closed = true;
-            state.current.take()
-        };
-        if let Some(live) = current {
-            live.fail(RDKafkaErrorCode::DestroyBroker);
-        }
-    }
-
-    /// A producer that has not failed: the current one, or else a new one.
-    pub(crate) async fn live(&self) -> Result<Arc<Live>, CheckError> {
-        if let Some(live) = self.usable()? {
-            return Ok(live);
-        }
-        let _making = self.making.lock().await;
-        if let Some(live) = self.usable()? {
-            return Ok(live);
-        }
-        let configure = self.configure();
-        // Reads files and starts threads.
-        let started = spawn_blocking(move || {
-            let (config, context) = configure()?;
-            Live::start(&config, context)
-        });
-        let started = started.await.unwrap_or(Err(CANCELED))?;
-        self.health.lock().rebuilds += 1;
-        info!("made a new producer, as the last one had failed");
-        Ok(self.replace(started))
-    }
-
-    fn usable(&self) -> Result<Option<Arc<Live>>, CheckError> {
-        let state = self.lock();
-        if state.closed {
-            return Err(CheckError::Closed);
-        }
-        Ok(state
-            .current
-            .clone()
-            .filter(|live| live.failure().is_none() || rtm_planted::bug("kafka-fatal-not-rebuilt")))
-    }
-
-    fn replace(&self, live: Live) -> Arc<Live> {
-        let live = Arc::new(live);
-        let mut state = self.lock();
-        if !state.closed {
-            state.current = Some(Arc::clone(&live));
-        }
-        live
-    }
-
-    /// For a new client, with what the option files hold when it is called. It blocks for milliseconds.
-    fn configure(&self) -> impl Configure + use<> {
-        let options = self.options.clone();
-        let (reports, health) = (Arc::clone(&self.reports), Arc::clone(&self.health));
-        move || {
-            let options = options.read()?;
-            let context = Context::new(reports, health, &options);
-            Ok((client_config(&options)?, context))
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.producers.close();
     }
 }
-
-/// Makes what a client is made of.
-pub(crate) trait Configure:
-    FnOnce() -> Result<(ClientConfig, Context), ConnectError> + Send + 'static
-{
-}
-
-impl<F> Configure for F where
-    F: FnOnce() -> Result<(ClientConfig, Context), ConnectError> + Send + 'static
-{
-}
-
-/// The runtime ends, and with it the thread that was to make a client.
-pub(crate) const CANCELED: ConnectError = ConnectError::Start(KafkaError::Canceled);
 
 impl Sink for KafkaSink {
     async fn publish(&self, records: &[Record]) -> Result<(), PublishError> {
-        let result = crate::publish::publish(self, records).await;
+        let result = publish(&self.producers, records).await;
         if let Err(error) = &result {
             warn!(kind = %error.kind, cause = %error.source, "not everything was published");
         }

@@ -6,9 +6,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::Producer;
 use tokio::task::spawn_blocking;
 
-use crate::options::{ConnectError, TopicSpec};
-use crate::producer::Live;
-use crate::sink::{CANCELED, Configure};
+use crate::options::{CANCELED, ConnectError, TopicSpec};
+use crate::producer::{Configure, Live};
 
 /// How long the brokers may take to answer about topics.
 const TIMEOUT: Duration = Duration::from_secs(10);

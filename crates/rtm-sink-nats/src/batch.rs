@@ -16,7 +16,7 @@
 //!
 //! A batch never spans two journal entries, so that what is published again after a restart is cut in the same places.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -24,12 +24,9 @@ use async_nats::header::HeaderValue;
 use async_nats::jetstream::ErrorCode;
 use bytes::Bytes;
 use rtm_sink::Record;
-use tokio::time::Instant;
 
-use crate::failure::PublishFailure;
-use crate::headers::parse_name;
-use crate::publish::{Call, Failure, Slot};
-use crate::reply::{Refusal, Reply};
+use crate::headers::{Place, parse_name};
+use crate::reply::Refusal;
 use crate::subject;
 
 /// Records in a batch at most, unless the server's configuration says less (`streamDefaultMaxAtomicBatchSize`).
@@ -84,23 +81,11 @@ pub(crate) enum Part {
 /// A batch on its way.
 #[derive(Debug)]
 pub(crate) struct Batch {
-    range: Range<usize>,
-    id: String,
+    pub(crate) range: Range<usize>,
+    pub(crate) id: String,
     header: HeaderValue,
     unanswered_bytes: usize,
-    refused: Option<Refused>,
-}
-
-/// A record's place in its batch.
-#[derive(Debug)]
-pub(crate) struct Place {
-    pub(crate) batch: HeaderValue,
-    /// From 1.
-    pub(crate) sequence: usize,
-    /// It is the last one, and commits the batch.
-    pub(crate) commits: bool,
-    /// It has a reply subject.
-    pub(crate) answered: bool,
+    pub(crate) refused: Option<Refused>,
 }
 
 /// Why a batch was not stored.
@@ -137,7 +122,7 @@ impl Batching {
     }
 
     /// Says whether it is a stricter limit than before.
-    fn shrink(&self, records: usize) -> bool {
+    pub(crate) fn shrink(&self, records: usize) -> bool {
         self.records.fetch_min(records.max(1), Ordering::Relaxed) > records.max(1)
     }
 }
@@ -219,7 +204,7 @@ fn fits(record: &Record, limits: Limits) -> bool {
 }
 
 impl Batch {
-    fn new(range: Range<usize>, id: String) -> Batch {
+    pub(crate) fn new(range: Range<usize>, id: String) -> Batch {
         let header = id.parse().unwrap_or_default();
         Batch {
             range,
@@ -250,139 +235,13 @@ impl Batch {
     }
 }
 
-impl Call<'_> {
-    /// Publishes the range as one batch, and, where that is refused, singly. Returns where to go on.
-    pub(crate) async fn publish_batch(&mut self, range: Range<usize>) -> usize {
-        let id = self.inbox.batch_id(range.start);
-        self.batch = Some(Batch::new(range.clone(), id));
-        self.send(range.clone().collect()).await;
-        let refused = self.batch.take().and_then(|batch| batch.refused);
-        let Some(refused) = refused else {
-            return range.end;
-        };
-        // Answers to what was sent of the batch are still to come.
-        self.inbox.renew(self.records.len());
-        match refused {
-            Refused::Disabled => {
-                if self.connection.batching.disable() {
-                    tracing::warn!(
-                        jetstream = self.shared.options.stream,
-                        "the jetstream takes no atomic batches: publishing records singly until the next connection"
-                    );
-                }
-                range.start
-            }
-            Refused::TooLarge(most) if self.connection.batching.shrink(most) => {
-                tracing::info!(most, "the server takes smaller atomic batches");
-                range.start
-            }
-            Refused::TooLarge(_) | Refused::Whole => self.publish_singly(range).await,
-        }
-    }
-
-    /// Publishes what is not settled of the range, at most one record of a key at a time. Returns where to go on.
-    pub(crate) async fn publish_singly(&mut self, range: Range<usize>) -> usize {
-        while !self.has_failed() {
-            let mut keys = HashSet::new();
-            let wave: VecDeque<usize> = range
-                .clone()
-                .filter(|index| self.settled[*index] == Slot::Unsent)
-                .filter(|index| match &self.records[*index].key {
-                    Some(key) if !rtm_planted::bug("nats-singles-overtake") => keys.insert(key),
-                    _ => true,
-                })
-                .collect();
-            if wave.is_empty() {
-                break;
-            }
-            self.send(wave).await;
-        }
-        range.end
-    }
-
-    /// Takes an answer to a record of the batch that is on its way.
-    pub(crate) fn settle_batch(&mut self, index: usize, reply: Reply) {
-        let Some(batch) = &self.batch else { return };
-        let count = batch.range.len() as u64;
-        match reply {
-            Reply::Committed {
-                sequence,
-                batch: id,
-                count: stored,
-            } if batch.commits(index) && id == batch.id && stored == count => {
-                self.confirm_batch(sequence);
-            }
-            Reply::Refused(_) if rtm_planted::bug("nats-batch-refusal-confirms") => {
-                self.confirm_batch(count);
-            }
-            Reply::Refused(refusal)
-                if refusal.is_duplicate() && rtm_planted::bug("nats-batch-duplicate-confirms") =>
-            {
-                self.confirm_batch(count);
-            }
-            Reply::Refused(refusal) if rtm_planted::bug("nats-batch-refusal-rejects-all") => {
-                let reason = rtm_sink::Reason {
-                    code: "too_large",
-                    message: refusal.to_string(),
-                };
-                for index in batch.range.clone() {
-                    self.settle_as(index, Slot::Rejected(reason.clone()));
-                }
-                self.queue.clear();
-            }
-            Reply::Refused(refusal) => {
-                tracing::debug!(%refusal, "an atomic batch was refused");
-                self.refuse_batch(refusal.of_batch(batch.range.len()));
-            }
-            Reply::Stored { .. } if rtm_planted::bug("nats-batch-stored-in-part-confirms") => {
-                self.confirm_batch(count);
-            }
-            // A server that knows no batches stored this record, and may have refused others.
-            Reply::Stored { .. } => self.refuse_batch(Refused::Disabled),
-            Reply::NoResponders => {
-                self.queue.clear();
-                self.fail(Failure::Unclear(PublishFailure::NotServing, Some(index)));
-                self.abandon();
-            }
-            Reply::Empty if !batch.commits(index) => self.progress = Instant::now(),
-            Reply::Empty | Reply::Committed { .. } | Reply::Foreign => {
-                tracing::debug!("an answer that is not ours");
-            }
-        }
-    }
-
-    /// All of the batch is stored, the last record in this place.
-    pub(crate) fn confirm_batch(&mut self, sequence: u64) {
-        let Some(batch) = &self.batch else { return };
-        let range = batch.range.clone();
-        for index in range.clone() {
-            let behind = (range.end - 1 - index) as u64;
-            let sequence = sequence.saturating_sub(behind);
-            self.settle_as(index, Slot::stored(sequence, false));
-        }
-    }
-
-    /// Nothing of the batch is stored, and nothing more of it is sent.
-    pub(crate) fn refuse_batch(&mut self, why: Refused) {
-        let Some(batch) = &mut self.batch else { return };
-        batch.refused = Some(why);
-        let range = batch.range.clone();
-        self.queue.clear();
-        for index in range {
-            if self.settled[index] == Slot::InFlight {
-                self.settle_as(index, Slot::Unsent);
-            }
-        }
-    }
-}
-
 impl Refusal {
-    fn is_duplicate(&self) -> bool {
+    pub(crate) fn is_duplicate(&self) -> bool {
         ErrorCode(self.err_code) == ErrorCode::ATOMIC_PUBLISH_CONTAINS_DUPLICATE_MESSAGE
     }
 
     /// What the refusal of a batch of `count` records leads to.
-    fn of_batch(&self, count: usize) -> Refused {
+    pub(crate) fn of_batch(&self, count: usize) -> Refused {
         match ErrorCode(self.err_code) {
             ErrorCode::ATOMIC_PUBLISH_DISABLED => Refused::Disabled,
             ErrorCode::ATOMIC_PUBLISH_TOO_LARGE_BATCH => {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::connection::{LinkError, Shared};
+use crate::connection::Shared;
+use crate::failure::LinkError;
 use crate::jetstream::{self, Found, Published};
 
 /// What [`check`](crate::NatsSink::check) found, when nothing is wrong.

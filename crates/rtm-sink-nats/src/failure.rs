@@ -1,13 +1,90 @@
-//! Why a call failed.
+//! Why there is no connection, and why a call failed.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::context::CreateStreamError;
+use async_nats::{ConnectErrorKind, rustls};
 use rtm_sink::{PublishErrorKind, Reason};
 
-use crate::connection::LinkError;
+use crate::options::CredentialsError;
 use crate::reply::{Refusal, Verdict};
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// No server accepted us.
+    #[error("connect to nats")]
+    Connect(#[source] async_nats::ConnectError),
+    /// No trust on either side, or no TLS on the server's.
+    #[error("tls with nats: {}", explain(_0))]
+    Tls(#[source] rustls::Error),
+    /// The credentials could not be read.
+    #[error("read the credentials for nats")]
+    Credentials(#[source] CredentialsError),
+    /// The server, or the network, ended the connection.
+    #[error("the connection to nats ended{}", said.as_ref().map(|said| format!(": {said}")).unwrap_or_default())]
+    Ended {
+        /// The server's last words, if it had any.
+        said: Option<String>,
+    },
+}
+
+impl LinkError {
+    /// Whether waiting will not help.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            LinkError::Connect(error) => {
+                matches!(
+                    error.kind(),
+                    ConnectErrorKind::Authentication
+                        | ConnectErrorKind::AuthorizationViolation
+                        | ConnectErrorKind::Tls
+                )
+            }
+            LinkError::Tls(_) | LinkError::Credentials(_) => true,
+            LinkError::Ended { .. } => false,
+        }
+    }
+}
+
+impl From<async_nats::ConnectError> for LinkError {
+    fn from(error: async_nats::ConnectError) -> LinkError {
+        // A handshake that failed is passed on as an I/O error.
+        let source = std::error::Error::source(&error);
+        let io = source.and_then(|source| source.downcast_ref::<std::io::Error>());
+        let inner = io.and_then(std::io::Error::get_ref);
+        match inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(tls) => LinkError::Tls(tls.clone()),
+            None => LinkError::Connect(error),
+        }
+    }
+}
+
+/// What a person can do about it; the library's own words follow as the source.
+fn explain(error: &rustls::Error) -> &'static str {
+    use rustls::{AlertDescription, CertificateError, Error};
+    match error {
+        Error::InvalidMessage(_) => "the server does not speak it",
+        Error::InvalidCertificate(error) => match error {
+            CertificateError::UnknownIssuer => {
+                "the server's certificate is of no authority that is trusted here"
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                "the server's certificate is for another host name"
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                "the server's certificate has expired"
+            }
+            _ => "the server's certificate is not valid",
+        },
+        Error::AlertReceived(AlertDescription::CertificateRequired) => {
+            "the server asks for a client certificate"
+        }
+        Error::AlertReceived(_) => "the server refuses the client certificate, or the handshake",
+        _ => "the handshake failed",
+    }
+}
 
 /// Why records were not confirmed: the source of the sink's [`rtm_sink::PublishError`].
 #[derive(Debug, thiserror::Error)]
@@ -83,5 +160,21 @@ impl PublishFailure {
             | PublishFailure::Off => PublishErrorKind::Misconfigured,
             PublishFailure::Rejected(_) => PublishErrorKind::Rejected,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Holds: what waiting cannot mend is told at once.
+    #[test]
+    fn refusals_are_told_apart() {
+        let connect = |kind| LinkError::Connect(async_nats::ConnectError::new(kind));
+        assert!(connect(ConnectErrorKind::AuthorizationViolation).is_refusal());
+        assert!(connect(ConnectErrorKind::Tls).is_refusal());
+        assert!(!connect(ConnectErrorKind::Io).is_refusal());
+        assert!(!connect(ConnectErrorKind::Dns).is_refusal());
+        assert!(!LinkError::Ended { said: None }.is_refusal());
     }
 }

@@ -1,15 +1,12 @@
 //! Headers: what JetStream reads, and the record's own, escaped.
 
-use std::fmt::Write;
-
 use async_nats::HeaderMap;
 use async_nats::header::{
     HeaderName, HeaderValue, NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID,
     NATS_BATCH_SEQUENCE, NATS_EXPECTED_STREAM, NATS_MESSAGE_ID,
 };
+use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use rtm_sink::{Headers, Record, RecordId};
-
-use crate::batch::Place;
 
 /// Headers with this prefix are instructions to the server (purge, expire, expect), never a record's own.
 const RESERVED: &str = "nats-";
@@ -83,6 +80,18 @@ impl HeaderWriter {
     }
 }
 
+/// A record's place in its atomic batch.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) batch: HeaderValue,
+    /// From 1.
+    pub(crate) sequence: usize,
+    /// It is the last one, and commits the batch.
+    pub(crate) commits: bool,
+    /// It has a reply subject.
+    pub(crate) answered: bool,
+}
+
 /// As it displays itself, without what formatting costs.
 fn push_id(text: &mut String, id: RecordId) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
@@ -119,17 +128,13 @@ pub(crate) fn parse_name(name: &str) -> Option<HeaderName> {
 /// Printable ASCII stays, save `%` and a space at either end (which clients trim); every other byte becomes `%HH`.
 /// Percent-decoding gives back the bytes.
 fn escape_value(escaped: &mut String, value: &[u8]) {
-    for (index, byte) in value.iter().enumerate() {
-        let at_the_end = index == 0 || index + 1 == value.len();
-        match byte {
-            b' ' if at_the_end => escaped.push_str("%20"),
-            b' '..=b'~' if *byte != b'%' => escaped.push(char::from(*byte)),
-            _ => {
-                // Writing to a string cannot fail.
-                let _ = write!(escaped, "%{byte:02X}");
-            }
-        }
-    }
+    const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
+    const ENDS: &AsciiSet = &ESCAPED.add(b' ');
+    let (first, rest) = value.split_at(value.len().min(1));
+    let (middle, last) = rest.split_at(rest.len().saturating_sub(1));
+    escaped.extend(percent_encode(first, ENDS));
+    escaped.extend(percent_encode(middle, ESCAPED));
+    escaped.extend(percent_encode(last, ENDS));
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy
 use async_nats::jetstream::{Context, ErrorCode, context::ContextBuilder};
 use tokio::time::timeout;
 
-use crate::connection::Connection;
+use crate::batch::Batching;
 use crate::failure::PublishFailure;
 use crate::options::{NatsOptions, StreamSpec};
 use crate::subject::covers;
@@ -82,9 +82,9 @@ pub(crate) async fn create_if_missing(client: &Client, options: &NatsOptions) {
 /// Tells the log what will keep every record out. Calls find it out by themselves.
 ///
 /// And whether it takes atomic batches, which decides how they publish.
-pub(crate) async fn verify(connection: &Connection, options: &NatsOptions) {
+pub(crate) async fn verify(client: &Client, batching: &Batching, options: &NatsOptions) {
     let jetstream = &options.stream;
-    match find(&connection.client, jetstream).await {
+    match find(client, jetstream).await {
         Found::Here(config) if config.no_ack => {
             tracing::error!(
                 jetstream,
@@ -93,11 +93,11 @@ pub(crate) async fn verify(connection: &Connection, options: &NatsOptions) {
         }
         Found::Here(config) => {
             if !config.allow_atomic_publish {
-                connection.batching.disable();
+                batching.disable();
             }
             tracing::info!(
                 jetstream,
-                published = Published::of(&connection.client, &config, options).to_string(),
+                published = Published::of(client, &config, options).to_string(),
                 subjects = ?config.subjects,
                 duplicate_window_seconds = config.duplicate_window.as_secs(),
                 "the jetstream is there"

@@ -61,12 +61,12 @@ mod jetstream;
 mod options;
 mod publish;
 mod reply;
+mod slot;
 mod stats;
 mod subject;
 
 pub use check::{CheckError, NatsCheck};
-pub use connection::LinkError;
-pub use failure::PublishFailure;
+pub use failure::{LinkError, PublishFailure};
 pub use jetstream::Published;
 pub use options::{
     ConnectError, CredentialsError, MAX_IN_FLIGHT, NatsAuth, NatsOptions, NatsTls, Secret,

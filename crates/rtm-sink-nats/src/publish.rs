@@ -3,13 +3,13 @@
 //! What is queued at a time is a run of records of its own (see [`crate::batch`]): all of them where each has its own
 //! acknowledgement, else one atomic batch, or records of which no two share a key.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashSet, VecDeque};
+use std::ops::Range;
 use std::time::Duration;
 
 use async_nats::client::traits::Publisher;
 use async_nats::message::OutboundMessage;
 use async_nats::{Message, PublishErrorKind as SendErrorKind, Subject};
-use bytes::Bytes;
 use rtm_sink::{Outcome, PublishError, Reason, Record, Topic};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, sleep_until};
@@ -21,6 +21,7 @@ use crate::headers::HeaderWriter;
 use crate::inbox::Lent;
 use crate::jetstream;
 use crate::reply::{Reply, Verdict};
+use crate::slot::{Slot, out_of_order};
 use crate::subject;
 
 /// Records sent between two looks at what came back: a failure stops the sending no later.
@@ -28,47 +29,32 @@ const BURST: usize = 64;
 
 /// A call, from its first record to its last answer.
 pub(crate) struct Call<'a> {
-    pub(crate) shared: &'a Shared,
-    pub(crate) connection: &'a Connection,
+    shared: &'a Shared,
+    connection: &'a Connection,
     window: &'a Semaphore,
     alarms: watch::Receiver<Alarms>,
     /// Denials before this call are none of its own.
     denials_before: u64,
-    pub(crate) inbox: Lent<'a>,
-    pub(crate) records: &'a [Record],
+    inbox: Lent<'a>,
+    records: &'a [Record],
     headers: HeaderWriter,
     /// What is being sent, if it is an atomic batch.
-    pub(crate) batch: Option<Batch>,
+    batch: Option<Batch>,
     /// The records to send now, in this order.
-    pub(crate) queue: VecDeque<usize>,
+    queue: VecDeque<usize>,
     /// The last record's subject: the next one mostly has the same.
     subject: Option<(Topic, Subject)>,
-    pub(crate) settled: Vec<Slot>,
+    settled: Vec<Slot>,
     in_flight: usize,
     permits: Option<SemaphorePermit<'a>>,
     failure: Option<Failure>,
     duplicates: u64,
     /// When an answer last came, or the first record went out after a pause.
-    pub(crate) progress: Instant,
-}
-
-/// What is known of one record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Slot {
-    Unsent,
-    InFlight,
-    /// Stored, as this sequence number of the JetStream stream, by this call or, a duplicate, before it.
-    Confirmed {
-        sequence: u64,
-        duplicate: bool,
-    },
-    Rejected(Reason),
-    /// Answered with an error, or not going to be answered.
-    Failed,
+    progress: Instant,
 }
 
 /// The first thing that went wrong, as far as it is known while records are in flight.
-pub(crate) enum Failure {
+enum Failure {
     Known(PublishFailure),
     /// No responders, or a timeout: JetStream has to be asked why. Holds the record's index.
     Unclear(PublishFailure, Option<usize>),
@@ -141,7 +127,7 @@ impl<'a> Call<'a> {
     }
 
     /// Sends the records of `queue`, and settles them.
-    pub(crate) async fn send(&mut self, queue: VecDeque<usize>) {
+    async fn send(&mut self, queue: VecDeque<usize>) {
         self.queue = queue;
         while self.may_send() || self.in_flight > 0 {
             // Looked at each time, because the branches below come to it only when there is nothing else to do.
@@ -163,7 +149,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    pub(crate) fn has_failed(&self) -> bool {
+    fn has_failed(&self) -> bool {
         self.failure.is_some() && !rtm_planted::bug("nats-failure-stops-nothing")
     }
 
@@ -357,7 +343,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    pub(crate) fn settle_as(&mut self, index: usize, slot: Slot) {
+    fn settle_as(&mut self, index: usize, slot: Slot) {
         if self.settled[index] == Slot::InFlight {
             self.in_flight -= 1;
             self.progress = Instant::now();
@@ -366,7 +352,7 @@ impl<'a> Call<'a> {
     }
 
     /// The first failure stays, unless a worse one follows: misconfigured is what a person must hear of.
-    pub(crate) fn fail(&mut self, failure: Failure) {
+    fn fail(&mut self, failure: Failure) {
         use rtm_sink::PublishErrorKind::Misconfigured;
         let replace = match (&self.failure, &failure) {
             (None, _) => true,
@@ -382,7 +368,7 @@ impl<'a> Call<'a> {
     }
 
     /// Nothing in flight will be answered any more.
-    pub(crate) fn abandon(&mut self) {
+    fn abandon(&mut self) {
         if rtm_planted::bug("nats-batch-without-answer-confirms") {
             self.confirm_batch(self.records.len() as u64);
         }
@@ -462,7 +448,7 @@ impl<'a> Call<'a> {
         counters.count(
             confirmed as u64,
             self.duplicates,
-            self.out_of_order(),
+            out_of_order(self.records, &self.settled),
             failure.is_some(),
         );
         if confirmed == self.records.len() {
@@ -487,50 +473,130 @@ impl<'a> Call<'a> {
     }
 }
 
-impl Slot {
-    pub(crate) fn stored(sequence: u64, duplicate: bool) -> Slot {
-        Slot::Confirmed {
-            sequence,
-            duplicate,
+/// A call's atomic batches.
+impl Call<'_> {
+    /// Publishes the range as one batch, and, where that is refused, singly. Returns where to go on.
+    async fn publish_batch(&mut self, range: Range<usize>) -> usize {
+        let id = self.inbox.batch_id(range.start);
+        self.batch = Some(Batch::new(range.clone(), id));
+        self.send(range.clone().collect()).await;
+        let refused = self.batch.take().and_then(|batch| batch.refused);
+        let Some(refused) = refused else {
+            return range.end;
+        };
+        // Answers to what was sent of the batch are still to come.
+        self.inbox.renew(self.records.len());
+        match refused {
+            Refused::Disabled => {
+                if self.connection.batching.disable() {
+                    tracing::warn!(
+                        jetstream = self.shared.options.stream,
+                        "the jetstream takes no atomic batches: publishing records singly until the next connection"
+                    );
+                }
+                range.start
+            }
+            Refused::TooLarge(most) if self.connection.batching.shrink(most) => {
+                tracing::info!(most, "the server takes smaller atomic batches");
+                range.start
+            }
+            Refused::TooLarge(_) | Refused::Whole => self.publish_singly(range).await,
         }
     }
-}
 
-impl Call<'_> {
-    /// How many records stand before one of their key that was to come first: it was not stored when they were, or its
-    /// fate is unknown, or this call stored it behind them.
-    ///
-    /// The last shows only when records are published again: one that was refused is stored behind those that were
-    /// stored while their acknowledgements were lost.
-    fn out_of_order(&self) -> u64 {
-        let missing = |slot: &Slot| matches!(slot, Slot::Failed | Slot::Unsent);
-        if rtm_planted::bug("nats-out-of-order-not-counted") {
-            return 0;
+    /// Publishes what is not settled of the range, at most one record of a key at a time. Returns where to go on.
+    async fn publish_singly(&mut self, range: Range<usize>) -> usize {
+        while !self.has_failed() {
+            let mut keys = HashSet::new();
+            let wave: VecDeque<usize> = range
+                .clone()
+                .filter(|index| self.settled[*index] == Slot::Unsent)
+                .filter(|index| match &self.records[*index].key {
+                    Some(key) if !rtm_planted::bug("nats-singles-overtake") => keys.insert(key),
+                    _ => true,
+                })
+                .collect();
+            if wave.is_empty() {
+                break;
+            }
+            self.send(wave).await;
         }
-        // What is stored for the first time, and all of it, is in the order of sending.
-        if self.duplicates == 0 && !self.settled.iter().any(missing) {
-            return 0;
-        }
-        let mut highest: HashMap<(&Topic, &Bytes), u64> = HashMap::new();
-        let mut count = 0;
-        for (record, slot) in self.records.iter().zip(&self.settled) {
-            let Some(key) = &record.key else { continue };
-            let highest = highest.entry((&record.topic, key)).or_default();
-            match slot {
-                Slot::Confirmed {
-                    sequence,
-                    duplicate,
-                } => {
-                    count += u64::from(sequence < highest);
-                    if !duplicate {
-                        *highest = (*highest).max(*sequence);
-                    }
+        range.end
+    }
+
+    /// Takes an answer to a record of the batch that is on its way.
+    fn settle_batch(&mut self, index: usize, reply: Reply) {
+        let Some(batch) = &self.batch else { return };
+        let count = batch.range.len() as u64;
+        match reply {
+            Reply::Committed {
+                sequence,
+                batch: id,
+                count: stored,
+            } if batch.commits(index) && id == batch.id && stored == count => {
+                self.confirm_batch(sequence);
+            }
+            Reply::Refused(_) if rtm_planted::bug("nats-batch-refusal-confirms") => {
+                self.confirm_batch(count);
+            }
+            Reply::Refused(refusal)
+                if refusal.is_duplicate() && rtm_planted::bug("nats-batch-duplicate-confirms") =>
+            {
+                self.confirm_batch(count);
+            }
+            Reply::Refused(refusal) if rtm_planted::bug("nats-batch-refusal-rejects-all") => {
+                let reason = Reason {
+                    code: "too_large",
+                    message: refusal.to_string(),
+                };
+                for index in batch.range.clone() {
+                    self.settle_as(index, Slot::Rejected(reason.clone()));
                 }
-                Slot::Failed | Slot::Unsent | Slot::InFlight => *highest = u64::MAX,
-                Slot::Rejected(_) => (),
+                self.queue.clear();
+            }
+            Reply::Refused(refusal) => {
+                tracing::debug!(%refusal, "an atomic batch was refused");
+                self.refuse_batch(refusal.of_batch(batch.range.len()));
+            }
+            Reply::Stored { .. } if rtm_planted::bug("nats-batch-stored-in-part-confirms") => {
+                self.confirm_batch(count);
+            }
+            // A server that knows no batches stored this record, and may have refused others.
+            Reply::Stored { .. } => self.refuse_batch(Refused::Disabled),
+            Reply::NoResponders => {
+                self.queue.clear();
+                self.fail(Failure::Unclear(PublishFailure::NotServing, Some(index)));
+                self.abandon();
+            }
+            Reply::Empty if !batch.commits(index) => self.progress = Instant::now(),
+            Reply::Empty | Reply::Committed { .. } | Reply::Foreign => {
+                tracing::debug!("an answer that is not ours");
             }
         }
-        count
+    }
+
+    /// All of the batch is stored, the last record in this place.
+    fn confirm_batch(&mut self, sequence: u64) {
+        let Some(batch) = &self.batch else { return };
+        let range = batch.range.clone();
+        for index in range.clone() {
+            let behind = (range.end - 1 - index) as u64;
+            let sequence = sequence.saturating_sub(behind);
+            self.settle_as(index, Slot::stored(sequence, false));
+        }
+    }
+
+    /// Nothing of the batch is stored, and nothing more of it is sent.
+    fn refuse_batch(&mut self, why: Refused) {
+        let Some(batch) = &mut self.batch else { return };
+        batch.refused = Some(why);
+        let range = batch.range.clone();
+        self.queue.clear();
+        for index in range {
+            if self.settled[index] == Slot::InFlight {
+                self.settle_as(index, Slot::Unsent);
+            }
+        }
     }
 }
 

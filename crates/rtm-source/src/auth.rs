@@ -14,14 +14,7 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::BuildError;
-
-/// What a URL escapes: all but what RFC 3986 calls unreserved.
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
+use crate::{BuildError, SecretError};
 
 /// A token is under a kilobyte. More is a mistake in the path.
 const MAX_SECRET: usize = 64 * 1024;
@@ -78,68 +71,6 @@ pub enum Secret {
     /// A file, without its trailing newline. It is looked at before each request and read again when it has changed
     /// (modification time, length, inode or mode), and after a 401. One that everyone may read by then is warned of.
     File(PathBuf),
-}
-
-/// Why a secret cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum SecretError {
-    /// The file cannot be read.
-    #[error("cannot read the secret file {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// There is nothing in it.
-    #[error("the secret{} is empty", at(path.as_ref()))]
-    Empty {
-        /// The file, if it is one.
-        path: Option<PathBuf>,
-    },
-    /// It is longer than any secret.
-    #[error("the secret file {} is longer than {limit} bytes", path.display())]
-    TooLong {
-        /// The file.
-        path: PathBuf,
-        /// The limit, in bytes.
-        limit: usize,
-    },
-    /// It holds a control character, which no header and, by RFC 7617, section 2, no password may.
-    #[error("the secret{} has {what} at byte {offset}, which cannot be sent", at(path.as_ref()))]
-    Character {
-        /// The file, if it is one.
-        path: Option<PathBuf>,
-        /// The character, in words.
-        what: &'static str,
-        /// How many bytes come before it.
-        offset: usize,
-    },
-}
-
-impl SecretError {
-    /// The first control character of `text`, if there is one. Says nothing of the rest.
-    fn of(text: &str, path: Option<&PathBuf>) -> Option<SecretError> {
-        let (offset, found) = text.char_indices().find(|(_, c)| c.is_control())?;
-        let what = match found {
-            '\n' => "a line feed",
-            '\r' => "a carriage return",
-            '\t' => "a tab",
-            '\0' => "a zero byte",
-            _ => "a control character",
-        };
-        Some(SecretError::Character {
-            path: path.cloned(),
-            what,
-            offset,
-        })
-    }
-}
-
-fn at(path: Option<&PathBuf>) -> String {
-    path.map(|path| format!(" file {}", path.display()))
-        .unwrap_or_default()
 }
 
 /// [`Auth`] made ready to send: the headers, and when they have to be made again.
@@ -323,14 +254,29 @@ fn load(auth: &Auth) -> Result<Current, SecretError> {
     })
 }
 
+/// All that URLs escape: everything but RFC 3986's unreserved characters.
+const IN_A_QUERY: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// As [`IN_A_QUERY`], where a slash may stand for itself.
+const IN_A_PATH: &AsciiSet = &IN_A_QUERY.remove(b'/');
+
 /// A secret, and the forms that JSON and URLs give it where it holds what they escape.
 fn forms(secret: &SecretString) -> Vec<SecretString> {
     let plain = secret.expose_secret();
     let quoted = serde_json::Value::from(plain).to_string();
     let json = quoted[1..quoted.len() - 1].to_owned();
-    let url = utf8_percent_encode(plain, ESCAPED).to_string();
+    let percent = |escaped| utf8_percent_encode(plain, escaped).to_string();
     let mut forms = vec![plain.to_owned()];
-    for form in [json.replace('/', "\\/"), json, url.replace("%2F", "/"), url] {
+    for form in [
+        json.replace('/', "\\/"),
+        json,
+        percent(IN_A_QUERY),
+        percent(IN_A_PATH),
+    ] {
         if !forms.contains(&form) {
             forms.push(form);
         }

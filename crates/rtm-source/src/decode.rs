@@ -1,13 +1,9 @@
 //! From a response body to events.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use serde::Deserialize;
-use serde::de::{MapAccess, Visitor};
-use serde_json::value::RawValue;
-
-use crate::scan::{End, Part, scan, text, text_of};
+use crate::fields::{Fields, Value, text};
+use crate::scan::{End, Part, scan};
 
 pub(crate) mod flat;
 
@@ -210,89 +206,6 @@ fn known<'a>(
 fn millis(value: Value<'_>) -> Option<i64> {
     let ms = value.text()?.parse().ok()?;
     (0..=MAX_MS).contains(&ms).then_some(ms)
-}
-
-/// The fields that matter here, each as raw text; the last of duplicates, and `None` for `null`.
-///
-/// Written by hand because a derived one refuses duplicates, and would parse what is only to be passed on: a number
-/// such as `1e400` is nobody's business here.
-#[derive(Debug, Default)]
-pub(crate) struct Fields<'a> {
-    user_id: Option<Value<'a>>,
-    group_id: Option<Value<'a>>,
-    channel_id: Option<Value<'a>>,
-    kind: Option<Value<'a>>,
-    ms: Option<Value<'a>>,
-    ts: Option<Value<'a>>,
-}
-
-/// A value of an event.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Value<'a> {
-    /// JSON.
-    Raw(&'a str),
-    /// The text of a string, or a number as written.
-    Plain(&'a str),
-}
-
-impl<'a> Value<'a> {
-    /// The text of a string, or of a number as it is written; `None` for anything else.
-    fn text(self) -> Option<Cow<'a, str>> {
-        match self {
-            Value::Raw(json) => text_of(json),
-            Value::Plain(text) => Some(Cow::Borrowed(text)),
-        }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "snake_case")]
-enum Field {
-    UserId,
-    GroupId,
-    ChannelId,
-    Type,
-    Ms,
-    Ts,
-    #[serde(other)]
-    Other,
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Fields<'a>, D::Error> {
-        struct FieldsVisitor;
-
-        impl<'de> Visitor<'de> for FieldsVisitor {
-            type Value = Fields<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an event")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
-                let mut fields = Fields::default();
-                while let Some(field) = map.next_key()? {
-                    let slot = match field {
-                        Field::UserId => &mut fields.user_id,
-                        Field::GroupId => &mut fields.group_id,
-                        Field::ChannelId => &mut fields.channel_id,
-                        Field::Type => &mut fields.kind,
-                        Field::Ms => &mut fields.ms,
-                        Field::Ts => &mut fields.ts,
-                        Field::Other => {
-                            map.next_value::<serde::de::IgnoredAny>()?;
-                            continue;
-                        }
-                    };
-                    let value = map.next_value::<Option<&RawValue>>()?;
-                    *slot = value.map(|raw| Value::Raw(raw.get()));
-                }
-                Ok(fields)
-            }
-        }
-
-        deserializer.deserialize_map(FieldsVisitor)
-    }
 }
 
 #[cfg(test)]

@@ -23,9 +23,12 @@ mod certificate;
 mod client;
 mod connections;
 mod decode;
+mod error;
 mod fetch;
+mod fields;
 mod in_flight;
 mod limiter;
+mod options;
 mod page;
 mod rate;
 mod ring;
@@ -34,17 +37,21 @@ mod schedule;
 mod second_poller;
 mod verdict;
 
-pub use auth::{Auth, Secret, SecretError};
-pub use client::{BuildError, ConnectError, Source, SourceOptions};
+pub use auth::{Auth, Secret};
+pub use client::Source;
 pub use connections::Connections;
 pub use decode::{Decoded, Event, Reject, decode, decode_each};
+pub use error::{BoxError, BuildError, ConnectError, SecretError};
 pub use fetch::Fetch;
 pub use http::HeaderMap;
 pub use in_flight::InFlight;
 pub use limiter::{Limiter, LimiterStats, Slot};
+pub use options::SourceOptions;
 pub use page::{FetchError, FetchErrorKind, Page, RequestIds};
 pub use reqwest::Url;
-pub use ring::{ParseStreamError, Region, RegionError, Ring, Stream};
+pub use ring::{
+    MAX_PAGE_EVENTS, MAX_RING_EVENTS, ParseStreamError, Region, RegionError, Ring, Stream,
+};
 pub use scan::count;
 pub use schedule::{
     MOST_IN_FLIGHT_PER_RING, Next, Observed, Outcome, Overflow, Schedule, ScheduleOptions, Turn,
@@ -60,12 +67,3 @@ pub mod fuzz {
         crate::verdict::retry_after(text, now)
     }
 }
-
-/// The most events that one call returns, by the API's documentation.
-pub const MAX_PAGE_EVENTS: usize = 1_000;
-
-/// The most events that a ring stores, by the same documentation; past that, the newest replaces the oldest.
-pub const MAX_RING_EVENTS: usize = 2_000;
-
-/// Any error, as the source of ours.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -7,6 +7,12 @@ use std::sync::Arc;
 
 use reqwest::Url;
 
+/// The most events that one call returns, by the API's documentation.
+pub const MAX_PAGE_EVENTS: usize = 1_000;
+
+/// The most events that a ring stores, by the same documentation; past that, the newest replaces the oldest.
+pub const MAX_RING_EVENTS: usize = 2_000;
+
 /// One region's store of one stream at Agora: what a single GET reads, and empties.
 ///
 /// Cheap to clone.

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use memchr::{memchr, memchr2};
 
 use crate::decode::flat::{self, Flat};
+use crate::fields::text;
 
 /// How many whole events are in `body`, odd ones included. Never fails; a cut body has those before the cut.
 #[must_use]
@@ -306,31 +307,6 @@ fn plain_object(rest: &[u8]) -> Option<usize> {
         is_odd |= matches!(byte, b'\\' | b'{' | b'[' | b']');
     }
     (!in_string && !is_odd).then_some(length + 1)
-}
-
-/// The text of a raw JSON string, or of a number as it is written; `None` for anything else.
-pub(crate) fn text(raw: &[u8]) -> Option<Cow<'_, str>> {
-    text_of(std::str::from_utf8(raw).ok()?)
-}
-
-/// As [`text`], of what is known to be UTF-8.
-pub(crate) fn text_of(whole: &str) -> Option<Cow<'_, str>> {
-    match whole.as_bytes() {
-        [b'"', inside @ .., b'"'] => {
-            if inside.iter().all(|byte| *byte != b'\\' && *byte >= b' ') {
-                return Some(Cow::Borrowed(&whole[1..whole.len() - 1]));
-            }
-            serde_json::from_str(whole).ok().map(Cow::Owned)
-        }
-        raw @ [b'-' | b'0'..=b'9', ..]
-            if raw
-                .iter()
-                .all(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E')) =>
-        {
-            Some(Cow::Borrowed(whole))
-        }
-        _ => None,
-    }
 }
 
 #[cfg(test)]

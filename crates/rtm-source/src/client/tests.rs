@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::thread::JoinHandle;
 
 use super::*;
-use crate::{FetchErrorKind, Limiter, Secret};
+use crate::{Auth, FetchErrorKind, Limiter, Secret};
 
 mod losses;
 mod tls;

@@ -1,6 +1,6 @@
 //! The usual event, found and read in one pass, where a parser would first have to be told where it ends.
 
-use super::{Fields, Value};
+use crate::fields::{Fields, Value};
 
 /// An event as Agora writes them: an object of plain strings and integers, without white space.
 #[derive(Debug)]

@@ -1,0 +1,146 @@
+//! The producer that the calls of a sink share, and its successors.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rdkafka::error::RDKafkaErrorCode;
+use rtm_sink::Topic;
+use tokio::sync::RwLock;
+use tokio::task::spawn_blocking;
+use tracing::info;
+
+use crate::failure::Failure;
+use crate::options::{CANCELED, ConnectError, KafkaOptions, client_config};
+use crate::producer::{Configure, Context, Health, Live};
+use crate::reports::Reports;
+use crate::topics::{self, CheckError};
+
+/// One producer at a time: where it has failed, the next call makes another.
+pub(crate) struct Producers {
+    pub(crate) options: KafkaOptions,
+    pub(crate) reports: Arc<Reports>,
+    pub(crate) health: Arc<Health>,
+    state: Mutex<State>,
+    /// Held by the call that makes a producer.
+    making: tokio::sync::Mutex<()>,
+    /// Held for writing by an attempt that must have librdkafka's batches for itself, and for reading by the others.
+    pub(crate) batches: RwLock<()>,
+    /// Topics that exist for sure, where they are ours to create.
+    pub(crate) created: Mutex<HashSet<Topic>>,
+}
+
+#[derive(Default)]
+struct State {
+    current: Option<Arc<Live>>,
+    closed: bool,
+}
+
+impl Producers {
+    /// Starts the first producer.
+    pub(crate) fn start(options: KafkaOptions) -> Result<Producers, ConnectError> {
+        let producers = Producers {
+            options,
+            reports: Arc::default(),
+            health: Arc::default(),
+            state: Mutex::default(),
+            making: tokio::sync::Mutex::default(),
+            batches: RwLock::default(),
+            created: Mutex::default(),
+        };
+        let (config, context) = producers.configure()()?;
+        producers.replace(Live::start(&config, context)?);
+        Ok(producers)
+    }
+
+    /// A producer that has not failed: the current one, or else a new one.
+    pub(crate) async fn live(&self) -> Result<Arc<Live>, CheckError> {
+        if let Some(live) = self.usable()? {
+            return Ok(live);
+        }
+        let _making = self.making.lock().await;
+        if let Some(live) = self.usable()? {
+            return Ok(live);
+        }
+        let configure = self.configure();
+        // Reads files and starts threads.
+        let started = spawn_blocking(move || {
+            let (config, context) = configure()?;
+            Live::start(&config, context)
+        });
+        let started = started.await.unwrap_or(Err(CANCELED))?;
+        self.health.lock().rebuilds += 1;
+        info!("made a new producer, as the last one had failed");
+        Ok(self.replace(started))
+    }
+
+    /// Why the current producer is of no more use.
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        self.lock().current.as_ref()?.failure()
+    }
+
+    /// Records that the current producer holds.
+    pub(crate) fn queued(&self) -> usize {
+        self.lock().current.as_ref().map_or(0, |live| live.queued())
+    }
+
+    /// Creates those of the topics that do not exist, if the options say how.
+    pub(crate) async fn ensure_topics(&self, topics: &[&str]) -> Result<(), CheckError> {
+        let (Some(spec), false) = (self.options.create_topics, topics.is_empty()) else {
+            return Ok(());
+        };
+        let names = topics.iter().map(|&name| name.to_owned()).collect();
+        let mut created = topics::create(self.configure(), names, spec).await;
+        if let Err(CheckError::Unreachable { said, .. }) = &mut created {
+            let failure = self.failure().map(|failure| failure.explained().reason);
+            *said = failure.or_else(|| self.health.lock().last_error.clone());
+        }
+        created
+    }
+
+    /// Ends the current producer, with what it holds, and makes no other.
+    pub(crate) fn close(&self) {
+        let current = {
+            let mut state = self.lock();
+            state.closed = true;
+            state.current.take()
+        };
+        if let Some(live) = current {
+            live.fail(RDKafkaErrorCode::DestroyBroker);
+        }
+    }
+
+    fn usable(&self) -> Result<Option<Arc<Live>>, CheckError> {
+        let state = self.lock();
+        if state.closed {
+            return Err(CheckError::Closed);
+        }
+        Ok(state
+            .current
+            .clone()
+            .filter(|live| live.failure().is_none() || rtm_planted::bug("kafka-fatal-not-rebuilt")))
+    }
+
+    fn replace(&self, live: Live) -> Arc<Live> {
+        let live = Arc::new(live);
+        let mut state = self.lock();
+        if !state.closed {
+            state.current = Some(Arc::clone(&live));
+        }
+        live
+    }
+
+    /// For a new client, with what the option files hold when it is called. It blocks for milliseconds.
+    fn configure(&self) -> impl Configure + use<> {
+        let options = self.options.clone();
+        let (reports, health) = (Arc::clone(&self.reports), Arc::clone(&self.health));
+        move || {
+            let options = options.read()?;
+            let context = Context::new(reports, health, &options);
+            Ok((client_config(&options)?, context))
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,80 @@
+//! What became of records, and what the caller should do.
+
+use std::fmt;
+
+/// Why `publish` did not confirm every record, and what became of each.
+#[derive(Debug, thiserror::Error)]
+#[error("publish: {kind}")]
+pub struct PublishError {
+    /// What the caller should do.
+    pub kind: PublishErrorKind,
+    /// One outcome for each record that was given, in that order.
+    pub outcomes: Vec<Outcome>,
+    /// What the client library said.
+    pub source: BoxError,
+}
+
+/// Any error, as the source of ours.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+impl PublishError {
+    /// An error that leaves the outcome of all `count` records unknown.
+    pub fn unknown(
+        kind: PublishErrorKind,
+        count: usize,
+        source: impl Into<BoxError>,
+    ) -> PublishError {
+        PublishError {
+            kind,
+            outcomes: vec![Outcome::Unknown; count],
+            source: source.into(),
+        }
+    }
+}
+
+/// What became of one record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The broker has it, durably by its own account.
+    Confirmed,
+    /// The broker will never take it.
+    Rejected(Reason),
+    /// It may or may not be stored. Publish it again.
+    Unknown,
+}
+
+/// Why a broker refuses a record for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
+    /// A short code from a fixed set, fit for a metric label, such as `too_large`.
+    pub code: &'static str,
+    /// What the broker or the client library said.
+    pub message: String,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.message)
+    }
+}
+
+/// What the caller should do about a failed `publish`: there are three actions, so there are three kinds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PublishErrorKind {
+    /// Unreachable, slow, throttling. Publish the unknown ones again after a backoff.
+    Unavailable,
+    /// The broker will never take the rejected ones (too large, bad subject). Dead-letter them, go on.
+    Rejected,
+    /// The broker takes nothing like this from us (credentials, missing topic or stream). Hold, and alarm.
+    Misconfigured,
+}
+
+impl fmt::Display for PublishErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PublishErrorKind::Unavailable => "the broker is unavailable",
+            PublishErrorKind::Rejected => "the broker refuses records",
+            PublishErrorKind::Misconfigured => "the broker refuses us",
+        })
+    }
+}
