@@ -17,11 +17,11 @@ use crate::failure::{Failure, is_alert};
 use crate::options::{ConnectError, KafkaOptions, Secrets, Written};
 use crate::reports::Reports;
 
-/// How long the thread that runs librdkafka's callbacks waits for the next one.
+/// How long the thread that runs librdkafka's callbacks waits for the next callback.
 ///
 /// `ThreadedProducer` has 100 ms. But `poll` rounds what is left of its time down to milliseconds, and so it spins for
-/// the last one: with 100 ms that was an eighth of all that the bridge spent at 2,000 records a second. Nothing ends it
-/// earlier, so that a producer of no more use lingers for as long.
+/// the last one: with 100 ms that was an eighth of all that the bridge spent at 2,000 records a second. Nothing ends the
+/// wait earlier, so that a producer of no more use lingers for as long.
 const POLL: Duration = Duration::from_secs(5);
 
 /// One librdkafka producer, from its making until it fails or the sink closes.
@@ -60,7 +60,7 @@ impl Live {
         let mut message =
             BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic.as_str(), opaque);
         message = message.payload(&record.payload);
-        // Without a key it may go anywhere; an empty key is one like all others.
+        // A record without a key may go to any partition; an empty key is a key like all others.
         let keyless = rtm_planted::bug("kafka-empty-key-is-none");
         if let Some(key) = record
             .key
@@ -69,7 +69,7 @@ impl Live {
         {
             message = message.key(key.as_ref());
         }
-        // 0 would mean now, and less is refused by brokers.
+        // librdkafka takes 0 for now, and brokers refuse a negative time.
         if record.timestamp.0 > 0 {
             message = message.timestamp(record.timestamp.0);
         }
@@ -87,7 +87,7 @@ impl Live {
             .send(message)
             .map_err(|(error, _)| match error {
                 KafkaError::MessageProduction(code) => code,
-                // The only other one: a NUL in the topic's name.
+                // The only other error of `send` is a NUL in the topic's name.
                 _ => RDKafkaErrorCode::InvalidTopic,
             })
     }
@@ -95,7 +95,7 @@ impl Live {
     /// Why this producer is of no more use.
     pub(crate) fn failure(&self) -> Option<Failure> {
         let mut failure = self.context().failure.get()?.clone();
-        // `Fatal` only says that there is something to ask for.
+        // The code `Fatal` only says that there is an error to ask for.
         if let Some((code, reason)) = self.producer().client().fatal_error() {
             let reason = self.context().secrets.clean(&reason);
             failure = Failure { code, reason };
@@ -131,10 +131,10 @@ impl Drop for Live {
         let (producer, polling) = (self.producer.take(), self.polling.take());
         let drop = move || {
             if let Some(producer) = &producer {
-                // Or it would go on sending while the thread is waited for.
+                // Otherwise the producer would go on sending while its thread is waited for.
                 producer.purge(PurgeConfig::default().queue().inflight());
             }
-            // First the thread, so that the last reference goes here.
+            // First the thread, which holds a reference: then the last one is dropped here.
             drop(polling);
             drop(producer);
         };
@@ -183,13 +183,13 @@ impl Drop for Polling {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // It ends with a panic only if a callback did, which was told then.
+            // A thread that panicked did so in a callback, and the panic was printed then.
             let _ = thread.join();
         }
     }
 }
 
-/// So long TLS may fail after it once worked.
+/// How long TLS may fail after it once worked, until the producer has failed.
 const DISTRUSTED: Duration = Duration::from_secs(5);
 
 /// What librdkafka's callbacks work on. They run on the producer's polling thread and never block.
@@ -202,7 +202,7 @@ pub(crate) struct Context {
     failure: OnceLock<Failure>,
     /// This producer has confirmed something.
     confirmed: AtomicBool,
-    /// Nobody needs it any more: what becomes of it is no news.
+    /// The sink needs this producer no more: what becomes of it is not logged.
     over: AtomicBool,
     /// Since when TLS fails though it once worked, and why.
     distrust: Mutex<Option<(Instant, String)>>,
@@ -227,10 +227,10 @@ impl Context {
         }
     }
 
-    /// Takes in why a handshake failed, or, without a reason, that none has succeeded since.
+    /// Takes in why a handshake failed, or, without a reason, that no handshake has succeeded since.
     ///
-    /// Before the first confirmation it is a certificate. Later it may be a broker that restarts amid a handshake, unless
-    /// nothing else happens for a while: then certificates have expired or changed.
+    /// Before the first confirmation the cause is a certificate. Later it may be a broker that restarts amid a
+    /// handshake, unless nothing else happens for a while: then certificates have expired or changed.
     fn distrust(&self, reason: Option<&str>) {
         let mut distrust = self.distrust.lock().unwrap_or_else(PoisonError::into_inner);
         if let (None, Some(reason)) = (&*distrust, reason) {
@@ -343,7 +343,8 @@ impl ClientContext for Context {
         self.health.lock().last_error = Some(reason);
     }
 
-    /// Not `stats`: the document is cut when there are many partitions (librdkafka#5379), and it is no matter.
+    /// Not `stats`: a document that is cut, as with many partitions (librdkafka#5379), would be logged as an error, and
+    /// is no matter.
     fn stats_raw(&self, statistics: &[u8]) {
         if self.is_over() {
             return;

@@ -40,7 +40,7 @@ const TURN: usize = 1024;
 /// Some records of a call, by their indices, in order. They are settled before any later group is sent.
 struct Group {
     indices: Vec<usize>,
-    /// It is one record, which was refused together with others and is now judged by itself.
+    /// The group is one record, which was refused together with others and is now judged by itself.
     judged: bool,
 }
 
@@ -152,11 +152,11 @@ fn split(indices: &[usize], size: usize, refused: bool) -> Vec<Group> {
 struct Left {
     /// Neither confirmed nor rejected, in order.
     indices: Vec<usize>,
-    /// Somebody among them is refused, with this label, for this reason.
+    /// A broker refused the batch for a record among them, with this label, for this reason.
     refused: Option<(&'static str, RDKafkaErrorCode)>,
-    /// One was rejected, for this reason.
+    /// A record was rejected, for this reason.
     rejected: Option<RDKafkaErrorCode>,
-    /// The call ends, for what happened to one of them.
+    /// The call ends, for what happened to this record.
     ends: Option<(PublishErrorKind, RDKafkaErrorCode, usize)>,
 }
 
@@ -183,7 +183,7 @@ fn sort(group: &Group, slots: &[Slot], outcomes: &mut [Outcome]) -> Left {
             Slot::Failed(code) => (code, false),
         };
         match verdict(code) {
-            // librdkafka's own limit on size: there is no batch yet, so nobody else can be meant.
+            // librdkafka's own limit on size: there is no batch yet, so no other record can be meant.
             Verdict::Refused(label) if alone => {
                 outcomes[index] = reject(label, code);
                 left.rejected = Some(code);
@@ -192,7 +192,7 @@ fn sort(group: &Group, slots: &[Slot], outcomes: &mut [Outcome]) -> Left {
             Verdict::Refused(label) => left.refused = Some((label, code)),
             Verdict::Again => (),
             Verdict::Ends(kind) => {
-                // What nobody can repair but the operator is worth more than what passes.
+                // A failure that only an operator can repair is told rather than one that passes by itself.
                 if left
                     .ends
                     .is_none_or(|(before, ..)| before == PublishErrorKind::Unavailable)
@@ -257,7 +257,7 @@ async fn send(
             continue;
         }
         while sent == Err(RDKafkaErrorCode::QueueFull) && live.failure().is_none() {
-            // Either will do: a report, or the time.
+            // A report may have made room; after the time, `send` looks by itself.
             let _ = timeout(ROOM, producers.reports.next()).await;
             sent = live.send(&records[index], attempt.opaque(place));
         }
@@ -281,13 +281,13 @@ async fn drain(live: &Arc<Live>, attempt: &Attempt<'_>) {
     while !attempt.is_settled() && start.elapsed() < DRAIN + REPORT {
         let inflight = start.elapsed() >= DRAIN;
         let purged = Arc::clone(live);
-        // It cannot fail, save with the runtime.
+        // An error means that the runtime ends.
         let _ = spawn_blocking(move || purged.purge(inflight)).await;
         let _ = timeout(PURGE, attempt.changed()).await;
     }
 }
 
-/// Creates the topics that this sink has not met before, if that is its task.
+/// Creates the topics of records that the sink has not met before, where topics are the sink's to create.
 async fn create_topics(producers: &Producers, records: &[Record]) -> Result<(), Stop> {
     if producers.options.create_topics.is_none() {
         return Ok(());
@@ -313,7 +313,7 @@ async fn create_topics(producers: &Producers, records: &[Record]) -> Result<(), 
     names.sort_unstable();
     names.dedup();
     if let Err(error) = producers.ensure_topics(&names).await {
-        // That nobody was reached may be a refusal, which the producer meets too, and which ends it.
+        // That no broker was reached may be a refusal of credentials, which has ended the producer, too.
         let refusal = producers.failure().map(|failure| verdict(failure.code));
         return Err(match (&error, refusal) {
             (CheckError::Unreachable { .. }, Some(Verdict::Ends(kind))) => Stop::new(kind, error),
@@ -328,7 +328,7 @@ async fn create_topics(producers: &Producers, records: &[Record]) -> Result<(), 
     Ok(())
 }
 
-/// What ended a call happened to one topic.
+/// What happened to one topic ended the call.
 #[derive(Debug, thiserror::Error)]
 #[error("topic `{topic}`: {code}")]
 struct Unpublished {

@@ -10,7 +10,8 @@ use tokio::sync::Notify;
 /// for 35 years of a thousand attempts a second.
 const INDEX_BITS: u32 = 24;
 
-/// Every so many-th report is timed and told, and the last of an attempt. Whoever waits for room looks by itself, too.
+/// Every so many-th report is timed and told, and the last of an attempt. A sender that waits for room in librdkafka's
+/// queue looks by itself, too.
 const EVERY: u64 = 64;
 
 /// The most records that one attempt may have.
@@ -37,7 +38,7 @@ struct State {
     /// The number of the newest attempt.
     newest: usize,
     reported: u64,
-    /// A few: one for each call in progress.
+    /// A few boards: one for each call in progress.
     attempts: Vec<Board>,
     calls: usize,
     progress: Progress,
@@ -123,7 +124,7 @@ impl Reports {
                 progress.waiting_since = progress.waiting_since.map(|_| now);
             }
         }
-        // Whoever is woken wants the lock.
+        // A call that is woken takes the lock at once.
         drop(state);
         if let Some(settled) = settled {
             settled.notify_one();
@@ -133,7 +134,7 @@ impl Reports {
         }
     }
 
-    /// Wakes everyone, because their producer has failed.
+    /// Wakes all calls, because their producer has failed.
     pub(crate) fn wake(&self) {
         for board in &self.lock().attempts {
             board.changed.notify_one();
@@ -156,9 +157,9 @@ impl Reports {
 }
 
 impl State {
-    /// Gives whom to tell if that was the last of its attempt.
+    /// Gives what to notify if that was the last pending record of its attempt.
     fn settle(&mut self, number: usize, index: usize, slot: Slot) -> Option<Arc<Notify>> {
-        // Absent: the call was dropped, or gave the attempt up.
+        // The board is absent where the call was dropped, or gave the attempt up.
         let board = self
             .attempts
             .iter_mut()

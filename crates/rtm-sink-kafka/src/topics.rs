@@ -99,7 +99,7 @@ pub(crate) async fn create(
 ) -> Result<(), CheckError> {
     let admin = spawn_blocking(move || {
         let (mut config, context) = configure()?;
-        // They would gather, as nobody reads them here.
+        // The statistics would gather, since nothing here polls for them.
         config.remove("statistics.interval.ms");
         AdminClient::from_config_and_context(&config, context).map_err(ConnectError::Start)
     });
@@ -118,7 +118,7 @@ pub(crate) async fn create(
         .operation_timeout(Some(TIMEOUT))
         .request_timeout(Some(TIMEOUT));
     let results = admin.create_topics(&topics, &options).await;
-    // It joins its thread.
+    // Off the runtime's threads, since dropping the client joins its thread.
     spawn_blocking(move || drop(admin));
     for result in results.map_err(|source| CheckError::Unreachable { said: None, source })? {
         match result {

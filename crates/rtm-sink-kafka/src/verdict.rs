@@ -4,9 +4,10 @@ use rtm_sink::PublishErrorKind;
 /// What a failure of one record means for it and for its call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Somebody in its batch is refused; if it was alone, it is the one. The code is fit for a metric label.
+    /// A record of its batch is refused: itself, if it was alone. The code is fit for a metric label.
     Refused(&'static str),
-    /// It was in the way of something else. It is published again at once, without a word to the caller.
+    /// The record failed because of another record or of the producer. It is published again at once, without a word to
+    /// the caller.
     Again,
     /// The call ends with this kind, and the record's outcome unknown.
     Ends(PublishErrorKind),
@@ -27,7 +28,7 @@ pub(crate) fn verdict(code: Code) -> Verdict {
         Code::InvalidMessage | Code::InvalidRecord => Verdict::Refused("invalid"),
         Code::PolicyViolation => Verdict::Refused("policy"),
 
-        // What the failure or the success of a neighbour, or the failure of the producer, does to the others.
+        // What a record fails with for another record's failure or success, or for the producer's failure.
         Code::PurgeQueue
         | Code::PurgeInflight
         | Code::InvalidDifferentRecord

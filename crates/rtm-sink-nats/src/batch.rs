@@ -45,8 +45,8 @@ const MIN_RECORDS: usize = 8;
 /// Small entries of which no key has more records than this are published singly: so many round trips.
 const MAX_ROUNDS: usize = 4;
 
-/// So many bytes after the last answer another one is asked for, which says no more than that the server has come so
-/// far: a large page on a slow line would else look like a server that is away.
+/// An answer is asked for after so many bytes without one. It says no more than that the server has come so far: without
+/// it, a large page on a slow line would look like a server that is away.
 const BYTES_PER_ANSWER: usize = 128 << 10;
 
 /// What is left of the server's `max_payload` for the headers that are added, and for those of the record.
@@ -95,7 +95,7 @@ pub(crate) enum Refused {
     Disabled,
     /// The server takes so many records at most.
     TooLarge(usize),
-    /// For what one record is, or all of them; singly, they tell.
+    /// For what is wrong with one record, or with all: published singly, each shows whether it is wrong.
     Whole,
 }
 
@@ -116,12 +116,12 @@ impl Batching {
         })
     }
 
-    /// There are none, until the next connection. Says whether that is news.
+    /// There are no batches, until the next connection. Says whether that is news.
     pub(crate) fn disable(&self) -> bool {
         self.records.swap(0, Ordering::Relaxed) > 0
     }
 
-    /// Says whether it is a stricter limit than before.
+    /// Lowers the limit. Says whether `records` is a stricter limit than before.
     pub(crate) fn shrink(&self, records: usize) -> bool {
         self.records.fetch_min(records.max(1), Ordering::Relaxed) > records.max(1)
     }
@@ -184,7 +184,7 @@ fn entry_end(records: &[Record], start: usize, most: usize) -> usize {
         let same = entry(record) == entry(&records[start]);
         (same || rtm_planted::bug("nats-batch-crosses-entries")) && bytes <= MAX_BYTES
     });
-    // One that is too large by itself is a part of its own.
+    // A record that is too large by itself is a part of its own.
     start + part.count().max(1)
 }
 

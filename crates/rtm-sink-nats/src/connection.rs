@@ -96,7 +96,7 @@ pub(crate) struct Denied {
 pub(crate) async fn keep(shared: Arc<Shared>, mut closing: watch::Receiver<bool>) {
     let mut backoff = BACKOFF.0;
     let close = async {
-        // An error is the sender's end.
+        // An error means that the sender, and so the sink, is gone.
         let _ = closing.wait_for(|closing| *closing).await;
     };
     let work = async {
@@ -188,7 +188,7 @@ fn connect_options(
     let credentials = Arc::new(credentials);
     let connected = Arc::clone(connected);
     let authenticate = move |nonce: Vec<u8>| {
-        // This is what ends the client: it asks again for credentials only when it connects again.
+        // The refusal is what ends the client: it asks again for credentials only when it connects again.
         let again = connected.load(Ordering::Acquire);
         let answer = if again && !rtm_planted::bug("nats-queue-outlives-its-connection") {
             Err(AuthError::new("a client lives for one connection"))
@@ -244,7 +244,7 @@ async fn verify(connection: &Connection, options: &NatsOptions) -> Infallible {
 }
 
 impl Connection {
-    /// Whoever holds the connection lets go of it, and the keeper makes another.
+    /// Ends the connection: calls that hold it fail and let go of it, and the keeper makes another.
     pub(crate) fn end(&self) {
         self.alarms
             .send_if_modified(|alarms| !std::mem::replace(&mut alarms.ended, true));
@@ -257,7 +257,8 @@ impl Alarms {
             Event::Disconnected | Event::Closed => self.ended = true,
             Event::ServerError(error) => self.note_error(&error),
             Event::LameDuckMode => tracing::info!("the nats server is about to stop"),
-            // Ours to size, so it should not happen; the acknowledgements are missed, and time out.
+            // Our subscription is sized so that this does not happen; if it does, the acknowledgements that are missing
+            // time out.
             Event::SlowConsumer(_) => tracing::warn!("acknowledgements from nats were dropped"),
             Event::Connected | Event::Draining | Event::ClientError(_) => (),
         }

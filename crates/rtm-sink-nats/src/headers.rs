@@ -86,13 +86,13 @@ pub(crate) struct Place {
     pub(crate) batch: HeaderValue,
     /// From 1.
     pub(crate) sequence: usize,
-    /// It is the last one, and commits the batch.
+    /// The record is the last, and commits the batch.
     pub(crate) commits: bool,
-    /// It has a reply subject.
+    /// The record has a reply subject.
     pub(crate) answered: bool,
 }
 
-/// As it displays itself, without what formatting costs.
+/// The id as it displays itself, without what formatting costs.
 fn push_id(text: &mut String, id: RecordId) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for shift in (0..16).rev() {

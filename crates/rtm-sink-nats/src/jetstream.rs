@@ -53,7 +53,7 @@ pub(crate) async fn find(client: &Client, name: &str) -> Found {
             | ErrorCode::NO_ACCOUNT => Found::Off,
             _ => Found::Silent(error.to_string()),
         },
-        // Nobody serves JetStream's interface. In a cluster that may pass; a server alone knows what it is.
+        // No server answers for JetStream's interface. In a cluster that may pass; a server alone knows what it is.
         Err(error)
             if error.kind() == RequestErrorKind::NoResponders
                 && !client.server_info().jetstream =>
@@ -79,9 +79,8 @@ pub(crate) async fn create_if_missing(client: &Client, options: &NatsOptions) {
     }
 }
 
-/// Tells the log what will keep every record out. Calls find it out by themselves.
-///
-/// And whether it takes atomic batches, which decides how they publish.
+/// Tells the log what will keep every record out; calls find that out by themselves. Turns batches off where the
+/// JetStream stream does not take them.
 pub(crate) async fn verify(client: &Client, batching: &Batching, options: &NatsOptions) {
     let jetstream = &options.stream;
     match find(client, jetstream).await {
@@ -218,7 +217,7 @@ pub(crate) async fn diagnose(
                 source: None,
             },
             Some(spec) => match create(client, options, spec).await {
-                // Published again, the records find it.
+                // The records are published again by the caller, and find the new JetStream stream.
                 Ok(()) => fallback,
                 Err(source) => PublishFailure::Missing {
                     jetstream: name.clone(),
@@ -248,7 +247,7 @@ async fn create(
         max_age: spec.max_age.unwrap_or_default(),
         num_replicas: spec.replicas,
         duplicate_window: spec.duplicate_window,
-        // The other policy would refuse what is new, and hold the bridge up for what nobody read.
+        // `DiscardPolicy::New` would refuse new records, and hold the bridge up for old ones that no consumer has read.
         discard: DiscardPolicy::Old,
         allow_atomic_publish: options.atomic_batches && knows_batches(client),
         ..Config::default()

@@ -136,13 +136,13 @@ impl<'a> Call<'a> {
                 continue;
             }
             let deadline = self.progress + self.shared.options.ack_timeout;
-            // Who waits for other calls to make room has asked the server nothing that it could leave unanswered.
+            // A call without room waits for other calls, and has asked the server nothing that could go unanswered.
             let asks = self.held() > 0 || rtm_planted::bug("nats-window-counts-as-silence");
             let mut alarms = self.alarms.clone();
             tokio::select! {
                 biased;
                 () = self.step() => (),
-                // An error would be the sender's end, and it lives in the connection.
+                // It cannot fail: the sender lives in the connection.
                 _ = alarms.changed() => self.note_alarms(),
                 () = sleep_until(deadline), if asks => self.give_up(),
             }
@@ -200,7 +200,7 @@ impl<'a> Call<'a> {
             1
         };
         let want = u32::try_from(want).unwrap_or(u32::MAX);
-        // It is never closed, so that this cannot fail.
+        // The semaphore is never closed, so that this cannot fail.
         self.permits = self.window.acquire_many(want).await.ok();
         self.progress = Instant::now();
     }
@@ -258,7 +258,7 @@ impl<'a> Call<'a> {
                 }
                 Err(error) => match error.kind() {
                     SendErrorKind::Send => return self.lose_connection(),
-                    // Without it the batch would have a gap; alone, it shows what it is.
+                    // Without this record the batch would have a gap; published singly, the record shows what is wrong.
                     _ if self.batch.is_some() => return self.refuse_batch(Refused::Whole),
                     SendErrorKind::MaxPayloadExceeded => {
                         self.settle_as(index, rejected("too_large", error.to_string()));
@@ -389,7 +389,7 @@ impl<'a> Call<'a> {
     fn give_up(&mut self) {
         let waited: Duration = self.shared.options.ack_timeout;
         let first = self.settled.iter().position(|slot| *slot == Slot::InFlight);
-        // Of a flood of denials some are lost, so that not every record's own is known.
+        // Of a flood of denials some are lost, so that a record's own may be unknown: the last one stands for it.
         let alarms = self.alarms.borrow().clone();
         let denied = alarms.denied.last();
         let denied = denied.filter(|denied| denied.number > self.denials_before);
@@ -407,7 +407,7 @@ impl<'a> Call<'a> {
             return self.lose_connection();
         }
         if let Some(said) = alarms.inbox_denied {
-            // It may be mended by the time of the next connection, and on this one it stays.
+            // A denied subscription stays denied on this connection; by the next, the permission may have been given.
             self.connection.end();
             self.fail(Failure::Known(PublishFailure::Denied(said)));
             return self.abandon();
@@ -431,7 +431,7 @@ impl<'a> Call<'a> {
             }
         }
         if hit && self.batch.is_some() {
-            // Without the denied ones it has a gap, and is never stored. Alone, only they are denied.
+            // Without the denied records the batch has a gap, and is never stored. Singly, only those are denied.
             self.refuse_batch(Refused::Whole);
         } else if hit {
             self.fail(Failure::Known(PublishFailure::Denied(denied.said.clone())));

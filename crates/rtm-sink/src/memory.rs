@@ -6,7 +6,7 @@ use crate::{PublishError, Record, Sink, Topic};
 
 /// Keeps records in memory, for tests. It confirms everything; what fails is added around it by `conformance::Faulty`.
 ///
-/// Clones share the store, so a test keeps one and gives the other away. There is no bound: a test is one.
+/// Clones share the store, so a test keeps one clone and gives the other away. The store has no bound: a test ends.
 #[derive(Debug, Clone)]
 pub struct MemorySink {
     store: Arc<Mutex<Vec<Record>>>,

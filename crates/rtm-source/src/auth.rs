@@ -137,11 +137,11 @@ impl Credentials {
             if seen.is_none() || seen != current.seen {
                 match load(&self.auth) {
                     Ok(loaded) => {
-                        // A request that is under way has sent the old one, and what answers may quote it.
+                        // A request that is under way has sent the old secret, and its response may quote it.
                         let old = std::mem::replace(&mut *current, loaded);
                         current.hidden.extend(old.hidden);
                         current.hidden.truncate(MAX_HIDDEN);
-                        // Once for each change, since every refusal makes it be read again.
+                        // Warned of once for each change: every refusal makes the file be read again.
                         let open = current.seen.filter(|seen| seen.mode & 0o004 != 0);
                         if open.is_some() && open != old.warned {
                             tracing::warn!(file = %path.display(), "the secret file can be read by everyone on this machine");
@@ -184,7 +184,7 @@ impl Credentials {
 
     /// `text` without our secrets: a gateway may well quote what it does not like.
     pub(crate) fn redact(&self, text: &str) -> String {
-        /// Shorter ones would make every message unreadable, and protect nothing.
+        /// To hide shorter secrets would make every message unreadable, and protect nothing.
         const SHORTEST: usize = 4;
         if rtm_planted::bug("source-secret-quoted") {
             return text.to_owned();

@@ -3,6 +3,7 @@
 mod bench;
 mod brokers;
 mod check;
+mod imports;
 mod kafka_access;
 mod kafka_faults;
 mod kafka_sink;
