@@ -37,12 +37,12 @@ use tracing::{Instrument, error, info, info_span, warn};
 use crate::assemble::{self, Assembled, RunError};
 use crate::config::{AppConfig, Config};
 use crate::losses::{Losses, PAGE};
-use crate::metrics::{self, Metrics};
+use crate::metrics::Metrics;
 use crate::order::{Departure, Departures, Group};
 use crate::outlet::{Batch, Detail, Outlet};
 use crate::reload::{self, Watch};
 use crate::state::{PipelineState, State};
-use crate::tally::Tally;
+use crate::tally::{self, Tally};
 use crate::{careful, entry};
 
 /// Room in the journal that a page may need: the source cuts bodies at 2 MiB.
@@ -971,7 +971,7 @@ fn confirm(outlet: &Outlet, settled: &mut Tally, confirmed: &[Detail]) {
     for detail in confirmed {
         match detail.dead {
             Some(_) if rtm_planted::bug("bridge-dead-letters-not-counted") => {}
-            Some(reason) => settled.dead_letter(metrics::dead_letter_reason(reason), detail.events),
+            Some(reason) => settled.dead_letter(tally::dead_letter_reason(reason), detail.events),
             None => {
                 settled.confirmed += detail.events;
                 if let Some(ms) = detail.ms {

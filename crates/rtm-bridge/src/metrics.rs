@@ -11,41 +11,13 @@ use prometheus::{
 };
 
 use crate::config::Config;
-use crate::tally::{DROP_REASONS, Tally};
+use crate::tally::{DEAD_LETTER_REASONS, DROP_REASONS, Tally};
 
 /// Outcomes of a poll, as labels.
 pub const POLL_OUTCOMES: [&str; 5] = ["page", "empty", "not_sent", "refused", "in_doubt"];
 
 /// Why events may have been lost at the source, as labels.
 pub const LOSS_REASONS: [&str; 4] = ["cut", "timeout", "status", "crash"];
-
-/// Why a record became a dead letter, as labels: the decoder's reasons and the brokers'. Others count as `other`.
-pub const DEAD_LETTER_REASONS: [&str; 17] = [
-    "not_an_object",
-    "too_deep",
-    "invalid_utf8",
-    "invalid_json",
-    "no_user_id",
-    "odd_user_id",
-    "odd_channel_id",
-    "id_too_long",
-    "too_large",
-    "timestamp",
-    "invalid",
-    "policy",
-    "bad_subject",
-    "bad_header",
-    "unreadable",
-    "poison",
-    "other",
-];
-
-/// The label for a reason: itself, or `other`.
-#[must_use]
-pub fn dead_letter_reason(reason: &str) -> &'static str {
-    let known = DEAD_LETTER_REASONS.iter().find(|known| **known == reason);
-    known.copied().unwrap_or("other")
-}
 
 /// Every metric of the process, in its own registry.
 #[derive(Debug)]
