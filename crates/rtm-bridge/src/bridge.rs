@@ -43,7 +43,7 @@ use crate::outlet::{Batch, Detail, Outlet};
 use crate::reload::{self, Watch};
 use crate::state::{PipelineState, State};
 use crate::tally::{self, Tally};
-use crate::{careful, entry};
+use crate::{careful, entry, series};
 
 /// Room in the journal that a page may need: the source cuts bodies at 2 MiB.
 const ROOM_FOR_A_PAGE: usize = MAX_PAGE_BYTES + entry::OVERHEAD;
@@ -91,7 +91,8 @@ pub async fn run(
     started: impl FnOnce(Arc<State>),
     stop: CancellationToken,
 ) -> Result<(), RunError> {
-    let metrics = Arc::new(Metrics::new(config));
+    let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), crate::COMMIT));
+    series::add(&metrics, config);
     let assembled = assemble::assemble(config, &metrics).await?;
     // TLS is opened while the limiter waits out its first second.
     let opening = assemble::open_connections(&assembled.pipelines);

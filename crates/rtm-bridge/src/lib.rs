@@ -14,7 +14,7 @@
 //! | [`copies`] | copies of one event from two regions |
 //! | [`entry`] | what a journal entry holds |
 //! | [`record`] | journal entry to records: decode, tag, route |
-//! | [`metrics`] | every metric |
+//! | [`metrics`], [`series`] | every metric, a row each; which series a configuration leads to |
 //! | [`state`] | what is going on now: readiness, gauges, the status page's document |
 //! | [`admin`] | `/metrics`, `/healthz`, `/readyz`, the status page |
 //! | [`reload`] | a new configuration while the bridge runs |
@@ -42,6 +42,7 @@ pub mod outlet;
 pub mod read_back;
 pub mod record;
 pub mod reload;
+pub mod series;
 pub mod state;
 pub mod tally;
 pub mod usage;
