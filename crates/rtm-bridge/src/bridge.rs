@@ -38,12 +38,13 @@ use crate::assemble::{self, Assembled, RunError};
 use crate::careful;
 use crate::config::{AppConfig, Config};
 use crate::losses::{Losses, PAGE};
-use crate::metrics::{self, Metrics};
+use crate::metrics::Metrics;
 use crate::order::{Departure, Departures, Group};
 use crate::outlet::{Batch, Detail, Outlet};
 use crate::reload::{self, Watch};
 use crate::state::{PipelineState, State};
-use crate::tally::Tally;
+use crate::tally::{self, Tally};
+use crate::series;
 use rtm_record::entry;
 
 /// Room in the journal that a page may need: the source cuts bodies at 2 MiB.
@@ -92,7 +93,8 @@ pub async fn run(
     started: impl FnOnce(Arc<State>),
     stop: CancellationToken,
 ) -> Result<(), RunError> {
-    let metrics = Arc::new(Metrics::new(config));
+    let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), crate::COMMIT));
+    series::add(&metrics, config);
     let assembled = assemble::assemble(config, &metrics).await?;
     // TLS is opened while the limiter waits out its first second.
     let opening = assemble::open_connections(&assembled.pipelines);
@@ -972,7 +974,7 @@ fn confirm(outlet: &Outlet, settled: &mut Tally, confirmed: &[Detail]) {
     for detail in confirmed {
         match detail.dead {
             Some(_) if rtm_planted::bug("bridge-dead-letters-not-counted") => {}
-            Some(reason) => settled.dead_letter(metrics::dead_letter_reason(reason), detail.events),
+            Some(reason) => settled.dead_letter(tally::dead_letter_reason(reason), detail.events),
             None => {
                 settled.confirmed += detail.events;
                 if let Some(ms) = detail.ms {

@@ -204,7 +204,7 @@ mod tests {
             let (journal, driver) = Journal::open_driven(Arc::clone(&disk), options).unwrap();
             let lane = journal.lane(&LaneName::try_from("0a1b").unwrap()).unwrap();
             let (_, running) = watch::channel(Arc::clone(&config));
-            let metrics = Arc::new(Metrics::new(&config));
+            let metrics = Arc::new(Metrics::new("1", "c"));
             let assembled = Assembled::<Source> {
                 journal,
                 pipelines: Vec::new(),

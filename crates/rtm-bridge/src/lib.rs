@@ -12,7 +12,7 @@
 //! | [`outlet`], [`careful`] | one lane's way out to one sink; what crashes us is published step by step |
 //! | [`tally`], [`losses`] | the counts that survive: of what became of events, of what the source may have lost |
 //! | [`copies`] | copies of one event from two regions |
-//! | [`metrics`] | every metric |
+//! | [`metrics`], [`series`] | every metric, a row each; which series a configuration leads to |
 //! | [`state`] | what is going on now: readiness, gauges, the status page's document |
 //! | [`admin`] | `/metrics`, `/healthz`, `/readyz`, the status page |
 //! | [`reload`] | a new configuration while the bridge runs |
@@ -38,6 +38,7 @@ pub mod order;
 pub mod outlet;
 pub mod read_back;
 pub mod reload;
+pub mod series;
 pub mod state;
 pub mod tally;
 pub mod usage;

@@ -231,7 +231,6 @@ mod tests {
     use rtm_source::{Region, Stream};
 
     use super::*;
-    use crate::config::Config;
 
     /// Holds: a crash counts a page for each request that a ring ever had in flight at once, and a stop counts none.
     #[tokio::test]
@@ -244,12 +243,7 @@ mod tests {
             region: Arc::clone(&region),
             stream,
         });
-        let config = Config::parse(
-            "[journal]\ndir = \"/nowhere\"\n[[apps]]\nname = \"main\"\napp_id = \"0a1b\"\n\
-             auth = { basic = { key = \"k\", secret = \"s\" } }\nregions = [\"eu-west-1\"]\n\
-             [sinks.out]\ntype = \"stdout\"\n",
-        );
-        let metrics = Metrics::new(&config.unwrap());
+        let metrics = Metrics::new("1", "c");
         let begin = async || {
             let losses = Losses::read(lane.clone(), "main", &metrics);
             let crashed = losses.begin("main", &rings, &metrics).await.unwrap();
@@ -288,12 +282,6 @@ mod tests {
             })
         };
         let (removed, kept) = (rings("us-east-1"), rings("eu-west-1"));
-        let config = Config::parse(
-            "[journal]\ndir = \"/nowhere\"\n[[apps]]\nname = \"main\"\napp_id = \"0a1b\"\n\
-             auth = { basic = { key = \"k\", secret = \"s\" } }\nregions = [\"eu-west-1\"]\n\
-             [sinks.out]\ntype = \"stdout\"\n",
-        )
-        .unwrap();
         let of_removed = |metrics: &Metrics| {
             let text = metrics.render();
             let mut series: Vec<String> = text
@@ -304,7 +292,7 @@ mod tests {
             series.sort();
             series
         };
-        let before = Metrics::new(&config);
+        let before = Metrics::new("1", "c");
         let losses = Losses::read(lane.clone(), "main", &before);
         losses.begin("main", &removed, &before).await.unwrap();
         losses.count(&removed[0], "cut", 300).await.unwrap();
@@ -314,7 +302,7 @@ mod tests {
                 "rtm_bridge_events_possibly_lost_total{{app=\"main\",reason=\"{reason}\",region=\"us-east-1\",stream=\"{stream}\"}} {events}"
             )
         };
-        let stopped = Metrics::new(&config);
+        let stopped = Metrics::new("1", "c");
         let losses = Losses::read(lane.clone(), "main", &stopped);
         let counted = [lost("cut", removed[0].stream.as_str(), 300)];
         assert_eq!(of_removed(&stopped), counted);
@@ -322,7 +310,7 @@ mod tests {
 
         // Polled again, and then removed while the process was dead.
         losses.begin("main", &removed, &stopped).await.unwrap();
-        let crashed = Metrics::new(&config);
+        let crashed = Metrics::new("1", "c");
         let losses = Losses::read(lane.clone(), "main", &crashed);
         let cost = losses.begin("main", &kept, &crashed).await.unwrap();
         assert_eq!(cost, Some(2 * PAGE));

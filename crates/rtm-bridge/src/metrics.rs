@@ -1,17 +1,23 @@
-//! Every metric, once. The doc comments are the help texts' long form; the README lists them all.
+//! Every metric, once: a row of the table below, and a call where it is counted or set. `docs/metrics.md` lists them all.
 //!
-//! Labels come from configuration and from fixed sets only: never a user or a channel. Every series exists, at zero,
-//! from the start. Gauges are set from state when `/metrics` is read, never counted up and down.
+//! Labels come from configuration and from fixed sets only: never a user or a channel. Every series exists, at zero, from
+//! the start of what it is about: of the process, of an App ID, of its way into a sink. Gauges are set from state when
+//! `/metrics` is read, never counted up and down.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
-};
+use prometheus::proto::MetricFamily;
+use prometheus::{Counter, Gauge, Histogram, IntCounter, TextEncoder};
 
-use crate::config::Config;
-use crate::tally::{DROP_REASONS, Tally};
+use crate::tally::{DEAD_LETTER_REASONS, DROP_REASONS, Tally};
+
+mod client_state;
+mod family;
+mod process;
+
+pub use client_state::{ClientState, QueueState};
+use family::Family;
+use process::Process;
 
 /// Outcomes of a poll, as labels.
 pub const POLL_OUTCOMES: [&str; 5] = ["page", "empty", "not_sent", "refused", "in_doubt"];
@@ -19,100 +25,138 @@ pub const POLL_OUTCOMES: [&str; 5] = ["page", "empty", "not_sent", "refused", "i
 /// Why events may have been lost at the source, as labels.
 pub const LOSS_REASONS: [&str; 4] = ["cut", "timeout", "status", "crash"];
 
-/// Why a record became a dead letter, as labels: the decoder's reasons and the brokers'. Others count as `other`.
-pub const DEAD_LETTER_REASONS: [&str; 17] = [
-    "not_an_object",
-    "too_deep",
-    "invalid_utf8",
-    "invalid_json",
-    "no_user_id",
-    "odd_user_id",
-    "odd_channel_id",
-    "id_too_long",
-    "too_large",
-    "timestamp",
-    "invalid",
-    "policy",
-    "bad_subject",
-    "bad_header",
-    "unreadable",
-    "poison",
-    "other",
+/// Upper bounds for what takes a moment, in seconds.
+const DURATIONS: [f64; 16] = [
+    0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096,
+    8.192, 16.384, 32.768,
 ];
 
-/// The label for a reason: itself, or `other`.
-#[must_use]
-pub fn dead_letter_reason(reason: &str) -> &'static str {
-    let known = DEAD_LETTER_REASONS.iter().find(|known| **known == reason);
-    known.copied().unwrap_or("other")
+/// Upper bounds for an event's age, in seconds: dense where that of a fresh event lies, and up to a day for a backlog.
+const AGES: [f64; 23] = [
+    0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 30.0,
+    60.0, 300.0, 1800.0, 3600.0, 21600.0, 86400.0,
+];
+
+/// Upper bounds for the records of a batch.
+const RECORDS: [f64; 8] = [1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0];
+
+/// Makes [`Metrics`] of rows: what a series is, the name, the labels, the help text; of a histogram its buckets. Where the
+/// last label has a fixed set of values, each of these gets its series from the start.
+macro_rules! metrics {
+    ($($kind:ident $name:ident [$($label:ident),* $(in $values:ident)?] $help:literal $(by $buckets:ident)?;)*) => {
+        /// Every metric of the process, with its help text.
+        #[derive(Debug)]
+        pub struct Metrics {
+            process: Process,
+            $(#[doc = $help] $name: Family<$kind>,)*
+        }
+
+        impl Metrics {
+            fn without_series() -> Metrics {
+                Metrics {
+                    process: Process::new(),
+                    $($name: Family::new(stringify!($name), $help, &[$(stringify!($label)),*])
+                        $(.with_values(&$values))?
+                        $(.with_buckets(&$buckets))?,)*
+                }
+            }
+
+            /// Adds the series of every metric that has these labels and no other, one with a fixed set of values aside.
+            fn add(&self, labels: &[(&str, &str)]) {
+                $(self.$name.add(labels);)*
+            }
+
+            /// Removes the series of every metric that have these labels and values, whatever other labels they have.
+            fn remove(&self, labels: &[(&str, &str)]) {
+                $(self.$name.remove(labels);)*
+            }
+
+            fn collect(&self) -> Vec<MetricFamily> {
+                vec![$(self.$name.collect()),*]
+            }
+        }
+    };
 }
 
-/// Every metric of the process, in its own registry.
-#[derive(Debug)]
-pub struct Metrics {
-    registry: Registry,
+metrics! {
+    // The source, of each app, region and stream.
+    IntCounter polls_total [app, region, stream, outcome in POLL_OUTCOMES] "Requests to Agora, by outcome";
+    Histogram poll_duration_seconds [app, region, stream]
+        "From sending a request to the end of its response" by DURATIONS;
+    IntCounter events_fetched_total [app, region, stream] "Events in the responses that were stored";
+    IntCounter full_pages_total [app, region, stream] "Responses of 1,000 events: more was waiting";
+    IntCounter overflow_suspected_total [app, region, stream]
+        "Two full responses in a row: the ring was full, and may have overwritten events";
+    IntCounter overflow_events_estimated_total [app, region, stream]
+        "Events overwritten at Agora, estimated from the gaps in their times";
+    IntCounter pages_in_doubt_total [app, region, stream, reason in LOSS_REASONS]
+        "Requests that may have deleted events without giving them to us";
+    IntCounter events_possibly_lost_total [app, region, stream, reason in LOSS_REASONS]
+        "Upper bound of the events deleted at Agora and not received";
+    Gauge last_successful_poll_timestamp_seconds [app, region, stream]
+        "When a request last succeeded; 0 before the first";
+    Gauge arrival_rate_events_per_second [app, region, stream] "Estimated rate at which events arrive";
 
-    // The source, for each app, region and stream.
-    polls: IntCounterVec,
-    poll_duration: HistogramVec,
-    events_fetched: IntCounterVec,
-    full_pages: IntCounterVec,
-    overflow_suspected: IntCounterVec,
-    overflow_estimated: IntCounterVec,
-    second_poller: IntGaugeVec,
-    pages_in_doubt: IntCounterVec,
-    events_possibly_lost: IntCounterVec,
-    last_successful_poll: GaugeVec,
-    arrival_rate: GaugeVec,
-
-    // The source, for each app.
-    rate_limited: IntCounterVec,
-    credentials_refused: IntCounterVec,
-    rate_limit_wait: prometheus::CounterVec,
-    requests_unused: IntCounterVec,
-    request_budget: IntGaugeVec,
-    polling_stopped: IntGaugeVec,
-    polling_stopped_seconds: prometheus::CounterVec,
-    app_paused: IntGaugeVec,
-    insecure_http: IntGauge,
+    // The source, of each app.
+    Gauge second_poller_suspected [app] "1 while someone else seems to read this App ID's events";
+    IntCounter rate_limited_total [app] "Responses with status 429";
+    IntCounter credentials_refused_total [app] "Responses with status 401 or 403";
+    Counter rate_limit_wait_seconds_total [app] "Time in which a request that was due waited for the rate limit";
+    IntCounter requests_unused_total [app] "Requests that the budget allowed and that were not sent";
+    Gauge request_budget_per_second [app] "Requests a second that this bridge may send";
+    Gauge polling_stopped [app] "1 while polling waits for room in the journal";
+    Counter polling_stopped_seconds_total [app] "Time for which polling waited for room in the journal";
+    Gauge app_paused [app] "1 while the configuration says that the App ID is not polled";
+    Gauge insecure_http_regions [] "Regions that are polled over http:// and are not loopback";
 
     // The journal.
-    journal_bytes: IntGauge,
-    journal_used_bytes: IntGauge,
-    journal_limit_bytes: IntGauge,
-    journal_free_disk_bytes: IntGauge,
-    journal_min_free_disk_bytes: IntGauge,
-    journal_segments: IntGauge,
-    journal_damaged_entries: IntCounter,
-    journal_write_failures: IntCounter,
-    journal_commit_duration: Histogram,
-    journal_failing: IntGauge,
-    journal_pending_entries: IntGaugeVec,
-    journal_pending_events: IntGaugeVec,
-    journal_pending_bytes: IntGaugeVec,
-    journal_oldest_pending_age: GaugeVec,
+    Gauge journal_bytes [] "Size of the journal on disk";
+    Gauge journal_used_bytes [] "What counts as taken of journal.max_bytes";
+    Gauge journal_limit_bytes [] "Bound on the journal's size";
+    Gauge journal_free_disk_bytes [] "Free space on the journal's disk";
+    Gauge journal_min_free_disk_bytes [] "Free space that the journal leaves alone: below it, polling stops";
+    Gauge journal_segments [] "Segment files of the journal";
+    IntCounter journal_damaged_entries_total [] "Entries that could not be read back: their events are lost";
+    IntCounter journal_write_failures_total [] "Failed writes and syncs of the journal";
+    Histogram journal_commit_duration_seconds [] "One write and sync of the journal" by DURATIONS;
+    Gauge journal_failing [] "1 while the journal cannot be written, and polling waits";
+
+    // The journal, of each app and sink.
+    Gauge journal_pending_events [app, sink] "Events that the sink has not confirmed";
+    Gauge journal_pending_entries [app, sink] "Responses that the sink has not confirmed";
+    Gauge journal_pending_bytes [app, sink] "Their size in the journal";
+    Gauge journal_oldest_pending_age_seconds [app, sink] "Age of the oldest of them; 0 when there is none";
+    IntCounter events_stored_total [app, sink]
+        "Events stored for the sink: confirmed, pending, dead-lettered and dropped together. Survives restarts";
+    IntCounter records_confirmed_total [app, sink]
+        "Events that the broker confirmed, dead letters aside. Survives restarts";
+    IntCounter records_dead_lettered_total [app, sink, reason in DEAD_LETTER_REASONS]
+        "Events that went to the dead letters, confirmed there. Survives restarts";
+    IntCounter records_dropped_total [app, sink, reason in DROP_REASONS]
+        "Events given up for the sink, by reason. Survives restarts";
+
+    // Publishing, of each app and sink.
+    IntCounter records_retried_total [app, sink] "Records published again";
+    IntCounter cross_region_copies_total [app, sink] "Events that another region had given before";
+    Histogram publish_duration_seconds [app, sink]
+        "One batch, from handing it over to its confirmation" by DURATIONS;
+    Histogram publish_batch_records [app, sink] "Records in a batch" by RECORDS;
+    Histogram event_age_seconds [app, sink] "From an event's time to its confirmation" by AGES;
+    Gauge last_confirmation_timestamp_seconds [app, sink]
+        "When the broker last confirmed a batch; 0 before the first";
 
     // The sinks.
-    events_stored: IntCounterVec,
-    records_confirmed: IntCounterVec,
-    records_retried: IntCounterVec,
-    records_dead_lettered: IntCounterVec,
-    records_dropped: IntCounterVec,
-    copies: IntCounterVec,
-    publish_duration: HistogramVec,
-    publish_batch: HistogramVec,
-    event_age: HistogramVec,
-    last_confirmation: GaugeVec,
-    sink_up: IntGaugeVec,
-    producer_rebuilds: IntCounterVec,
-    queue_records: IntGaugeVec,
-    reconnects: IntCounterVec,
-    out_of_order: IntCounterVec,
-    round_trip: GaugeVec,
+    Gauge sink_up [sink] "0 while a batch has waited 10 s for its confirmation, or the broker refuses us";
+    IntCounter producer_rebuilds_total [sink] "Times that the client was given up and made anew";
+    IntCounter reconnects_total [sink] "Times that the client connected again";
+    Gauge producer_queue_records [sink] "Records in the client's queue";
+    Gauge broker_round_trip_seconds [sink] "The client's average round trip to its brokers; 0 when unknown";
+    IntCounter records_out_of_order_total [sink] "Records that may be stored after later ones of their key";
 
-    // The configuration.
-    config_last_reload_successful: IntGauge,
-    config_last_reload_success: Gauge,
+    // The process.
+    Gauge build_info [version, commit] "Always 1; the version and the commit are labels";
+    Gauge config_last_reload_successful [] "1 while the configuration that runs is the one that was last read";
+    Gauge config_last_reload_success_timestamp_seconds [] "When a configuration was last read and taken";
 }
 
 /// The handles of one ring, looked up once.
@@ -130,6 +174,7 @@ pub struct RingMetrics {
     pub overflow_suspected: IntCounter,
     /// What that may have cost, estimated.
     pub overflow_estimated: IntCounter,
+    /// By [`LOSS_REASONS`], as the next.
     in_doubt: [IntCounter; LOSS_REASONS.len()],
     lost: [IntCounter; LOSS_REASONS.len()],
     last_successful_poll: Gauge,
@@ -153,680 +198,251 @@ pub struct SinkMetrics {
     last_confirmation: Gauge,
 }
 
-const RING: &[&str] = &["app", "region", "stream"];
-
+/// What comes and goes. What is removed must be used no more: a later call would bring some of its series back.
 impl Metrics {
-    /// All metrics, with every series that `config` can lead to.
+    /// Those of a process that has neither apps nor sinks yet.
     #[must_use]
-    pub fn new(config: &Config) -> Metrics {
-        let r = Registry::new();
-        // 1 ms to about 33 s.
-        let duration = prometheus::exponential_buckets(0.001, 2.0, 16).unwrap_or_default();
-        // Dense where a fresh event's age lies, and up to a day for a backlog.
-        let ages = vec![
-            0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0,
-            10.0, 30.0, 60.0, 300.0, 1800.0, 3600.0, 21600.0, 86400.0,
-        ];
-        let batches = prometheus::exponential_buckets(1.0, 4.0, 8).unwrap_or_default();
-        let metrics = Metrics {
-            polls: counters(
-                &r,
-                "polls_total",
-                "Requests to Agora, by outcome",
-                &["app", "region", "stream", "outcome"],
-            ),
-            poll_duration: histograms(
-                &r,
-                "poll_duration_seconds",
-                "From sending a request to the end of its response",
-                RING,
-                duration.clone(),
-            ),
-            events_fetched: counters(
-                &r,
-                "events_fetched_total",
-                "Events in the responses that were stored",
-                RING,
-            ),
-            full_pages: counters(
-                &r,
-                "full_pages_total",
-                "Responses of 1,000 events: more was waiting",
-                RING,
-            ),
-            overflow_suspected: counters(
-                &r,
-                "overflow_suspected_total",
-                "Two full responses in a row: the ring was full, and may have overwritten events",
-                RING,
-            ),
-            overflow_estimated: counters(
-                &r,
-                "overflow_events_estimated_total",
-                "Events overwritten at Agora, estimated from the gaps in their times",
-                RING,
-            ),
-            second_poller: int_gauges(
-                &r,
-                "second_poller_suspected",
-                "1 while someone else seems to read this App ID's events",
-                &["app"],
-            ),
-            pages_in_doubt: counters(
-                &r,
-                "pages_in_doubt_total",
-                "Requests that may have deleted events without giving them to us",
-                &["app", "region", "stream", "reason"],
-            ),
-            events_possibly_lost: counters(
-                &r,
-                "events_possibly_lost_total",
-                "Upper bound of the events deleted at Agora and not received",
-                &["app", "region", "stream", "reason"],
-            ),
-            last_successful_poll: gauges(
-                &r,
-                "last_successful_poll_timestamp_seconds",
-                "When a request last succeeded; 0 before the first",
-                RING,
-            ),
-            arrival_rate: gauges(
-                &r,
-                "arrival_rate_events_per_second",
-                "Estimated rate at which events arrive",
-                RING,
-            ),
-            rate_limited: counters(
-                &r,
-                "rate_limited_total",
-                "Responses with status 429",
-                &["app"],
-            ),
-            credentials_refused: counters(
-                &r,
-                "credentials_refused_total",
-                "Responses with status 401 or 403",
-                &["app"],
-            ),
-            rate_limit_wait: float_counters(
-                &r,
-                "rate_limit_wait_seconds_total",
-                "Time in which a request that was due waited for the rate limit",
-                &["app"],
-            ),
-            requests_unused: counters(
-                &r,
-                "requests_unused_total",
-                "Requests that the budget allowed and that were not sent",
-                &["app"],
-            ),
-            request_budget: int_gauges(
-                &r,
-                "request_budget_per_second",
-                "Requests a second that this bridge may send",
-                &["app"],
-            ),
-            polling_stopped: int_gauges(
-                &r,
-                "polling_stopped",
-                "1 while polling waits for room in the journal",
-                &["app"],
-            ),
-            polling_stopped_seconds: float_counters(
-                &r,
-                "polling_stopped_seconds_total",
-                "Time for which polling waited for room in the journal",
-                &["app"],
-            ),
-            app_paused: int_gauges(
-                &r,
-                "app_paused",
-                "1 while the configuration says that the App ID is not polled",
-                &["app"],
-            ),
-            insecure_http: int_gauge(
-                &r,
-                "insecure_http_regions",
-                "Regions that are polled over http:// and are not loopback",
-            ),
-            journal_bytes: int_gauge(&r, "journal_bytes", "Size of the journal on disk"),
-            journal_used_bytes: int_gauge(
-                &r,
-                "journal_used_bytes",
-                "What counts as taken of journal.max_bytes",
-            ),
-            journal_limit_bytes: int_gauge(
-                &r,
-                "journal_limit_bytes",
-                "Bound on the journal's size",
-            ),
-            journal_free_disk_bytes: int_gauge(
-                &r,
-                "journal_free_disk_bytes",
-                "Free space on the journal's disk",
-            ),
-            journal_min_free_disk_bytes: int_gauge(
-                &r,
-                "journal_min_free_disk_bytes",
-                "Free space that the journal leaves alone: below it, polling stops",
-            ),
-            journal_segments: int_gauge(&r, "journal_segments", "Segment files of the journal"),
-            journal_damaged_entries: counter(
-                &r,
-                "journal_damaged_entries_total",
-                "Entries that could not be read back: their events are lost",
-            ),
-            journal_write_failures: counter(
-                &r,
-                "journal_write_failures_total",
-                "Failed writes and syncs of the journal",
-            ),
-            journal_commit_duration: histogram(
-                &r,
-                "journal_commit_duration_seconds",
-                "One write and sync of the journal",
-                duration.clone(),
-            ),
-            journal_failing: int_gauge(
-                &r,
-                "journal_failing",
-                "1 while the journal cannot be written, and polling waits",
-            ),
-            journal_pending_events: int_gauges(
-                &r,
-                "journal_pending_events",
-                "Events that the sink has not confirmed",
-                &["app", "sink"],
-            ),
-            journal_pending_entries: int_gauges(
-                &r,
-                "journal_pending_entries",
-                "Responses that the sink has not confirmed",
-                &["app", "sink"],
-            ),
-            journal_pending_bytes: int_gauges(
-                &r,
-                "journal_pending_bytes",
-                "Their size in the journal",
-                &["app", "sink"],
-            ),
-            journal_oldest_pending_age: gauges(
-                &r,
-                "journal_oldest_pending_age_seconds",
-                "Age of the oldest of them; 0 when there is none",
-                &["app", "sink"],
-            ),
-            events_stored: counters(
-                &r,
-                "events_stored_total",
-                "Events stored for the sink: confirmed, pending, dead-lettered and dropped together. Survives restarts",
-                &["app", "sink"],
-            ),
-            records_confirmed: counters(
-                &r,
-                "records_confirmed_total",
-                "Events that the broker confirmed, dead letters aside. Survives restarts",
-                &["app", "sink"],
-            ),
-            records_dropped: counters(
-                &r,
-                "records_dropped_total",
-                "Events given up for the sink, by reason. Survives restarts",
-                &["app", "sink", "reason"],
-            ),
-            copies: counters(
-                &r,
-                "cross_region_copies_total",
-                "Events that another region had given before",
-                &["app", "sink"],
-            ),
-            records_retried: counters(
-                &r,
-                "records_retried_total",
-                "Records published again",
-                &["app", "sink"],
-            ),
-            records_dead_lettered: counters(
-                &r,
-                "records_dead_lettered_total",
-                "Events that went to the dead letters, confirmed there. Survives restarts",
-                &["app", "sink", "reason"],
-            ),
-            publish_duration: histograms(
-                &r,
-                "publish_duration_seconds",
-                "One batch, from handing it over to its confirmation",
-                &["app", "sink"],
-                duration,
-            ),
-            publish_batch: histograms(
-                &r,
-                "publish_batch_records",
-                "Records in a batch",
-                &["app", "sink"],
-                batches,
-            ),
-            event_age: histograms(
-                &r,
-                "event_age_seconds",
-                "From an event's time to its confirmation",
-                &["app", "sink"],
-                ages,
-            ),
-            last_confirmation: gauges(
-                &r,
-                "last_confirmation_timestamp_seconds",
-                "When the broker last confirmed a batch; 0 before the first",
-                &["app", "sink"],
-            ),
-            sink_up: int_gauges(
-                &r,
-                "sink_up",
-                "0 while a batch has waited 10 s for its confirmation, or the broker refuses us",
-                &["sink"],
-            ),
-            producer_rebuilds: counters(
-                &r,
-                "producer_rebuilds_total",
-                "Times that the client was given up and made anew",
-                &["sink"],
-            ),
-            queue_records: int_gauges(
-                &r,
-                "producer_queue_records",
-                "Records in the client's queue",
-                &["sink"],
-            ),
-            reconnects: counters(
-                &r,
-                "reconnects_total",
-                "Times that the client connected again",
-                &["sink"],
-            ),
-            out_of_order: counters(
-                &r,
-                "records_out_of_order_total",
-                "Records that may be stored after later ones of their key",
-                &["sink"],
-            ),
-            round_trip: gauges(
-                &r,
-                "broker_round_trip_seconds",
-                "The client's average round trip to its brokers; 0 when unknown",
-                &["sink"],
-            ),
-            config_last_reload_successful: int_gauge(
-                &r,
-                "config_last_reload_successful",
-                "1 while the configuration that runs is the one that was last read",
-            ),
-            config_last_reload_success: register(
-                &r,
-                Gauge::with_opts(opts(
-                    "config_last_reload_success_timestamp_seconds",
-                    "When a configuration was last read and taken",
-                )),
-            ),
-            registry: r,
-        };
-        metrics.build_info();
-        metrics.create_series(config);
+    pub fn new(version: &str, commit: &str) -> Metrics {
+        let metrics = Metrics::without_series();
+        metrics.add(&[]);
+        metrics.build_info.of(&[version, commit]).set(1.0);
         metrics
     }
 
-    fn build_info(&self) {
-        let info = int_gauges(
-            &self.registry,
-            "build_info",
-            "Always 1; the version and the commit are labels",
-            &["version", "commit"],
-        );
-        info.with_label_values(&[env!("CARGO_PKG_VERSION"), crate::COMMIT])
-            .set(1);
-        // The process collector has its own, unprefixed names, which every dashboard knows.
-        let process = prometheus::process_collector::ProcessCollector::for_self();
-        let _ = self.registry.register(Box::new(process));
+    /// Adds an app, or says anew what the configuration says of it.
+    pub fn add_app(&self, app: &str, requests_per_second: u32, paused: bool) {
+        self.add(&[("app", app)]);
+        let budget = self.request_budget_per_second.of(&[app]);
+        budget.set(f64::from(requests_per_second));
+        self.app_paused.of(&[app]).set(f64::from(paused));
     }
 
-    /// Adds every series that `config` can lead to, at zero, and says that it was taken.
-    pub fn create_series(&self, config: &Config) {
-        if rtm_planted::bug("bridge-series-come-late") {
-            return;
-        }
-        for app in &config.apps {
-            for region in &app.regions {
-                for stream in ["user", "channel"] {
-                    let _ = self.ring(&app.name, &region.name, stream);
-                }
-            }
-            let name = &[app.name.as_str()];
-            self.rate_limited.with_label_values(name);
-            self.credentials_refused.with_label_values(name);
-            self.rate_limit_wait.with_label_values(name);
-            self.requests_unused.with_label_values(name);
-            self.request_budget
-                .with_label_values(name)
-                .set(i64::from(app.requests_per_second));
-            self.polling_stopped.with_label_values(name);
-            self.app_paused
-                .with_label_values(name)
-                .set(i64::from(app.paused));
-            self.second_poller.with_label_values(name);
-            self.polling_stopped_seconds.with_label_values(name);
-            for sink in config.sinks.keys() {
-                let _ = self.sink(&app.name, sink);
-                let pair = &[app.name.as_str(), sink.as_str()];
-                self.set_accounts(&app.name, sink, 0, 0, &Tally::default(), 0);
-                self.journal_pending_entries.with_label_values(pair);
-                self.journal_pending_bytes.with_label_values(pair);
-                self.journal_oldest_pending_age.with_label_values(pair);
-            }
-        }
-        for (name, sink) in &config.sinks {
-            let label = &[name.as_str()];
-            self.sink_up.with_label_values(label).set(1);
-            self.producer_rebuilds.with_label_values(label);
-            self.reconnects.with_label_values(label);
-            if matches!(sink, crate::config::SinkConfig::Nats(_)) {
-                self.out_of_order.with_label_values(label);
-            }
-            if matches!(sink, crate::config::SinkConfig::Kafka(_)) {
-                self.queue_records.with_label_values(label);
-                self.round_trip.with_label_values(label);
-            }
-        }
-        let insecure = config
-            .apps
-            .iter()
-            .flat_map(|app| &app.regions)
-            .filter(|region| region.allow_insecure_http)
-            .count();
-        self.insecure_http
-            .set(i64::try_from(insecure).unwrap_or(i64::MAX));
-        self.journal_limit_bytes
-            .set(i64::try_from(config.journal.max_bytes).unwrap_or(i64::MAX));
-        self.journal_min_free_disk_bytes
-            .set(i64::try_from(config.journal.min_free_bytes).unwrap_or(i64::MAX));
-        // What runs was read just now.
-        self.config_last_reload_successful.set(1);
-        self.config_last_reload_success.set(now());
+    /// Removes an app, its rings, and its ways into all sinks.
+    pub fn remove_app(&self, app: &str) {
+        self.remove(&[("app", app)]);
     }
 
-    /// Says that a configuration was refused: what runs is not what was last read.
-    pub fn reload_refused(&self) {
-        self.config_last_reload_successful.set(0);
+    /// Adds a ring that is polled, where it is not there yet, and gives its handles.
+    #[must_use]
+    pub fn ring(&self, app: &str, region: &str, stream: &str) -> RingMetrics {
+        let ring = &[app, region, stream];
+        self.add(&[("app", app), ("region", region), ("stream", stream)]);
+        let by = |metric: &Family<IntCounter>, value| metric.of(&[app, region, stream, value]);
+        RingMetrics {
+            polls: POLL_OUTCOMES.map(|outcome| by(&self.polls_total, outcome)),
+            poll_duration: self.poll_duration_seconds.of(ring),
+            events_fetched: self.events_fetched_total.of(ring),
+            full_pages: self.full_pages_total.of(ring),
+            overflow_suspected: self.overflow_suspected_total.of(ring),
+            overflow_estimated: self.overflow_events_estimated_total.of(ring),
+            in_doubt: LOSS_REASONS.map(|reason| by(&self.pages_in_doubt_total, reason)),
+            lost: LOSS_REASONS.map(|reason| by(&self.events_possibly_lost_total, reason)),
+            last_successful_poll: self.last_successful_poll_timestamp_seconds.of(ring),
+            arrival_rate: self.arrival_rate_events_per_second.of(ring),
+        }
     }
 
     /// Takes back what says that a ring is being polled. What it may have lost stays.
     pub fn forget_ring(&self, app: &str, region: &str, stream: &str) {
-        let ring = &[app, region, stream];
-        for outcome in POLL_OUTCOMES {
-            let _ = self
-                .polls
-                .remove_label_values(&[app, region, stream, outcome]);
+        let ring = &[("app", app), ("region", region), ("stream", stream)];
+        self.polls_total.remove(ring);
+        self.last_successful_poll_timestamp_seconds.remove(ring);
+        self.arrival_rate_events_per_second.remove(ring);
+    }
+
+    /// Adds an app's way into a sink.
+    pub fn add_pair(&self, app: &str, sink: &str) {
+        self.add(&[("app", app), ("sink", sink)]);
+    }
+
+    /// Removes an app's way into a sink.
+    pub fn remove_pair(&self, app: &str, sink: &str) {
+        self.remove(&[("app", app), ("sink", sink)]);
+    }
+
+    /// The handles of an app's way into a sink.
+    #[must_use]
+    pub fn sink(&self, app: &str, sink: &str) -> SinkMetrics {
+        let pair = &[app, sink];
+        SinkMetrics {
+            retried: self.records_retried_total.of(pair),
+            copies: self.cross_region_copies_total.of(pair),
+            publish_duration: self.publish_duration_seconds.of(pair),
+            batch: self.publish_batch_records.of(pair),
+            event_age: self.event_age_seconds.of(pair),
+            last_confirmation: self.last_confirmation_timestamp_seconds.of(pair),
         }
-        let _ = self.last_successful_poll.remove_label_values(ring);
-        let _ = self.arrival_rate.remove_label_values(ring);
+    }
+
+    /// Says what a sink's client says of itself, and whether the sink takes records. The first call adds the sink.
+    pub fn set_sink(&self, sink: &str, up: bool, client: &ClientState) {
+        let sink = &[sink];
+        self.sink_up.of(sink).set(f64::from(up));
+        raise(&self.producer_rebuilds_total.of(sink), client.rebuilds);
+        raise(&self.reconnects_total.of(sink), client.reconnects);
+        if let Some(out_of_order) = client.out_of_order {
+            raise(&self.records_out_of_order_total.of(sink), out_of_order);
+        }
+        if let Some(queue) = &client.queue {
+            let (records, round_trip) = (queue.records as f64, queue.round_trip.as_secs_f64());
+            self.producer_queue_records.of(sink).set(records);
+            self.broker_round_trip_seconds.of(sink).set(round_trip);
+        }
+    }
+
+    /// Removes a sink, and all apps' ways into it.
+    pub fn remove_sink(&self, sink: &str) {
+        self.remove(&[("sink", sink)]);
+    }
+}
+
+/// What happens.
+impl Metrics {
+    /// Says that a configuration was read and taken.
+    pub fn config_taken(&self) {
+        self.config_last_reload_successful.of(&[]).set(1.0);
+        let when = self.config_last_reload_success_timestamp_seconds.of(&[]);
+        when.set(now());
+    }
+
+    /// Says that a configuration was refused: what runs is not what was last read.
+    pub fn reload_refused(&self) {
+        self.config_last_reload_successful.of(&[]).set(0.0);
+    }
+
+    /// Says how many regions are polled in the clear.
+    pub fn set_insecure_http(&self, regions: usize) {
+        self.insecure_http_regions.of(&[]).set(regions as f64);
     }
 
     /// Shows events that may have been lost before this process started. Of a ring that is polled no more there is no other
     /// series, and this one only where there are such events: they are not forgotten with its region.
     pub fn possibly_lost(&self, app: &str, region: &str, stream: &str, reason: &str, events: u64) {
-        let reason = LOSS_REASONS.iter().find(|known| **known == reason);
-        if let Some(reason) = reason.filter(|_| events > 0) {
-            self.events_possibly_lost
-                .with_label_values(&[app, region, stream, reason])
-                .inc_by(events);
+        if events > 0 && LOSS_REASONS.contains(&reason) {
+            let lost = &self.events_possibly_lost_total;
+            lost.of(&[app, region, stream, reason]).inc_by(events);
         }
     }
 
     /// Counts what the end of the last process may have cost, of one ring, which may be polled no more.
     pub fn crashed(&self, app: &str, region: &str, stream: &str, events: u64) {
-        self.pages_in_doubt
-            .with_label_values(&[app, region, stream, "crash"])
-            .inc();
+        let in_doubt = &self.pages_in_doubt_total;
+        in_doubt.of(&[app, region, stream, "crash"]).inc();
         self.possibly_lost(app, region, stream, "crash", events);
-    }
-
-    /// The handles of one ring.
-    #[must_use]
-    pub fn ring(&self, app: &str, region: &str, stream: &str) -> RingMetrics {
-        let ring = &[app, region, stream];
-        RingMetrics {
-            polls: POLL_OUTCOMES.map(|outcome| {
-                self.polls
-                    .with_label_values(&[app, region, stream, outcome])
-            }),
-            poll_duration: self.poll_duration.with_label_values(ring),
-            events_fetched: self.events_fetched.with_label_values(ring),
-            full_pages: self.full_pages.with_label_values(ring),
-            overflow_suspected: self.overflow_suspected.with_label_values(ring),
-            overflow_estimated: self.overflow_estimated.with_label_values(ring),
-            in_doubt: LOSS_REASONS.map(|reason| {
-                self.pages_in_doubt
-                    .with_label_values(&[app, region, stream, reason])
-            }),
-            lost: LOSS_REASONS.map(|reason| {
-                self.events_possibly_lost
-                    .with_label_values(&[app, region, stream, reason])
-            }),
-            last_successful_poll: self.last_successful_poll.with_label_values(ring),
-            arrival_rate: self.arrival_rate.with_label_values(ring),
-        }
-    }
-
-    /// The handles of one app and sink.
-    #[must_use]
-    pub fn sink(&self, app: &str, sink: &str) -> SinkMetrics {
-        let pair = &[app, sink];
-        SinkMetrics {
-            retried: self.records_retried.with_label_values(pair),
-            copies: self.copies.with_label_values(pair),
-            publish_duration: self.publish_duration.with_label_values(pair),
-            batch: self.publish_batch.with_label_values(pair),
-            event_age: self.event_age.with_label_values(pair),
-            last_confirmation: self.last_confirmation.with_label_values(pair),
-        }
     }
 
     /// Counts a response with status 429.
     pub fn rate_limited(&self, app: &str) {
-        self.rate_limited.with_label_values(&[app]).inc();
+        self.rate_limited_total.of(&[app]).inc();
     }
 
     /// Counts a response that refused our credentials.
     pub fn credentials_refused(&self, app: &str) {
-        self.credentials_refused.with_label_values(&[app]).inc();
+        self.credentials_refused_total.of(&[app]).inc();
     }
 
     /// Says whether someone else seems to read an app's events; true where that is new.
     pub fn second_poller(&self, app: &str, suspected: bool) -> bool {
-        let gauge = self.second_poller.with_label_values(&[app]);
-        let is_new = suspected && gauge.get() == 0;
-        gauge.set(i64::from(suspected));
+        let is_new = suspected && !self.is_second_poller(app);
+        let gauge = self.second_poller_suspected.of(&[app]);
+        gauge.set(f64::from(suspected));
         is_new
     }
 
     /// Whether someone else seems to read an app's events.
     #[must_use]
     pub fn is_second_poller(&self, app: &str) -> bool {
-        self.second_poller.with_label_values(&[app]).get() != 0
+        self.second_poller_suspected.of(&[app]).get() != 0.0
     }
 
     /// Adds to the time in which requests that were due waited for the rate limit.
     pub fn rate_limit_waited(&self, app: &str, waited: Duration) {
-        self.rate_limit_wait
-            .with_label_values(&[app])
-            .inc_by(waited.as_secs_f64());
+        let total = self.rate_limit_wait_seconds_total.of(&[app]);
+        total.inc_by(waited.as_secs_f64());
     }
 
     /// Says whether polling of an app waits for room, and for how long it has since the last call.
     pub fn polling_stopped(&self, app: &str, stopped: bool, since_last: Duration) {
-        self.polling_stopped
-            .with_label_values(&[app])
-            .set(i64::from(stopped));
-        self.polling_stopped_seconds
-            .with_label_values(&[app])
-            .inc_by(since_last.as_secs_f64());
+        self.polling_stopped.of(&[app]).set(f64::from(stopped));
+        let total = self.polling_stopped_seconds_total.of(&[app]);
+        total.inc_by(since_last.as_secs_f64());
     }
 
     /// Raises the count of unused requests to `total`.
     pub fn requests_unused(&self, app: &str, total: u64) {
-        raise(&self.requests_unused.with_label_values(&[app]), total);
+        raise(&self.requests_unused_total.of(&[app]), total);
     }
 
     /// Counts an entry that could not be read back.
     pub fn journal_damaged(&self) {
-        self.journal_damaged_entries.inc();
+        self.journal_damaged_entries_total.of(&[]).inc();
     }
 
     /// Observes one write and sync of the journal.
     pub fn journal_committed(&self, took: Duration) {
-        self.journal_commit_duration.observe(took.as_secs_f64());
+        let took = took.as_secs_f64();
+        self.journal_commit_duration_seconds.of(&[]).observe(took);
     }
 
-    /// Sets the journal's gauges from its state. `app_of` gives an App ID's name.
-    pub fn set_journal(&self, stats: &rtm_journal::Stats, app_of: impl Fn(&str) -> Option<String>) {
-        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        self.journal_bytes.set(gauge(stats.bytes));
-        self.journal_used_bytes.set(gauge(stats.used_bytes));
-        self.journal_limit_bytes.set(gauge(stats.max_bytes));
-        self.journal_free_disk_bytes
-            .set(gauge(stats.free_bytes.unwrap_or_default()));
-        self.journal_segments.set(gauge(stats.segments as u64));
-        raise(&self.journal_write_failures, stats.write_failures);
-        self.journal_failing.set(i64::from(stats.failing));
-        for lane in &stats.lanes {
-            let Some(app) = app_of(lane.name.as_str()) else {
-                continue;
-            };
-            for reader in &lane.readers {
-                let sink = reader.name.as_str();
-                // A sink's second cursor holds nothing of its own.
-                if sink.ends_with(crate::assemble::BEHIND) {
-                    continue;
-                }
-                let pair = &[app.as_str(), sink];
-                let tally = Tally::decode(&reader.tally);
-                let stored = reader.passed + reader.pending_count + reader.missing;
-                self.set_accounts(
-                    &app,
-                    sink,
-                    stored,
-                    reader.pending_count,
-                    &tally,
-                    reader.missing,
-                );
-                self.journal_pending_entries
-                    .with_label_values(pair)
-                    .set(gauge(reader.pending_entries));
-                self.journal_pending_bytes
-                    .with_label_values(pair)
-                    .set(gauge(reader.pending_bytes));
-                let age = reader
-                    .oldest_pending_age
-                    .map_or(0.0, |age| age.as_secs_f64());
-                self.journal_oldest_pending_age
-                    .with_label_values(pair)
-                    .set(age);
-            }
-        }
+    /// Says how much space the journal leaves alone on its disk.
+    pub fn set_min_free_disk(&self, bytes: u64) {
+        self.journal_min_free_disk_bytes.of(&[]).set(bytes as f64);
     }
 
-    /// Sets the account of one app and sink from what the journal says, all of one moment, so that it balances.
-    fn set_accounts(
-        &self,
-        app: &str,
-        sink: &str,
-        stored: u64,
-        pending: u64,
-        tally: &Tally,
-        missing: u64,
-    ) {
-        let pair = &[app, sink];
-        raise(&self.events_stored.with_label_values(pair), stored);
-        raise(
-            &self.records_confirmed.with_label_values(pair),
-            tally.confirmed,
-        );
-        self.journal_pending_events
-            .with_label_values(pair)
-            .set(i64::try_from(pending).unwrap_or(i64::MAX));
+    /// Sets what the journal says of itself.
+    pub fn set_journal(&self, stats: &rtm_journal::Stats) {
+        let set = |gauge: &Family<Gauge>, value: u64| gauge.of(&[]).set(value as f64);
+        set(&self.journal_bytes, stats.bytes);
+        set(&self.journal_used_bytes, stats.used_bytes);
+        set(&self.journal_limit_bytes, stats.max_bytes);
+        let free_bytes = stats.free_bytes.unwrap_or_default();
+        set(&self.journal_free_disk_bytes, free_bytes);
+        set(&self.journal_segments, stats.segments as u64);
+        set(&self.journal_failing, u64::from(stats.failing));
+        let write_failures = self.journal_write_failures_total.of(&[]);
+        raise(&write_failures, stats.write_failures);
+    }
+
+    /// Sets the account of an app and a sink: what the journal says of the sink's reader, all of one moment, so that the
+    /// account balances.
+    pub fn set_account(&self, app: &str, reader: &rtm_journal::ReaderStats) {
+        let pair = &[app, reader.name.as_str()];
+        let by = |metric: &Family<IntCounter>, reason| metric.of(&[pair[0], pair[1], reason]);
+        let tally = Tally::decode(&reader.tally);
+        let stored = reader.passed + reader.pending_count + reader.missing;
+        raise(&self.events_stored_total.of(pair), stored);
+        raise(&self.records_confirmed_total.of(pair), tally.confirmed);
         for reason in DEAD_LETTER_REASONS {
             let events = tally.dead_lettered.get(reason).copied().unwrap_or(0);
-            let counter = &self.records_dead_lettered;
-            raise(&counter.with_label_values(&[app, sink, reason]), events);
+            raise(&by(&self.records_dead_lettered_total, reason), events);
         }
         for reason in DROP_REASONS {
             let events = tally.dropped.get(reason).copied().unwrap_or(0);
-            let lost = if reason == "damaged" { missing } else { 0 };
-            let counter = &self.records_dropped;
-            raise(
-                &counter.with_label_values(&[app, sink, reason]),
-                events + lost,
-            );
+            let lost = if reason == "damaged" {
+                reader.missing
+            } else {
+                0
+            };
+            raise(&by(&self.records_dropped_total, reason), events + lost);
         }
-    }
-
-    /// Says whether a sink takes records.
-    pub fn set_sink_up(&self, sink: &str, up: bool) {
-        self.sink_up.with_label_values(&[sink]).set(i64::from(up));
-    }
-
-    /// Sets what a broker's client says of itself.
-    pub fn set_client(&self, sink: &str, client: &ClientState) {
-        let label = &[sink];
-        raise(
-            &self.producer_rebuilds.with_label_values(label),
-            client.rebuilds,
-        );
-        raise(&self.reconnects.with_label_values(label), client.reconnects);
-        if let Some(out_of_order) = client.out_of_order {
-            raise(&self.out_of_order.with_label_values(label), out_of_order);
-        }
-        if let Some(queue) = &client.queue {
-            self.queue_records
-                .with_label_values(label)
-                .set(i64::try_from(queue.records).unwrap_or(i64::MAX));
-            self.round_trip
-                .with_label_values(label)
-                .set(queue.round_trip.as_secs_f64());
-        }
+        let set = |gauge: &Family<Gauge>, value: f64| gauge.of(pair).set(value);
+        set(&self.journal_pending_events, reader.pending_count as f64);
+        set(&self.journal_pending_entries, reader.pending_entries as f64);
+        set(&self.journal_pending_bytes, reader.pending_bytes as f64);
+        let age = reader.oldest_pending_age.unwrap_or_default();
+        set(&self.journal_oldest_pending_age_seconds, age.as_secs_f64());
     }
 
     /// The text that Prometheus reads.
     #[must_use]
     pub fn render(&self) -> String {
-        TextEncoder::new()
-            .encode_to_string(&self.registry.gather())
-            .unwrap_or_default()
+        let mut families = self.collect();
+        families.extend(self.process.collect());
+        families.retain(|family| !family.get_metric().is_empty());
+        families.sort_by(|a, b| a.name().cmp(b.name()));
+        let text = TextEncoder::new().encode_to_string(&families);
+        text.unwrap_or_default()
     }
-}
-
-/// What a broker's client says of itself.
-#[derive(Debug, Clone, Default)]
-pub struct ClientState {
-    /// Whether the broker takes records.
-    pub up: bool,
-    /// Times that it was given up and made anew.
-    pub rebuilds: u64,
-    /// Times that it connected again.
-    pub reconnects: u64,
-    /// Records that may stand after later ones, where the sink cannot keep order through every failure.
-    pub out_of_order: Option<u64>,
-    /// Its queue, where it has one.
-    pub queue: Option<QueueState>,
-    /// What it said last of its connections, while it is not up.
-    pub said: Option<String>,
-}
-
-/// A client's queue.
-#[derive(Debug, Clone, Default)]
-pub struct QueueState {
-    /// Records in it.
-    pub records: u64,
-    /// Average round trip to the brokers; zero when unknown.
-    pub round_trip: Duration,
 }
 
 impl RingMetrics {
@@ -887,65 +503,92 @@ fn raise(counter: &IntCounter, total: u64) {
     counter.inc_by(total.saturating_sub(counter.get()));
 }
 
-fn register<C: prometheus::core::Collector + Clone + 'static>(
-    registry: &Registry,
-    metric: prometheus::Result<C>,
-) -> C {
-    // Names and labels are constants of this file: a mistake in them fails the first test that makes a `Metrics`.
-    let metric = metric.expect("a metric's name and labels are valid");
-    registry
-        .register(Box::new(metric.clone()))
-        .expect("a metric's name is used once");
-    metric
-}
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
 
-fn opts(name: &str, help: &str) -> Opts {
-    Opts::new(name, help).namespace("rtm_bridge")
-}
+    use super::*;
 
-fn counters(r: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-    register(r, IntCounterVec::new(opts(name, help), labels))
-}
+    /// Our series, without their values.
+    fn series(metrics: &Metrics) -> BTreeSet<String> {
+        let text = metrics.render();
+        let ours = text.lines().filter(|line| line.starts_with("rtm_bridge_"));
+        let names = ours.filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned()));
+        names.collect()
+    }
 
-fn float_counters(r: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::CounterVec {
-    register(r, prometheus::CounterVec::new(opts(name, help), labels))
-}
+    fn add(metrics: &Metrics, app: &str) {
+        metrics.add_app(app, 10, false);
+        let _ = metrics.ring(app, "eu-west-1", "user");
+        for sink in ["kafka", "out"] {
+            metrics.add_pair(app, sink);
+        }
+    }
 
-fn counter(r: &Registry, name: &str, help: &str) -> IntCounter {
-    register(r, IntCounter::with_opts(opts(name, help)))
-}
+    /// Holds: what comes has all of its series at once, and what goes leaves none behind and takes no other's.
+    #[test]
+    fn what_goes_leaves_no_series_behind() {
+        let metrics = Metrics::new("1", "c");
+        add(&metrics, "stays");
+        metrics.set_sink("out", true, &ClientState::default());
+        let before = series(&metrics);
 
-fn gauges(r: &Registry, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
-    register(r, GaugeVec::new(opts(name, help), labels))
-}
+        add(&metrics, "goes");
+        let with_both = series(&metrics);
+        let of_app = |line: &&String| line.contains("app=\"goes\"");
+        let came = with_both.iter().filter(of_app).count();
+        assert!(came > 100 && with_both.len() == before.len() + came);
+        // Whatever can happen to an app has its series by now.
+        metrics.ring("goes", "eu-west-1", "user").polled("page");
+        metrics.sink("goes", "kafka").confirmed_now();
+        metrics.rate_limit_waited("goes", Duration::from_secs(1));
+        metrics.polling_stopped("goes", true, Duration::from_secs(1));
+        metrics.crashed("goes", "eu-west-1", "user", 1);
+        assert_eq!(series(&metrics), with_both);
 
-fn int_gauges(r: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-    register(r, IntGaugeVec::new(opts(name, help), labels))
-}
+        metrics.remove_pair("goes", "out");
+        let of_pair = |line: &&String| of_app(line) && line.contains("sink=\"out\"");
+        let went = with_both.iter().filter(of_pair).count();
+        assert_eq!(series(&metrics).len(), with_both.len() - went);
+        metrics.remove_app("goes");
+        assert_eq!(series(&metrics), before);
 
-fn int_gauge(r: &Registry, name: &str, help: &str) -> IntGauge {
-    register(r, IntGauge::with_opts(opts(name, help)))
-}
+        let kafka = ClientState {
+            queue: Some(QueueState::default()),
+            ..ClientState::default()
+        };
+        metrics.set_sink("kafka", true, &kafka);
+        let text = metrics.render();
+        assert!(text.contains("rtm_bridge_producer_queue_records{sink=\"kafka\"} 0\n"));
+        assert!(!text.contains("rtm_bridge_records_out_of_order_total"));
+        metrics.remove_sink("kafka");
+        let is_left = |line: &String| !line.contains("sink=\"kafka\"");
+        assert_eq!(
+            series(&metrics),
+            before.into_iter().filter(is_left).collect()
+        );
+    }
 
-fn histograms(
-    r: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-    buckets: Vec<f64>,
-) -> HistogramVec {
-    register(
-        r,
-        HistogramVec::new(
-            HistogramOpts::from(opts(name, help)).buckets(buckets),
-            labels,
-        ),
-    )
-}
-
-fn histogram(r: &Registry, name: &str, help: &str, buckets: Vec<f64>) -> Histogram {
-    register(
-        r,
-        Histogram::with_opts(HistogramOpts::from(opts(name, help)).buckets(buckets)),
-    )
+    /// Holds: of a ring that is polled no more there is only what may have been lost of it and what has been counted.
+    #[test]
+    fn a_forgotten_ring_is_not_polled() {
+        let metrics = Metrics::new("1", "c");
+        let ring = metrics.ring("main", "eu-west-1", "user");
+        let _ = metrics.ring("main", "eu-west-1", "channel");
+        let before = series(&metrics);
+        ring.in_doubt("cut", 7);
+        metrics.forget_ring("main", "eu-west-1", "user");
+        let after = series(&metrics);
+        let went: Vec<&String> = before.difference(&after).collect();
+        let says_polled = |line: &&&String| {
+            ["polls_total", "last_successful_poll", "arrival_rate"]
+                .iter()
+                .any(|name| line.starts_with(&format!("rtm_bridge_{name}")))
+        };
+        assert_eq!(went.len(), POLL_OUTCOMES.len() + 2, "{went:?}");
+        assert_eq!(went.iter().filter(says_polled).count(), went.len());
+        assert!(went.iter().all(|line| line.contains("stream=\"user\"")));
+        let lost = "rtm_bridge_events_possibly_lost_total{app=\"main\",reason=\"cut\",region=\"eu-west-1\",stream=\"user\"} 7\n";
+        assert!(metrics.render().contains(lost));
+    }
 }

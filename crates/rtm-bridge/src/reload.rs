@@ -24,6 +24,7 @@ use crate::client;
 use crate::config::{AppConfig, Config, LogConfig, SinkConfig};
 use crate::metrics::Metrics;
 use crate::notify::Notify;
+use crate::series;
 
 /// How often the file is looked at. Its content counts, and not its times or its inode: Kubernetes swaps a symbolic link,
 /// and editors write a new file. A content is taken when two looks have found it, and so never half of one.
@@ -100,7 +101,7 @@ pub async fn follow(watch: Option<Watch>, running: watch::Sender<Arc<Config>>, m
                     warn!(key, "{warning}");
                 }
                 // Before anything can count in them.
-                metrics.create_series(&new);
+                series::add(metrics, &new);
                 running.send_replace(Arc::new(new));
                 info!("the configuration was taken");
             }

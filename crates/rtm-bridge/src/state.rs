@@ -206,17 +206,27 @@ impl State {
     /// The text for Prometheus, with every gauge set from the state of this moment.
     #[must_use]
     pub fn render_metrics(&self) -> String {
-        self.metrics.set_journal(&self.journal.stats(), |app_id| {
-            self.app_of.get(app_id).cloned()
-        });
+        let stats = self.journal.stats();
+        self.metrics.set_journal(&stats);
+        for lane in &stats.lanes {
+            // An App ID that left the configuration has no account.
+            let Some(app) = self.app_of.get(lane.name.as_str()) else {
+                continue;
+            };
+            for reader in &lane.readers {
+                // A sink's second cursor holds nothing of its own.
+                if !reader.name.as_str().ends_with(crate::assemble::BEHIND) {
+                    self.metrics.set_account(app, reader);
+                }
+            }
+        }
         for pipeline in self.pipelines.values() {
             pipeline.collect();
         }
         for client in &self.clients {
             let said = client.state();
-            self.metrics.set_client(client.name(), &said);
-            self.metrics
-                .set_sink_up(client.name(), said.up && self.is_up(client.name()));
+            let up = said.up && self.is_up(client.name());
+            self.metrics.set_sink(client.name(), up, &said);
         }
         self.metrics.render()
     }

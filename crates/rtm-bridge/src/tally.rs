@@ -11,6 +11,34 @@ use serde::{Deserialize, Serialize};
 /// Why events are dropped, as labels.
 pub const DROP_REASONS: [&str; 4] = ["copy", "skipped", "damaged", "poison"];
 
+/// Why events became dead letters, as labels: the decoder's reasons and the brokers'. Others count as `other`.
+pub const DEAD_LETTER_REASONS: [&str; 17] = [
+    "not_an_object",
+    "too_deep",
+    "invalid_utf8",
+    "invalid_json",
+    "no_user_id",
+    "odd_user_id",
+    "odd_channel_id",
+    "id_too_long",
+    "too_large",
+    "timestamp",
+    "invalid",
+    "policy",
+    "bad_subject",
+    "bad_header",
+    "unreadable",
+    "poison",
+    "other",
+];
+
+/// The label for a reason: itself, or `other`.
+#[must_use]
+pub fn dead_letter_reason(reason: &str) -> &'static str {
+    let known = DEAD_LETTER_REASONS.iter().find(|known| **known == reason);
+    known.copied().unwrap_or("other")
+}
+
 /// Counts of events, and what is known of crashes since the cursor last moved.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -116,7 +144,6 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::DEAD_LETTER_REASONS;
 
     #[test]
     fn the_largest_tally_is_read_back_and_fits_the_journal() {

@@ -10,6 +10,7 @@ use rtm_bridge::bridge;
 use rtm_bridge::client::{self, Client, Kind};
 use rtm_bridge::config::Config;
 use rtm_bridge::metrics::Metrics;
+use rtm_bridge::series;
 use rtm_bridge::state::State;
 use rtm_journal::sim::{Op, SimDisk};
 use rtm_journal::{Driver, Epoch, Journal, Options};
@@ -181,7 +182,8 @@ impl<'p> World<'p> {
             let ms = i64::try_from(wall()).unwrap_or(i64::MAX);
             jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX)
         });
-        let metrics = Arc::new(Metrics::new(&self.config));
+        let metrics = Arc::new(Metrics::new("1", "c"));
+        series::add(&metrics, &self.config);
         let pipeline = assemble::pipeline(&self.config.apps[0], source, 0.0, &journal, &metrics)
             .expect("the lane can be had");
         let routes = client::line_routes().expect("its templates are constants");

@@ -389,7 +389,7 @@ fn the_dead_letter_schema_lists_every_reason() {
         .iter()
         .map(|reason| reason.as_str().unwrap())
         .collect();
-    let known: BTreeSet<&str> = rtm_bridge::metrics::DEAD_LETTER_REASONS
+    let known: BTreeSet<&str> = rtm_bridge::tally::DEAD_LETTER_REASONS
         .iter()
         .copied()
         .collect();
