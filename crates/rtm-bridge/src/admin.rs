@@ -17,6 +17,7 @@ use crate::state::{NotReady, Starting, State};
 
 mod page;
 pub mod recent;
+pub mod settings;
 
 /// The bridge's state, once it runs.
 pub type Slot = Arc<OnceLock<Arc<State>>>;

@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::State;
 use super::history::{SECONDS, Second};
+use super::pipeline::{PipelineState, RingState};
 use super::words::{self, Finding};
-use super::{PipelineState, RingState, Settings, State};
 use crate::admin::recent::{self, Recent};
+use crate::admin::settings::Settings;
 use crate::client::Client;
 use crate::lock;
 use crate::metrics::POLL_OUTCOMES;

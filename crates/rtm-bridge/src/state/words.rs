@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rtm_source::FetchError;
 use serde::Serialize;
 
-use super::POLL_AGE;
+use super::pipeline::POLL_AGE;
 use super::report::{App, Health, Journal, Report, RingReport, SinkReport};
 
 /// A batch that has waited this long with nothing confirmed is worth a word; a broker takes milliseconds. Sooner than the
@@ -341,19 +340,6 @@ fn last_failure(rings: &[&RingReport]) -> Option<String> {
     Some(format!(" The last request failed: {why}."))
 }
 
-/// A failed request in words, for whoever looks at readiness or at the page.
-pub(super) fn failure(error: &FetchError) -> String {
-    let Some(status) = error.status.filter(|status| !(200..300).contains(status)) else {
-        return crate::chain(error);
-    };
-    let said = match &*error.message {
-        "" => String::new(),
-        message => format!(": {message}"),
-    };
-    let reason = error.reason;
-    format!("Agora answers {status} ({reason}){said}")
-}
-
 /// Whether each ring that is to be polled is, and there are any.
 fn is_polling(report: &Report) -> bool {
     let answered =
@@ -459,8 +445,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::admin::settings::Settings;
     use crate::config::Config;
-    use crate::state::Settings;
 
     /// A bridge of two App IDs, all well.
     fn well() -> Report {

@@ -99,11 +99,11 @@ impl Settings {
         }
     }
 
-    pub(super) fn kind(&self, sink: &str) -> &'static str {
+    pub(crate) fn kind(&self, sink: &str) -> &'static str {
         self.kinds.get(sink).copied().unwrap_or("other")
     }
 
-    pub(super) fn min_free_bytes(&self) -> u64 {
+    pub(crate) fn min_free_bytes(&self) -> u64 {
         self.min_free_bytes
     }
 }
