@@ -119,11 +119,7 @@ pub async fn run_assembled<F: Fetch>(
     let config = &Arc::clone(&running.borrow());
     let crashed = assembled.journal.unclean();
     assemble::forget_unused(config, &assembled).await;
-    let state = Arc::new(State::new(
-        running.clone(),
-        &assembled,
-        Arc::clone(&metrics),
-    ));
+    let state = Arc::new(State::new(&assembled, Arc::clone(&metrics)));
     let drain = CancellationToken::new();
     let mut polls = JoinSet::new();
     let mut publishes = JoinSet::new();

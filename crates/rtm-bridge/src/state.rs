@@ -10,7 +10,6 @@ use rtm_source::Fetch;
 use serde::Serialize;
 
 use crate::assemble::Assembled;
-use crate::bridge::Running;
 use crate::client::Client;
 use crate::lock;
 use crate::metrics::Metrics;
@@ -37,11 +36,10 @@ pub struct State {
     pipelines: HashMap<String, Arc<PipelineState>>,
     sinks: Mutex<HashMap<(String, String), Arc<SinkState>>>,
     clients: Vec<Client>,
+    /// Names of App IDs by the names of their lanes; also of those that left the configuration.
     app_of: HashMap<String, String>,
     started: Instant,
     stopping: AtomicBool,
-    /// The configuration that runs.
-    running: Running,
 }
 
 /// A reason not to be ready.
@@ -60,17 +58,13 @@ pub struct NotReady {
 impl State {
     /// The state of a bridge that is about to run.
     #[must_use]
-    pub fn new<F: Fetch>(
-        running: Running,
-        assembled: &Assembled<F>,
-        metrics: Arc<Metrics>,
-    ) -> State {
+    pub fn new<F: Fetch>(assembled: &Assembled<F>, metrics: Arc<Metrics>) -> State {
         let states = assembled.pipelines.iter().map(|pipeline| {
             let state = PipelineState::new(pipeline);
             (pipeline.config.name.clone(), Arc::new(state))
         });
-        // Which apps there are does not change while the process runs.
-        let config = Arc::clone(&running.borrow());
+        let app_of = assembled.lanes();
+        let app_of = app_of.map(|(app, lane)| (lane.name().to_string(), app.to_owned()));
         State {
             journal: assembled.journal.clone(),
             metrics,
@@ -78,14 +72,9 @@ impl State {
             pipelines: states.collect(),
             sinks: Mutex::default(),
             clients: assembled.clients.clone(),
-            app_of: config
-                .apps
-                .iter()
-                .map(|app| (app.app_id.clone(), app.name.clone()))
-                .collect(),
+            app_of: app_of.collect(),
             started: Instant::now(),
             stopping: AtomicBool::new(false),
-            running,
         }
     }
 
@@ -116,7 +105,8 @@ impl State {
     #[must_use]
     pub fn render_metrics(&self) -> String {
         self.metrics.set_journal(&self.journal.stats(), |app_id| {
-            self.app_of.get(app_id).cloned()
+            let app = self.app_of.get(app_id)?;
+            self.pipelines.contains_key(app).then(|| app.clone())
         });
         for pipeline in self.pipelines.values() {
             pipeline.collect();

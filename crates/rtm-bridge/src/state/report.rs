@@ -1,6 +1,5 @@
 //! What the status page shows, as a document: `/status.json`. `docs/status.md` describes it field by field.
-//!
-//! Names come from the configuration only; of the configuration only what [`Settings`] allows.
+//! What only the program knows, the admin endpoint adds. Names come from the configuration only.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,8 +11,6 @@ use super::State;
 use super::history::{SECONDS, Second};
 use super::pipeline::{PipelineState, RingState};
 use super::words::{self, Finding};
-use crate::admin::recent::{self, Recent};
-use crate::admin::settings::Settings;
 use crate::client::Client;
 use crate::lock;
 use crate::metrics::POLL_OUTCOMES;
@@ -29,8 +26,6 @@ const MINUTE: usize = 60;
 pub struct Report {
     pub(super) v: u32,
     pub(super) at: Timestamp,
-    pub(super) version: &'static str,
-    pub(super) commit: &'static str,
     pub(super) uptime_seconds: f64,
     /// In words, worst first; never empty.
     pub(super) findings: Vec<Finding>,
@@ -39,9 +34,6 @@ pub struct Report {
     pub(super) budget: Budget,
     pub(super) journal: Journal,
     pub(super) sinks: Vec<SinkReport>,
-    /// Warnings and errors, newest first.
-    pub(super) recent: Vec<Recent>,
-    pub(super) settings: Settings,
 }
 
 /// What is said before the bridge runs.
@@ -50,7 +42,6 @@ pub struct Starting {
     v: u32,
     at: Timestamp,
     findings: [Finding; 1],
-    recent: Vec<Recent>,
 }
 
 impl Starting {
@@ -61,7 +52,6 @@ impl Starting {
             v: VERSION,
             at: Timestamp::now(),
             findings: [words::starting()],
-            recent: recent::all(),
         }
     }
 }
@@ -135,6 +125,8 @@ pub(super) enum Health {
 pub(super) struct SinkReport {
     pub(super) name: String,
     pub(super) kind: &'static str,
+    #[serde(skip)]
+    pub(super) title: String,
     pub(super) health: Health,
     /// Since when a batch waits and nothing was confirmed.
     pub(super) waiting_since: Option<Timestamp>,
@@ -199,14 +191,11 @@ impl State {
             let counts = chart.iter().map(|second| second[index]).collect();
             budget.by_outcome.insert(outcome, counts);
         }
-        let settings = Settings::of(&self.running.borrow());
         let stats = self.journal.stats();
         let sinks = self.clients.iter();
         let mut report = Report {
             v: VERSION,
             at,
-            version: env!("CARGO_PKG_VERSION"),
-            commit: crate::COMMIT,
             uptime_seconds: self.started.elapsed().as_secs_f64(),
             findings: Vec::new(),
             apps: pipelines
@@ -220,14 +209,12 @@ impl State {
                 used_bytes: stats.used_bytes,
                 max_bytes: stats.max_bytes,
                 free_disk_bytes: stats.free_bytes,
-                min_free_disk_bytes: settings.min_free_bytes(),
+                min_free_disk_bytes: stats.min_free_bytes,
                 failing: stats.failing,
             },
             sinks: sinks
-                .map(|client| self.sink_report(client, &settings, &stats, at))
+                .map(|client| self.sink_report(client, &stats, at))
                 .collect(),
-            recent: recent::all(),
-            settings,
         };
         report.findings = words::findings(&report);
         report
@@ -236,7 +223,6 @@ impl State {
     fn sink_report(
         &self,
         client: &Client,
-        settings: &Settings,
         stats: &rtm_journal::Stats,
         at: Timestamp,
     ) -> SinkReport {
@@ -244,7 +230,8 @@ impl State {
         let said = client.state();
         let mut report = SinkReport {
             name: name.to_owned(),
-            kind: settings.kind(name),
+            kind: client.kind_name(),
+            title: client.title().to_owned(),
             health: if said.up { Health::Up } else { Health::Down },
             waiting_since: None,
             waiting_seconds: None,
@@ -381,12 +368,10 @@ impl PipelineState {
 #[cfg(test)]
 impl Report {
     /// Of nothing, for the words' tests.
-    pub(super) fn empty(settings: Settings) -> Report {
+    pub(super) fn empty() -> Report {
         Report {
             v: VERSION,
             at: Timestamp::UNIX_EPOCH,
-            version: "",
-            commit: "",
             uptime_seconds: 0.0,
             findings: Vec::new(),
             apps: Vec::new(),
@@ -399,8 +384,6 @@ impl Report {
             },
             journal: Journal::default(),
             sinks: Vec::new(),
-            recent: Vec::new(),
-            settings,
         }
     }
 }

@@ -184,7 +184,7 @@ fn losses(report: &Report) -> Vec<Finding> {
     for sink in report.sinks.iter().filter(|sink| sink.skipped_recently > 0) {
         lose(format!(
             "Events are being lost for {}: {} were skipped because the journal is full, as its when_full says.",
-            title(sink, false),
+            sink.title,
             events(sink.skipped_recently)
         ));
     }
@@ -199,7 +199,7 @@ fn of_sink(report: &Report, sink: &SinkReport, is_losing: bool) -> Option<Findin
         [] => String::new(),
         apps => format!(" (for {})", names(apps.iter().map(String::as_str))),
     };
-    let title = title(sink, true);
+    let title = capital(&sink.title);
     let (level, what) = match (sink.health, since) {
         (Health::Up, _) => return None,
         (Health::Late, since) => (
@@ -357,20 +357,11 @@ fn age(report: &Report, ring: &RingReport) -> f64 {
     ring.last_poll_age_seconds.unwrap_or(report.uptime_seconds)
 }
 
-/// A sink's name for people.
-fn title(sink: &SinkReport, first: bool) -> String {
-    match (sink.name.as_str(), sink.kind) {
-        ("kafka", "kafka") => "Kafka".to_owned(),
-        ("nats", "nats") => "NATS".to_owned(),
-        (name, kind) => {
-            let kind = match kind {
-                "kafka" => " (Kafka)",
-                "nats" => " (NATS)",
-                _ => "",
-            };
-            format!("{} sink {name}{kind}", if first { "The" } else { "the" })
-        }
-    }
+/// With a capital letter, as a sentence begins.
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(letters).collect()
 }
 
 /// Up to three of them.
@@ -445,15 +436,9 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::admin::settings::Settings;
-    use crate::config::Config;
 
     /// A bridge of two App IDs, all well.
     fn well() -> Report {
-        let config = Config::parse(
-            "[[apps]]\nname = \"a\"\napp_id = \"0\"\nauth = { basic = { key = \"k\", secret = \"s\" } }\n\
-             regions = [\"eu-west-1\"]\n[sinks.stdout]\n",
-        );
         let ring = |app: &str, stream| RingReport {
             app: app.to_owned(),
             region: "x".to_owned(),
@@ -498,15 +483,19 @@ mod tests {
                 min_free_disk_bytes: 256 << 20,
                 failing: false,
             },
-            sinks: vec![sink("kafka", "kafka"), sink("events", "nats")],
-            ..Report::empty(Settings::of(&config.unwrap()))
+            sinks: vec![
+                sink("kafka", "Kafka"),
+                sink("events", "the sink events (NATS)"),
+            ],
+            ..Report::empty()
         }
     }
 
-    fn sink(name: &str, kind: &'static str) -> SinkReport {
+    fn sink(name: &str, title: &str) -> SinkReport {
         SinkReport {
             name: name.to_owned(),
-            kind,
+            kind: "",
+            title: title.to_owned(),
             health: Health::Up,
             waiting_since: None,
             waiting_seconds: None,
