@@ -13,7 +13,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::state::{NotReady, Report, Starting, State};
+use crate::state::State;
+use crate::state::report::{Readiness, Report, Starting};
 use crate::{COMMIT, lock};
 use recent::Recent;
 use settings::{Settings, Shown};
@@ -134,37 +135,14 @@ async fn status(
     (StatusCode::SERVICE_UNAVAILABLE, headers, document).into_response()
 }
 
-#[derive(serde::Serialize)]
-struct Ready {
-    ready: bool,
-    /// Apps that are left alone, as the configuration says: no reason not to be ready.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    paused: Vec<String>,
-    reasons: Vec<NotReady>,
-}
-
 async fn readyz(Extract(state): Extract<Slot>) -> Response {
-    let reasons = match state.get() {
-        Some(state) => state.not_ready(),
-        None => vec![NotReady {
-            app: String::new(),
-            sink: None,
-            reason: "starting".to_owned(),
-        }],
+    let readiness = state.get().map(|state| state.readiness());
+    let readiness = readiness.unwrap_or_else(Readiness::starting);
+    let status = match readiness.ready {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let ready = reasons.is_empty();
-    let status = if ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    let paused = state.get().map(|state| state.paused()).unwrap_or_default();
-    let document = Ready {
-        ready,
-        paused,
-        reasons,
-    };
-    (status, Json(document)).into_response()
+    (status, Json(readiness)).into_response()
 }
 
 #[cfg(test)]

@@ -685,6 +685,13 @@ impl Metrics {
         self.journal_commit_duration.observe(took.as_secs_f64());
     }
 
+    /// How often the journal was written, and for how many seconds.
+    #[must_use]
+    pub fn journal_commits(&self) -> (u64, f64) {
+        let commits = &self.journal_commit_duration;
+        (commits.get_sample_count(), commits.get_sample_sum())
+    }
+
     /// Sets the journal's gauges from its state. `app_of` gives an App ID's name.
     pub fn set_journal(&self, stats: &rtm_journal::Stats, app_of: impl Fn(&str) -> Option<String>) {
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);

@@ -14,9 +14,6 @@ use crate::losses::Losses;
 use crate::metrics::{Metrics, RingMetrics};
 use crate::order::Departures;
 
-/// A ring that has not answered for this long is not being polled: three times the longest backoff of a passing fault.
-pub(super) const POLL_AGE: Duration = Duration::from_secs(30);
-
 /// Over how long a ring's arrival rate is averaged.
 const RATE_WINDOW: Duration = Duration::from_secs(10);
 
@@ -33,6 +30,10 @@ pub struct PipelineState {
     pub(super) paused_since: Mutex<Option<Instant>>,
     pub(super) budget: Mutex<Budget>,
     pub(super) sent: AtomicU64,
+    /// Requests that Agora refused.
+    pub(super) refused: AtomicU64,
+    /// Of these, with status 429.
+    pub(super) rate_limited: AtomicU64,
     pub(super) departures: Arc<Departures>,
     pub(super) losses: Arc<Losses>,
     pub(super) stopped: Mutex<Option<Stopped>>,
@@ -45,8 +46,10 @@ pub(super) struct RingState {
     pub(super) history: Mutex<History>,
     /// Why the last request failed, until one succeeds.
     pub(super) failure: Mutex<Option<String>>,
-    /// Since when it is.
-    since: Instant,
+    /// Since when it is, pauses aside.
+    pub(super) since: Instant,
+    /// Whether it answered before that, and was not removed meanwhile.
+    pub(super) answered_before: bool,
     is_polled: bool,
 }
 
@@ -84,6 +87,8 @@ impl PipelineState {
                 per_second: 0,
             }),
             sent: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            rate_limited: AtomicU64::new(0),
             departures: Arc::clone(&pipeline.departures),
             losses: Arc::clone(&pipeline.losses),
             stopped: Mutex::new(None),
@@ -110,17 +115,21 @@ impl PipelineState {
                 let (region, stream) = (ring.region.name(), ring.stream.as_str());
                 self.metrics.forget_ring(&self.app, region, stream);
                 let metrics = Arc::clone(&state.metrics);
-                *state = self.ring_state(metrics, now, false);
+                *state = self.ring_state(metrics, now, false, false);
             }
         }
         for ring in polled {
-            let known = rings.get(ring).is_some_and(|ring| ring.is_polled);
-            if known && !was_paused {
+            let known = rings.get(ring).filter(|ring| ring.is_polled);
+            if known.is_some() && !was_paused {
                 continue;
             }
+            let answered_before = known.is_some_and(|ring| ring.has_answered(now));
             let (region, stream) = (ring.region.name(), ring.stream.as_str());
             let metrics = Arc::new(self.metrics.ring(&self.app, region, stream));
-            rings.insert(ring.clone(), self.ring_state(metrics, now, true));
+            rings.insert(
+                ring.clone(),
+                self.ring_state(metrics, now, true, answered_before),
+            );
         }
         let mut budget = lock(&self.budget);
         budget.earned = budget.now();
@@ -138,6 +147,7 @@ impl PipelineState {
         metrics: Arc<RingMetrics>,
         now: Instant,
         is_polled: bool,
+        answered_before: bool,
     ) -> Arc<RingState> {
         Arc::new(RingState {
             metrics,
@@ -148,6 +158,7 @@ impl PipelineState {
             history: Mutex::new(History::new(self.started)),
             failure: Mutex::new(None),
             since: now,
+            answered_before,
             is_polled,
         })
     }
@@ -182,13 +193,18 @@ impl PipelineState {
         let ring = self.state(ring);
         ring.metrics.polled(outcome);
         lock(&ring.history).polled(outcome, Instant::now());
-        if matches!(outcome, "page" | "empty") {
-            *lock(&ring.failure) = None;
+        match outcome {
+            "page" | "empty" => *lock(&ring.failure) = None,
+            "refused" => _ = self.refused.fetch_add(1, Ordering::Relaxed),
+            _ => {}
         }
     }
 
     /// Remembers why a request failed, until one succeeds.
     pub fn failed(&self, ring: &Ring, error: &FetchError) {
+        if error.status == Some(429) {
+            self.rate_limited.fetch_add(1, Ordering::Relaxed);
+        }
         *lock(&self.state(ring).failure) = Some(failure(error));
     }
 
@@ -254,47 +270,25 @@ impl PipelineState {
         lock(&self.stopped).is_some()
     }
 
+    /// Requests that the budget allowed so far and that were not sent.
+    pub(super) fn unused(&self) -> u64 {
+        let allowed = lock(&self.budget).now() as u64;
+        allowed.saturating_sub(self.sent.load(Ordering::Relaxed))
+    }
+
     pub(super) fn collect(&self) {
-        let unused =
-            (lock(&self.budget).now() as u64).saturating_sub(self.sent.load(Ordering::Relaxed));
-        self.metrics.requests_unused(&self.app, unused);
+        self.metrics.requests_unused(&self.app, self.unused());
         for (_, ring) in self.in_use() {
             let rate = lock(&ring.arrivals).now();
             ring.metrics.arrival_rate.set(rate);
         }
     }
+}
 
-    pub(super) fn not_ready(&self) -> Vec<String> {
-        let mut reasons = Vec::new();
-        if self.is_paused() {
-            return reasons;
-        }
-        if let Some(stopped) = &*lock(&self.stopped) {
-            let since = stopped.since.elapsed().as_secs();
-            reasons.push(format!(
-                "polling has waited {since} s for room in the journal"
-            ));
-        }
-        for (ring, state) in self.in_use() {
-            let metrics = &state.metrics;
-            let now = jiff::Timestamp::now().as_millisecond() as f64 / 1000.0;
-            let age = (now - metrics.last_success()).min(state.since.elapsed().as_secs_f64());
-            let what = if age > POLL_AGE.as_secs_f64() {
-                format!("no successful poll for {age:.0} s")
-            } else if metrics.last_success() == 0.0 {
-                "not polled yet".to_owned()
-            } else {
-                continue;
-            };
-            let why = lock(&state.failure).as_ref().map(|why| format!(": {why}"));
-            let why = why.filter(|_| !rtm_planted::bug("bridge-not-ready-without-why"));
-            let (region, stream) = (ring.region.name(), ring.stream.as_str());
-            reasons.push(format!(
-                "{region} {stream}: {what}{}",
-                why.unwrap_or_default()
-            ));
-        }
-        reasons
+impl RingState {
+    /// Whether a poll has ever succeeded since the region was configured.
+    pub(super) fn has_answered(&self, now: Instant) -> bool {
+        self.answered_before || lock(&self.history).age(now).is_some()
     }
 }
 

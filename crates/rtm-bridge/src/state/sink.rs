@@ -6,34 +6,29 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
+use super::health::{Delivery, RECENTLY, Trouble};
 use crate::lock;
-
-/// A batch that has waited this long with nothing confirmed says that the sink is down.
-const CONFIRMATION_AGE: Duration = Duration::from_secs(10);
-
-/// A batch that has waited this long for a sink that is down is not waited for at the end.
-const STUCK_AFTER: Duration = Duration::from_secs(2);
 
 /// How often a sink that is down is logged again.
 const DOWN_LOG_INTERVAL: Duration = Duration::from_secs(30);
 
 /// One App ID's way into one sink.
 pub struct SinkState {
-    pub(super) sink: String,
-    pub(super) progress: Mutex<Progress>,
+    sink: String,
+    progress: Mutex<Progress>,
     down: AtomicBool,
 }
 
 #[derive(Default)]
-pub(super) struct Progress {
+struct Progress {
     /// Since when a batch waits with nothing confirmed.
-    pub(super) waiting_since: Option<Instant>,
-    /// What the broker said when it refused us.
-    pub(super) held: Option<String>,
-    /// Why the last attempt failed, while the batch is not done.
-    pub(super) error: Option<String>,
+    waiting_since: Option<Instant>,
+    /// Why it is not done. What someone must mend is not forgotten before it is.
+    trouble: Option<Trouble>,
+    /// When something was last confirmed.
+    confirmed: Option<Instant>,
     /// When events were last given up, and how many ever since the start.
-    pub(super) skipped: Option<(Instant, u64)>,
+    skipped: Option<(Instant, u64)>,
     logged: Option<Instant>,
 }
 
@@ -57,8 +52,7 @@ impl SinkState {
     pub fn published(&self) {
         let mut progress = lock(&self.progress);
         progress.waiting_since = None;
-        progress.held = None;
-        progress.error = None;
+        progress.trouble = None;
         progress.logged = None;
         drop(progress);
         if self.down.swap(false, Ordering::Relaxed) {
@@ -69,8 +63,10 @@ impl SinkState {
     /// Notes that something was confirmed.
     pub fn confirmed(&self) {
         let mut progress = lock(&self.progress);
+        let now = Instant::now();
+        progress.confirmed = Some(now);
         if progress.waiting_since.is_some() {
-            progress.waiting_since = Some(Instant::now());
+            progress.waiting_since = Some(now);
         }
     }
 
@@ -92,7 +88,11 @@ impl SinkState {
     /// Notes and logs that the broker is away.
     pub fn unavailable(&self, error: &str, pause: Duration) {
         self.down.store(true, Ordering::Relaxed);
-        lock(&self.progress).error = Some(error.to_owned());
+        let mut progress = lock(&self.progress);
+        if !matches!(progress.trouble, Some(Trouble::Held(_))) {
+            progress.trouble = Some(Trouble::Failed(error.to_owned()));
+        }
+        drop(progress);
         if self.log_is_due() {
             warn!(sink = self.sink, error, retry_in = ?pause, "the sink is unavailable; its records wait in the journal");
         }
@@ -113,7 +113,7 @@ impl SinkState {
     /// Notes and logs that the broker refuses us.
     pub fn held(&self, error: &str, pause: Duration) {
         self.down.store(true, Ordering::Relaxed);
-        lock(&self.progress).held = Some(error.to_owned());
+        lock(&self.progress).trouble = Some(Trouble::Held(error.to_owned()));
         if self.log_is_due() {
             error!(sink = self.sink, error, retry_in = ?pause, "the sink refuses records until someone changes something; they wait in the journal");
         }
@@ -130,26 +130,24 @@ impl SinkState {
         due
     }
 
-    /// Whether a batch waits for a broker that is known to take nothing.
-    pub(super) fn is_stuck(&self, is_client_up: bool) -> bool {
+    /// How the batch fares.
+    pub(super) fn delivery(&self) -> Delivery {
         let progress = lock(&self.progress);
-        let fails = !is_client_up || progress.error.is_some() || progress.held.is_some();
-        fails && (progress.waiting_since).is_some_and(|since| since.elapsed() >= STUCK_AFTER)
+        Delivery {
+            waiting: progress.waiting_since.map(|since| since.elapsed()),
+            trouble: progress.trouble.clone(),
+        }
     }
 
-    pub(super) fn why_down(&self) -> Option<String> {
-        let progress = lock(&self.progress);
-        if let Some(held) = &progress.held {
-            return Some(format!("held: {held}"));
-        }
-        let waiting = progress.waiting_since?.elapsed();
-        let error = progress.error.as_ref().map(|error| format!(": {error}"));
-        (waiting > CONFIRMATION_AGE).then(|| {
-            format!(
-                "a batch has waited {} s for its confirmation{}",
-                waiting.as_secs(),
-                error.unwrap_or_default()
-            )
-        })
+    /// How long ago something was last confirmed.
+    pub(super) fn last_confirmation_age(&self) -> Option<Duration> {
+        lock(&self.progress).confirmed.map(|last| last.elapsed())
+    }
+
+    /// The events that were ever given up since the start, if any were recently.
+    pub(super) fn skipped_recently(&self) -> u64 {
+        let is_recent = |(last, _): &(Instant, u64)| last.elapsed() < RECENTLY;
+        let skipped = lock(&self.progress).skipped.filter(is_recent);
+        skipped.map_or(0, |(_, events)| events)
     }
 }
