@@ -13,10 +13,15 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::state::{NotReady, Starting, State};
+use crate::state::State;
+use crate::state::report::{Readiness, Report, Starting};
+use crate::{COMMIT, lock};
+use recent::Recent;
+use settings::{Settings, Shown};
 
 mod page;
 pub mod recent;
+pub mod settings;
 
 /// The bridge's state, once it runs.
 pub type Slot = Arc<OnceLock<Arc<State>>>;
@@ -37,6 +42,7 @@ pub struct ListenError {
 pub async fn serve(
     address: SocketAddr,
     state: Slot,
+    settings: Shown,
     stop: CancellationToken,
 ) -> Result<SocketAddr, ListenError> {
     let error = |source| ListenError { address, source };
@@ -52,8 +58,8 @@ pub async fn serve(
         .route("/readyz", get(readyz))
         .route("/", get(page::page))
         .route("/status", get(page::page))
-        .route("/status.json", get(status))
-        .with_state(state);
+        .with_state(state.clone())
+        .route("/status.json", get(status).with_state((state, settings)));
     tokio::spawn(async move {
         let served = axum::serve(listener, router)
             .with_graceful_shutdown(stop.cancelled_owned())
@@ -86,55 +92,57 @@ struct Asked {
     app: Option<String>,
 }
 
-async fn status(Extract(state): Extract<Slot>, Query(asked): Query<Asked>) -> Response {
+/// `/status.json`: what the state reports, and what only the program knows.
+#[derive(serde::Serialize)]
+struct Document {
+    #[serde(flatten)]
+    report: Report,
+    version: &'static str,
+    commit: &'static str,
+    recent: Vec<Recent>,
+    settings: Settings,
+}
+
+/// `/status.json` before the bridge runs.
+#[derive(serde::Serialize)]
+struct Early {
+    #[serde(flatten)]
+    starting: Starting,
+    recent: Vec<Recent>,
+}
+
+async fn status(
+    Extract((state, settings)): Extract<(Slot, Shown)>,
+    Query(asked): Query<Asked>,
+) -> Response {
     let headers = [
         (header::CACHE_CONTROL, "no-store"),
         (HeaderName::from_static("x-content-type-options"), "nosniff"),
     ];
-    match state.get() {
-        Some(state) => (headers, Json(state.report(asked.app.as_deref()))).into_response(),
-        None => {
-            let starting = (
-                StatusCode::SERVICE_UNAVAILABLE,
-                headers,
-                Json(Starting::now()),
-            );
-            starting.into_response()
-        }
+    let recent = recent::all();
+    if let Some(state) = state.get() {
+        let document = Document {
+            report: state.report(asked.app.as_deref()),
+            version: env!("CARGO_PKG_VERSION"),
+            commit: COMMIT,
+            recent,
+            settings: lock(&settings).clone(),
+        };
+        return (headers, Json(document)).into_response();
     }
-}
-
-#[derive(serde::Serialize)]
-struct Ready {
-    ready: bool,
-    /// Apps that are left alone, as the configuration says: no reason not to be ready.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    paused: Vec<String>,
-    reasons: Vec<NotReady>,
+    let starting = Starting::now();
+    let document = Json(Early { starting, recent });
+    (StatusCode::SERVICE_UNAVAILABLE, headers, document).into_response()
 }
 
 async fn readyz(Extract(state): Extract<Slot>) -> Response {
-    let reasons = match state.get() {
-        Some(state) => state.not_ready(),
-        None => vec![NotReady {
-            app: String::new(),
-            sink: None,
-            reason: "starting".to_owned(),
-        }],
+    let readiness = state.get().map(|state| state.readiness());
+    let readiness = readiness.unwrap_or_else(Readiness::starting);
+    let status = match readiness.ready {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let ready = reasons.is_empty();
-    let status = if ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    let paused = state.get().map(|state| state.paused()).unwrap_or_default();
-    let document = Ready {
-        ready,
-        paused,
-        reasons,
-    };
-    (status, Json(document)).into_response()
+    (status, Json(readiness)).into_response()
 }
 
 #[cfg(test)]
@@ -160,7 +168,9 @@ mod tests {
     async fn a_bridge_that_starts_says_so() {
         let stop = CancellationToken::new();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let address = serve(any, Slot::default(), stop.clone()).await.unwrap();
+        let address = serve(any, Slot::default(), Shown::default(), stop.clone())
+            .await
+            .unwrap();
         for path in ["/", "/status"] {
             let page = get(address, path).await;
             assert!(page.starts_with("HTTP/1.1 200 "), "{page}");

@@ -42,9 +42,9 @@ use crate::metrics::Metrics;
 use crate::order::{Departure, Departures, Group};
 use crate::outlet::{Batch, Detail, Outlet};
 use crate::reload::{self, Watch};
+use crate::series;
 use crate::state::{PipelineState, State};
 use crate::tally::{self, Tally};
-use crate::series;
 use rtm_record::entry;
 
 /// Room in the journal that a page may need: the source cuts bodies at 2 MiB.
@@ -122,11 +122,7 @@ pub async fn run_assembled<F: Fetch>(
     let config = &Arc::clone(&running.borrow());
     let crashed = assembled.journal.unclean();
     assemble::forget_unused(config, &assembled).await;
-    let state = Arc::new(State::new(
-        running.clone(),
-        &assembled,
-        Arc::clone(&metrics),
-    ));
+    let state = Arc::new(State::new(&assembled, Arc::clone(&metrics)));
     let drain = CancellationToken::new();
     let mut polls = JoinSet::new();
     let mut publishes = JoinSet::new();

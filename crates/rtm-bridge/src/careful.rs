@@ -161,7 +161,6 @@ mod tests {
     use rtm_journal::{Driver, Journal, LaneName, Options};
     use rtm_sink::{AnySink, MemorySink, PublishError, Record};
     use rtm_source::Source;
-    use tokio::sync::watch;
     use tokio::time::timeout;
 
     use super::*;
@@ -203,7 +202,6 @@ mod tests {
             };
             let (journal, driver) = Journal::open_driven(Arc::clone(&disk), options).unwrap();
             let lane = journal.lane(&LaneName::try_from("0a1b").unwrap()).unwrap();
-            let (_, running) = watch::channel(Arc::clone(&config));
             let metrics = Arc::new(Metrics::new("1", "c"));
             let assembled = Assembled::<Source> {
                 journal,
@@ -211,7 +209,7 @@ mod tests {
                 clients: Vec::new(),
                 orphans: Vec::new(),
             };
-            let state = State::new(running, &assembled, metrics);
+            let state = State::new(&assembled, metrics);
             let sink = AnySink::new(Arc::new(MemorySink::new()));
             let client = Client::new("out", client::line_routes().unwrap(), Kind::Other(sink));
             let outlet = assemble::outlet(&config, &assembled, &state, "main", &lane, &client);

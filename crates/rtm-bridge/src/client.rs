@@ -25,6 +25,8 @@ const SPARE_RECORDS: usize = 2 * crate::bridge::MAX_BATCH_RECORDS;
 #[derive(Clone)]
 pub struct Client {
     name: String,
+    kind_name: &'static str,
+    title: String,
     routes: Routes,
     kind: Kind,
     spare: Arc<Semaphore>,
@@ -49,9 +51,21 @@ impl Client {
     pub fn new(name: &str, routes: Routes, kind: Kind) -> Client {
         Client {
             name: name.to_owned(),
+            kind_name: "other",
+            title: format!("the sink {name}"),
             routes,
             kind,
             spare: Arc::new(Semaphore::new(SPARE_RECORDS)),
+        }
+    }
+
+    /// The same sink, with what the configuration says that it is, and what people call it within a sentence.
+    #[must_use]
+    pub fn called(self, kind_name: &'static str, title: String) -> Client {
+        Client {
+            kind_name,
+            title,
+            ..self
         }
     }
 
@@ -59,6 +73,18 @@ impl Client {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What the configuration says that the sink is.
+    #[must_use]
+    pub fn kind_name(&self) -> &'static str {
+        self.kind_name
+    }
+
+    /// What people call the sink within a sentence.
+    #[must_use]
+    pub fn title(&self) -> &str {
+        &self.title
     }
 
     /// A router for one lane.
@@ -170,7 +196,20 @@ pub(crate) async fn client(
         }
     };
     let routes = routes(sink).map_err(|text| error(text.into()))?;
-    Ok(Client::new(name, routes, kind))
+    Ok(Client::new(name, routes, kind).called(sink.kind(), title(name, sink)))
+}
+
+/// What people call a sink within a sentence.
+fn title(name: &str, sink: &SinkConfig) -> String {
+    let broker = match sink {
+        SinkConfig::Kafka(_) => "Kafka",
+        SinkConfig::Nats(_) => "NATS",
+        SinkConfig::Stdout(_) | SinkConfig::File(_) => return format!("the sink {name}"),
+    };
+    match name == sink.kind() {
+        true => broker.to_owned(),
+        false => format!("the sink {name} ({broker})"),
+    }
 }
 
 /// Creates a sink's topics, in the background: polling does not wait for a broker, and where this fails the first records

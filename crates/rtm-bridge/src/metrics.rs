@@ -384,6 +384,13 @@ impl Metrics {
         self.journal_commit_duration_seconds.of(&[]).observe(took);
     }
 
+    /// How often the journal was written, and for how many seconds.
+    #[must_use]
+    pub fn journal_commits(&self) -> (u64, f64) {
+        let commits = self.journal_commit_duration_seconds.of(&[]);
+        (commits.get_sample_count(), commits.get_sample_sum())
+    }
+
     /// Says how much space the journal leaves alone on its disk.
     pub fn set_min_free_disk(&self, bytes: u64) {
         self.journal_min_free_disk_bytes.of(&[]).set(bytes as f64);

@@ -21,7 +21,7 @@ use tracing::{error, info, warn};
 
 use crate::assemble;
 use crate::client;
-use crate::config::{AppConfig, Config, LogConfig, SinkConfig};
+use crate::config::{AppConfig, Config, SinkConfig};
 use crate::metrics::Metrics;
 use crate::notify::Notify;
 use crate::series;
@@ -37,11 +37,12 @@ pub struct Watch {
     /// What was read last, taken or refused; none for what cannot be read.
     seen: Option<Vec<u8>>,
     notify: Arc<Notify>,
-    set_level: Box<dyn Fn(&LogConfig) + Send + Sync>,
+    taken: Box<dyn Fn(&Config) + Send + Sync>,
 }
 
 impl Watch {
-    /// For `file`, which has just been read. SIGHUP ends the process no more from here on.
+    /// For `file`, which has just been read; `taken` is told each configuration that is. SIGHUP ends the process no more
+    /// from here on.
     ///
     /// # Errors
     ///
@@ -49,14 +50,14 @@ impl Watch {
     pub fn new(
         file: &Path,
         notify: Arc<Notify>,
-        set_level: impl Fn(&LogConfig) + Send + Sync + 'static,
+        taken: impl Fn(&Config) + Send + Sync + 'static,
     ) -> std::io::Result<Watch> {
         Ok(Watch {
             file: file.to_path_buf(),
             hangup: signal(SignalKind::hangup())?,
             seen: std::fs::read(file).ok(),
             notify,
-            set_level: Box::new(set_level),
+            taken: Box::new(taken),
         })
     }
 
@@ -96,7 +97,7 @@ pub async fn follow(watch: Option<Watch>, running: watch::Sender<Arc<Config>>, m
         let old = Arc::clone(&running.borrow());
         match read(&watch.file, &old) {
             Ok(new) => {
-                (watch.set_level)(&new.log);
+                (watch.taken)(&new);
                 for (key, warning) in new.warnings() {
                     warn!(key, "{warning}");
                 }

@@ -22,6 +22,8 @@ pub struct Stats {
     pub used_bytes: u64,
     /// [`crate::Options::max_bytes`].
     pub max_bytes: u64,
+    /// [`crate::Options::min_free_bytes`].
+    pub min_free_bytes: u64,
     /// What is free on the file system for this user; nothing where there is no telling.
     pub free_bytes: Option<u64>,
     /// How many segments there are.
@@ -137,6 +139,7 @@ impl Shared {
             live_bytes: state.lanes.values().map(|lane| lane.index.bytes()).sum(),
             used_bytes: state.used(&self.limits, self.options.max_bytes),
             max_bytes: self.options.max_bytes,
+            min_free_bytes: self.options.min_free_bytes,
             free_bytes,
             segments: state.segments.len(),
             waiting: state.waiting,

@@ -154,7 +154,7 @@ pub(super) const PLANTED: &[Planted] = &[
         name: "bridge-page-shows-passwords",
         breaks: "11, secrets: the status page shows none",
         package: "rtm-bridge",
-        tests: "state::settings::tests::",
+        tests: "admin::settings::tests::",
     },
     Planted {
         name: "bridge-page-logs-as-they-come",

@@ -14,6 +14,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::{duration, live_view, preflight, runtime, stop_on_signals, telemetry};
+use crate::admin::settings::Settings;
 use crate::config::{Config, LogConfig};
 use crate::state::State;
 use crate::tally::Tally;
@@ -141,7 +142,7 @@ impl Demo {
 
         let slot = admin::Slot::default();
         let served = CancellationToken::new();
-        let admin = demo.admin(&slot, &served).await?;
+        let admin = demo.admin(&config, &slot, &served).await?;
         say(format_args!(
             "Metrics: http://{admin}/metrics   Readiness: http://{admin}/readyz   Journal: {}\n",
             dir.path().join("journal").display()
@@ -275,18 +276,19 @@ impl Demo {
     /// The usual port if it is free, else any.
     async fn admin(
         &self,
+        config: &Config,
         slot: &admin::Slot,
         served: &CancellationToken,
     ) -> anyhow::Result<SocketAddr> {
         let usual = SocketAddr::from(([127, 0, 0, 1], 9464));
-        match admin::serve(usual, Arc::clone(slot), served.clone()).await {
+        let settings = Settings::shown(config);
+        let serve = |address| {
+            let (slot, settings) = (Arc::clone(slot), Arc::clone(&settings));
+            admin::serve(address, slot, settings, served.clone())
+        };
+        match serve(usual).await {
             Ok(address) => Ok(address),
-            Err(_) => Ok(admin::serve(
-                SocketAddr::from(([127, 0, 0, 1], 0)),
-                Arc::clone(slot),
-                served.clone(),
-            )
-            .await?),
+            Err(_) => Ok(serve(SocketAddr::from(([127, 0, 0, 1], 0))).await?),
         }
     }
 

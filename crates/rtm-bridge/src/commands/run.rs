@@ -8,9 +8,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{ConfigArgs, Signals, configuration, refuse, runtime_for, telemetry};
-use crate::admin;
+use crate::admin::{self, settings::Settings};
 use crate::assemble::RunError;
 use crate::config::Config;
+use crate::lock;
 use crate::notify::Notify;
 use crate::reload::Watch;
 
@@ -81,10 +82,21 @@ async fn run_until_signalled(
     let notify = Arc::new(Notify::from_env());
     let stop = stop_or_end_on_signals(Arc::clone(&notify))?;
     let told = Arc::clone(&notify);
-    let watch = Watch::new(file, told, move |log| set_level.set(log, "info"))?;
     let state = admin::Slot::default();
+    let settings = Settings::shown(config);
+    let shown = Arc::clone(&settings);
+    let watch = Watch::new(file, told, move |config| {
+        set_level.set(&config.log, "info");
+        *lock(&shown) = Settings::of(config);
+    })?;
     let served = CancellationToken::new();
-    admin::serve(config.admin.listen, Arc::clone(&state), served.clone()).await?;
+    admin::serve(
+        config.admin.listen,
+        Arc::clone(&state),
+        settings,
+        served.clone(),
+    )
+    .await?;
     let running = Arc::clone(&state);
     let told = Arc::clone(&notify);
     let started = move |started| {

@@ -25,6 +25,17 @@ pub enum SinkConfig {
 }
 
 impl SinkConfig {
+    /// What `type` says of the sink.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            SinkConfig::Kafka(_) => "kafka",
+            SinkConfig::Nats(_) => "nats",
+            SinkConfig::Stdout(_) => "stdout",
+            SinkConfig::File(_) => "file",
+        }
+    }
+
     /// What happens when the journal is full because of this sink.
     #[must_use]
     pub fn when_full(&self) -> WhenFull {

@@ -2,10 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use super::health::RECENTLY;
 use crate::metrics::POLL_OUTCOMES;
 
-/// How much is remembered: as long as the chart is wide.
-pub(super) const SECONDS: usize = 300;
+/// How much is remembered.
+pub(super) const SECONDS: usize = RECENTLY.as_secs() as usize;
+
+/// Over how many seconds requests are averaged.
+const MINUTE: usize = 60;
 
 /// Requests by outcome and what they cost, of one second.
 #[derive(Clone, Copy, Default)]
@@ -20,6 +24,20 @@ pub(super) struct Second {
     pub(super) overflows: u16,
     /// Events that Agora may have overwritten then, as far as that can be estimated.
     pub(super) overwritten: u32,
+}
+
+/// What happened within the seconds that are remembered.
+pub(super) struct Recent {
+    /// Over the last minute.
+    pub(super) polls_per_second: f64,
+    /// The longest gap between two successful polls.
+    pub(super) longest_gap: Duration,
+    /// Events possibly lost with responses in doubt.
+    pub(super) lost: u64,
+    /// Times that the ring was found full.
+    pub(super) overflows: u64,
+    /// Events that Agora may have overwritten then, as far as that can be estimated.
+    pub(super) overwritten: u64,
 }
 
 /// A ring buffer of seconds. Some seven kilobytes, whatever happens.
@@ -82,6 +100,24 @@ impl History {
         let present = self.newest;
         let first = (present + 1).saturating_sub(SECONDS as u64);
         (first..=present).map(|second| self.seconds[slot(second)])
+    }
+
+    /// What happened recently, of the present second only what is bad.
+    pub(super) fn recent(&mut self, now: Instant) -> Recent {
+        let seconds: Vec<Second> = self.seconds(now).collect();
+        let over = &seconds[..seconds.len() - 1];
+        let minute = &over[over.len().saturating_sub(MINUTE)..];
+        let polls = minute.iter().flat_map(|second| second.polls);
+        let polls: u64 = polls.map(u64::from).sum();
+        let longest = seconds.iter().map(|second| second.gap_ms).max();
+        let sum = |of: fn(&Second) -> u64| seconds.iter().map(of).sum();
+        Recent {
+            polls_per_second: polls as f64 / minute.len().max(1) as f64,
+            longest_gap: Duration::from_millis(longest.unwrap_or(0).into()),
+            lost: sum(|second| second.lost.into()),
+            overflows: sum(|second| second.overflows.into()),
+            overwritten: sum(|second| second.overwritten.into()),
+        }
     }
 
     /// How long ago a poll last succeeded; none before the first.

@@ -1,35 +1,30 @@
-//! What goes on, in words, worst first: the first thing that the status page says.
-
-use std::time::Duration;
+//! What goes on, in words, worst first: the page, `top`, the status line of systemd and readiness say it from here.
 
 use jiff::Timestamp;
-use rtm_source::FetchError;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::POLL_AGE;
-use super::report::{App, Health, Journal, Report, RingReport, SinkReport};
-
-/// A batch that has waited this long with nothing confirmed is worth a word; a broker takes milliseconds. Sooner than the
-/// bridge calls the sink down, since who looks at the page wants to know now.
-pub(super) const LATE: Duration = Duration::from_millis(1500);
-
-/// How full the journal must be to be worth a word, in percent.
-const NEARLY_FULL: u64 = 80;
-
-/// Pending events from which their size says how fast the journal fills.
-const ENOUGH_TO_ESTIMATE: u64 = 1000;
+use super::health::{
+    BOUND_BY_ENTRIES, ENOUGH_TO_ESTIMATE, FAST_ENOUGH_TO_ESTIMATE, Health, NEARLY_FULL_DISK,
+    NEARLY_FULL_PERCENT, Trouble,
+};
+use super::snapshot::{App, Journal, Outlet, Ring, Sink, Snapshot, before};
 
 /// One sentence or a few, and how bad it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Finding {
-    pub(super) level: Level,
-    pub(super) text: String,
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub level: Level,
+    /// What it says.
+    pub text: String,
+    /// What of it makes the bridge not ready, one thing each.
+    #[serde(skip)]
+    pub not_ready: Vec<NotReady>,
 }
 
 /// Worst first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Level {
+pub enum Level {
     /// Events are being lost, or were within the last minutes.
     Losing,
     /// Something does not work, and costs no events yet.
@@ -42,52 +37,80 @@ pub(super) enum Level {
     Good,
 }
 
-pub(super) fn starting() -> Finding {
-    finding(
-        Level::Note,
-        "The bridge is starting: it opens its journal and connects.",
-    )
+/// A reason not to be ready.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct NotReady {
+    /// The app; empty where it is all of them.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub app: String,
+    /// The sink, if it is one that is behind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sink: Option<String>,
+    /// What is wrong.
+    pub reason: String,
+}
+
+impl Finding {
+    fn new(level: Level, text: impl Into<String>) -> Finding {
+        Finding {
+            level,
+            text: text.into(),
+            not_ready: Vec::new(),
+        }
+    }
+
+    fn not_ready(mut self, reasons: impl IntoIterator<Item = NotReady>) -> Finding {
+        self.not_ready.extend(reasons);
+        self
+    }
+}
+
+impl NotReady {
+    /// For a reason that concerns every app.
+    fn all(reason: &str) -> NotReady {
+        NotReady {
+            reason: reason.to_owned(),
+            ..NotReady::default()
+        }
+    }
+}
+
+/// What is said before the bridge runs.
+#[must_use]
+pub fn starting() -> Finding {
+    let text = "The bridge is starting: it opens its journal and connects.";
+    Finding::new(Level::Note, text).not_ready([NotReady::all("starting")])
 }
 
 /// What is to be said, worst first; never nothing.
-pub(super) fn findings(report: &Report) -> Vec<Finding> {
-    let mut findings = losses(report);
+#[must_use]
+pub fn findings(now: &Snapshot) -> Vec<Finding> {
+    let mut findings = losses(now);
     let is_losing = !findings.is_empty();
-    for sink in &report.sinks {
-        findings.extend(of_sink(report, sink, is_losing));
+    if now.is_stopping {
+        let text = "the bridge is stopping: it sends no further request";
+        findings.push(
+            Finding::new(Level::Note, format!("{}.", capital(text)))
+                .not_ready([NotReady::all(text)]),
+        );
     }
-    findings.extend(nearly_full(report));
-    let not_yet: Vec<_> = polled(report)
-        .filter(|ring| ring.last_poll_age_seconds.is_none())
-        .collect();
-    if !not_yet.is_empty() && !is_losing {
-        let why = last_failure(&not_yet);
-        let level = match why {
-            None => Level::Note,
-            Some(_) => Level::Late,
-        };
-        findings.push(finding(
-            level,
-            format!(
-                "Polling begins: {} of {} rings have not answered yet.{}",
-                not_yet.len(),
-                polled(report).count(),
-                why.unwrap_or_default()
-            ),
-        ));
+    for sink in &now.sinks {
+        findings.extend(of_sink(now, sink, is_losing));
     }
+    findings.extend(nearly_full(now));
+    findings.extend(not_yet_polled(now));
     let is_polled = |app: &App| !app.paused;
-    if findings.is_empty() && report.apps.iter().any(is_polled) {
-        let text = match report.apps.iter().all(is_polled) {
+    if findings.is_empty() && now.apps.iter().any(is_polled) {
+        let text = match now.apps.iter().all(is_polled) {
             true => "Nothing is lost; everything flows.",
             false => "Everything else flows.",
         };
-        findings.push(finding(Level::Good, text));
+        findings.push(Finding::new(Level::Good, text));
     }
-    findings.extend(paused(report));
-    let ever: u64 = report.apps.iter().map(|app| app.possibly_lost_ever).sum();
+    findings.extend(paused(now));
+    let ever: u64 = now.apps.iter().map(|app| app.possibly_lost_ever).sum();
     if ever > 0 && !is_losing {
-        findings.push(finding(
+        findings.push(Finding::new(
             Level::Note,
             format!(
                 "Since the journal was made up to {} may have been lost at the source, none in the last 5 minutes.",
@@ -100,107 +123,144 @@ pub(super) fn findings(report: &Report) -> Vec<Finding> {
     findings
 }
 
-fn finding(level: Level, text: impl Into<String>) -> Finding {
-    Finding {
-        level,
-        text: text.into(),
-    }
-}
-
-fn losses(report: &Report) -> Vec<Finding> {
+fn losses(now: &Snapshot) -> Vec<Finding> {
     let mut losses = Vec::new();
-    let mut lose = |text: String| losses.push(finding(Level::Losing, text));
-    if report.journal.failing {
-        lose(
-            "Events are being lost: the journal cannot be written, so polling waits, and Agora overwrites its oldest events."
-                .to_owned(),
-        );
+    let lose = |text: String| Finding::new(Level::Losing, text);
+    if now.journal.failing {
+        let text = "Events are being lost: the journal cannot be written, so polling waits, and Agora overwrites its oldest events.";
+        let reason = NotReady::all("the journal cannot be written");
+        losses.push(lose(text.to_owned()).not_ready([reason]));
     }
-    let stopped = report
-        .apps
-        .iter()
-        .filter_map(|app| Some((app.name.as_str(), app.stopped_seconds?)));
-    let stopped: Vec<_> = stopped.collect();
-    if let Some(seconds) = stopped.iter().map(|(_, seconds)| *seconds).reduce(f64::max) {
-        let apps = stopped.iter().map(|(app, _)| *app);
-        lose(format!(
-            "Events are being lost: polling of {} has stopped {}, for want of room in the journal{}, and Agora overwrites \
-             its oldest events.",
-            names(apps),
-            since(report.at, seconds),
-            bound(&report.journal)
-        ));
-    }
-    let second: Vec<&App> = report.apps.iter().filter(|app| app.second_poller).collect();
+    losses.extend(not_polled(now));
+    let second: Vec<&App> = now.apps.iter().filter(|app| app.second_poller).collect();
     if !second.is_empty() {
-        lose(format!(
+        losses.push(lose(format!(
             "Events are being lost: someone else seems to read those of {}. Run one bridge for each App ID.",
             names(second.iter().map(|app| app.name.as_str()))
-        ));
+        )));
     }
-    let is_excused = |ring: &&RingReport| !stopped.iter().any(|(app, _)| *app == ring.app);
-    let stale = polled(report).filter(|ring| is_stale(report, ring));
-    let stale: Vec<_> = stale.filter(is_excused).collect();
-    if let Some(longest) = stale.iter().map(|ring| age(report, ring)).reduce(f64::max) {
-        lose(format!(
-            "Events may be lost soon: polling of {} has not succeeded {}, and Agora keeps 2,000 events of a ring.{}",
-            rings(report, &stale),
-            since(report.at, longest),
-            last_failure(&stale).unwrap_or_default()
-        ));
-    }
-    let doubtful: Vec<_> = report
-        .rings
-        .iter()
-        .filter(|ring| ring.possibly_lost_recently > 0)
-        .collect();
+    let recently = |of: fn(&Ring) -> u64| -> (Vec<&Ring>, u64) {
+        let rings = now.rings.iter().filter(move |ring| of(ring) > 0);
+        (rings.clone().collect(), rings.map(of).sum())
+    };
+    let (doubtful, sum) = recently(|ring| ring.possibly_lost_recently);
     if !doubtful.is_empty() {
-        let sum = doubtful
-            .iter()
-            .map(|ring| ring.possibly_lost_recently)
-            .sum();
-        lose(format!(
+        losses.push(lose(format!(
             "Events may have been lost: up to {} in the last 5 minutes, of {}, in responses that did not arrive whole.",
             events(sum),
-            rings(report, &doubtful)
-        ));
+            rings(now, &doubtful)
+        )));
     }
-    let full: Vec<_> = report
-        .rings
-        .iter()
-        .filter(|ring| ring.overflows_recently > 0)
-        .collect();
+    let (full, _) = recently(|ring| ring.overflows_recently);
     if !full.is_empty() {
-        let sum: u64 = full.iter().map(|ring| ring.overwritten_recently).sum();
-        let how_many = match sum {
+        let how_many = match full.iter().map(|ring| ring.overwritten_recently).sum() {
             0 => "how many cannot be told".to_owned(),
             sum => format!("some {} by estimate", events(sum)),
         };
-        lose(format!(
+        losses.push(lose(format!(
             "Events may have been lost: {} was full in the last 5 minutes, and Agora may have overwritten events, \
              {how_many}.",
-            rings(report, &full)
-        ));
+            rings(now, &full)
+        )));
     }
-    for sink in report.sinks.iter().filter(|sink| sink.skipped_recently > 0) {
-        lose(format!(
+    for sink in now.sinks.iter().filter(|sink| sink.skipped_recently > 0) {
+        losses.push(lose(format!(
             "Events are being lost for {}: {} were skipped because the journal is full, as its when_full says.",
-            title(sink, false),
+            sink.title,
             events(sink.skipped_recently)
-        ));
+        )));
     }
     losses
 }
 
-fn of_sink(report: &Report, sink: &SinkReport, is_losing: bool) -> Option<Finding> {
-    let since = sink
-        .waiting_seconds
-        .map(|seconds| since(report.at, seconds));
+/// What is not polled, for want of room in the journal or because requests fail.
+fn not_polled(now: &Snapshot) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let stopped: Vec<(&App, f64)> = stopped(now).collect();
+    let of_stopped = |ring: &Ring| stopped.iter().any(|(app, _)| app.name == ring.app);
+    let down = polled(now).filter(|ring| ring.health == Health::Down);
+    let (excused, silent): (Vec<&Ring>, Vec<&Ring>) = down.partition(|ring| of_stopped(ring));
+    if let Some(longest) = stopped.iter().map(|(_, seconds)| *seconds).reduce(f64::max) {
+        let text = format!(
+            "Events are being lost: polling of {} has stopped {}, for want of room in the journal{}, and Agora overwrites \
+             its oldest events.",
+            names(stopped.iter().map(|(app, _)| app.name.as_str())),
+            since(now.at, longest),
+            bound(&now.journal)
+        );
+        let waits = stopped.iter().map(|(app, seconds)| NotReady {
+            app: app.name.clone(),
+            sink: None,
+            reason: format!(
+                "polling has waited {} s for room in the journal",
+                *seconds as u64
+            ),
+        });
+        let reasons = waits.chain(excused.into_iter().map(ring_not_ready));
+        findings.push(Finding::new(Level::Losing, text).not_ready(reasons));
+    }
+    if let Some(longest) = silent.iter().map(|ring| ring.silence).max() {
+        let text = format!(
+            "Events may be lost soon: polling of {} has not succeeded {}, and Agora keeps 2,000 events of a ring.{}",
+            rings(now, &silent),
+            since(now.at, longest.as_secs_f64()),
+            last_failure(&silent).unwrap_or_default()
+        );
+        let reasons = silent.into_iter().map(ring_not_ready);
+        findings.push(Finding::new(Level::Losing, text).not_ready(reasons));
+    }
+    findings
+}
+
+/// Rings that have not answered yet, and may soon.
+fn not_yet_polled(now: &Snapshot) -> Option<Finding> {
+    let not_yet = polled(now).filter(|ring| ring.health == Health::Late);
+    let not_yet: Vec<&Ring> = not_yet.collect();
+    if not_yet.is_empty() {
+        return None;
+    }
+    let why = last_failure(&not_yet);
+    let level = match why {
+        None => Level::Note,
+        Some(_) => Level::Late,
+    };
+    let text = format!(
+        "Polling begins: {} of {} rings have not answered yet.{}",
+        not_yet.len(),
+        polled(now).count(),
+        why.unwrap_or_default()
+    );
+    // After a pause a ring that answered before it has its time to answer again.
+    let new = not_yet.into_iter().filter(|ring| ring.is_new);
+    Some(Finding::new(level, text).not_ready(new.map(ring_not_ready)))
+}
+
+fn ring_not_ready(ring: &Ring) -> NotReady {
+    let what = match ring.health {
+        Health::Down => format!("no successful poll for {} s", ring.silence.as_secs()),
+        _ => "not polled yet".to_owned(),
+    };
+    let why = ring.failure.as_ref().map(|why| format!(": {why}"));
+    let why = why.filter(|_| !rtm_planted::bug("bridge-not-ready-without-why"));
+    NotReady {
+        app: ring.app.clone(),
+        sink: None,
+        reason: format!(
+            "{} {}: {what}{}",
+            ring.region,
+            ring.stream,
+            why.unwrap_or_default()
+        ),
+    }
+}
+
+fn of_sink(now: &Snapshot, sink: &Sink, is_losing: bool) -> Option<Finding> {
+    let since = sink.waiting_seconds.map(|seconds| since(now.at, seconds));
     let apps = match &sink.apps[..] {
         [] => String::new(),
         apps => format!(" (for {})", names(apps.iter().map(String::as_str))),
     };
-    let title = title(sink, true);
+    let title = capital(&sink.title);
     let (level, what) = match (sink.health, since) {
         (Health::Up, _) => return None,
         (Health::Late, since) => (
@@ -230,37 +290,65 @@ fn of_sink(report: &Report, sink: &SinkReport, is_losing: bool) -> Option<Findin
         1 => "1 event waits for it in the journal".to_owned(),
         pending => format!("{} wait for it in the journal", events(pending)),
     };
-    let going_on: Vec<_> = report.apps.iter().filter(|app| !app.paused).collect();
+    let going_on: Vec<_> = now.apps.iter().filter(|app| !app.paused).collect();
     let calm = rtm_planted::bug("bridge-page-always-calm");
-    let polling = if !is_polling(report) && !calm {
+    let polling = if !is_polling(now) && !calm {
         String::new()
     } else if is_losing && !calm {
         // What is lost, and whether it still is, the findings before this one say.
         "; polling goes on".to_owned()
-    } else if going_on.len() == report.apps.len() {
+    } else if going_on.len() == now.apps.len() {
         "; polling goes on, and nothing is lost".to_owned()
     } else {
         let apps = names(going_on.iter().map(|app| app.name.as_str()));
         format!("; polling of {apps} goes on, and nothing of that is lost")
     };
     // A short silence says nothing of the rate yet.
-    let room = match room_left(report, sink) {
+    let room = match room_left(now, sink) {
         Some(seconds) if level == Level::Down && !is_losing => format!(
             " At this rate the journal has room for about {}.",
             duration(seconds)
         ),
         _ => String::new(),
     };
-    Some(finding(level, format!("{what} {wait}{polling}.{room}")))
+    let reasons = sink.outlets.iter();
+    let reasons = reasons.filter_map(|outlet| outlet_not_ready(sink, outlet));
+    Some(Finding::new(level, format!("{what} {wait}{polling}.{room}")).not_ready(reasons))
+}
+
+fn outlet_not_ready(sink: &Sink, outlet: &Outlet) -> Option<NotReady> {
+    let delivery = &outlet.delivery;
+    if !delivery.is_overdue() {
+        return None;
+    }
+    let mut reason = match (&delivery.trouble, delivery.waiting) {
+        (Some(Trouble::Held(why)), _) => format!("held: {why}"),
+        (trouble, waiting) => {
+            let waited = waiting.unwrap_or_default().as_secs();
+            let why = trouble
+                .as_ref()
+                .map(|trouble| format!(": {}", trouble.why()));
+            let why = why.unwrap_or_default();
+            format!("a batch has waited {waited} s for its confirmation{why}")
+        }
+    };
+    if let Some(said) = &sink.client.said {
+        reason = format!("{reason}: {said}");
+    }
+    Some(NotReady {
+        app: outlet.app.clone(),
+        sink: Some(sink.name.clone()),
+        reason,
+    })
 }
 
 /// How long the journal has room for if events go on to arrive as now and wait for `sink`.
-fn room_left(report: &Report, sink: &SinkReport) -> Option<f64> {
-    let rate: f64 = report.rings.iter().map(|ring| ring.events_per_second).sum();
-    if sink.pending_events < ENOUGH_TO_ESTIMATE || rate < 1.0 {
+fn room_left(now: &Snapshot, sink: &Sink) -> Option<f64> {
+    let rate: f64 = now.rings.iter().map(|ring| ring.events_per_second).sum();
+    if sink.pending_events < ENOUGH_TO_ESTIMATE || rate < FAST_ENOUGH_TO_ESTIMATE {
         return None;
     }
-    let journal = &report.journal;
+    let journal = &now.journal;
     let mut room = journal.max_bytes.saturating_sub(journal.used_bytes);
     if let Some(free) = journal.free_disk_bytes {
         room = room.min(free.saturating_sub(journal.min_free_disk_bytes));
@@ -276,22 +364,22 @@ fn room_left(report: &Report, sink: &SinkReport) -> Option<f64> {
 
 /// What bounds the journal, where it is not the size of its files.
 fn bound(journal: &Journal) -> &'static str {
-    if journal.used_bytes > journal.bytes.saturating_mul(3) / 2 {
+    if journal.used_bytes as f64 > journal.bytes as f64 * BOUND_BY_ENTRIES {
         " (journal.max_entries)"
     } else {
         ""
     }
 }
 
-fn nearly_full(report: &Report) -> Option<Finding> {
-    let journal = &report.journal;
-    if report.apps.iter().any(|app| app.stopped_seconds.is_some()) {
+fn nearly_full(now: &Snapshot) -> Option<Finding> {
+    let journal = &now.journal;
+    if stopped(now).next().is_some() {
         // That is said.
         return None;
     }
     let percent = journal.used_bytes.saturating_mul(100) / journal.max_bytes.max(1);
-    if percent >= NEARLY_FULL {
-        return Some(finding(
+    if percent >= NEARLY_FULL_PERCENT {
+        return Some(Finding::new(
             Level::Late,
             format!(
                 "The journal is {percent} % full{}; when it is full, polling stops and events are lost.",
@@ -299,9 +387,10 @@ fn nearly_full(report: &Report) -> Option<Finding> {
             ),
         ));
     }
-    let free = journal.free_disk_bytes?;
-    (free < journal.min_free_disk_bytes.saturating_mul(2)).then(|| {
-        finding(
+    let is_little =
+        journal.free_disk_bytes? < journal.min_free_disk_bytes.saturating_mul(NEARLY_FULL_DISK);
+    is_little.then(|| {
+        Finding::new(
             Level::Late,
             "The disk is nearly full; when only journal.min_free_bytes are left, polling stops and events are lost.",
         )
@@ -310,11 +399,11 @@ fn nearly_full(report: &Report) -> Option<Finding> {
 
 /// What the configuration says not to poll. That is nobody's fault, and no news to whoever wrote it; whoever did not must
 /// not look for its events in vain.
-fn paused(report: &Report) -> Vec<Finding> {
-    let paused = report.apps.iter().filter(|app| app.paused);
-    let found = paused.map(|app| {
+fn paused(now: &Snapshot) -> impl Iterator<Item = Finding> {
+    let paused = now.apps.iter().filter(|app| app.paused);
+    paused.map(|app| {
         let since = match app.paused_seconds {
-            Some(seconds) => since(report.at, seconds),
+            Some(seconds) => since(now.at, seconds),
             None => "and was when the bridge started".to_owned(),
         };
         let text = format!(
@@ -322,69 +411,42 @@ fn paused(report: &Report) -> Vec<Finding> {
              overwrites the oldest.",
             app.name
         );
-        finding(Level::Note, text)
-    });
-    found.collect()
+        Finding::new(Level::Note, text)
+    })
 }
 
 /// The rings that are not left alone.
-fn polled(report: &Report) -> impl Iterator<Item = &RingReport> {
-    report.rings.iter().filter(|ring| !ring.paused)
+fn polled(now: &Snapshot) -> impl Iterator<Item = &Ring> {
+    now.rings.iter().filter(|ring| !ring.paused)
+}
+
+/// The App IDs whose polling waits for room in the journal, and for how many seconds it has.
+fn stopped(now: &Snapshot) -> impl Iterator<Item = (&App, f64)> {
+    let polled = now.apps.iter().filter(|app| !app.paused);
+    polled.filter_map(|app| Some((app, app.stopped_seconds?)))
 }
 
 /// Why requests fail, where that is known: of the ring that is worst off.
-fn last_failure(rings: &[&RingReport]) -> Option<String> {
-    let age = |ring: &RingReport| ring.last_poll_age_seconds.unwrap_or(f64::INFINITY);
+fn last_failure(rings: &[&Ring]) -> Option<String> {
     let failed = rings.iter().filter(|ring| ring.failure.is_some());
-    let worst = failed.max_by(|a, b| age(a).total_cmp(&age(b)))?;
+    let worst = failed.max_by_key(|ring| ring.silence)?;
     let why = worst.failure.as_deref()?.trim_end_matches('.');
     Some(format!(" The last request failed: {why}."))
 }
 
-/// A failed request in words, for whoever looks at readiness or at the page.
-pub(super) fn failure(error: &FetchError) -> String {
-    let Some(status) = error.status.filter(|status| !(200..300).contains(status)) else {
-        return crate::chain(error);
-    };
-    let said = match &*error.message {
-        "" => String::new(),
-        message => format!(": {message}"),
-    };
-    let reason = error.reason;
-    format!("Agora answers {status} ({reason}){said}")
-}
-
 /// Whether each ring that is to be polled is, and there are any.
-fn is_polling(report: &Report) -> bool {
-    let answered =
-        |ring: &RingReport| ring.last_poll_age_seconds.is_some() && !is_stale(report, ring);
-    let has_stopped =
-        report.journal.failing || report.apps.iter().any(|app| app.stopped_seconds.is_some());
-    !has_stopped && polled(report).next().is_some() && polled(report).all(answered)
+fn is_polling(now: &Snapshot) -> bool {
+    let has_stopped = now.is_stopping || now.journal.failing || stopped(now).next().is_some();
+    !has_stopped
+        && polled(now).next().is_some()
+        && polled(now).all(|ring| ring.health == Health::Up)
 }
 
-fn is_stale(report: &Report, ring: &RingReport) -> bool {
-    age(report, ring) > POLL_AGE.as_secs_f64()
-}
-
-fn age(report: &Report, ring: &RingReport) -> f64 {
-    ring.last_poll_age_seconds.unwrap_or(report.uptime_seconds)
-}
-
-/// A sink's name for people.
-fn title(sink: &SinkReport, first: bool) -> String {
-    match (sink.name.as_str(), sink.kind) {
-        ("kafka", "kafka") => "Kafka".to_owned(),
-        ("nats", "nats") => "NATS".to_owned(),
-        (name, kind) => {
-            let kind = match kind {
-                "kafka" => " (Kafka)",
-                "nats" => " (NATS)",
-                _ => "",
-            };
-            format!("{} sink {name}{kind}", if first { "The" } else { "the" })
-        }
-    }
+/// With a capital letter, as a sentence begins.
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(letters).collect()
 }
 
 /// Up to three of them.
@@ -399,19 +461,18 @@ fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
     }
 }
 
-fn rings(report: &Report, rings: &[&RingReport]) -> String {
-    if rings.len() == report.rings.len() && rings.len() > 3 {
+fn rings(now: &Snapshot, rings: &[&Ring]) -> String {
+    if rings.len() == now.rings.len() && rings.len() > 3 {
         return "every ring".to_owned();
     }
-    let name = |ring: &&RingReport| format!("{} {} {}", ring.app, ring.region, ring.stream);
+    let name = |ring: &&Ring| format!("{} {} {}", ring.app, ring.region, ring.stream);
     let each: Vec<_> = rings.iter().map(name).collect();
     names(each.iter().map(String::as_str))
 }
 
 /// "since 12:03:04 UTC (2 min)".
 fn since(at: Timestamp, seconds: f64) -> String {
-    let ago = Duration::try_from_secs_f64(seconds).unwrap_or_default();
-    let then = at.checked_sub(ago).unwrap_or(at);
+    let then = before(at, seconds).unwrap_or(at);
     let format = if seconds < 12.0 * 3600.0 {
         "%H:%M:%S"
     } else {
@@ -458,45 +519,28 @@ fn grouped(number: u64) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::time::Duration;
+
     use super::*;
-    use crate::config::Config;
-    use crate::state::Settings;
 
     /// A bridge of two App IDs, all well.
-    fn well() -> Report {
-        let config = Config::parse(
-            "[[apps]]\nname = \"a\"\napp_id = \"0\"\nauth = { basic = { key = \"k\", secret = \"s\" } }\n\
-             regions = [\"eu-west-1\"]\n[sinks.stdout]\n",
-        );
-        let ring = |app: &str, stream| RingReport {
+    fn well() -> Snapshot {
+        let ring = |app: &str, stream: &str| Ring {
             app: app.to_owned(),
             region: "x".to_owned(),
-            stream,
-            paused: false,
+            stream: stream.to_owned(),
             events_per_second: 500.0,
-            polls_per_second: 2.5,
             last_poll_age_seconds: Some(0.3),
-            failure: None,
-            last_gap_seconds: Some(0.4),
-            longest_gap_seconds: 0.5,
-            possibly_lost_recently: 0,
-            overflows_recently: 0,
-            overwritten_recently: 0,
-            possibly_lost_ever: 0,
+            silence: Duration::from_millis(300),
+            ..Ring::default()
         };
         let app = |name: &str| App {
             name: name.to_owned(),
-            requests_per_second: 10,
-            paused: false,
-            paused_seconds: None,
-            stopped_seconds: None,
-            second_poller: false,
-            possibly_lost_ever: 0,
+            ..App::default()
         };
-        Report {
+        Snapshot {
             at: "2026-11-24T12:05:04Z".parse().unwrap(),
             uptime_seconds: 3600.0,
-            findings: Vec::new(),
             apps: vec![app("a"), app("b")],
             rings: vec![
                 ring("a", "user"),
@@ -510,40 +554,56 @@ mod tests {
                 max_bytes: 4 << 30,
                 free_disk_bytes: Some(100 << 30),
                 min_free_disk_bytes: 256 << 20,
-                failing: false,
+                ..Journal::default()
             },
-            sinks: vec![sink("kafka", "kafka"), sink("events", "nats")],
-            ..Report::empty(Settings::of(&config.unwrap()))
+            sinks: vec![
+                sink("kafka", "Kafka"),
+                sink("events", "the sink events (NATS)"),
+            ],
+            ..Snapshot::default()
         }
     }
 
-    fn sink(name: &str, kind: &'static str) -> SinkReport {
-        SinkReport {
+    fn sink(name: &str, title: &str) -> Sink {
+        let outlet = |app: &str| Outlet {
+            app: app.to_owned(),
+            ..Outlet::default()
+        };
+        Sink {
             name: name.to_owned(),
-            kind,
-            health: Health::Up,
-            waiting_since: None,
-            waiting_seconds: None,
-            why: None,
-            apps: Vec::new(),
+            title: title.to_owned(),
             pending_events: 300,
             pending_bytes: 9000,
-            oldest_pending_age_seconds: None,
-            last_confirmation: None,
-            last_confirmation_age_seconds: None,
-            skipped_recently: 0,
+            outlets: vec![outlet("a"), outlet("b")],
+            ..Sink::default()
         }
     }
 
-    fn said(change: impl FnOnce(&mut Report)) -> Vec<(Level, String)> {
-        let mut report = well();
-        change(&mut report);
-        let said = findings(&report).into_iter();
+    /// The ring has not answered for so many seconds, or never.
+    fn silent(ring: &mut Ring, seconds: u64, has_answered: bool) {
+        ring.silence = Duration::from_secs(seconds);
+        ring.health = Health::of_ring(ring.silence, has_answered);
+        ring.is_new = !has_answered;
+        ring.last_poll_age_seconds = has_answered.then_some(seconds as f64);
+    }
+
+    fn said(change: impl FnOnce(&mut Snapshot)) -> Vec<(Level, String)> {
+        let mut now = well();
+        change(&mut now);
+        let said = findings(&now).into_iter();
         said.map(|finding| (finding.level, finding.text)).collect()
     }
 
-    fn first(change: impl FnOnce(&mut Report)) -> (Level, String) {
+    fn first(change: impl FnOnce(&mut Snapshot)) -> (Level, String) {
         said(change).swap_remove(0)
+    }
+
+    /// Why the bridge is not ready.
+    fn reasons(change: impl FnOnce(&mut Snapshot)) -> Vec<NotReady> {
+        let mut now = well();
+        change(&mut now);
+        let findings = findings(&now).into_iter();
+        findings.flat_map(|finding| finding.not_ready).collect()
     }
 
     /// Holds: a healthy bridge says one thing; what may have been lost long ago is said too, and does not alarm.
@@ -551,7 +611,7 @@ mod tests {
     fn all_is_well() {
         let good = (Level::Good, "Nothing is lost; everything flows.".to_owned());
         assert_eq!(said(|_| {}), [good]);
-        let long_ago = said(|report| report.apps[0].possibly_lost_ever = 4000);
+        let long_ago = said(|now| now.apps[0].possibly_lost_ever = 4000);
         assert_eq!(long_ago.len(), 2);
         assert!(
             long_ago
@@ -564,8 +624,8 @@ mod tests {
     /// polling goes on and nothing is lost, where that is so.
     #[test]
     fn a_sink_is_down() {
-        let down = |report: &mut Report| {
-            let kafka = &mut report.sinks[0];
+        let down = |now: &mut Snapshot| {
+            let kafka = &mut now.sinks[0];
             kafka.health = Health::Down;
             kafka.waiting_seconds = Some(120.0);
             kafka.why = Some("all brokers are down".to_owned());
@@ -576,8 +636,8 @@ mod tests {
                         19 h.";
         assert_eq!(first(down), (Level::Down, expected.to_owned()));
 
-        let late = first(|report| {
-            let nats = &mut report.sinks[1];
+        let late = first(|now| {
+            let nats = &mut now.sinks[1];
             nats.health = Health::Late;
             nats.waiting_seconds = Some(4.2);
             nats.apps = vec!["a".to_owned()];
@@ -587,9 +647,9 @@ mod tests {
         assert_eq!(late, (Level::Late, expected.to_owned()));
 
         // What is not so is not said.
-        let stopped = said(|report| {
-            down(report);
-            report.apps[1].stopped_seconds = Some(65.0);
+        let stopped = said(|now| {
+            down(now);
+            now.apps[1].stopped_seconds = Some(65.0);
         });
         assert_eq!(stopped[0].0, Level::Losing);
         assert!(
@@ -601,18 +661,18 @@ mod tests {
             stopped.iter().all(|(_, text)| !text.contains("goes on")),
             "{stopped:?}"
         );
-        let losing = said(|report| {
-            down(report);
-            report.rings[3].overflows_recently = 1;
+        let losing = said(|now| {
+            down(now);
+            now.rings[3].overflows_recently = 1;
         });
         assert_eq!(losing[0].0, Level::Losing);
         assert!(
             losing[1].1.contains("in the journal; polling goes on."),
             "{losing:?}"
         );
-        let silent = said(|report| {
-            down(report);
-            report.rings[3].last_poll_age_seconds = None;
+        let silent = said(|now| {
+            down(now);
+            silent(&mut now.rings[3], 3600, false);
         });
         assert!(
             silent.iter().all(|(_, text)| !text.contains("goes on")),
@@ -624,22 +684,23 @@ mod tests {
     /// that is not so of it.
     #[test]
     fn a_paused_app_is_named() {
-        let pause = |report: &mut Report, app: &str, seconds| {
-            let paused = report.apps.iter_mut().find(|known| known.name == app);
+        let pause = |now: &mut Snapshot, app: &str, seconds| {
+            let paused = now.apps.iter_mut().find(|known| known.name == app);
             let paused = paused.unwrap();
             (paused.paused, paused.paused_seconds) = (true, seconds);
-            for ring in report.rings.iter_mut().filter(|ring| ring.app == app) {
-                (ring.paused, ring.last_poll_age_seconds) = (true, Some(500.0));
+            for ring in now.rings.iter_mut().filter(|ring| ring.app == app) {
+                ring.paused = true;
+                silent(ring, 500, true);
             }
         };
-        let one = said(|report| pause(report, "b", Some(120.0)));
+        let one = said(|now| pause(now, "b", Some(120.0)));
         let expected = "Polling of b is paused since 12:03:04 UTC (2 min), as its configuration says. Meanwhile Agora \
                         keeps 2,000 events of a ring, and overwrites the oldest.";
         let flows = (Level::Good, "Everything else flows.".to_owned());
         assert_eq!(one, [(Level::Note, expected.to_owned()), flows]);
-        let both = said(|report| {
-            pause(report, "a", None);
-            pause(report, "b", Some(1.0));
+        let both = said(|now| {
+            pause(now, "a", None);
+            pause(now, "b", Some(1.0));
         });
         assert_eq!(both.len(), 2, "{both:?}");
         assert!(
@@ -648,13 +709,13 @@ mod tests {
                 .contains("Polling of a is paused and was when the bridge started"),
             "{both:?}"
         );
-        let down = |report: &mut Report| {
-            report.sinks[0].health = Health::Down;
-            report.sinks[0].waiting_seconds = Some(60.0);
+        let down = |now: &mut Snapshot| {
+            now.sinks[0].health = Health::Down;
+            now.sinks[0].waiting_seconds = Some(60.0);
         };
-        let outage = first(|report| {
-            down(report);
-            pause(report, "b", None);
+        let outage = first(|now| {
+            down(now);
+            pause(now, "b", None);
         });
         assert_eq!(outage.0, Level::Down);
         assert!(
@@ -663,10 +724,10 @@ mod tests {
                 .contains("; polling of a goes on, and nothing of that is lost."),
             "{outage:?}"
         );
-        let silent = said(|report| {
-            down(report);
-            pause(report, "a", None);
-            pause(report, "b", None);
+        let silent = said(|now| {
+            down(now);
+            pause(now, "a", None);
+            pause(now, "b", None);
         });
         assert!(
             silent.iter().all(|(_, text)| !text.contains("goes on")),
@@ -677,73 +738,157 @@ mod tests {
     /// Holds: why requests fail is said with what fails, at the start and later.
     #[test]
     fn why_requests_fail_is_said() {
-        let refused = |report: &mut Report, age| {
-            for ring in &mut report.rings {
-                ring.last_poll_age_seconds = age;
+        let refused = |now: &mut Snapshot, age, has_answered| {
+            for ring in &mut now.rings {
+                silent(ring, age, has_answered);
                 ring.failure = Some("Agora answers 401 (unauthorized): bad key.".to_owned());
             }
         };
         let why = "The last request failed: Agora answers 401 (unauthorized): bad key.";
-        let begins = first(|report| {
-            report.uptime_seconds = 3.0;
-            refused(report, None);
+        let begins = first(|now| {
+            now.uptime_seconds = 3.0;
+            refused(now, 3, false);
         });
         let expected = format!("Polling begins: 4 of 4 rings have not answered yet. {why}");
         assert_eq!(begins, (Level::Late, expected));
-        let later = first(|report| refused(report, Some(45.0)));
+        let later = first(|now| refused(now, 45, true));
         assert_eq!(later.0, Level::Losing);
         assert!(later.1.ends_with(why), "{later:?}");
     }
 
+    /// Holds: after a pause rings have their time to answer again, and alarm nobody meanwhile.
+    #[test]
+    fn polling_that_goes_on_is_no_alarm() {
+        let goes_on = |now: &mut Snapshot| {
+            silent(&mut now.rings[0], 2, false);
+            now.rings[0].is_new = false;
+        };
+        let expected = "Polling begins: 1 of 4 rings have not answered yet.";
+        assert_eq!(first(goes_on), (Level::Note, expected.to_owned()));
+        assert_eq!(reasons(goes_on), []);
+    }
+
+    /// Holds: what makes the bridge not ready is named for each ring, App ID and sink by itself, with what was said of it;
+    /// what only looks bad leaves it ready.
+    #[test]
+    fn what_makes_it_not_ready_is_named() {
+        let of = |app: &str, sink: Option<&str>, reason: &str| NotReady {
+            app: app.to_owned(),
+            sink: sink.map(str::to_owned),
+            reason: reason.to_owned(),
+        };
+        let rings = reasons(|now| {
+            silent(&mut now.rings[0], 3, false);
+            silent(&mut now.rings[3], 45, true);
+            now.rings[3].failure = Some("no route to host".to_owned());
+            silent(&mut now.rings[2], 50, true);
+            now.apps[1].stopped_seconds = Some(50.4);
+            now.journal.failing = true;
+            now.is_stopping = true;
+        });
+        let expected = [
+            of("", None, "the journal cannot be written"),
+            of("b", None, "polling has waited 50 s for room in the journal"),
+            of("b", None, "x user: no successful poll for 50 s"),
+            of(
+                "b",
+                None,
+                "x channel: no successful poll for 45 s: no route to host",
+            ),
+            of(
+                "",
+                None,
+                "the bridge is stopping: it sends no further request",
+            ),
+            of("a", None, "x user: not polled yet"),
+        ];
+        assert_eq!(rings, expected);
+
+        let sinks = |waiting: f64, trouble: Option<Trouble>, said: Option<&str>| {
+            reasons(|now| {
+                let kafka = &mut now.sinks[0];
+                let delivery = &mut kafka.outlets[1].delivery;
+                delivery.waiting = Some(Duration::from_secs_f64(waiting));
+                delivery.trouble = trouble;
+                kafka.health = delivery.health();
+                kafka.client.said = said.map(str::to_owned);
+            })
+        };
+        let failed = || Some(Trouble::Failed("refused".to_owned()));
+        assert_eq!(sinks(9.0, failed(), None), []);
+        let waited = "a batch has waited 11 s for its confirmation: refused: all brokers are down";
+        let said = Some("all brokers are down");
+        assert_eq!(
+            sinks(11.0, failed(), said),
+            [of("b", Some("kafka"), waited)]
+        );
+        let held = Some(Trouble::Held("no rights".to_owned()));
+        assert_eq!(
+            sinks(0.1, held, None),
+            [of("b", Some("kafka"), "held: no rights")]
+        );
+
+        let paused = reasons(|now| {
+            now.apps[1].paused = true;
+            now.apps[1].stopped_seconds = Some(50.0);
+            now.rings[2].paused = true;
+            now.rings[3].paused = true;
+            silent(&mut now.rings[3], 500, true);
+            now.rings[0].possibly_lost_recently = 1000;
+            now.journal.used_bytes = now.journal.max_bytes;
+        });
+        assert_eq!(paused, []);
+    }
+
     /// What befalls a bridge.
-    type Change = fn(&mut Report);
+    type Change = fn(&mut Snapshot);
 
     /// Holds: whatever loses events comes first and says so.
     #[test]
     fn losses_come_first() {
         let losses: [(Change, &str); 8] = [
             (
-                |report| report.journal.failing = true,
+                |now| now.journal.failing = true,
                 "the journal cannot be written",
             ),
             (
-                |report| report.apps[0].stopped_seconds = Some(1.0),
+                |now| now.apps[0].stopped_seconds = Some(1.0),
                 "polling of a has stopped",
             ),
             (
-                |report| report.apps[1].second_poller = true,
+                |now| now.apps[1].second_poller = true,
                 "someone else seems to read those of b",
             ),
             (
-                |report| report.rings[2].last_poll_age_seconds = Some(45.0),
+                |now| silent(&mut now.rings[2], 45, true),
                 "polling of b x user has not succeeded since 12:04:19 UTC (45 s)",
             ),
             (
-                |report| {
-                    for ring in &mut report.rings {
-                        ring.last_poll_age_seconds = None;
+                |now| {
+                    for ring in &mut now.rings {
+                        silent(ring, 3600, false);
                     }
                 },
                 "polling of every ring has not succeeded",
             ),
             (
-                |report| report.rings[0].possibly_lost_recently = 1000,
+                |now| now.rings[0].possibly_lost_recently = 1000,
                 "up to 1,000 events in the last 5 minutes, of a x user",
             ),
             (
-                |report| report.rings[1].overflows_recently = 1,
+                |now| now.rings[1].overflows_recently = 1,
                 "a x channel was full in the last 5 minutes, and Agora may have overwritten events, how many cannot be \
                  told",
             ),
             (
-                |report| report.sinks[0].skipped_recently = 1,
+                |now| now.sinks[0].skipped_recently = 1,
                 "lost for Kafka: 1 event",
             ),
         ];
         for (change, expected) in losses {
-            let said = said(|report| {
-                report.sinks[1].health = Health::Down;
-                change(report);
+            let said = said(|now| {
+                now.sinks[1].health = Health::Down;
+                change(now);
             });
             assert_eq!(said[0].0, Level::Losing, "{expected}: {said:?}");
             assert!(said[0].1.contains(expected), "{expected}: {said:?}");
@@ -758,18 +903,17 @@ mod tests {
     /// Holds: want of room is said before it stops polling.
     #[test]
     fn little_room_is_said() {
-        let full =
-            first(|report| report.journal.used_bytes = report.journal.max_bytes / 100 * 90 + 100);
+        let full = first(|now| now.journal.used_bytes = now.journal.max_bytes / 100 * 90 + 100);
         assert!(
             full.1.contains("90 % full (journal.max_entries);"),
             "{full:?}"
         );
-        let large = first(|report| {
-            report.journal.used_bytes = report.journal.max_bytes / 100 * 90 + 100;
-            report.journal.bytes = report.journal.used_bytes / 8 * 7;
+        let large = first(|now| {
+            now.journal.used_bytes = now.journal.max_bytes / 100 * 90 + 100;
+            now.journal.bytes = now.journal.used_bytes / 8 * 7;
         });
         assert!(large.1.contains("90 % full;"), "{large:?}");
-        let disk = first(|report| report.journal.free_disk_bytes = Some(300 << 20));
+        let disk = first(|now| now.journal.free_disk_bytes = Some(300 << 20));
         assert_eq!(disk.0, Level::Late);
     }
 

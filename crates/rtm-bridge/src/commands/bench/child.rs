@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::super::{refuse, runtime, stop_on_signals, telemetry};
-use crate::admin;
+use crate::admin::{self, settings::Settings};
 use crate::config::Config;
 use crate::usage::Usage;
 
@@ -105,7 +105,13 @@ pub(super) fn bridge(file: &Path) -> anyhow::Result<ExitCode> {
         });
         let state = admin::Slot::default();
         let served = tokio_util::sync::CancellationToken::new();
-        admin::serve(config.admin.listen, Arc::clone(&state), served.clone()).await?;
+        admin::serve(
+            config.admin.listen,
+            Arc::clone(&state),
+            Settings::shown(&config),
+            served.clone(),
+        )
+        .await?;
         let started = move |started| {
             let _ = state.set(started);
         };

@@ -38,6 +38,7 @@ impl View {
             .sum();
         let requests: u64 = stats.apps.iter().map(|app| app.requests).sum();
         let journal = state.journal.stats();
+        let now = state.snapshot();
         let mut text = format!(
             "{:>4} s  fetched {fetched:>8}, {:>6.0}/s   requests {requests:>6}, {:>4.1}/s of 10   journal {:>5.1} MiB",
             elapsed.as_secs(),
@@ -61,7 +62,11 @@ impl View {
                         (confirmed, reader.pending_entries)
                     });
             let mean = mean.map_or_else(|| "   –".to_owned(), |mean| format!("{mean:>4.0} ms"));
-            let up = if state.is_up(sink) { "" } else { "  DOWN" };
+            let is_down = now
+                .sinks
+                .iter()
+                .any(|now| now.name == *sink && !now.is_up());
+            let up = if is_down { "  DOWN" } else { "" };
             let _ = write!(
                 text,
                 "\n        {sink:<6} confirmed {confirmed:>8}   mean age {mean}   pages waiting {pending:>4}{up}"

@@ -3,7 +3,7 @@
 //! Not shown are credentials and where they are read from, App IDs (a project without a certificate needs no more), values
 //! of librdkafka's options, and of URLs everything but scheme, host and port.
 
-use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 use bytesize::ByteSize;
 use rtm_record::KeyBy;
@@ -15,14 +15,10 @@ use crate::config::{
 };
 
 /// What may be shown of a configuration.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 #[serde(transparent)]
 pub struct Settings {
     sections: Vec<Section>,
-    #[serde(skip)]
-    kinds: BTreeMap<String, &'static str>,
-    #[serde(skip)]
-    min_free_bytes: u64,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -31,7 +27,16 @@ struct Section {
     values: Vec<(&'static str, String)>,
 }
 
+/// What may be shown of the configuration that runs.
+pub type Shown = Arc<Mutex<Settings>>;
+
 impl Settings {
+    /// What may be shown of `config`, until another takes its place.
+    #[must_use]
+    pub fn shown(config: &Config) -> Shown {
+        Arc::new(Mutex::new(Settings::of(config)))
+    }
+
     /// What may be shown of `config`.
     #[must_use]
     pub fn of(config: &Config) -> Settings {
@@ -73,39 +78,25 @@ impl Settings {
             values: general,
         }];
         sections.extend(config.apps.iter().map(app));
-        let mut kinds = BTreeMap::new();
         for (name, sink) in &config.sinks {
-            let (kind, mut values) = match sink {
-                SinkConfig::Kafka(of) => ("kafka", kafka(of)),
-                SinkConfig::Nats(of) => ("nats", nats(of)),
-                SinkConfig::Stdout(_) => ("stdout", Vec::new()),
-                SinkConfig::File(of) => ("file", vec![("path", of.path.display().to_string())]),
+            let mut values = match sink {
+                SinkConfig::Kafka(of) => kafka(of),
+                SinkConfig::Nats(of) => nats(of),
+                SinkConfig::Stdout(_) => Vec::new(),
+                SinkConfig::File(of) => vec![("path", of.path.display().to_string())],
             };
-            values.insert(0, ("type", kind.to_owned()));
+            values.insert(0, ("type", sink.kind().to_owned()));
             let when_full = match sink.when_full() {
                 WhenFull::Stop => "stop",
                 WhenFull::Skip => "skip",
             };
             values.push(("when_full", when_full.to_owned()));
-            kinds.insert(name.clone(), kind);
             sections.push(Section {
                 name: format!("Sink {name}"),
                 values,
             });
         }
-        Settings {
-            sections,
-            kinds,
-            min_free_bytes: config.journal.min_free_bytes,
-        }
-    }
-
-    pub(super) fn kind(&self, sink: &str) -> &'static str {
-        self.kinds.get(sink).copied().unwrap_or("other")
-    }
-
-    pub(super) fn min_free_bytes(&self) -> u64 {
-        self.min_free_bytes
+        Settings { sections }
     }
 }
 
