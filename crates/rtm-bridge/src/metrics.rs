@@ -10,6 +10,8 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use rtm_sink::Health;
+
 use crate::config::Config;
 use crate::tally::{DROP_REASONS, Tally};
 
@@ -522,18 +524,10 @@ impl Metrics {
                 self.journal_oldest_pending_age.with_label_values(pair);
             }
         }
-        for (name, sink) in &config.sinks {
-            let label = &[name.as_str()];
-            self.sink_up.with_label_values(label).set(1);
-            self.producer_rebuilds.with_label_values(label);
-            self.reconnects.with_label_values(label);
-            if matches!(sink, crate::config::SinkConfig::Nats(_)) {
-                self.out_of_order.with_label_values(label);
-            }
-            if matches!(sink, crate::config::SinkConfig::Kafka(_)) {
-                self.queue_records.with_label_values(label);
-                self.round_trip.with_label_values(label);
-            }
+        for sink in config.sinks.keys() {
+            self.sink_up.with_label_values(&[sink.as_str()]).set(1);
+            // What a sink's client counts is known by what it says of itself, before anybody reads it.
+            self.set_client(sink, &Health::default());
         }
         let insecure = config
             .apps
@@ -774,7 +768,7 @@ impl Metrics {
     }
 
     /// Sets what a broker's client says of itself.
-    pub fn set_client(&self, sink: &str, client: &ClientState) {
+    pub fn set_client(&self, sink: &str, client: &Health) {
         let label = &[sink];
         raise(
             &self.producer_rebuilds.with_label_values(label),
@@ -801,32 +795,6 @@ impl Metrics {
             .encode_to_string(&self.registry.gather())
             .unwrap_or_default()
     }
-}
-
-/// What a broker's client says of itself.
-#[derive(Debug, Clone, Default)]
-pub struct ClientState {
-    /// Whether the broker takes records.
-    pub up: bool,
-    /// Times that it was given up and made anew.
-    pub rebuilds: u64,
-    /// Times that it connected again.
-    pub reconnects: u64,
-    /// Records that may stand after later ones, where the sink cannot keep order through every failure.
-    pub out_of_order: Option<u64>,
-    /// Its queue, where it has one.
-    pub queue: Option<QueueState>,
-    /// What it said last of its connections, while it is not up.
-    pub said: Option<String>,
-}
-
-/// A client's queue.
-#[derive(Debug, Clone, Default)]
-pub struct QueueState {
-    /// Records in it.
-    pub records: u64,
-    /// Average round trip to the brokers; zero when unknown.
-    pub round_trip: Duration,
 }
 
 impl RingMetrics {

@@ -213,7 +213,7 @@ impl State {
             pipeline.collect();
         }
         for client in &self.clients {
-            let said = client.state();
+            let said = client.health();
             self.metrics.set_client(client.name(), &said);
             self.metrics
                 .set_sink_up(client.name(), said.up && self.is_up(client.name()));
@@ -244,7 +244,7 @@ impl State {
         let ups: BTreeMap<&str, bool> = self
             .clients
             .iter()
-            .map(|client| (client.name(), client.state().up))
+            .map(|client| (client.name(), client.health().up))
             .collect();
         let sinks = lock(&self.sinks);
         let mut left = sinks.iter().filter(|(way, _)| !has_ended(way)).peekable();
@@ -266,7 +266,7 @@ impl State {
             .map(|reader| reader.pending_count)
             .sum();
         let sinks = self.clients.iter().map(|client| {
-            let up = client.state().up && self.is_up(client.name());
+            let up = client.health().up && self.is_up(client.name());
             format!("{} {}", client.name(), if up { "up" } else { "down" })
         });
         let sinks: Vec<String> = sinks.collect();
@@ -308,7 +308,7 @@ impl State {
         }
         let said = |sink: &str| {
             let client = self.clients.iter().find(|client| client.name() == sink);
-            client.and_then(|client| client.state().said)
+            client.and_then(|client| client.health().said)
         };
         for ((app, sink), state) in lock(&self.sinks).iter() {
             if let Some(mut reason) = state.why_down() {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rtm_sink::{PublishError, Record, Sink, Topic};
+use rtm_sink::{PublishError, Queue, Record, Sink, Topic};
 use tokio::sync::RwLock;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
@@ -159,18 +159,6 @@ impl KafkaSink {
         created
     }
 
-    /// Ends the producer, with what it holds. Calls in progress end as unavailable, and so do later ones.
-    pub fn close(&self) {
-        let current = {
-            let mut state = self.lock();
-            state.closed = true;
-            state.current.take()
-        };
-        if let Some(live) = current {
-            live.fail(RDKafkaErrorCode::DestroyBroker);
-        }
-    }
-
     /// A producer that has not failed: the current one, or else a new one.
     pub(crate) async fn live(&self) -> Result<Arc<Live>, CheckError> {
         if let Some(live) = self.usable()? {
@@ -249,6 +237,33 @@ impl Sink for KafkaSink {
             warn!(kind = %error.kind, cause = %error.source, "not everything was published");
         }
         result
+    }
+
+    fn health(&self) -> rtm_sink::Health {
+        let stats = self.stats();
+        let queue = Queue {
+            records: stats.queued as u64,
+            round_trip: stats.round_trip.unwrap_or_default(),
+        };
+        rtm_sink::Health {
+            up: stats.up,
+            rebuilds: stats.rebuilds,
+            queue: Some(queue),
+            said: stats.last_error.filter(|_| !stats.up),
+            ..rtm_sink::Health::default()
+        }
+    }
+
+    /// Ends the producer, with what it holds. Calls in progress end as unavailable, and so do later ones.
+    async fn close(&self) {
+        let current = {
+            let mut state = self.lock();
+            state.closed = true;
+            state.current.take()
+        };
+        if let Some(live) = current {
+            live.fail(RDKafkaErrorCode::DestroyBroker);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the bridge publishes, and the contract of whatever stores it.
 //!
-//! [`Sink`] has one method, because constructors connect, client libraries reconnect, and "returns after
-//! confirmation" leaves nothing to flush. Routing, retries, tags and metrics are the caller's, written once.
+//! [`Sink`] has one method that every sink writes, because constructors connect, client libraries reconnect, and "returns
+//! after confirmation" leaves nothing to flush. Routing, retries, tags and metrics are the caller's, written once.
 //!
 //! The sinks that need no broker are here: [`FileSink`] (one JSON document a line, to a file or to standard output)
 //! and [`MemorySink`]. With the feature `conformance`, [`conformance`] is the suite that every sink runs.
@@ -17,10 +17,12 @@ mod any;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod file;
+mod health;
 mod memory;
 
 pub use any::AnySink;
 pub use file::{CreateError, FileSink};
+pub use health::{Health, Queue};
 pub use memory::MemorySink;
 
 /// A broker that stores records durably.
@@ -35,6 +37,10 @@ pub use memory::MemorySink;
 ///   implementations hand the id to the broker's deduplication where there is one.
 /// - **Cancellation.** Dropping the future leaves every outcome unknown. Late confirmations of a dropped call never
 ///   confirm a record of a later one.
+/// - **Closing.** [`close`](Sink::close) makes nothing durable that was not, and takes nothing back that was confirmed. It
+///   ends by itself in seconds, whatever the broker does, and may be called again. Calls of `publish` that are in progress,
+///   and later ones, keep this contract: they confirm what is stored, or leave it unknown as
+///   [`PublishErrorKind::Unavailable`]. A sink that is dropped need not have been closed.
 pub trait Sink: Send + Sync + 'static {
     /// Stores `records` in order and returns once the broker has confirmed every one.
     ///
@@ -43,6 +49,20 @@ pub trait Sink: Send + Sync + 'static {
     /// [`PublishError`] tells the outcome of each record, in the order given. Records of unknown outcome are to be
     /// published again, in order and with the same ids.
     fn publish(&self, records: &[Record]) -> impl Future<Output = Result<(), PublishError>> + Send;
+
+    /// How the sink is doing, at once and without asking the broker; also while calls are in progress, and after `close`.
+    ///
+    /// By default: up, for a sink whose calls say all that there is to say.
+    fn health(&self) -> Health {
+        Health::default()
+    }
+
+    /// Ends what the sink has open: connections, threads, queues.
+    ///
+    /// By default: nothing, for a sink that needs no more than to be dropped.
+    fn close(&self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
 }
 
 /// One event, or one dead letter, as a sink stores it.

@@ -239,7 +239,7 @@ impl State {
         at: Timestamp,
     ) -> SinkReport {
         let name = client.name();
-        let said = client.state();
+        let said = client.health();
         let mut report = SinkReport {
             name: name.to_owned(),
             kind: settings.kind(name),
