@@ -863,7 +863,7 @@ async fn attempt<S: Sink>(outlet: &mut Outlet, sink: &S, batch: &Batch) -> Attem
         tokio::select! {
             biased;
             ended = &mut publishing => return Attempt::Ended(ended),
-            _ = silence.tick() => outlet.state.silent(outlet.client.state().said.as_deref()),
+            _ = silence.tick() => outlet.state.silent(outlet.client.health().said.as_deref()),
             () = tokio::time::sleep(careful::HARMLESS), if outlet.is_armed() => {
                 outlet.disarm().await;
             }

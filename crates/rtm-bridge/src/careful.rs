@@ -165,7 +165,7 @@ mod tests {
 
     use super::*;
     use crate::assemble::{self, Assembled};
-    use crate::client::{self, Client, Kind};
+    use crate::client::{self, Client};
     use crate::config::Config;
     use crate::metrics::Metrics;
     use crate::state::State;
@@ -211,7 +211,7 @@ mod tests {
             };
             let state = State::new(&assembled, metrics);
             let sink = AnySink::new(Arc::new(MemorySink::new()));
-            let client = Client::new("out", client::line_routes().unwrap(), Kind::Other(sink));
+            let client = Client::new("out", client::line_routes().unwrap(), sink);
             let outlet = assemble::outlet(&config, &assembled, &state, "main", &lane, &client);
             let mut life = Life {
                 disk,

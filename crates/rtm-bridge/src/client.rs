@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rtm_sink::{AnySink, FileSink};
+use rtm_sink::{AnySink, FileSink, Health, Sink};
 use rtm_sink_kafka::{KafkaOptions, KafkaSink, TopicSpec};
 use rtm_sink_nats::{NatsAuth, NatsOptions, NatsSink, NatsTls, StreamSpec, covers, widen};
 use tokio::sync::Semaphore;
@@ -12,7 +12,6 @@ use tracing::warn;
 
 use crate::assemble::{RunError, secret, warn_if_world_readable};
 use crate::config::{AtomicBatches, Config, KafkaConfig, NatsAuthConfig, NatsConfig, SinkConfig};
-use crate::metrics::{ClientState, QueueState};
 use rtm_record::{KeyBy, Router, Routes, Template};
 
 /// Partitions of a created topic: the cluster's default.
@@ -28,33 +27,20 @@ pub struct Client {
     kind_name: &'static str,
     title: String,
     routes: Routes,
-    kind: Kind,
+    sink: AnySink,
     spare: Arc<Semaphore>,
-}
-
-/// What a [`Client`] publishes with.
-#[derive(Clone)]
-pub enum Kind {
-    /// Kafka.
-    Kafka(Arc<KafkaSink>),
-    /// NATS JetStream.
-    Nats(Arc<NatsSink>),
-    /// A file, or standard output.
-    File(Arc<FileSink>),
-    /// Any other: for the simulation of the whole bridge.
-    Other(AnySink),
 }
 
 impl Client {
     /// One from its parts.
     #[must_use]
-    pub fn new(name: &str, routes: Routes, kind: Kind) -> Client {
+    pub fn new(name: &str, routes: Routes, sink: AnySink) -> Client {
         Client {
             name: name.to_owned(),
             kind_name: "other",
             title: format!("the sink {name}"),
             routes,
-            kind,
+            sink,
             spare: Arc::new(Semaphore::new(SPARE_RECORDS)),
         }
     }
@@ -109,55 +95,18 @@ impl Client {
     /// What records are handed to.
     #[must_use]
     pub fn sink(&self) -> AnySink {
-        match &self.kind {
-            Kind::Kafka(sink) => AnySink::new(Arc::clone(sink)),
-            Kind::Nats(sink) => AnySink::new(Arc::clone(sink)),
-            Kind::File(sink) => AnySink::new(Arc::clone(sink)),
-            Kind::Other(sink) => sink.clone(),
-        }
+        self.sink.clone()
     }
 
-    /// What the client says of itself.
+    /// How the sink is doing.
     #[must_use]
-    pub fn state(&self) -> ClientState {
-        match &self.kind {
-            Kind::Kafka(sink) => {
-                let stats = sink.stats();
-                let queue = QueueState {
-                    records: stats.queued as u64,
-                    round_trip: stats.round_trip.unwrap_or_default(),
-                };
-                ClientState {
-                    up: stats.up,
-                    rebuilds: stats.rebuilds,
-                    queue: Some(queue),
-                    said: stats.last_error.filter(|_| !stats.up),
-                    ..ClientState::default()
-                }
-            }
-            Kind::Nats(sink) => {
-                let stats = sink.stats();
-                ClientState {
-                    up: stats.up,
-                    reconnects: stats.reconnects,
-                    out_of_order: Some(stats.out_of_order),
-                    ..ClientState::default()
-                }
-            }
-            Kind::File(_) | Kind::Other(_) => ClientState {
-                up: true,
-                ..ClientState::default()
-            },
-        }
+    pub fn health(&self) -> Health {
+        self.sink.health()
     }
 
-    /// Ends the client. What it had not confirmed is published again after the next start.
+    /// Ends the sink. What it had not confirmed is published again after the next start.
     pub async fn close(self) {
-        match self.kind {
-            Kind::Kafka(sink) => sink.close(),
-            Kind::Nats(sink) => sink.close().await,
-            Kind::File(_) | Kind::Other(_) => {}
-        }
+        self.sink.close().await;
     }
 }
 
@@ -171,7 +120,7 @@ pub(crate) async fn client(
         sink: name.to_owned(),
         source,
     };
-    let kind = match sink {
+    let made = match sink {
         SinkConfig::Kafka(kafka) => {
             let sink = KafkaSink::new(kafka_options(kafka).map_err(error)?)
                 .map_err(|source| error(source.into()))?;
@@ -180,23 +129,23 @@ pub(crate) async fn client(
                 let topics = kafka_topics(kafka, config);
                 create_topics(name.to_owned(), Arc::clone(&sink), topics);
             }
-            Kind::Kafka(sink)
+            AnySink::new(sink)
         }
         SinkConfig::Nats(nats) => {
             let sink = NatsSink::connect(nats_options(nats)).await;
-            Kind::Nats(Arc::new(sink.map_err(|source| error(source.into()))?))
+            AnySink::new(Arc::new(sink.map_err(|source| error(source.into()))?))
         }
         SinkConfig::Stdout(_) => {
             let sink = FileSink::stdout().map_err(|source| error(source.into()))?;
-            Kind::File(Arc::new(sink))
+            AnySink::new(Arc::new(sink))
         }
         SinkConfig::File(file) => {
             let sink = FileSink::create(&file.path).map_err(|source| error(source.into()))?;
-            Kind::File(Arc::new(sink))
+            AnySink::new(Arc::new(sink))
         }
     };
     let routes = routes(sink).map_err(|text| error(text.into()))?;
-    Ok(Client::new(name, routes, kind).called(sink.kind(), title(name, sink)))
+    Ok(Client::new(name, routes, made).called(sink.kind(), title(name, sink)))
 }
 
 /// What people call a sink within a sentence.

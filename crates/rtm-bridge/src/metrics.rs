@@ -11,11 +11,9 @@ use prometheus::{Counter, Gauge, Histogram, IntCounter, TextEncoder};
 
 use crate::tally::{DEAD_LETTER_REASONS, DROP_REASONS, Tally};
 
-mod client_state;
 mod family;
 mod process;
 
-pub use client_state::{ClientState, QueueState};
 use family::Family;
 use process::Process;
 
@@ -275,7 +273,7 @@ impl Metrics {
     }
 
     /// Says what a sink's client says of itself, and whether the sink takes records. The first call adds the sink.
-    pub fn set_sink(&self, sink: &str, up: bool, client: &ClientState) {
+    pub fn set_sink(&self, sink: &str, up: bool, client: &rtm_sink::Health) {
         let sink = &[sink];
         self.sink_up.of(sink).set(f64::from(up));
         raise(&self.producer_rebuilds_total.of(sink), client.rebuilds);
@@ -537,7 +535,7 @@ mod tests {
     fn what_goes_leaves_no_series_behind() {
         let metrics = Metrics::new("1", "c");
         add(&metrics, "stays");
-        metrics.set_sink("out", true, &ClientState::default());
+        metrics.set_sink("out", true, &rtm_sink::Health::default());
         let before = series(&metrics);
 
         add(&metrics, "goes");
@@ -560,9 +558,9 @@ mod tests {
         metrics.remove_app("goes");
         assert_eq!(series(&metrics), before);
 
-        let kafka = ClientState {
-            queue: Some(QueueState::default()),
-            ..ClientState::default()
+        let kafka = rtm_sink::Health {
+            queue: Some(rtm_sink::Queue::default()),
+            ..rtm_sink::Health::default()
         };
         metrics.set_sink("kafka", true, &kafka);
         let text = metrics.render();

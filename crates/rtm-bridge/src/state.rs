@@ -104,7 +104,7 @@ impl State {
         let ups: BTreeMap<&str, bool> = self
             .clients
             .iter()
-            .map(|client| (client.name(), client.state().up))
+            .map(|client| (client.name(), client.health().up))
             .collect();
         let sinks = lock(&self.sinks);
         let mut left = sinks.iter().filter(|(way, _)| !has_ended(way)).peekable();

@@ -2,7 +2,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use rdkafka::error::KafkaError;
-use rtm_sink::{PublishError, Record, Sink};
+use rtm_sink::{PublishError, Queue, Record, Sink};
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
@@ -118,11 +118,6 @@ impl KafkaSink {
     pub async fn ensure_topics(&self, topics: &[&str]) -> Result<(), CheckError> {
         self.producers.ensure_topics(topics).await
     }
-
-    /// Ends the producer, with what it holds. Calls in progress end as unavailable, and so do later ones.
-    pub fn close(&self) {
-        self.producers.close();
-    }
 }
 
 impl Sink for KafkaSink {
@@ -132,6 +127,26 @@ impl Sink for KafkaSink {
             warn!(kind = %error.kind, cause = %error.source, "not everything was published");
         }
         result
+    }
+
+    fn health(&self) -> rtm_sink::Health {
+        let stats = self.stats();
+        let queue = Queue {
+            records: stats.queued as u64,
+            round_trip: stats.round_trip.unwrap_or_default(),
+        };
+        rtm_sink::Health {
+            up: stats.up,
+            rebuilds: stats.rebuilds,
+            queue: Some(queue),
+            said: stats.last_error.filter(|_| !stats.up),
+            ..rtm_sink::Health::default()
+        }
+    }
+
+    /// Ends the producer, with what it holds. Calls in progress end as unavailable, and so do later ones.
+    async fn close(&self) {
+        self.producers.close();
     }
 }
 

@@ -278,7 +278,7 @@ async fn closing_ends_calls_in_progress() {
         while sink.stats().queued < 10 {
             sleep(Duration::from_millis(1)).await;
         }
-        sink.close();
+        sink.close().await;
     };
     let both = async { tokio::join!(sink.publish(&records), closing).0 };
     let error = timeout(PATIENCE, both).await.unwrap().unwrap_err();

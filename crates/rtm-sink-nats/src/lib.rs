@@ -46,7 +46,7 @@
 use std::sync::Arc;
 
 use async_nats::rustls;
-use rtm_sink::{PublishError, Record, Sink};
+use rtm_sink::{Health, PublishError, Record, Sink};
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -80,7 +80,7 @@ use connection::{Link, Shared};
 
 /// Publishes records to one JetStream stream. It connects, and connects again, by itself.
 ///
-/// Dropping it ends the connection in the background; [`close`](Self::close) waits for that.
+/// Dropping it ends the connection in the background; [`close`](Sink::close) waits for that.
 #[derive(Debug)]
 pub struct NatsSink {
     shared: Arc<Shared>,
@@ -118,6 +118,25 @@ impl Sink for NatsSink {
         publish::Call::new(&self.shared, &connection, &self.window, inbox, records)
             .run()
             .await
+    }
+
+    fn health(&self) -> Health {
+        let stats = self.stats();
+        Health {
+            up: stats.up,
+            reconnects: stats.reconnects,
+            out_of_order: Some(stats.out_of_order),
+            ..Health::default()
+        }
+    }
+
+    /// Ends the connection. Calls in progress fail, with unknown outcomes; later ones are `Unavailable`.
+    async fn close(&self) {
+        self.closing.send_replace(true);
+        if let Some(keeper) = self.keeper.lock().await.take() {
+            // It only fails by a panic, which its own thread has reported.
+            let _ = keeper.await;
+        }
     }
 }
 
@@ -169,15 +188,6 @@ impl NatsSink {
             Link::Down(_) | Link::Closed => false,
         };
         self.shared.counters.stats(connected)
-    }
-
-    /// Ends the connection. Calls in progress fail, with unknown outcomes; later ones are `Unavailable`.
-    pub async fn close(&self) {
-        self.closing.send_replace(true);
-        if let Some(keeper) = self.keeper.lock().await.take() {
-            // It only fails by a panic, which its own thread has reported.
-            let _ = keeper.await;
-        }
     }
 
     fn unsent(&self, failure: PublishFailure, count: usize) -> PublishError {

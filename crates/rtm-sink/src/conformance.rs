@@ -120,6 +120,7 @@ pub async fn run<R: Rig>(rig: &R) -> Vec<&'static str> {
     case!("a call is dropped", dropped_call);
     case!("a record is refused", refused_record);
     case!("the broker is away", broker_away);
+    case!("the sink is closed", closed_sink);
     left_out
 }
 
@@ -389,6 +390,29 @@ async fn broker_away<R: Rig>(rig: &R) -> Option<()> {
     } else {
         assert_complete(&stored, &records);
     }
+    Some(())
+}
+
+/// Holds: a sink that works says that it is up; closing takes back nothing, ends in time and may come twice; and what is
+/// published afterwards is stored if it is confirmed, and unknown if it is not.
+async fn closed_sink<R: Rig>(rig: &R) -> Option<()> {
+    let sink = rig.sink().await;
+    let topic = rig.topic("closed_sink").await;
+    let mut kept = records(&topic, 100);
+    assert_eq!(converge(&sink, &kept).await, vec![]);
+    assert!(sink.health().up, "{:?}", sink.health());
+    patient(sink.close()).await;
+    patient(sink.close()).await;
+    let late = records(&topic, 10);
+    match patient(sink.publish(&late)).await {
+        Ok(()) => kept.extend(late),
+        Err(error) => {
+            assert_eq!(error.kind, PublishErrorKind::Unavailable, "{error:?}");
+            assert_eq!(error.outcomes, vec![Outcome::Unknown; late.len()]);
+        }
+    }
+    let _ = sink.health();
+    assert_in_order(&patient(rig.stored(&topic)).await, &kept);
     Some(())
 }
 

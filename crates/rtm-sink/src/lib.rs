@@ -1,7 +1,7 @@
 //! What the bridge publishes, and the contract of whatever stores it.
 //!
-//! [`Sink`] has one method, because constructors connect, client libraries reconnect, and "returns after
-//! confirmation" leaves nothing to flush. Routing, retries, tags and metrics are the caller's, written once.
+//! [`Sink`] has one method that every sink writes, because constructors connect, client libraries reconnect, and "returns
+//! after confirmation" leaves nothing to flush. Routing, retries, tags and metrics are the caller's, written once.
 //!
 //! The sinks that need no broker are here: [`FileSink`] (one JSON document a line, to a file or to standard output)
 //! and [`MemorySink`]. With the feature `conformance`, [`conformance`] is the suite that every sink runs.
@@ -10,6 +10,7 @@ mod any;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod file;
+mod health;
 mod memory;
 mod outcome;
 mod record;
@@ -17,6 +18,7 @@ mod sink;
 
 pub use any::AnySink;
 pub use file::{CreateError, FileSink};
+pub use health::{Health, Queue};
 pub use memory::MemorySink;
 pub use outcome::{BoxError, Outcome, PublishError, PublishErrorKind, Reason};
 pub use record::{Headers, Record, RecordId, Timestamp, Topic};

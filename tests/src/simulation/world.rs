@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use fastrand::Rng;
 use rtm_bridge::assemble::{self, Assembled, RunError};
 use rtm_bridge::bridge;
-use rtm_bridge::client::{self, Client, Kind};
+use rtm_bridge::client::{self, Client};
 use rtm_bridge::config::Config;
 use rtm_bridge::metrics::Metrics;
 use rtm_bridge::series;
@@ -192,7 +192,7 @@ impl<'p> World<'p> {
             .zip(&self.sinks)
             .map(|(name, sink)| {
                 let sink = AnySink::new(Arc::new(sink.clone()));
-                Client::new(name, routes.clone(), Kind::Other(sink))
+                Client::new(name, routes.clone(), sink)
             })
             .collect();
         let assembled = Assembled {

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use rtm_sink::Sink;
 use rtm_sink_kafka::KafkaSink;
 use rtm_sink_nats::NatsSink;
 use rtm_source::Connections;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytesize::ByteSize;
+use rtm_sink::Sink;
 use rtm_sink_kafka::KafkaSink;
 use rtm_sink_nats::{CheckError, NatsOptions, NatsSink};
 use tokio::net::TcpStream;

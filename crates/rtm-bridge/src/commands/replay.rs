@@ -16,11 +16,12 @@ use std::sync::Arc;
 use anyhow::Context;
 use rtm_journal::Journal;
 use rtm_planted::bug;
+use rtm_sink::AnySink;
 use rtm_sink_nats::{NatsOptions, NatsSink};
 
 use super::range::Range;
 use super::{ConfigArgs, configuration, refuse, runtime, stop_on_signals, telemetry};
-use crate::client::{self, Client, Kind};
+use crate::client::{self, Client};
 use crate::config::{Config, SinkConfig};
 use deliver::Ended;
 use select::Selection;
@@ -220,7 +221,7 @@ async fn client(config: &Config, name: &str) -> anyhow::Result<Client> {
     };
     let routes = client::nats_routes(nats).map_err(anyhow::Error::msg)?;
     let sink = NatsSink::connect(options).await?;
-    Ok(Client::new(name, routes, Kind::Nats(Arc::new(sink))))
+    Ok(Client::new(name, routes, AnySink::new(Arc::new(sink))))
 }
 
 fn conclude(ended: &Ended, selection: &Selection, sink: &str) -> ExitCode {

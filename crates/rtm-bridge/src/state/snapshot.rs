@@ -16,7 +16,7 @@ use super::pipeline::{PipelineState, RingState};
 use super::sink::SinkState;
 use crate::client::Client;
 use crate::lock;
-use crate::metrics::ClientState;
+
 use crate::tally::Tally;
 
 /// What goes on at one moment.
@@ -153,7 +153,7 @@ pub struct Sink {
     pub health: Health,
     /// What its client says of itself.
     #[serde(skip)]
-    pub client: ClientState,
+    pub client: rtm_sink::Health,
     /// Since when a batch waits and nothing was confirmed, where it is not up.
     pub waiting_since: Option<Timestamp>,
     /// As an age.
@@ -278,7 +278,7 @@ impl State {
 
 impl Sink {
     fn new(client: &Client, mut outlets: Vec<Outlet>, at: Timestamp) -> Sink {
-        let said = client.state();
+        let said = client.health();
         let of_client = if said.up { Health::Up } else { Health::Down };
         let off = || outlets.iter().filter(|outlet| outlet.health != Health::Up);
         let apps = match off().count() == outlets.len() {

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use tokio::sync::watch;
 
-use crate::{Outcome, PublishError, PublishErrorKind, Reason, Record, Sink};
+use crate::{Health, Outcome, PublishError, PublishErrorKind, Reason, Record, Sink};
 
 /// A sink around another that fails as it is told: the lost answer as well as the refused one.
 ///
@@ -123,6 +123,14 @@ impl<S: Sink> Sink for Faulty<S> {
                 ))
             }
         }
+    }
+
+    fn health(&self) -> Health {
+        self.inner.health()
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
     }
 }
 
