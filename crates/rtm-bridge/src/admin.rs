@@ -9,14 +9,16 @@ use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::state::State;
-use crate::state::report::{Readiness, Report, Starting};
 use crate::{COMMIT, lock};
 use recent::Recent;
+use rtm_engine::status::State;
+use rtm_engine::status::report::{self, Readiness, Report};
+use rtm_engine::status::words::{self, Finding};
 use settings::{Settings, Shown};
 
 mod page;
@@ -58,7 +60,7 @@ pub async fn serve(
         .route("/readyz", get(readyz))
         .route("/", get(page::page))
         .route("/status", get(page::page))
-        .with_state(state.clone())
+        .with_state(Arc::clone(&state))
         .route("/status.json", get(status).with_state((state, settings)));
     tokio::spawn(async move {
         let served = axum::serve(listener, router)
@@ -106,8 +108,9 @@ struct Document {
 /// `/status.json` before the bridge runs.
 #[derive(serde::Serialize)]
 struct Early {
-    #[serde(flatten)]
-    starting: Starting,
+    v: u32,
+    at: Timestamp,
+    findings: [Finding; 1],
     recent: Vec<Recent>,
 }
 
@@ -130,8 +133,12 @@ async fn status(
         };
         return (headers, Json(document)).into_response();
     }
-    let starting = Starting::now();
-    let document = Json(Early { starting, recent });
+    let document = Json(Early {
+        v: report::VERSION,
+        at: Timestamp::now(),
+        findings: [words::starting()],
+        recent,
+    });
     (StatusCode::SERVICE_UNAVAILABLE, headers, document).into_response()
 }
 

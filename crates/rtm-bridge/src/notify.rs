@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use tracing::warn;
 
-use crate::state::State;
+use rtm_engine::status::State;
 
 /// How often the status line is told, unless the watchdog asks for more.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);

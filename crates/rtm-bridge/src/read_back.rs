@@ -1,45 +1,13 @@
 //! Reads back what sinks hold, to compare it with what was handed out. For the demo and the trials: the bridge itself
 //! never reads what it has published.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::Context;
-use async_nats::jetstream::consumer::{AckPolicy, pull};
-use futures::StreamExt;
-use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::Message;
-use rdkafka::{Offset, TopicPartitionList};
 use rtm_sim::{Audit, Findings, Ledger};
 use serde::Deserialize;
 
-/// How long a broker may be silent before reading it back is given up.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Messages asked of JetStream at once.
-const NATS_BATCH: usize = 10_000;
-
-/// A record as a sink holds it.
-#[derive(Debug)]
-pub struct Stored<'a> {
-    /// Kafka's partition; 0 elsewhere.
-    pub partition: i32,
-    /// Grows in the order in which the partition holds its records.
-    pub order: u64,
-    /// Its key; none where the sink has no keys.
-    pub key: Option<&'a [u8]>,
-    /// The document.
-    pub payload: &'a [u8],
-    /// The record's timestamp, in milliseconds since the Unix epoch; with Kafka's `LogAppendTime`, when it was stored.
-    pub timestamp: Option<i64>,
-    /// Whether it is in the topic of dead letters.
-    pub dead_letter: bool,
-    /// Whether it is a line, in which line feeds have become spaces: to be compared with [`as_lines`].
-    pub is_line: bool,
-}
+use crate::sinks::Stored;
 
 /// A ledger whose events are as a file sink has them: a line feed between an event's tokens is a space there.
 #[must_use]
@@ -52,161 +20,6 @@ pub fn as_lines(ledger: &Ledger) -> Ledger {
         }
     }
     ledger
-}
-
-/// Every record that a topic holds now, partition by partition. Blocks; nothing for a topic that does not exist.
-///
-/// # Errors
-///
-/// When the broker does not answer.
-pub fn kafka(
-    client: &ClientConfig,
-    topic: &str,
-    dead_letter: bool,
-    mut each: impl FnMut(&Stored<'_>),
-) -> anyhow::Result<()> {
-    let consumer: BaseConsumer = client
-        .clone()
-        .set("group.id", "rtm-bridge-read-back")
-        .set("enable.auto.commit", "false")
-        .set("enable.partition.eof", "false")
-        .set("allow.auto.create.topics", "false")
-        .set("fetch.wait.max.ms", "50")
-        .create()
-        .context("cannot make a consumer")?;
-    let metadata = consumer
-        .fetch_metadata(Some(topic), PATIENCE)
-        .with_context(|| format!("no metadata of topic {topic}"))?;
-    let mut ends: HashMap<i32, i64> = HashMap::new();
-    let mut assignment = TopicPartitionList::new();
-    for partition in metadata
-        .topics()
-        .iter()
-        .flat_map(|topic| topic.partitions())
-    {
-        let (low, high) = consumer
-            .fetch_watermarks(topic, partition.id(), PATIENCE)
-            .with_context(|| format!("no watermarks of topic {topic}"))?;
-        if high > low {
-            ends.insert(partition.id(), high);
-            assignment.add_partition_offset(topic, partition.id(), Offset::Offset(low))?;
-        }
-    }
-    consumer.assign(&assignment)?;
-    while !ends.is_empty() {
-        let message = consumer
-            .poll(PATIENCE)
-            .with_context(|| format!("topic {topic}: nothing for {PATIENCE:?}"))?;
-        let message = message.with_context(|| format!("cannot read topic {topic}"))?;
-        each(&Stored {
-            partition: message.partition(),
-            order: u64::try_from(message.offset()).unwrap_or_default(),
-            key: message.key(),
-            payload: message.payload().unwrap_or_default(),
-            timestamp: message.timestamp().to_millis(),
-            dead_letter,
-            is_line: false,
-        });
-        if ends
-            .get(&message.partition())
-            .is_some_and(|end| message.offset() + 1 >= *end)
-        {
-            ends.remove(&message.partition());
-        }
-    }
-    Ok(())
-}
-
-/// Every message that a JetStream stream holds now, in order. `is_dead` tells dead letters by their subjects.
-///
-/// # Errors
-///
-/// When there is no such stream or the server does not answer.
-pub async fn nats(
-    client: &async_nats::Client,
-    jetstream: &str,
-    is_dead: impl Fn(&str) -> bool,
-    mut each: impl FnMut(&Stored<'_>),
-) -> anyhow::Result<()> {
-    let context = async_nats::jetstream::new(client.clone());
-    let stream = context
-        .get_stream(jetstream)
-        .await
-        .with_context(|| format!("no stream {jetstream}"))?;
-    let state = stream.get_info().await?.state;
-    if state.messages == 0 {
-        return Ok(());
-    }
-    let config = pull::Config {
-        ack_policy: AckPolicy::None,
-        memory_storage: true,
-        inactive_threshold: PATIENCE,
-        ..pull::Config::default()
-    };
-    let consumer = stream.create_consumer(config).await?;
-    let mut messages = consumer
-        .stream()
-        .max_messages_per_batch(NATS_BATCH)
-        .messages()
-        .await?;
-    loop {
-        let message = tokio::time::timeout(PATIENCE, messages.next())
-            .await
-            .with_context(|| format!("stream {jetstream}: nothing for {PATIENCE:?}"))?
-            .context("the server ended the reading")??;
-        let info = message.info().map_err(|error| anyhow::anyhow!(error))?;
-        let (sequence, pending) = (info.stream_sequence, info.pending);
-        if sequence <= state.last_sequence {
-            each(&Stored {
-                partition: 0,
-                order: sequence,
-                key: None,
-                payload: &message.payload,
-                timestamp: i64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).ok(),
-                dead_letter: is_dead(&message.subject),
-                is_line: false,
-            });
-        }
-        // The last message may have been removed meanwhile, so its number alone is no sign of the end.
-        if sequence >= state.last_sequence || pending == 0 {
-            return Ok(());
-        }
-    }
-}
-
-/// Every line of a file sink.
-///
-/// # Errors
-///
-/// When the file cannot be read.
-pub fn file(path: &Path, mut each: impl FnMut(&Stored<'_>)) -> anyhow::Result<()> {
-    use std::io::BufRead;
-    let mut lines = std::io::BufReader::new(std::fs::File::open(path)?);
-    let mut line = Vec::new();
-    let mut order = 0;
-    while lines.read_until(b'\n', &mut line)? > 0 {
-        let payload = line.trim_ascii_end();
-        let dead_letter = serde_json::from_slice::<Lettered>(payload).is_ok();
-        each(&Stored {
-            partition: 0,
-            order,
-            key: None,
-            payload,
-            timestamp: None,
-            dead_letter,
-            is_line: true,
-        });
-        order += 1;
-        line.clear();
-    }
-    Ok(())
-}
-
-/// What tells a dead letter's document from an event's.
-#[derive(Deserialize)]
-struct Lettered {
-    #[serde(rename = "reason")]
-    _reason: String,
 }
 
 /// A dead letter's document, as far as an audit needs it.

@@ -6,6 +6,8 @@
 mod completions;
 #[path = "cli/demo.rs"]
 mod demo;
+#[path = "cli/directory.rs"]
+mod directory;
 #[path = "cli/documentation.rs"]
 mod documentation;
 #[path = "cli/gaps.rs"]

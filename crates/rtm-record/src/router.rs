@@ -9,13 +9,15 @@ use rtm_sink::{Headers, Reason, Record, Timestamp, Topic};
 use rtm_source::Event;
 
 use crate::entry::{self, EntryError, Tags};
-use crate::format::{Envelope, Format, PageContext, PageHeaders, dead_letter};
+use crate::format::dead_letter::dead_letter;
+use crate::format::envelope::Envelope;
+use crate::format::page::{Format, PageContext, PageHeaders};
 use crate::key::{EventKey, KeyBy, KeyHash};
 use crate::template::{STATIC, Template, Variable};
 use crate::token::escape_token;
 
 /// How one sink wants its records.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Routes {
     /// Topics or subjects of events.
     pub topic: Template,
@@ -308,7 +310,7 @@ mod tests {
     use rtm_journal::{Epoch, Position};
 
     use super::*;
-    use crate::format::TRUNCATED_BYTES;
+    use crate::format::dead_letter::TRUNCATED_BYTES;
 
     const FETCHED_AT: i64 = 1_700_000_000_000;
 

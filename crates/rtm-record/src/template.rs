@@ -143,14 +143,22 @@ impl Template {
         rendered
     }
 
-    /// Every name that the template leads to for `apps`, with `part` for each part of an event. Some may come more than
-    /// once.
+    /// Every name that the template leads to with these apps and those of their streams that `takes` is true of, with
+    /// `part` for each part of an event. Some may come more than once.
     #[must_use]
-    pub fn names(&self, apps: &[AppNames<'_>], part: &str) -> Vec<String> {
+    pub fn names(
+        &self,
+        apps: &[AppNames<'_>],
+        part: &str,
+        takes: impl Fn(&str, &str) -> bool,
+    ) -> Vec<String> {
         let mut names = Vec::new();
         for app in apps {
             for region in &app.regions {
                 for stream in ["user", "channel"] {
+                    if !takes(app.app, stream) {
+                        continue;
+                    }
                     names.push(self.render(|variable, text| {
                         text.push_str(match variable {
                             Variable::App => app.app,

@@ -2,10 +2,8 @@
 
 use std::borrow::Cow;
 
-use crate::fields::{Fields, Value, text};
+use crate::fields::{Fields, text, text_of};
 use crate::scan::{End, Part, scan};
-
-pub(crate) mod flat;
 
 /// The end of the year 9999: later times do not fit the formats that consumers read.
 const MAX_MS: i64 = 253_402_300_799_999;
@@ -49,19 +47,15 @@ fn split<'a>(
     mut take: impl FnMut(Result<Event<'a>, Reject<'a>>),
 ) -> (Option<Cow<'a, str>>, Option<Cow<'a, str>>, bool) {
     let (mut request_id, mut result) = (None, None);
-    let text_of_body = std::str::from_utf8(body).ok();
-    let end = scan(body, text_of_body, |part, at| match part {
+    let end = scan(body, |part, at| match part {
         Part::Events => {}
-        Part::Event { raw, depth, flat } => {
+        Part::Event { raw, depth } => {
             let is_last = || body[at + raw.len()..].trim_ascii_start().first() == Some(&b']');
             if rtm_planted::bug("source-last-event-of-a-page-lost") && is_last() {
                 return;
             }
             let offset = u32::try_from(at).unwrap_or(u32::MAX);
-            take(match flat {
-                Some(flat) => known(raw, flat.json, &flat.fields, offset),
-                None => event(raw, depth, offset),
-            });
+            take(event(raw, depth, offset));
         }
         Part::RequestId(raw) => request_id = text(raw),
         Part::Result(raw) => result = text(raw),
@@ -150,32 +144,16 @@ fn event(raw: &[u8], depth: usize, offset: u32) -> Result<Event<'_>, Reject<'_>>
         std::str::from_utf8(raw).map_err(|error| reject("invalid_utf8", error.to_string()))?;
     let fields: Fields<'_> =
         serde_json::from_str(json).map_err(|error| reject("invalid_json", error.to_string()))?;
-    known(raw, json, &fields, offset)
-}
-
-/// An event whose JSON is sound.
-fn known<'a>(
-    raw: &'a [u8],
-    json: &'a str,
-    fields: &Fields<'a>,
-    offset: u32,
-) -> Result<Event<'a>, Reject<'a>> {
-    let reject = |reason: &'static str, message: String| Reject {
-        raw,
-        offset,
-        reason,
-        message,
-    };
     let Some(user_id) = fields.user_id else {
         return Err(reject("no_user_id", "user_id is missing".to_owned()));
     };
-    let Some(user_id) = user_id.text() else {
+    let Some(user_id) = text_of(user_id) else {
         return Err(reject(
             "odd_user_id",
             "user_id is neither a string nor a number".to_owned(),
         ));
     };
-    let channel_id = match fields.group_id.or(fields.channel_id).map(Value::text) {
+    let channel_id = match fields.group_id.or(fields.channel_id).map(text_of) {
         Some(None) => {
             let message = "group_id is neither a string nor a number".to_owned();
             return Err(reject("odd_channel_id", message));
@@ -195,7 +173,7 @@ fn known<'a>(
     Ok(Event {
         raw: json,
         offset,
-        kind: fields.kind.and_then(Value::text).unwrap_or_default(),
+        kind: fields.kind.and_then(text_of).unwrap_or_default(),
         user_id,
         channel_id,
         ms: fields.ms.or(fields.ts).and_then(millis),
@@ -203,8 +181,8 @@ fn known<'a>(
 }
 
 /// The event stands, whatever its time says: only whoever needs a time has to do without.
-fn millis(value: Value<'_>) -> Option<i64> {
-    let ms = value.text()?.parse().ok()?;
+fn millis(value: &str) -> Option<i64> {
+    let ms = text_of(value)?.parse().ok()?;
     (0..=MAX_MS).contains(&ms).then_some(ms)
 }
 

@@ -1,4 +1,4 @@
-//! The fields of an event that matter here, and the text of raw values.
+//! The fields of an event that matter here, and text as JSON writes it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,31 +13,12 @@ use serde_json::value::RawValue;
 /// such as `1e400` is nobody's business here.
 #[derive(Debug, Default)]
 pub(crate) struct Fields<'a> {
-    pub(crate) user_id: Option<Value<'a>>,
-    pub(crate) group_id: Option<Value<'a>>,
-    pub(crate) channel_id: Option<Value<'a>>,
-    pub(crate) kind: Option<Value<'a>>,
-    pub(crate) ms: Option<Value<'a>>,
-    pub(crate) ts: Option<Value<'a>>,
-}
-
-/// A value of an event.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Value<'a> {
-    /// JSON.
-    Raw(&'a str),
-    /// The text of a string, or a number as written.
-    Plain(&'a str),
-}
-
-impl<'a> Value<'a> {
-    /// The text of a string, or of a number as it is written; `None` for anything else.
-    pub(crate) fn text(self) -> Option<Cow<'a, str>> {
-        match self {
-            Value::Raw(json) => text_of(json),
-            Value::Plain(text) => Some(Cow::Borrowed(text)),
-        }
-    }
+    pub(crate) user_id: Option<&'a str>,
+    pub(crate) group_id: Option<&'a str>,
+    pub(crate) channel_id: Option<&'a str>,
+    pub(crate) kind: Option<&'a str>,
+    pub(crate) ms: Option<&'a str>,
+    pub(crate) ts: Option<&'a str>,
 }
 
 #[derive(Deserialize)]
@@ -55,7 +36,7 @@ enum Field {
 
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Fields<'a>, D::Error> {
-        struct FieldsVisitor;
+        pub(crate) struct FieldsVisitor;
 
         impl<'de> Visitor<'de> for FieldsVisitor {
             type Value = Fields<'de>;
@@ -80,7 +61,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
                         }
                     };
                     let value = map.next_value::<Option<&RawValue>>()?;
-                    *slot = value.map(|raw| Value::Raw(raw.get()));
+                    *slot = value.map(RawValue::get);
                 }
                 Ok(fields)
             }
@@ -96,7 +77,7 @@ pub(crate) fn text(raw: &[u8]) -> Option<Cow<'_, str>> {
 }
 
 /// As [`text`], of what is known to be UTF-8.
-fn text_of(whole: &str) -> Option<Cow<'_, str>> {
+pub(crate) fn text_of(whole: &str) -> Option<Cow<'_, str>> {
     match whole.as_bytes() {
         [b'"', inside @ .., b'"'] => {
             if inside.iter().all(|byte| *byte != b'\\' && *byte >= b' ') {

@@ -6,9 +6,8 @@
 
 use std::borrow::Cow;
 
-use memchr::{memchr, memchr2};
+use memchr::memchr2;
 
-use crate::decode::flat::{self, Flat};
 use crate::fields::text;
 
 /// How many whole events are in `body`, odd ones included. Never fails; a cut body has those before the cut.
@@ -33,7 +32,7 @@ pub(crate) struct Outline<'a> {
 pub(crate) fn outline(body: &[u8]) -> Outline<'_> {
     let (mut count, mut ends, mut has_events) = (0, None, false);
     let (mut request_id, mut result) = (None, None);
-    let end = scan(body, None, |part, _| match part {
+    let end = scan(body, |part, _| match part {
         Part::Events => has_events = true,
         Part::Event { raw, .. } => {
             count += 1;
@@ -53,25 +52,16 @@ pub(crate) fn outline(body: &[u8]) -> Outline<'_> {
 }
 
 /// What a body is made of, with the raw text of JSON values.
-pub(crate) enum Part<'a, 'f> {
+pub(crate) enum Part<'a> {
     /// The key `events`, before its elements.
     Events,
-    /// An element of `events`, and how deep its brackets go: 1 for an object of scalars. `flat` is it once more if it was
-    /// read on the way; by reference, for it is large.
-    Event {
-        raw: &'a [u8],
-        depth: usize,
-        flat: Option<&'f Flat<'a>>,
-    },
+    /// An element of `events`, and how deep its brackets go: 1 for an object of scalars.
+    Event { raw: &'a [u8], depth: usize },
     /// The value of `request_id`.
     RequestId(&'a [u8]),
     /// The value of `result`.
     Result(&'a [u8]),
 }
-
-/// Where an event without brackets inside is given up to be found: further away than usual events end, and near enough
-/// that looking in vain, at every event, costs little.
-const USUAL_MOST: usize = 512;
 
 /// How a body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,16 +77,11 @@ pub(crate) enum End {
 /// Calls `visit` with every part and its offset, in the order of the body.
 ///
 /// Keys may come in any order and more than once: the events of two arrays `events` are all visited, since they are
-/// all gone from the ring. With `text`, which is the body as text, usual events are read on the way.
-pub(crate) fn scan<'a>(
-    body: &'a [u8],
-    text: Option<&'a str>,
-    visit: impl FnMut(Part<'a, '_>, usize),
-) -> End {
+/// all gone from the ring.
+pub(crate) fn scan<'a>(body: &'a [u8], visit: impl FnMut(Part<'a>, usize)) -> End {
     const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
     let mut scanner = Scanner {
         body,
-        text,
         at: if body.starts_with(BYTE_ORDER_MARK) {
             BYTE_ORDER_MARK.len()
         } else {
@@ -113,14 +98,13 @@ pub(crate) fn scan<'a>(
 
 struct Scanner<'a, V> {
     body: &'a [u8],
-    text: Option<&'a str>,
     at: usize,
     /// Of the last value.
     depth: usize,
     visit: V,
 }
 
-impl<'a, V: FnMut(Part<'a, '_>, usize)> Scanner<'a, V> {
+impl<'a, V: FnMut(Part<'a>, usize)> Scanner<'a, V> {
     /// The top-level object.
     fn object(&mut self) -> Result<(), End> {
         self.expect(b'{')?;
@@ -168,20 +152,9 @@ impl<'a, V: FnMut(Part<'a, '_>, usize)> Scanner<'a, V> {
             return Ok(());
         }
         loop {
-            self.peek()?;
-            let flat = self.text.and_then(|text| flat::event(&text[self.at..]));
-            let (at, raw) = match &flat {
-                Some(Flat { json, .. }) => {
-                    let at = self.at;
-                    self.at += json.len();
-                    self.depth = 1;
-                    (at, json.as_bytes())
-                }
-                None => self.value()?,
-            };
+            let (at, raw) = self.value()?;
             let depth = self.depth;
-            let flat = flat.as_ref();
-            (self.visit)(Part::Event { raw, depth, flat }, at);
+            (self.visit)(Part::Event { raw, depth }, at);
             match self.peek()? {
                 b',' => self.at += 1,
                 b']' => {
@@ -224,16 +197,6 @@ impl<'a, V: FnMut(Part<'a, '_>, usize)> Scanner<'a, V> {
     /// Passes over an object or an array; `at` is at its opening bracket. A bracket that is closed by the wrong kind
     /// ends there all the same, so that the damage stays in one event.
     fn nested(&mut self) -> Result<(), End> {
-        if let Some(length) = plain_object(&self.body[self.at..]) {
-            self.at += length;
-            self.depth = 1;
-            return Ok(());
-        }
-        self.bracketed()
-    }
-
-    /// [`nested`](Scanner::nested), whatever is inside.
-    fn bracketed(&mut self) -> Result<(), End> {
         let mut depth = 0usize;
         loop {
             match self.body.get(self.at) {
@@ -292,28 +255,9 @@ impl<'a, V: FnMut(Part<'a, '_>, usize)> Scanner<'a, V> {
     }
 }
 
-/// The length of the object that `rest` begins with, if no other bracket is in it, not even in a string, and nothing is
-/// escaped: then strings end at every second quote, and the first closing bracket that stands outside of them is its end.
-///
-/// It only counts, so that the compiler makes it many bytes at a time.
-fn plain_object(rest: &[u8]) -> Option<usize> {
-    if rest.first() != Some(&b'{') {
-        return None;
-    }
-    let length = memchr(b'}', &rest[..rest.len().min(USUAL_MOST)])?;
-    let (mut in_string, mut is_odd) = (false, false);
-    for byte in &rest[1..length] {
-        in_string ^= *byte == b'"';
-        is_odd |= matches!(byte, b'\\' | b'{' | b'[' | b']');
-    }
-    (!in_string && !is_odd).then_some(length + 1)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use proptest::prelude::*;
-
     use super::*;
 
     fn end(body: &str) -> (End, usize) {
@@ -426,47 +370,6 @@ mod tests {
             let outline = outline(body.as_bytes());
             assert_eq!(outline.request_id.as_deref(), Some("r"));
             assert_eq!(outline.result.as_deref(), Some("failed"));
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2_000))]
-
-        /// Holds: an object that is found by counting ends where following its strings and brackets ends, and is as deep.
-        #[test]
-        fn counting_finds_what_following_finds(
-            parts in prop::collection::vec(
-                prop_oneof![
-                    4 => Just("\"a\":1,"), 4 => Just("\""), 2 => Just("}"), 2 => Just("\"é%\""), 1 => Just("{"),
-                    1 => Just("["), 1 => Just("]"), 1 => Just("\\"), 1 => Just("\\\""), 1 => Just("}\"}"),
-                ],
-                0..12,
-            ),
-        ) {
-            let body = format!("{{{}}}", parts.concat());
-            if let Some(length) = plain_object(body.as_bytes()) {
-                let mut scanner = Scanner {
-                    body: body.as_bytes(),
-                    text: None,
-                    at: 0,
-                    depth: 0,
-                    visit: |_: Part<'_, '_>, _| {},
-                };
-                prop_assert_eq!(scanner.bracketed(), Ok(()));
-                prop_assert_eq!((scanner.at, scanner.depth), (length, 1));
-            }
-        }
-    }
-
-    /// Holds: the usual event is found by counting, and what is far from it is not looked for at length.
-    #[test]
-    fn usual_events_are_found_by_counting() {
-        let event = r#"{"user_id":"rtmtest_RTM_4852_4857w7%","type":"Login","ms":1578027420761}"#;
-        let followed = format!("{event},{event}]");
-        assert_eq!(plain_object(followed.as_bytes()), Some(event.len()));
-        let long = format!(r#"{{"user_id":"{}"}}"#, "u".repeat(USUAL_MOST));
-        for other in [&*long, "[1]", r#""{}""#, "1", ""] {
-            assert_eq!(plain_object(other.as_bytes()), None, "{other}");
         }
     }
 }

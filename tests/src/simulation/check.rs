@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use rtm_bridge::read_back::{self, Stored};
+use rtm_bridge::read_back;
+use rtm_bridge::sinks::Stored;
 use rtm_sim::{Audit, Fate, Findings, Ledger, SimStats};
 use rtm_sink::Record;
 

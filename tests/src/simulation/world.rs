@@ -1,22 +1,20 @@
 //! One run: the parts, the trouble, the quiet, and the end.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fastrand::Rng;
-use rtm_bridge::assemble::{self, Assembled, RunError};
-use rtm_bridge::bridge;
-use rtm_bridge::client::{self, Client};
-use rtm_bridge::config::Config;
-use rtm_bridge::metrics::Metrics;
-use rtm_bridge::series;
-use rtm_bridge::state::State;
+use rtm_engine::copies::CopyRule;
+use rtm_engine::plan::{AppPlan, BoxError, Parts, Plan as BridgePlan, Plans, RunError, SinkPlan};
+use rtm_engine::status::State;
+use rtm_engine::status::metrics::Metrics;
+use rtm_engine::supervisor;
 use rtm_journal::sim::{Op, SimDisk};
 use rtm_journal::{Driver, Epoch, Journal, Options};
+use rtm_record::{KeyBy, Routes, STATIC, Template};
 use rtm_sim::{Clock, Faults, InProcess, SimApp, SimAuth, SimConfig, Stream};
 use rtm_sink::AnySink;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -33,7 +31,7 @@ pub(super) const APP_ID: &str = "0a1b";
 pub(super) const APP: &str = "main";
 /// The sinks' names.
 pub(super) const SINKS: [&str; 2] = ["one", "two"];
-/// The topic of dead letters, as [`client::line_routes`] has it.
+/// The topic of dead letters.
 pub(super) const DEAD_LETTERS: &str = "dead_letters";
 /// The user of the event that kills the process.
 const POISON: &str = "poisoned-user";
@@ -49,7 +47,6 @@ const LIVELY: Duration = Duration::from_secs(10);
 struct World<'p> {
     plan: &'p Plan,
     rng: Rng,
-    config: Config,
     server: InProcess,
     sinks: Vec<SimulatedSink>,
     disk: Arc<SimDisk>,
@@ -130,7 +127,6 @@ impl<'p> World<'p> {
         ];
         World {
             plan,
-            config: configuration(plan),
             server,
             sinks,
             disk: SimDisk::new(plan.seed),
@@ -182,33 +178,20 @@ impl<'p> World<'p> {
             let ms = i64::try_from(wall()).unwrap_or(i64::MAX);
             jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX)
         });
-        let metrics = Arc::new(Metrics::new("1", "c"));
-        series::add(&metrics, &self.config);
-        let pipeline = assemble::pipeline(&self.config.apps[0], source, 0.0, &journal, &metrics)
-            .expect("the lane can be had");
-        let routes = client::line_routes().expect("its templates are constants");
-        let clients = SINKS
-            .iter()
-            .zip(&self.sinks)
-            .map(|(name, sink)| {
-                let sink = AnySink::new(Arc::new(sink.clone()));
-                Client::new(name, routes.clone(), sink)
-            })
-            .collect();
-        let assembled = Assembled {
-            journal,
-            pipelines: vec![pipeline],
-            clients,
-            orphans: Vec::new(),
+        let parts = SimulatedParts {
+            source: Mutex::new(Some(source)),
+            sinks: self.sinks.clone(),
         };
         let stop = CancellationToken::new();
         let state = Arc::new(OnceLock::new());
         let bridge = {
-            let (_, running) = watch::channel(Arc::new(self.config.clone()));
+            let metrics = Arc::new(Metrics::new("1", "c"));
+            let plan = bridge_plan(self.plan);
             let (stop, slot) = (stop.clone(), Arc::clone(&state));
             tokio::spawn(async move {
                 let started = move |state| drop(slot.set(state));
-                bridge::run_assembled(running, assembled, metrics, started, stop).await
+                let plans = Plans::none();
+                supervisor::run(parts, journal, metrics, plan, plans, started, stop).await
             })
         };
         Life {
@@ -445,24 +428,71 @@ async fn drive(mut driver: Driver, slow_ms: u64) {
     }
 }
 
-fn configuration(plan: &Plan) -> Config {
-    let regions: Vec<String> = plan
-        .regions
-        .iter()
-        .map(|name| format!("{{ name = \"{name}\", base_url = \"http://127.0.0.1/{name}\" }}"))
-        .collect();
-    let copies = if plan.drops_copies { "drop" } else { "publish" };
-    let full = if plan.skips { "skip" } else { "stop" };
-    let toml = format!(
-        "[journal]\ndir = \"/nowhere\"\nmax_bytes = {}\n\n[[apps]]\nname = \"{APP}\"\napp_id = \"{APP_ID}\"\n\
-         auth = {{ basic = {{ key = \"k\", secret = \"s\" }} }}\nregions = [{}]\ncross_region_copies = \"{copies}\"\n\n\
-         [sinks.{}]\ntype = \"stdout\"\n[sinks.{}]\ntype = \"stdout\"\nwhen_full = \"{full}\"\n",
-        plan.journal_bytes,
-        regions.join(", "),
-        SINKS[0],
-        SINKS[1],
-    );
-    Config::parse(&toml).expect("the simulation's configuration is valid")
+/// What the bridge is to do.
+fn bridge_plan(plan: &Plan) -> BridgePlan<SimulatedParts> {
+    let template = |text| Template::parse(text, STATIC).expect("a constant");
+    let routes = Routes {
+        topic: template("{stream}_events"),
+        dead_letters: template(DEAD_LETTERS),
+        key: KeyBy::Auto,
+        headers: false,
+    };
+    let sink = |index: usize| SinkPlan {
+        name: SINKS[index].to_owned(),
+        kind: "simulated",
+        title: format!("the sink {}", SINKS[index]),
+        routes: routes.clone(),
+        skips_when_full: index == 1 && plan.skips,
+        apps: None,
+        streams: rtm_source::Stream::ALL.to_vec(),
+        client: index,
+    };
+    BridgePlan {
+        apps: vec![AppPlan {
+            name: APP.to_owned(),
+            app_id: APP_ID.to_owned(),
+            paused: false,
+            requests_per_second: 10,
+            copy_rule: (plan.regions.len() > 1).then_some(CopyRule {
+                window: Duration::from_secs(60),
+                drops: plan.drops_copies,
+            }),
+            source: (),
+        }],
+        sinks: (0..SINKS.len()).map(sink).collect(),
+        drain_deadline: Duration::from_secs(10),
+    }
+}
+
+/// One process's source and sinks, of which the sinks outlive it.
+struct SimulatedParts {
+    /// Taken by the one App ID.
+    source: Mutex<Option<SimulatedSource>>,
+    sinks: Vec<SimulatedSink>,
+}
+
+impl Parts for SimulatedParts {
+    type Source = SimulatedSource;
+    type SourceSpec = ();
+    /// Which of the sinks.
+    type ClientSpec = usize;
+
+    fn source(&self, (): &()) -> Result<SimulatedSource, BoxError> {
+        let source = self
+            .source
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        source.ok_or_else(|| "there is one App ID".into())
+    }
+
+    async fn client(&self, _: &str, index: &usize) -> Result<AnySink, BoxError> {
+        Ok(AnySink::new(Arc::new(self.sinks[*index].clone())))
+    }
+
+    fn is_same_client(&self, old: &usize, new: &usize) -> bool {
+        old == new
+    }
 }
 
 #[cfg(test)]

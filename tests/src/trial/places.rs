@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
-use rtm_bridge::read_back::{self, Held, Reading, Stored};
+use rtm_bridge::read_back::{Held, Reading};
+use rtm_bridge::sinks::{self, Stored};
 use rtm_sim::{Ledger, SimApp};
 
 use super::brokers::Brokers;
@@ -251,7 +252,7 @@ impl Places {
     ) -> Result<()> {
         for (index, (topic, dead)) in self.topics().iter().enumerate() {
             let offset = i32::try_from(index)? * 1_000;
-            read_back::kafka(&kafka.client(), topic, *dead, |stored| {
+            sinks::kafka::read_back(&kafka.client(), topic, *dead, |stored| {
                 each(&Stored {
                     partition: stored.partition + offset,
                     ..*stored
@@ -273,7 +274,7 @@ impl Places {
         let mut reading = Reading::new(ledger);
         let client = async_nats::connect(nats.url()).await?;
         let is_dead = |subject: &str| subject.ends_with(".dead_letters");
-        read_back::nats(&client, &self.prefix, is_dead, |stored| {
+        sinks::nats::read_back(&client, &self.prefix, is_dead, |stored| {
             reading.observe(stored);
         })
         .await?;

@@ -180,7 +180,7 @@ impl Shipped {
     fn resolve(&self, module: &[String], path: &[String]) -> Option<(String, String)> {
         let mut at = module.to_vec();
         for (place, name) in path.iter().enumerate() {
-            let child = [at.as_slice(), &[name.clone()]].concat();
+            let child = [at.as_slice(), std::slice::from_ref(name)].concat();
             match name.as_str() {
                 "crate" => at.clear(),
                 "super" => drop(at.pop()),

@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-use rtm_bridge::read_back::{self, Reading};
+use rtm_bridge::read_back::Reading;
+use rtm_bridge::sinks;
 use rtm_sim::{Load, SimApp, SimAuth, SimConfig, Simulator};
 use rtm_tests::bridge::{Bridge, Metrics, http_client};
 use rtm_tests::brokers::{Nats, unique};
@@ -263,7 +264,7 @@ async fn a_kill_during_a_pause_loses_nothing() {
     let client = async_nats::connect(nats.url()).await.unwrap();
     let mut reading = Reading::new(&ledger);
     let is_dead = |subject: &str| subject.ends_with(".dead_letters");
-    read_back::nats(&client, &name, is_dead, |stored| reading.observe(stored))
+    sinks::nats::read_back(&client, &name, is_dead, |stored| reading.observe(stored))
         .await
         .unwrap();
     // What was in flight to NATS at the kill may have come twice.
@@ -354,7 +355,7 @@ async fn a_reload_changes_what_becomes_of_copies() {
         *handed_out.entry(event).or_default() += 1;
     }
     let mut published: HashMap<String, u64> = HashMap::new();
-    read_back::file(&dir.join("events.jsonl"), |stored| {
+    sinks::file::read_back(&dir.join("events.jsonl"), |stored| {
         let envelope = rtm_sim::parse_envelope(stored.payload).unwrap();
         *published
             .entry(envelope.event.get().to_owned())

@@ -6,7 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use rtm_bridge::read_back::{self, Reading, Stored};
+use rtm_bridge::read_back::Reading;
+use rtm_bridge::sinks::{self, Stored};
 use rtm_sim::{Faults, Load, SimApp, SimAuth, SimConfig, Simulator};
 use rtm_tests::bridge::{Bridge, Metrics};
 use rtm_tests::brokers::{self, unique};
@@ -320,7 +321,7 @@ async fn a_reload_under_load_loses_nothing() {
         let offset = 100 * i32::try_from(number).unwrap();
         let mut records = 0;
         let topic = format!("{name}.{topic}");
-        read_back::kafka(&kafka.client(), &topic, false, |stored| {
+        sinks::kafka::read_back(&kafka.client(), &topic, false, |stored| {
             records += 1;
             in_kafka.observe(&Stored {
                 partition: stored.partition + offset,
@@ -337,7 +338,7 @@ async fn a_reload_under_load_loses_nothing() {
     let client = async_nats::connect(nats.url()).await.unwrap();
     let mut in_nats = Reading::new(&ledger);
     let is_dead = |subject: &str| subject.ends_with(".dead_letters");
-    read_back::nats(&client, &name, is_dead, |stored| in_nats.observe(stored))
+    sinks::nats::read_back(&client, &name, is_dead, |stored| in_nats.observe(stored))
         .await
         .unwrap();
     let findings = in_nats.finish("nats").findings;

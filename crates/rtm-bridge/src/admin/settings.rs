@@ -6,13 +6,10 @@
 use std::sync::{Arc, Mutex};
 
 use bytesize::ByteSize;
-use rtm_record::KeyBy;
 use serde::Serialize;
 
-use crate::config::{
-    AppConfig, AtomicBatches, AuthConfig, Config, CopyPolicy, KafkaConfig, LogFormat,
-    NatsAuthConfig, NatsConfig, SinkConfig, WhenFull,
-};
+use crate::config::{AppConfig, AuthConfig, Config, CopyPolicy, LogFormat};
+use crate::fields::shown::{host, is_set, list};
 
 /// What may be shown of a configuration.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -79,21 +76,9 @@ impl Settings {
         }];
         sections.extend(config.apps.iter().map(app));
         for (name, sink) in &config.sinks {
-            let mut values = match sink {
-                SinkConfig::Kafka(of) => kafka(of),
-                SinkConfig::Nats(of) => nats(of),
-                SinkConfig::Stdout(_) => Vec::new(),
-                SinkConfig::File(of) => vec![("path", of.path.display().to_string())],
-            };
-            values.insert(0, ("type", sink.kind().to_owned()));
-            let when_full = match sink.when_full() {
-                WhenFull::Stop => "stop",
-                WhenFull::Skip => "skip",
-            };
-            values.push(("when_full", when_full.to_owned()));
             sections.push(Section {
                 name: format!("Sink {name}"),
-                values,
+                values: sink.shown(),
             });
         }
         Settings { sections }
@@ -130,88 +115,8 @@ fn app(app: &AppConfig) -> Section {
     }
 }
 
-fn kafka(kafka: &KafkaConfig) -> Vec<(&'static str, String)> {
-    let key = match kafka.key {
-        KeyBy::Auto => "auto",
-        KeyBy::UserId => "user_id",
-        KeyBy::ChannelId => "channel_id",
-        KeyBy::None => "none",
-    };
-    let options = kafka.options.keys();
-    let options = options
-        .chain(kafka.option_files.keys())
-        .chain(kafka.option_env.keys());
-    vec![
-        ("brokers", list(kafka.brokers.iter().map(|url| host(url)))),
-        ("topic", kafka.topic.clone()),
-        ("dead_letter_topic", kafka.dead_letter_topic.clone()),
-        ("key", key.to_owned()),
-        ("headers", kafka.headers.to_string()),
-        ("create", kafka.create.to_string()),
-        ("options set", list(options.cloned())),
-    ]
-}
-
-fn nats(nats: &NatsConfig) -> Vec<(&'static str, String)> {
-    let auth = match &nats.auth {
-        None => "none",
-        Some(NatsAuthConfig::CredentialsFile(_)) => "credentials_file",
-        Some(NatsAuthConfig::NkeyFile(_)) => "nkey_file",
-        Some(NatsAuthConfig::Jwt(_)) => "jwt",
-        Some(NatsAuthConfig::Password(_)) => "password",
-        Some(NatsAuthConfig::TokenFile(_)) => "token_file",
-    };
-    let batches = match nats.atomic_batches {
-        AtomicBatches::Auto => "auto",
-        AtomicBatches::Off => "off",
-    };
-    vec![
-        ("servers", list(nats.servers.iter().map(|url| host(url)))),
-        ("stream", nats.stream.clone()),
-        ("subject", nats.subject.clone()),
-        ("dead_letter_subject", nats.dead_letter_subject.clone()),
-        ("auth", auth.to_owned()),
-        ("headers", nats.headers.to_string()),
-        ("ack_timeout", format!("{:?}", nats.ack_timeout)),
-        ("in_flight", nats.in_flight.to_string()),
-        ("atomic_batches", batches.to_owned()),
-        ("create", is_set(nats.create.is_some())),
-    ]
-}
-
 fn size(bytes: u64) -> String {
     ByteSize(bytes).to_string()
-}
-
-fn is_set(set: bool) -> String {
-    if set { "set" } else { "not set" }.to_owned()
-}
-
-fn list(values: impl Iterator<Item = String>) -> String {
-    let values: Vec<_> = values.collect();
-    if values.is_empty() {
-        return "none".to_owned();
-    }
-    values.join(", ")
-}
-
-/// Scheme, host and port of a URL or an address: neither a user and a password before them, nor a path, a query or a
-/// fragment, which may hold a token.
-fn host(url: &str) -> String {
-    let (scheme, rest) = match url.split_once("://") {
-        Some((scheme, rest)) => (Some(scheme), rest),
-        None => (None, url),
-    };
-    // A password with a slash in it, unescaped, is before the last `@` all the same.
-    let rest = match rest.rsplit_once('@') {
-        Some((_, host)) if !rtm_planted::bug("bridge-page-shows-passwords") => host,
-        _ => rest,
-    };
-    let host = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
-    match scheme {
-        Some(scheme) => format!("{scheme}://{host}"),
-        None => host.to_owned(),
-    }
 }
 
 #[cfg(test)]
@@ -267,23 +172,6 @@ mod tests {
             "nats://nats.example:4222",
         ] {
             assert!(shown.contains(expected), "{expected} in {shown}");
-        }
-    }
-
-    /// Holds: of a URL only scheme, host and port are shown, whatever else stands in it.
-    #[test]
-    fn of_a_url_only_the_host_is_shown() {
-        for (url, shown) in [
-            ("nats://user:pa/ss@host:4222", "nats://host:4222"),
-            ("nats://token@host", "nats://host"),
-            ("user:p@ss@host:9092", "host:9092"),
-            ("https://host/path?token=x#y", "https://host"),
-            ("https://host?token=x", "https://host"),
-            ("[::1]:9092", "[::1]:9092"),
-            ("host:9092", "host:9092"),
-            ("", ""),
-        ] {
-            assert_eq!(host(url), shown, "{url}");
         }
     }
 }

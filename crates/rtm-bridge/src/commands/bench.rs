@@ -18,7 +18,6 @@ use super::{live_view, preflight, refuse, runtime, stop_on_signals, telemetry};
 use crate::config::LogConfig;
 use crate::usage::Usage;
 
-pub(super) mod brokers;
 mod child;
 mod places;
 mod report;
@@ -60,7 +59,7 @@ Examples:
   rtm-bridge bench --nats nats://127.0.0.1:4222 --apps 50 --rate 5000 --json
   rtm-bridge bench --config /etc/rtm-bridge.toml --rate 2000
 
-With --config the sinks are those of the file, with topics and streams of the bench's own.")]
+With --config the sinks are those of that configuration, with topics and streams of the bench's own.")]
 pub(super) struct BenchArgs {
     /// Events a second, over all App IDs and rings; an App ID's API gives 10,000 at most
     #[arg(long, value_name = "EVENTS", default_value_t = 2_000.0, value_parser = rate)]
@@ -80,9 +79,9 @@ pub(super) struct BenchArgs {
     /// Publish to this NATS server
     #[arg(long, value_name = "URL", value_parser = nats_url)]
     nats: Option<String>,
-    /// Publish to the sinks of this configuration, with their credentials and options; the rest of it must be valid,
-    /// and is not used
-    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["kafka", "nats"])]
+    /// Publish to the sinks of this configuration, a file or a directory, with their credentials and options; the rest of
+    /// it must be valid, and is not used
+    #[arg(short, long, value_name = "PATH", conflicts_with_all = ["kafka", "nats"])]
     config: Option<PathBuf>,
     /// Print a JSON document instead of a table
     #[arg(long)]

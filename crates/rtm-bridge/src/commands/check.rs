@@ -2,14 +2,11 @@
 
 use std::process::ExitCode;
 
-use rtm_sink::Sink;
-use rtm_sink_kafka::KafkaSink;
-use rtm_sink_nats::NatsSink;
 use rtm_source::Connections;
 
-use super::{ConfigArgs, auto_creation, configuration, outage, runtime, telemetry};
-use crate::config::{AppConfig, Config, KafkaConfig, NatsConfig, SinkConfig};
-use crate::{assemble, client};
+use super::{ConfigArgs, configuration, outage, runtime, telemetry};
+use crate::config::{AppConfig, Config};
+use crate::wire;
 
 /// Validate a configuration; with --connect also reach Agora's hosts and the brokers, without reading events
 ///
@@ -62,17 +59,15 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     for app in &config.apps {
         report.line(
             &format!("app {}", app.name),
-            assemble::source(app, &connections)
+            wire::source(app, &connections)
                 .map(|_| "its credentials can be read, and its regions are well-formed; Agora was not asked".to_owned()),
         );
     }
     for (name, sink) in &config.sinks {
-        if let SinkConfig::Kafka(kafka) = sink {
-            let made =
-                client::kafka_options(kafka).and_then(|options| Ok(KafkaSink::new(options)?));
+        if let Some(accepted) = sink.table().accepted() {
             report.line(
                 &format!("sink {name}"),
-                made.map(|_| "options are accepted".to_owned()),
+                accepted.map(|()| "options are accepted".to_owned()),
             );
         }
     }
@@ -132,20 +127,20 @@ async fn connect(config: &Config, connections: &Connections, report: &mut Report
         connect_app(app, connections, report).await;
     }
     for (name, sink) in &config.sinks {
-        match sink {
-            SinkConfig::Kafka(kafka) => connect_kafka(name, kafka, config, report).await,
-            SinkConfig::Nats(nats) => connect_nats(name, nats, config, report).await,
-            SinkConfig::Stdout(_) | SinkConfig::File(_) => {}
+        let places = sink.places(&config.names());
+        for (what, found) in sink.table().reach(&places).await {
+            let of = if what.is_empty() { "" } else { ": " };
+            report.line(&format!("sink {name}{of}{what}"), found);
         }
     }
 }
 
 async fn connect_app(app: &AppConfig, connections: &Connections, report: &mut Report) {
-    let Ok(source) = assemble::source(app, connections) else {
+    let Ok(source) = wire::source(app, connections) else {
         return;
     };
     for region in &app.regions {
-        let Ok(region) = assemble::region(region) else {
+        let Ok(region) = region.region() else {
             continue;
         };
         let what = format!(
@@ -171,84 +166,4 @@ async fn connect_app(app: &AppConfig, connections: &Connections, report: &mut Re
          polls",
         app.name
     );
-}
-
-async fn connect_kafka(name: &str, kafka: &KafkaConfig, config: &Config, report: &mut Report) {
-    let what = format!("sink {name}");
-    let sink = client::kafka_options(kafka)
-        .and_then(|options| KafkaSink::new(options).map_err(Into::into));
-    let sink = match sink {
-        Ok(sink) => sink,
-        Err(error) => {
-            return report.line::<Box<dyn std::error::Error + Send + Sync>>(&what, Err(error));
-        }
-    };
-    let topics = client::kafka_topics(kafka, config);
-    let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-    match sink.check(&topics).await {
-        Err(error) => {
-            report.line::<Box<dyn std::error::Error + Send + Sync>>(&what, Err(error.into()));
-        }
-        Ok(reached) => {
-            report.line::<String>(&what, Ok(format!("{} broker(s)", reached.brokers)));
-            let missing = reached
-                .topics
-                .iter()
-                .any(|topic| topic.partitions.is_none());
-            let is_on = match missing && !kafka.create {
-                true => auto_creation::is_on(kafka).await,
-                false => None,
-            };
-            for topic in reached.topics {
-                let state = match topic.partitions {
-                    Some(partitions) => Ok(format!("{partitions} partition(s)")),
-                    None if kafka.create => Ok("missing; `run` creates it".to_owned()),
-                    None => auto_creation::of_missing(is_on),
-                };
-                report.line(&format!("sink {name}: topic {}", topic.name), state);
-            }
-        }
-    }
-}
-
-async fn connect_nats(name: &str, nats: &NatsConfig, config: &Config, report: &mut Report) {
-    let what = format!("sink {name}");
-    let subjects = client::nats_subjects(nats, config);
-    let subjects: Vec<&str> = subjects.iter().map(String::as_str).collect();
-    // Looking must not create: the stream is made by `run`.
-    let options = rtm_sink_nats::NatsOptions {
-        create_stream: None,
-        ..client::nats_options(nats)
-    };
-    match NatsSink::connect(options).await {
-        Err(error) => {
-            report.line::<Box<dyn std::error::Error + Send + Sync>>(&what, Err(error.into()));
-        }
-        Ok(sink) => {
-            let checked = sink.check(&subjects).await;
-            let warnings = checked
-                .as_ref()
-                .map(|found| found.warnings.clone())
-                .unwrap_or_default();
-            if let (Some(_), Err(rtm_sink_nats::CheckError::Missing(_))) = (&nats.create, &checked)
-            {
-                let missing = format!("stream {} is missing; `run` creates it", nats.stream);
-                report.line::<String>(&what, Ok(missing));
-                return sink.close().await;
-            }
-            report.line(
-                &what,
-                checked.map(|found| {
-                    format!(
-                        "{} {}, stream {} stores every subject; records are published {}",
-                        found.server, found.version, nats.stream, found.published
-                    )
-                }),
-            );
-            for warning in warnings {
-                report.line::<String>(&what, Ok(format!("warning: {warning}")));
-            }
-            sink.close().await;
-        }
-    }
 }

@@ -1,5 +1,6 @@
 //! `rtm-bridge demo`: simulator, bridge and a sink in one process, and then the proof.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,9 +17,10 @@ use tokio_util::sync::CancellationToken;
 use super::{duration, live_view, preflight, runtime, stop_on_signals, telemetry};
 use crate::admin::settings::Settings;
 use crate::config::{Config, LogConfig};
-use crate::state::State;
-use crate::tally::Tally;
-use crate::{admin, bridge};
+use crate::sinks::SinkConfig;
+use crate::{admin, wire};
+use rtm_engine::status::State;
+use rtm_engine::tally::Tally;
 
 use view::View;
 
@@ -31,13 +33,8 @@ const REGIONS: [&str; 2] = ["eu-west-1", "us-east-1"];
 /// The App ID's name.
 const APP: &str = "demo";
 
-/// The stream and the topics that a demo with real brokers uses.
+/// The stream that a demo with a real NATS uses.
 const JETSTREAM: &str = "RTM_DEMO";
-const TOPICS: [(&str, bool); 3] = [
-    ("rtm-demo.user_events", false),
-    ("rtm-demo.channel_events", false),
-    ("rtm-demo.dead_letters", true),
-];
 
 /// How long everything may take to arrive once no more events are made.
 const QUIET_DEADLINE: Duration = Duration::from_secs(60);
@@ -109,6 +106,8 @@ struct Demo {
     nats: Option<String>,
     file: PathBuf,
     sinks: Vec<&'static str>,
+    /// What is read back.
+    published: BTreeMap<String, SinkConfig>,
 }
 
 impl Demo {
@@ -124,12 +123,14 @@ impl Demo {
             app_id: format!("{seed:016x}{seed:016x}"),
             file: dir.path().join("events.jsonl"),
             sinks: Vec::new(),
+            published: BTreeMap::new(),
             kafka: args.kafka,
             nats: args.nats,
         };
         let simulator = demo.simulator(seed, args.rate, args.odd).await?;
         let config = demo.config(dir.path(), &simulator)?;
         preflight::ready(&config).await?;
+        demo.published.clone_from(&config.sinks);
         say(format_args!(
             "A simulation of Agora's API makes {} events a second in {} regions.",
             args.rate,
@@ -155,7 +156,7 @@ impl Demo {
                 let started = move |state| {
                     let _ = slot.set(state);
                 };
-                bridge::run(&config, None, started, stop).await
+                wire::run(&config, None, started, stop).await
             })
         };
         let shown = demo

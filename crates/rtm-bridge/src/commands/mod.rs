@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 
-mod auto_creation;
 mod bench;
 mod check;
 mod demo;
@@ -66,11 +65,11 @@ enum Command {
 /// Where the configuration is.
 #[derive(Debug, clap::Args)]
 struct ConfigArgs {
-    /// The configuration file
+    /// The configuration: a TOML file, or a directory, of which all *.toml are taken together
     #[arg(
         short,
         long,
-        value_name = "FILE",
+        value_name = "PATH",
         env = "RTM_BRIDGE_CONFIG",
         default_value = "rtm-bridge.toml"
     )]
@@ -106,7 +105,7 @@ pub fn main(cli: Cli) -> ExitCode {
 fn configuration(args: &ConfigArgs) -> Result<Config, ExitCode> {
     Config::load(&args.config).map_err(|error| {
         let code = refuse(&error);
-        if !args.config.is_file() {
+        if !args.config.exists() {
             eprintln!(
                 "rtm-bridge: name another file with --config, make one with `rtm-bridge config example`, or try \
                  `rtm-bridge demo`"

@@ -7,8 +7,8 @@ use bytesize::{ByteSize, GIB, MIB, PIB, TIB};
 use rtm_journal::{EntryFilter, Journal};
 
 use super::duration;
-use crate::bridge::MAX_PAGE_BYTES;
 use crate::config::{Config, free_bytes};
+use rtm_engine::bridge::MAX_PAGE_BYTES;
 
 /// What an entry takes on the disk, compressed as it is in an outage, besides its events: frame, tags, the response's own
 /// words.

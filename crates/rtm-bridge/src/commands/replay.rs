@@ -11,19 +11,17 @@ mod select;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::Context;
 use rtm_journal::Journal;
 use rtm_planted::bug;
-use rtm_sink::AnySink;
-use rtm_sink_nats::{NatsOptions, NatsSink};
 
 use super::range::Range;
 use super::{ConfigArgs, configuration, refuse, runtime, stop_on_signals, telemetry};
-use crate::client::{self, Client};
-use crate::config::{Config, SinkConfig};
+use crate::config::Config;
 use deliver::Ended;
+use rtm_record::Router;
+use rtm_sink::Sink;
 use select::Selection;
 
 /// Publish what is in the journal again, on purpose and marked as such; no cursor moves
@@ -114,7 +112,7 @@ pub(super) fn replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     if args.dry_run {
         return Ok(ExitCode::SUCCESS);
     }
-    if matches!(config.sinks[&name], SinkConfig::File(_)) && Journal::inspect(&dir)?.in_use {
+    if config.sinks[&name].table().file().is_some() && Journal::inspect(&dir)?.in_use {
         return Ok(refuse(&format!(
             "a bridge is running, and the file of {name} is its: stop it, or give another file in another configuration"
         )));
@@ -194,34 +192,14 @@ async fn publish(
     rate: Option<u32>,
 ) -> anyhow::Result<Ended> {
     let stop = stop_on_signals()?;
-    let client = client(config, name)
-        .await
-        .with_context(|| format!("the sink {name}"))?;
-    let ended = deliver::deliver(&client, dir, selection, rate, &stop).await;
+    let sink = &config.sinks[name];
+    let client = sink.client(name, sink.places(&config.names()), true).await;
+    let client = client.with_context(|| format!("the sink {name}"))?;
+    let routes = sink.table().routes().map_err(anyhow::Error::msg)?;
+    let router = Router::replaying(routes);
+    let ended = deliver::deliver(&client, router, dir, selection, rate, &stop).await;
     client.close().await;
     ended
-}
-
-/// A client of our own. The ids that a NATS server knows already are not those of a replay, nor of two replays the same.
-async fn client(config: &Config, name: &str) -> anyhow::Result<Client> {
-    let sink = &config.sinks[name];
-    let SinkConfig::Nats(nats) = sink else {
-        return Ok(client::client(name, sink, config).await?);
-    };
-    let id_suffix = match bug("commands-replay-under-known-ids") {
-        true => String::new(),
-        false => format!(".replay-{:08x}", fastrand::u32(..)),
-    };
-    let options = NatsOptions {
-        id_suffix,
-        name: "rtm-bridge replay".to_owned(),
-        // A stream that is missing holds nothing that could be replayed beside it.
-        create_stream: None,
-        ..client::nats_options(nats)
-    };
-    let routes = client::nats_routes(nats).map_err(anyhow::Error::msg)?;
-    let sink = NatsSink::connect(options).await?;
-    Ok(Client::new(name, routes, AnySink::new(Arc::new(sink))))
 }
 
 fn conclude(ended: &Ended, selection: &Selection, sink: &str) -> ExitCode {

@@ -9,11 +9,11 @@ use tracing::{error, info, warn};
 
 use super::{ConfigArgs, Signals, configuration, refuse, runtime_for, telemetry};
 use crate::admin::{self, settings::Settings};
-use crate::assemble::RunError;
 use crate::config::Config;
 use crate::lock;
 use crate::notify::Notify;
 use crate::reload::Watch;
+use rtm_engine::plan::RunError;
 
 /// Run the bridge until SIGTERM or SIGINT
 ///
@@ -37,6 +37,7 @@ default. Run one bridge for each App ID: two steal each other's events.
 
 Examples:
   rtm-bridge run --config /etc/rtm-bridge/rtm-bridge.toml
+  rtm-bridge run --config /etc/rtm-bridge/conf.d    # every *.toml in it
   RTM_BRIDGE__LOG__LEVEL=debug rtm-bridge run
   RUST_LOG=info,rtm_source=debug rtm-bridge run")]
 pub(super) struct RunArgs {
@@ -105,7 +106,7 @@ async fn run_until_signalled(
         told.ready();
     };
     tokio::select! {
-        ended = crate::bridge::run(config, Some(watch), started, stop) => ended?,
+        ended = crate::wire::run(config, Some(watch), started, stop) => ended?,
         () = notify.keep_telling(&state) => {}
     }
     served.cancel();

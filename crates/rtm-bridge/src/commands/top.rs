@@ -1,7 +1,7 @@
 //! `rtm-bridge top`: a running bridge, in a terminal.
 
-mod sample;
 mod screen;
+mod status;
 mod view;
 
 use std::collections::VecDeque;
@@ -15,17 +15,17 @@ use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 
 use super::{ConfigArgs, duration, refuse, runtime, stop_on_signals};
 use crate::config::Config;
-use sample::{Sample, Scraper};
 use screen::Screen;
+use status::{Asker, Status};
 use view::{Seen, lines};
 
-/// Rates are over this long, as far as there are samples: one poll more or less is no change.
-const WINDOW: Duration = Duration::from_secs(10);
+/// Rates are over this many seconds, as far as there are answers: one poll more or less is no change.
+const WINDOW_SECONDS: f64 = 10.0;
 
-/// How soon a key is heard and a new sample shown.
+/// How soon a key is heard and a new answer shown.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Between the two samples that plain output takes.
+/// Between the two answers that plain output takes.
 const ONCE_APART: Duration = Duration::from_secs(2);
 
 /// How wide plain output is.
@@ -33,7 +33,7 @@ const PLAIN_WIDTH: usize = 80;
 
 /// Watch a running bridge in the terminal: losses, rings, request budget, journal, sinks
 ///
-/// Shows what a running bridge does, from its /metrics: losses first, then what is stuck; each sink's lag and last
+/// Shows what a running bridge does, from its /status.json: what goes on in words, worst first; each sink's lag and last
 /// confirmation; the journal; the request budget; rings with their rates, the age of the last poll and the gap between two.
 ///
 /// q, Esc and Ctrl-C end it. Without a terminal, or with --once, it prints one page and ends.
@@ -71,28 +71,28 @@ fn interval(text: &str) -> Result<Duration, String> {
 
 pub(super) fn top(args: &TopArgs) -> anyhow::Result<ExitCode> {
     let url = args.url.clone().unwrap_or_else(|| default_url(args));
-    let scraper = match Scraper::new(&url) {
-        Ok(scraper) => scraper,
+    let asker = match Asker::new(&url) {
+        Ok(asker) => asker,
         Err(message) => return Ok(refuse(&message)),
     };
     if args.once || !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
-        return once(&scraper);
+        return once(&asker);
     }
     let runtime = runtime()?;
     let stop = runtime.block_on(async { stop_on_signals() })?;
-    let (tx, samples) = mpsc::channel();
-    let (interval, shown) = (args.interval, scraper.url().to_owned());
+    let (tx, answers) = mpsc::channel();
+    let (interval, shown) = (args.interval, asker.url().to_owned());
     runtime.spawn(async move {
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            if tx.send(scraper.sample().await).is_err() {
+            if tx.send(asker.ask().await).is_err() {
                 return;
             }
         }
     });
-    let ended = watch(&shown, &samples, || stop.is_cancelled());
+    let ended = watch(&shown, &answers, || stop.is_cancelled());
     // A request under way has no reason to hold us.
     runtime.shutdown_background();
     ended?;
@@ -112,23 +112,23 @@ fn default_url(args: &TopArgs) -> String {
 }
 
 /// One page, for people who look at it later and for programs that keep it.
-fn once(scraper: &Scraper) -> anyhow::Result<ExitCode> {
-    let samples = runtime()?.block_on(async {
-        let first = scraper.sample().await?;
+fn once(asker: &Asker) -> anyhow::Result<ExitCode> {
+    let answers = runtime()?.block_on(async {
+        let first = asker.ask().await?;
         tokio::time::sleep(ONCE_APART).await;
-        Ok::<_, String>([first, scraper.sample().await?])
+        Ok::<_, String>([first, asker.ask().await?])
     });
-    let samples = match samples {
-        Ok(samples) => samples,
+    let [before, now] = match answers {
+        Ok(answers) => answers,
         Err(error) => {
-            eprintln!("rtm-bridge: no answer from {}: {error}", scraper.url());
+            eprintln!("rtm-bridge: no answer from {}: {error}", asker.url());
             return Ok(ExitCode::FAILURE);
         }
     };
     let seen = Seen {
-        url: scraper.url(),
-        now: Some(&samples[1]),
-        before: Some(&samples[0]),
+        url: asker.url(),
+        now: Some(&now),
+        before: Some(&before),
         away: None,
     };
     for line in lines(&seen, PLAIN_WIDTH, usize::MAX) {
@@ -140,28 +140,27 @@ fn once(scraper: &Scraper) -> anyhow::Result<ExitCode> {
 /// Draws until it is told to end.
 fn watch(
     url: &str,
-    samples: &Receiver<Result<Sample, String>>,
+    answers: &Receiver<Result<Status, String>>,
     ended: impl Fn() -> bool,
 ) -> anyhow::Result<()> {
     let mut screen = Screen::open()?;
-    let mut kept: VecDeque<Sample> = VecDeque::new();
+    let mut kept: VecDeque<Status> = VecDeque::new();
+    let uptime = |status: &Status| status.report.now.uptime_seconds;
     let mut away: Option<(Instant, String)> = None;
     let mut changed = true;
     while !ended() {
-        for sample in samples.try_iter() {
+        for answer in answers.try_iter() {
             changed = true;
-            match sample {
-                Ok(sample) => {
+            match answer {
+                Ok(now) => {
                     away = None;
                     // A bridge that was started again begins to count anew.
-                    if kept
-                        .back()
-                        .is_some_and(|last| last.started != sample.started)
-                    {
+                    if kept.back().is_some_and(|last| uptime(last) > uptime(&now)) {
                         kept.clear();
                     }
-                    kept.push_back(sample);
-                    while kept.len() > 2 && kept[1].at.elapsed() >= WINDOW {
+                    let begin = uptime(&now) - WINDOW_SECONDS;
+                    kept.push_back(now);
+                    while kept.len() > 2 && uptime(&kept[1]) <= begin {
                         kept.pop_front();
                     }
                 }

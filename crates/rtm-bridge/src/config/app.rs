@@ -3,18 +3,20 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use secrecy::ExposeSecret;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{units, validate};
+use crate::fields::problem::NAME_PATTERN;
+use crate::fields::region::RegionConfig;
+use crate::fields::secret::InlineSecret;
+use crate::fields::units;
 
 /// One `[[apps]]`: an App ID, its regions and its credentials.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AppConfig {
     /// The label in metrics, tags, topics and subjects: letters, digits, `_`, `-`.
-    #[schemars(regex(pattern = validate::NAME_PATTERN))]
+    #[schemars(regex(pattern = NAME_PATTERN))]
     pub name: String,
     /// The App ID at Agora.
     #[serde(deserialize_with = "units::text")]
@@ -165,112 +167,4 @@ pub struct AgoraTokenConfig {
     /// An environment variable that holds it.
     #[serde(default)]
     pub token_env: Option<String>,
-}
-
-/// A secret that stands in the file itself. Never printed.
-#[derive(Debug, Clone)]
-pub struct InlineSecret(pub secrecy::SecretString);
-
-impl PartialEq for InlineSecret {
-    fn eq(&self, other: &InlineSecret) -> bool {
-        self.0.expose_secret() == other.0.expose_secret()
-    }
-}
-
-impl<'de> Deserialize<'de> for InlineSecret {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<InlineSecret, D::Error> {
-        units::text(deserializer).map(|text| InlineSecret(text.into()))
-    }
-}
-
-/// Text, and no file.
-impl JsonSchema for InlineSecret {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "InlineSecret".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        units::text_schema(generator)
-    }
-}
-
-/// A region: a name of the built-in table, or a name and a base URL.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RegionConfig {
-    /// The tag. A name, and no promise that the host reads that region's store alone.
-    pub name: String,
-    /// The base URL; may have a path. None: the table's.
-    pub base_url: Option<String>,
-    /// Accept `http://` to a host that is not loopback. Shown in a metric.
-    pub allow_insecure_http: bool,
-}
-
-/// A region that the built-in table does not know.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct RegionTable {
-    /// The tag, in metrics, topics and subjects. A name, and no promise that the host reads that region's store alone.
-    #[schemars(regex(pattern = validate::NAME_PATTERN))]
-    name: String,
-    /// The base URL; may have a path, which is kept.
-    base_url: String,
-    /// Accept `http://` to a host that is not loopback. Shown in a metric. Default false.
-    #[serde(default)]
-    allow_insecure_http: bool,
-}
-
-impl JsonSchema for RegionConfig {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "RegionConfig".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let table = generator.subschema_for::<RegionTable>();
-        json_schema!({
-            "description": "A region of Agora's, or a name and a base URL.",
-            "anyOf": [
-                { "type": "string", "enum": rtm_source::Region::builtin_names().collect::<Vec<_>>() },
-                table,
-            ],
-        })
-    }
-}
-
-impl<'de> Deserialize<'de> for RegionConfig {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<RegionConfig, D::Error> {
-        struct Visitor;
-        impl<'de> serde::de::Visitor<'de> for Visitor {
-            type Value = RegionConfig;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a region's name, or { name = \"…\", base_url = \"https://…\" }")
-            }
-
-            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<RegionConfig, E> {
-                Ok(RegionConfig {
-                    name: name.to_owned(),
-                    base_url: None,
-                    allow_insecure_http: false,
-                })
-            }
-
-            fn visit_map<A: serde::de::MapAccess<'de>>(
-                self,
-                map: A,
-            ) -> Result<RegionConfig, A::Error> {
-                let table =
-                    RegionTable::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
-                Ok(RegionConfig {
-                    name: table.name,
-                    base_url: Some(table.base_url),
-                    allow_insecure_http: table.allow_insecure_http,
-                })
-            }
-        }
-        deserializer.deserialize_any(Visitor)
-    }
 }

@@ -1,52 +1,36 @@
 //! From files and the environment to a [`Config`], or to problems that say what to do.
 
 use std::collections::BTreeMap;
+use std::iter::successors;
 use std::path::Path;
 use std::time::Duration;
 
 use figment::Figment;
-use figment::providers::{Format, Toml};
 use figment::value::Value;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::changes::Values;
 use super::environment::Environment;
-use super::problem::{AUTH_KEYS, ConfigError, Origin, Problem, list, problems};
-use super::sinks::{FileConfig, KafkaConfig, NatsConfig, SinkConfig, StdoutConfig};
-use super::{AdminConfig, AppConfig, Config, JournalConfig, LogConfig, units, validate};
+use super::files::{Fault, Files};
+use super::problem::{AUTH_KEYS, ConfigError, Origin, Problem, problems};
+use super::{AdminConfig, AppConfig, Config, JournalConfig, LogConfig, validate};
+use crate::fields::problem::list;
+use crate::fields::units;
+use crate::sinks::{KEYS, SinkConfig, SinkProblem};
 
-pub(super) fn load(file: &Path) -> Result<Config, ConfigError> {
-    // figment takes a missing file for an empty one, and a directory for an error without a name.
-    if let Err(error) = std::fs::File::open(file)
-        .and_then(|mut open| std::io::copy(&mut open, &mut std::io::sink()))
-    {
-        return Err(ConfigError {
-            problems: vec![Problem {
-                origin: file.display().to_string(),
-                key: String::new(),
-                message: format!("cannot read the configuration: {error}"),
-            }],
-        });
-    }
+pub(super) fn load(place: &Path) -> Result<Config, ConfigError> {
     let environment = Environment::new(std::env::vars_os());
-    let origin = Origin {
-        file: file.display().to_string(),
-        variables: environment.places(),
-    };
-    let figment = Figment::from(Toml::file_exact(file)).merge(environment);
-    extract(&figment, &origin)
+    extract(Files::read(place), environment)
 }
 
 pub(super) fn parse(toml: &str) -> Result<Config, ConfigError> {
-    let origin = Origin {
-        file: "the configuration".to_owned(),
-        variables: Vec::new(),
-    };
-    extract(&Figment::from(Toml::string(toml)), &origin)
+    extract(Files::text(toml), Environment::new(std::iter::empty()))
 }
 
-pub(super) fn admin_listen(file: &Path) -> Option<std::net::SocketAddr> {
-    let figment = Figment::from(Toml::file(file)).merge(Environment::new(std::env::vars_os()));
+pub(super) fn admin_listen(place: &Path) -> Option<std::net::SocketAddr> {
+    let (files, _) = Files::read(place);
+    let figment = Figment::from(files).merge(Environment::new(std::env::vars_os()));
     figment.extract_inner("admin.listen").ok()
 }
 
@@ -78,22 +62,37 @@ fn ten_seconds() -> Duration {
     Duration::from_secs(10)
 }
 
-fn extract(figment: &Figment, origin: &Origin) -> Result<Config, ConfigError> {
+fn extract(
+    (files, faults): (Files, Vec<Fault>),
+    environment: Environment,
+) -> Result<Config, ConfigError> {
+    if !faults.is_empty() {
+        let problems = faults.into_iter().map(Problem::from).collect();
+        return Err(ConfigError { problems });
+    }
+    let variables = environment.places();
+    let figment = &Figment::from(&files).merge(environment);
+    let origin = Origin { files, variables };
     let raw: Raw = figment
         .extract()
-        .map_err(|error| problems(error, origin, &[]))?;
+        .map_err(|error| problems(error, &origin, &[], &[]))?;
     let mut sinks = BTreeMap::new();
     let mut found = Vec::new();
     for (name, table) in &raw.sinks {
-        match sink(figment, name, table) {
+        match SinkConfig::read(name, table) {
             Ok(sink) => {
                 sinks.insert(name.clone(), sink);
             }
-            Err(SinkProblem::Figment(error)) => {
-                found.extend(problems(*error, origin, &["sinks", name]).problems);
+            Err(SinkProblem::Value(mut error)) => {
+                // The table was cut out of the whole, which knows where the value is from, or what holds it.
+                let path = format!("sinks.{name}.{}", error.path.join("."));
+                let paths = successors(Some(&*path), |path| Some(path.rsplit_once('.')?.0));
+                let mut metadata = paths.map(|path| figment.find_metadata(path));
+                error.metadata = metadata.find_map(|found| found.cloned());
+                found.extend(problems(*error, &origin, &["sinks", name], KEYS).problems);
             }
             Err(SinkProblem::Type(message)) => found.push(Problem {
-                origin: origin.of(&format!("sinks.{name}")),
+                origin: origin.of(&format!("sinks.{name}")).0,
                 key: format!("sinks.{name}.type"),
                 message,
             }),
@@ -106,6 +105,8 @@ fn extract(figment: &Figment, origin: &Origin) -> Result<Config, ConfigError> {
         shutdown_deadline: raw.shutdown_deadline,
         apps: raw.apps,
         sinks,
+        origin,
+        values: Values::of(figment),
     };
     let mut problems = two_kinds(figment);
     problems.extend(validate::problems(&config));
@@ -114,11 +115,7 @@ fn extract(figment: &Figment, origin: &Origin) -> Result<Config, ConfigError> {
         problems.retain(|(key, _)| key != "sinks");
     }
     for (key, message) in problems {
-        found.push(Problem {
-            origin: origin.of(&key),
-            key,
-            message,
-        });
+        found.push(config.origin.problem(&key, message));
     }
     if found.is_empty() {
         Ok(config)
@@ -159,46 +156,6 @@ fn two_kinds(figment: &Figment) -> Vec<(String, String)> {
         .collect()
 }
 
-enum SinkProblem {
-    Figment(Box<figment::Error>),
-    Type(String),
-}
-
-/// One sink, by its `type`, which defaults to its name.
-fn sink(figment: &Figment, name: &str, table: &Value) -> Result<SinkConfig, SinkProblem> {
-    if !validate::is_name(name) {
-        return Err(SinkProblem::Type(format!(
-            "a sink's name is {}",
-            validate::NAME
-        )));
-    }
-    let kind = table
-        .find_ref("type")
-        .and_then(|kind| kind.as_str())
-        .unwrap_or(name);
-    let path = format!("sinks.{name}");
-    let boxed = |error: figment::Error| SinkProblem::Figment(Box::new(error));
-    match kind {
-        "kafka" => Ok(SinkConfig::Kafka(Box::new(
-            figment.extract_inner::<KafkaConfig>(&path).map_err(boxed)?,
-        ))),
-        "nats" => Ok(SinkConfig::Nats(Box::new(
-            figment.extract_inner::<NatsConfig>(&path).map_err(boxed)?,
-        ))),
-        "file" => Ok(SinkConfig::File(
-            figment.extract_inner::<FileConfig>(&path).map_err(boxed)?,
-        )),
-        "stdout" => Ok(SinkConfig::Stdout(
-            figment
-                .extract_inner::<StdoutConfig>(&path)
-                .map_err(boxed)?,
-        )),
-        other => Err(SinkProblem::Type(format!(
-            "unknown type `{other}`, expected one of `kafka`, `nats`, `stdout`, `file` (a sink with another name needs `type`)"
-        ))),
-    }
-}
-
 #[cfg(test)]
 #[allow(
     clippy::result_large_err,
@@ -207,7 +164,11 @@ fn sink(figment: &Figment, name: &str, table: &Value) -> Result<SinkConfig, Sink
 mod tests {
     use std::path::PathBuf;
 
+    use std::any::Any;
+
     use super::*;
+    use crate::sinks::kafka::KafkaConfig;
+    use crate::sinks::nats::NatsConfig;
 
     const MINIMAL: &str = r#"
 [journal]
@@ -239,7 +200,7 @@ regions = ["eu-west-1"]
     fn the_smallest_configuration_is_enough() {
         let config = parse(MINIMAL).unwrap();
         assert_eq!(config.apps[0].requests_per_second, 10);
-        assert!(matches!(config.sinks["stdout"], SinkConfig::Stdout(_)));
+        assert_eq!(config.sinks["stdout"].kind(), "stdout");
     }
 
     #[test]
@@ -280,10 +241,12 @@ regions = ["eu-west-1"]
             let config = load(Path::new("rtm-bridge.toml")).unwrap();
             assert_eq!(config.journal.max_bytes, 1 << 30);
             assert_eq!(config.journal.dir, PathBuf::from("007"));
-            let SinkConfig::Kafka(kafka) = &config.sinks["kafka"] else {
-                panic!("not kafka")
-            };
-            assert_eq!(kafka.brokers, ["a:9092", "b:9092"]);
+            let shown = config.sinks["kafka"].shown();
+            assert!(shown.contains(&("type", "kafka".to_owned())), "{shown:?}");
+            assert!(
+                shown.contains(&("brokers", "a:9092, b:9092".to_owned())),
+                "{shown:?}"
+            );
             Ok(())
         });
     }
@@ -320,14 +283,12 @@ create = {}
             assert_eq!(config.journal.max_bytes, 1 << 30);
             assert_eq!(config.journal.min_free_bytes, 0);
             assert_eq!(config.apps[0].requests_per_second, 8);
-            let SinkConfig::Kafka(kafka) = &config.sinks["kafka"] else {
-                panic!("not kafka")
-            };
+            let kafka: &dyn Any = config.sinks["kafka"].table();
+            let kafka = kafka.downcast_ref::<KafkaConfig>().unwrap();
             assert_eq!(kafka.partitions, Some(3));
             assert_eq!(kafka.replication_factor, Some(2));
-            let SinkConfig::Nats(nats) = &config.sinks["nats"] else {
-                panic!("not nats")
-            };
+            let nats: &dyn Any = config.sinks["nats"].table();
+            let nats = nats.downcast_ref::<NatsConfig>().unwrap();
             let create = nats.create.as_ref().unwrap();
             assert_eq!(
                 (nats.in_flight, create.replicas, create.max_bytes),
@@ -442,6 +403,31 @@ create = {}
                 "[sinks.stdout]",
                 "[sinks.kafka]\nbrokers = []",
                 "sinks.kafka.brokers",
+            ),
+            (
+                "[sinks.stdout]",
+                "[sinks.stdout]\napps = [\"main\", \"mian\"]",
+                "sinks.stdout.apps.1: `mian` is not the name of an app; expected some of `main`",
+            ),
+            (
+                "[sinks.stdout]",
+                "[sinks.stdout]\napps = []",
+                "sinks.stdout.apps: takes nothing",
+            ),
+            (
+                "[sinks.stdout]",
+                "[sinks.stdout]\nstreams = []",
+                "sinks.stdout.streams: takes nothing",
+            ),
+            (
+                "[sinks.stdout]",
+                "[sinks.stdout]\nstreams = [\"users\"]",
+                "sinks.stdout.streams.0: `users` is not one of `user`, `channel`",
+            ),
+            (
+                "[sinks.stdout]",
+                "[sinks.stdout]\nstrems = [\"user\"]",
+                "unknown key `strems`, expected one of `type`, `when_full`, `apps`, `streams`",
             ),
             (
                 "regions = [\"eu-west-1\"]",

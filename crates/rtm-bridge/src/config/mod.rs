@@ -1,4 +1,4 @@
-//! The configuration: TOML, environment over file, unknown keys refused, every problem with its file and key.
+//! The configuration: TOML, environment over files, unknown keys refused, every problem with its file and key.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,29 +8,27 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::changes::Values;
+use self::problem::Origin;
+use crate::fields::units;
+use crate::sinks::SinkConfig;
+
 mod app;
+mod changes;
 mod environment;
+mod files;
 mod load;
 mod log;
 mod problem;
 mod schema;
-mod sinks;
-mod units;
 mod validate;
 
-pub use app::{
-    AgoraTokenConfig, AppConfig, AuthConfig, BasicConfig, CopyPolicy, InlineSecret, RegionConfig,
-    TokenConfig,
-};
+pub use app::{AgoraTokenConfig, AppConfig, AuthConfig, BasicConfig, CopyPolicy, TokenConfig};
+pub(crate) use files::files;
 pub(crate) use log::directives;
 pub use problem::{ConfigError, Problem};
 pub use schema::schema;
-pub use sinks::{
-    AtomicBatches, CreateStream, FileConfig, KafkaConfig, NatsAuthConfig, NatsConfig, SinkConfig,
-    StdoutConfig, TlsConfig, WhenFull,
-};
 pub(crate) use validate::free_bytes;
-pub use validate::is_name;
 
 /// The whole configuration, valid.
 #[derive(Debug, Clone)]
@@ -47,16 +45,19 @@ pub struct Config {
     pub apps: Vec<AppConfig>,
     /// Where to publish, by sink name.
     pub sinks: BTreeMap<String, SinkConfig>,
+    origin: Origin,
+    values: Values,
 }
 
 impl Config {
-    /// Reads `file`, lays the environment over it (`RTM_BRIDGE__SECTION__KEY`) and validates the whole.
+    /// Reads the file at `place`, or the `*.toml` of the directory there, lays the environment over it
+    /// (`RTM_BRIDGE__SECTION__KEY`) and validates the whole.
     ///
     /// # Errors
     ///
     /// [`ConfigError`] with every problem found, each with its file and key.
-    pub fn load(file: &Path) -> Result<Config, ConfigError> {
-        load::load(file)
+    pub fn load(place: &Path) -> Result<Config, ConfigError> {
+        load::load(place)
     }
 
     /// As [`Config::load`], from text; for tests and the demo.
@@ -71,8 +72,8 @@ impl Config {
     /// The admin address of a configuration, whatever else is wrong with it: who watches a bridge may not be able to read
     /// its secrets.
     #[must_use]
-    pub fn admin_listen(file: &Path) -> Option<SocketAddr> {
-        load::admin_listen(file)
+    pub fn admin_listen(place: &Path) -> Option<SocketAddr> {
+        load::admin_listen(place)
     }
 
     /// What templates can name, of each App ID.
@@ -86,10 +87,31 @@ impl Config {
         names.collect()
     }
 
-    /// What is accepted and may still be a mistake, as key and message.
+    /// What is accepted and may still be a mistake, as key and message. With several files the key names its own.
     #[must_use]
     pub fn warnings(&self) -> Vec<(String, String)> {
-        validate::warnings(self)
+        let found = validate::warnings(self).into_iter();
+        found
+            .map(|(key, message)| (self.origin.key(&key), message))
+            .collect()
+    }
+
+    /// The keys in which `new` differs, such as `journal.dir` or `apps.main.regions`: an app goes by its name, and an app, a
+    /// sink or another table that only one of the two has is one key. Two spellings of one value are a difference.
+    #[must_use]
+    pub fn changed(&self, new: &Config) -> Vec<String> {
+        self.values.changed(&new.values)
+    }
+
+    /// The table of sinks as the files have it, without the environment and without defaults. There may be secrets in it.
+    pub(crate) fn sinks_as_written(&self) -> serde_json::Value {
+        self.origin.files.sinks()
+    }
+
+    /// Where the value at a key such as `journal.dir` comes from: the file, or the environment variable.
+    #[must_use]
+    pub fn origin(&self, key: &str) -> String {
+        self.origin.of(key).0
     }
 }
 

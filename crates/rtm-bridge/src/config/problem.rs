@@ -4,6 +4,9 @@ use std::fmt;
 
 use figment::error::{Actual, Kind};
 
+use super::files::{Fault, Files};
+use crate::fields::problem::list;
+
 /// Keys that may stand in or below `auth`.
 pub(super) const AUTH_KEYS: &[&str] = &[
     "auth",
@@ -46,6 +49,16 @@ pub struct Problem {
     pub message: String,
 }
 
+impl From<Fault> for Problem {
+    fn from(fault: Fault) -> Problem {
+        Problem {
+            origin: fault.file,
+            key: shown(&fault.path),
+            message: fault.message,
+        }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.origin)?;
@@ -71,15 +84,17 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 /// Where values come from.
+#[derive(Debug, Clone)]
 pub(super) struct Origin {
-    pub(super) file: String,
+    pub(super) files: Files,
     /// Names, and the keys that they set.
     pub(super) variables: Vec<(String, String)>,
 }
 
 impl Origin {
-    /// The file, or the variable that sets the value at this key, a table that holds it, or a part of it.
-    pub(super) fn of(&self, key: &str) -> String {
+    /// The variable that sets the value at this key, a table that holds it, or a part of it; otherwise the file. And the key
+    /// as it is there.
+    pub(super) fn of(&self, key: &str) -> (String, String) {
         let within = |inner: &str, outer: &str| {
             let rest = inner.strip_prefix(outer);
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
@@ -89,14 +104,38 @@ impl Origin {
         let variables = &self.variables;
         let found = variables.iter().find(sets);
         match found.or_else(|| variables.iter().find(adds)) {
-            Some((name, _)) => format!("the environment variable {name}"),
-            None => self.file.clone(),
+            Some((name, _)) => (format!("the environment variable {name}"), key.to_owned()),
+            None => self.files.of(key),
+        }
+    }
+
+    /// The key, behind its file where there are several.
+    pub(super) fn key(&self, key: &str) -> String {
+        match self.of(key) {
+            (origin, key) if self.files.are_several() => format!("{origin}: {key}"),
+            (_, key) => key,
+        }
+    }
+
+    /// A problem with the value at this key.
+    pub(super) fn problem(&self, key: &str, message: String) -> Problem {
+        let (origin, key) = self.of(key);
+        Problem {
+            origin,
+            key,
+            message,
         }
     }
 }
 
-/// What figment found, with the file and the whole key, and without values where they may be secret.
-pub(super) fn problems(error: figment::Error, origin: &Origin, prefix: &[&str]) -> ConfigError {
+/// What figment found, with the file and the whole key, and without values where they may be secret. `beside` are keys of the
+/// table at `prefix` that figment did not know of.
+pub(super) fn problems(
+    error: figment::Error,
+    origin: &Origin,
+    prefix: &[&str],
+    beside: &[&str],
+) -> ConfigError {
     let problems = error
         .into_iter()
         .map(|error| {
@@ -118,37 +157,30 @@ pub(super) fn problems(error: figment::Error, origin: &Origin, prefix: &[&str]) 
                     key = format!("{key}.{field}");
                 }
             }
-            let origin = if set {
-                origin.of(&key)
-            } else {
-                origin.file.clone()
+            let of = |key: &str| match set {
+                true => origin.of(key),
+                false => origin.files.of(key),
             };
-            // What follows `auth` may be a secret in the wrong place.
-            if let Some(auth) = path.iter().position(|part| *part == "auth") {
-                let known = |part: &&str| AUTH_KEYS.contains(part);
-                let kept = path[auth..].iter().take_while(|part| known(part)).count();
-                path.truncate(auth + kept);
-            }
-            let message = without_source(describe(&error.kind, is_sensitive(&path)));
+            let is_of_table = path.len() == prefix.len() + 1;
+            let beside = if is_of_table { beside } else { &[] };
             Problem {
-                origin,
-                key: path.join("."),
-                message,
+                origin: of(&key).0,
+                key: of(&shown(&path)).1,
+                message: describe(&error.kind, beside, is_sensitive(&path)),
             }
         })
         .collect();
     ConfigError { problems }
 }
 
-/// The TOML parser repeats the line that it does not understand, which may hold a secret: of those lines only the numbers
-/// stay.
-fn without_source(message: String) -> String {
-    if !message.contains('|') {
-        return message;
-    }
-    let is_source = |line: &&str| line.trim_start().contains('|');
-    let lines = message.lines().filter(|line| !is_source(line));
-    lines.map(str::trim).collect::<Vec<_>>().join("; ")
+/// The key at `path`, without what follows `auth` and is no key of ours: that may be a secret in the wrong place.
+fn shown<S: AsRef<str>>(path: &[S]) -> String {
+    let path: Vec<&str> = path.iter().map(AsRef::as_ref).collect();
+    let auth = path.iter().position(|part| *part == "auth");
+    let (before, below) = path.split_at(auth.unwrap_or(path.len()));
+    let known = below.iter().take_while(|part| AUTH_KEYS.contains(part));
+    let parts: Vec<&str> = before.iter().chain(known).copied().collect();
+    parts.join(".")
 }
 
 /// Whether a value at this key may be a secret, or hold one.
@@ -157,7 +189,7 @@ fn is_sensitive(path: &[&str]) -> bool {
         .any(|part| ["auth", "basic", "token", "secret", "password", "options"].contains(part))
 }
 
-fn describe(kind: &Kind, sensitive: bool) -> String {
+fn describe(kind: &Kind, beside: &[&str], sensitive: bool) -> String {
     match kind {
         Kind::InvalidType(actual, expected) | Kind::InvalidValue(actual, expected) if sensitive => {
             format!("expected {expected}, found {}", type_of(actual))
@@ -165,7 +197,8 @@ fn describe(kind: &Kind, sensitive: bool) -> String {
         Kind::InvalidType(actual, expected) => format!("expected {expected}, found {actual}"),
         Kind::InvalidValue(actual, expected) => format!("{actual} is not {expected}"),
         Kind::UnknownField(field, known) => {
-            format!("unknown key `{field}`, expected one of {}", list(known))
+            let known = [beside, known].concat();
+            format!("unknown key `{field}`, expected one of {}", list(&known))
         }
         Kind::UnknownVariant(variant, known) => {
             let variant = if sensitive {
@@ -193,9 +226,4 @@ fn type_of(actual: &Actual) -> &'static str {
         Actual::Seq => "a list",
         _ => "something else",
     }
-}
-
-pub(super) fn list(known: &[&str]) -> String {
-    let quoted: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
-    quoted.join(", ")
 }

@@ -6,8 +6,8 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
 use super::load::Raw;
-use super::validate::NAME_PATTERN;
-use super::{FileConfig, KafkaConfig, NatsConfig, StdoutConfig};
+use crate::fields::problem::NAME_PATTERN;
+use crate::sinks::SinkConfig;
 
 /// The JSON Schema (2020-12) of a configuration file.
 ///
@@ -25,12 +25,7 @@ pub fn schema() -> Value {
 
 /// `sinks`: each by its `type`, which defaults to its name.
 pub(super) fn sinks(generator: &mut SchemaGenerator) -> Schema {
-    let types = [
-        ("kafka", generator.subschema_for::<KafkaConfig>()),
-        ("nats", generator.subschema_for::<NatsConfig>()),
-        ("stdout", generator.subschema_for::<StdoutConfig>()),
-        ("file", generator.subschema_for::<FileConfig>()),
-    ];
+    let types = SinkConfig::schemas(generator);
     let any: Vec<&Schema> = types.iter().map(|(_, schema)| schema).collect();
     let named = types.iter().map(|(name, schema)| {
         let by_type = json_schema!({

@@ -2,42 +2,24 @@
 
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use super::{AppConfig, AuthConfig, Config, InlineSecret};
+use super::{AppConfig, AuthConfig, Config};
+use crate::fields::problem::{A_DAY, Add, NAME, deadline, is_name, readable, up_to_a_day};
+use crate::fields::secret::one_secret;
+use crate::sinks;
 
 mod place;
-mod sinks;
 
 pub(crate) use place::free_bytes;
 
-/// Longer than anything that is to end by itself: a slip in the unit.
-const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
 /// Agora's limit for an App ID.
 const AGORA_REQUESTS_PER_SECOND: u32 = 10;
-
-/// How names look, in words.
-pub(super) const NAME: &str = "1 to 64 letters, digits, `_` or `-`";
-
-/// As [`NAME`], as a regular expression.
-pub(super) const NAME_PATTERN: &str = "^[A-Za-z0-9_-]{1,64}$";
 
 /// Room in the journal that one request may need: a page of 2 MiB and its tags.
 const ROOM_PER_REQUEST: u64 = 3 << 20;
 
 /// What `journal.max_entries` may be: from a quarter of an hour of one busy App ID to 40 GB of memory.
 const ENTRIES: RangeInclusive<u64> = 10_000..=1_000_000_000;
-
-/// Whether `text` can be a label, a topic's part and a subject's token without escaping.
-#[must_use]
-pub fn is_name(text: &str) -> bool {
-    (1..=64).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
-}
 
 /// As Agora's console shows them. Its documents do not say so: what looks otherwise is warned of, and polled.
 fn is_app_id(text: &str) -> bool {
@@ -111,7 +93,7 @@ pub(super) fn problems(config: &Config) -> Vec<(String, String)> {
     if config.shutdown_deadline > A_DAY {
         found.push(("shutdown_deadline".to_owned(), up_to_a_day()));
     }
-    sinks::problems(config, &mut found);
+    sinks::problems(&config.sinks, &config.names(), &mut found);
     found
 }
 
@@ -139,7 +121,7 @@ pub(super) fn warnings(config: &Config) -> Vec<(String, String)> {
             ));
         }
         for (number, region) in app.regions.iter().enumerate() {
-            if crate::assemble::region(region).is_ok_and(|region| region.is_insecure()) {
+            if region.region().is_ok_and(|region| region.is_insecure()) {
                 found.push((
                     format!("apps.{index}.regions.{number}"),
                     "credentials and events cross the network in the clear".to_owned(),
@@ -147,7 +129,7 @@ pub(super) fn warnings(config: &Config) -> Vec<(String, String)> {
             }
         }
     }
-    sinks::warnings(config, &mut found);
+    sinks::warnings(&config.sinks, &config.names(), &mut found);
     if !config.admin.listen.ip().is_loopback() {
         found.push((
             "admin.listen".to_owned(),
@@ -157,23 +139,7 @@ pub(super) fn warnings(config: &Config) -> Vec<(String, String)> {
     found
 }
 
-fn up_to_a_day() -> String {
-    "expected at most 24h".to_owned()
-}
-
-/// A deadline that something can meet.
-fn deadline(key: &str, value: Duration, add: &mut dyn FnMut(&str, String)) {
-    if value.is_zero() {
-        add(
-            key,
-            "is nothing; expected a time such as \"10s\"".to_owned(),
-        );
-    } else if value > A_DAY {
-        add(key, up_to_a_day());
-    }
-}
-
-fn app_problems(app: &AppConfig, add: &mut dyn FnMut(&str, String)) {
+fn app_problems(app: &AppConfig, add: Add<'_>) {
     if !is_name(&app.name) {
         add(
             "name",
@@ -241,7 +207,7 @@ fn app_problems(app: &AppConfig, add: &mut dyn FnMut(&str, String)) {
                 format!("`{}` stands twice", region.name),
             );
         } else {
-            match crate::assemble::region(region) {
+            match region.region() {
                 Err(error) => add(&format!("regions.{index}"), crate::chain(&error)),
                 Ok(polled) => {
                     let url = polled.base_url().as_str().trim_end_matches('/').to_owned();
@@ -293,56 +259,5 @@ fn app_problems(app: &AppConfig, add: &mut dyn FnMut(&str, String)) {
     }
     if let Some(file) = &app.ca_file {
         readable(file, "ca_file", add);
-    }
-}
-
-/// Exactly one source, and it can be read now.
-fn one_secret(
-    name: &str,
-    inline: &Option<InlineSecret>,
-    file: &Option<PathBuf>,
-    variable: &Option<String>,
-    key: &str,
-    add: &mut dyn FnMut(&str, String),
-) {
-    let given = usize::from(inline.is_some())
-        + usize::from(file.is_some())
-        + usize::from(variable.is_some());
-    if given != 1 {
-        add(
-            key,
-            format!(
-                "exactly one of `{name}_file`, `{name}_env` and `{name}` is needed, found {given}"
-            ),
-        );
-    }
-    if let Some(file) = file {
-        let mut add = |key: &str, message: String| {
-            add(
-                key,
-                format!(
-                    "{message}; it is to hold the {name} and nothing else: write it, or name another file"
-                ),
-            );
-        };
-        readable(file, &format!("{key}.{name}_file"), &mut add);
-    }
-    if let Some(variable) = variable
-        && std::env::var_os(variable).is_none_or(|value| value.is_empty())
-    {
-        add(
-            &format!("{key}.{name}_env"),
-            format!("the environment variable `{variable}` is not set"),
-        );
-    }
-}
-
-fn readable(file: &Path, key: &str, add: &mut dyn FnMut(&str, String)) {
-    match std::fs::read(file) {
-        Err(error) => add(key, format!("cannot read {}: {error}", file.display())),
-        Ok(content) if content.trim_ascii().is_empty() => {
-            add(key, format!("{} is empty", file.display()));
-        }
-        Ok(_) => {}
     }
 }

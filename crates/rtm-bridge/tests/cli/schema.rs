@@ -100,6 +100,9 @@ fn the_schema_refuses_what_the_program_refuses() {
         ("[sinks.kafka]", "[sinks.\"a b\"]\ntype = \"kafka\""),
         ("[sinks.kafka]", "[sinks.kafka]\ntype = \"nats\""),
         ("[sinks.kafka]", "[sinks.kafka]\nwhen_full = \"wait\""),
+        ("[sinks.kafka]", "[sinks.kafka]\napps = []"),
+        ("[sinks.kafka]", "[sinks.kafka]\nstreams = []"),
+        ("[sinks.kafka]", "[sinks.kafka]\nstreams = [\"users\"]"),
     ];
     for (from, to) in cases {
         assert!(sound.contains(from), "{from}");
@@ -109,6 +112,9 @@ fn the_schema_refuses_what_the_program_refuses() {
     }
     let other = sound.replace("[sinks.kafka]", "[sinks.other]\ntype = \"kafka\"");
     assert_eq!(problems(&validator, &toml(&other)), [""; 0]);
+    let some = "[sinks.kafka]\napps = [\"main\"]\nstreams = [\"user\"]";
+    let some = sound.replace("[sinks.kafka]", some);
+    assert_eq!(problems(&validator, &toml(&some)), [""; 0]);
     let misnamed = "[sinks.nats]\ntype = \"kafka\"";
     assert!(validator.is_valid(&toml(&sound.replace("[sinks.kafka]", misnamed))));
 }
@@ -389,7 +395,7 @@ fn the_dead_letter_schema_lists_every_reason() {
         .iter()
         .map(|reason| reason.as_str().unwrap())
         .collect();
-    let known: BTreeSet<&str> = rtm_bridge::tally::DEAD_LETTER_REASONS
+    let known: BTreeSet<&str> = rtm_engine::tally::DEAD_LETTER_REASONS
         .iter()
         .copied()
         .collect();

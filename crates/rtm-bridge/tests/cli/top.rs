@@ -5,10 +5,12 @@ use std::net::TcpListener;
 
 use assert_cmd::Command;
 
-const METRICS: &str = "process_start_time_seconds 1\n\
-    rtm_bridge_build_info{commit=\"c\",version=\"0.1.0\"} 1\n\
-    rtm_bridge_events_possibly_lost_total{app=\"main\",reason=\"crash\",region=\"r\",stream=\"user\"} 4000\n\
-    rtm_bridge_sink_up{sink=\"kafka\"} 0\n";
+const STATUS: &str = r#"{"v":1,"version":"0.1.0","commit":"c","at":"2026-11-24T12:05:04Z","uptime_seconds":60.5,
+    "findings":[
+        {"level":"losing","text":"Events may have been lost: up to 4,000 events in the last 5 minutes, of main r user."},
+        {"level":"down","text":"Kafka is down."}],
+    "apps":[{"name":"main","requests_per_second":10,"possibly_lost_ever":4000}],
+    "sinks":[{"name":"kafka","kind":"kafka","health":"down","outlets":[{"app":"main","health":"down"}]}]}"#;
 
 /// Answers every request with this, for as long as the test runs.
 fn serve(answer: &'static str) -> String {
@@ -19,7 +21,7 @@ fn serve(answer: &'static str) -> String {
             let mut stream = stream.unwrap();
             let mut request = [0; 1024];
             let length = stream.read(&mut request).unwrap();
-            assert!(request[..length].starts_with(b"GET /metrics HTTP/1.1\r\n"));
+            assert!(request[..length].starts_with(b"GET /status.json HTTP/1.1\r\n"));
             let head = format!(
                 "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
                 answer.len()
@@ -44,7 +46,7 @@ fn top(args: &[&str]) -> (Option<i32>, String, String) {
 /// Holds: without a terminal it prints one page without escapes, losses first, and ends.
 #[test]
 fn without_a_terminal_it_prints_one_page() {
-    let address = serve(METRICS);
+    let address = serve(STATUS);
     let (code, out, err) = top(&["--url", &address]);
     assert_eq!(code, Some(0), "{err}");
     assert!(
@@ -53,16 +55,17 @@ fn without_a_terminal_it_prints_one_page() {
     );
     assert_eq!(
         out.lines().nth(1),
-        Some("LOST: at most 4000 events at the source (crash 4000)")
+        Some("Events may have been lost: up to 4,000 events in the last 5 minutes, of main r")
     );
-    assert!(out.contains("kafka is down"), "{out}");
+    assert!(out.contains("\nKafka is down.\n"), "{out}");
+    assert!(out.contains("possibly lost 4000"), "{out}");
     assert!(!out.contains('\u{1b}'), "{out:?}");
 }
 
 /// Holds: the address is the configuration's, also where the rest of it cannot be used.
 #[test]
 fn the_address_is_the_configurations() {
-    let address = serve(METRICS);
+    let address = serve(STATUS);
     let (_, port) = address.rsplit_once(':').unwrap();
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("rtm-bridge.toml");
@@ -88,7 +91,7 @@ fn what_does_not_answer_is_told() {
     );
     let (code, _, err) = top(&["--once", "--url", &serve("<html>")]);
     assert_eq!(code, Some(1), "{err}");
-    assert!(err.contains("not a bridge's metrics"), "{err}");
+    assert!(err.contains("not a bridge's status"), "{err}");
     let (code, _, err) = top(&["--url", "ftp://x"]);
     assert_eq!(code, Some(2), "{err}");
     assert_eq!(top(&["--interval", "0s"]).0, Some(2));

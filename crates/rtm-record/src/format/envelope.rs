@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use bytes::{Bytes, BytesMut};
 use rtm_source::Event;
 
-use super::{Format, PageContext, format_time};
+use super::page::{Format, PageContext, format_time};
 use crate::key::{EventKey, hex_key};
 
 /// The format `json`.

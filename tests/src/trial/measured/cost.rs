@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rtm_bridge::read_back::Stored;
+use rtm_bridge::sinks::Stored;
 use rtm_bridge::usage::Usage;
 use rtm_sim::{Ledger, Load};
 

@@ -115,7 +115,7 @@ pub(super) fn bridge(file: &Path) -> anyhow::Result<ExitCode> {
         let started = move |started| {
             let _ = state.set(started);
         };
-        crate::bridge::run(&config, None, started, stop).await?;
+        crate::wire::run(&config, None, started, stop).await?;
         served.cancel();
         Ok(ExitCode::SUCCESS)
     })

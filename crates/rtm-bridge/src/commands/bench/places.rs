@@ -1,18 +1,15 @@
 //! Where the bench's records go: its configuration, which has topics and streams of its own, and reading them back.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use rtm_sim::{Ledger, Simulator};
 use serde_json::{Value, json};
 
-use super::brokers::{
-    kafka_client, make_topics, nats_client, remove_stream, remove_topics, topics,
-};
 use super::{BenchArgs, pending};
-use crate::config::{Config, SinkConfig};
+use crate::config::Config;
 use crate::read_back::{self, Held, Reading};
+use crate::sinks::{Bench, SinkConfig, Stored};
 
 /// Room in the journal for each ring, so that it is not what is measured; only a bound.
 const ROOM_MIB: u64 = 64;
@@ -67,12 +64,13 @@ impl Places {
         let config = dir.join("rtm-bridge.toml");
         let secret = dir.join("secret");
         write_secret(&secret)?;
-        let text = toml_edit::ser::to_string(&json!({
+        let mut whole = json!({
             "admin": { "listen": "127.0.0.1:0" },
             "journal": { "dir": journal.to_string_lossy(), "max_bytes": room(args) },
             "apps": apps(args, &secret, simulator),
-            "sinks": sinks(args, dir, &tag)?,
-        }))?;
+        });
+        whole["sinks"] = sinks(args, &whole, dir, &tag)?;
+        let text = toml_edit::ser::to_string(&whole)?;
         std::fs::write(&config, &text)?;
         let parsed = match args.config {
             Some(_) => Config::load(&config),
@@ -81,7 +79,12 @@ impl Places {
         let parsed = parsed.map_err(|error| PlaceError::Usage(error.to_string()))?;
         for (name, sink) in &parsed.sinks {
             // What is ours is removed at the end; what is not must not be.
-            if !is_ours(sink, dir, &tag) {
+            let bench = Bench {
+                sink: name,
+                tag: &tag,
+                dir,
+            };
+            if !sink.table().is_of_bench(&bench) {
                 return Err(PlaceError::Usage(format!(
                     "sinks.{name}: the environment lays another topic, stream or path over the bench's own; \
                      unset RTM_BRIDGE__SINKS__… for them"
@@ -103,60 +106,36 @@ impl Places {
 
     /// What it makes at the brokers, for people.
     pub(super) fn names(&self) -> Vec<String> {
-        let mut names = Vec::new();
-        for sink in self.parsed.sinks.values() {
-            match sink {
-                SinkConfig::Kafka(kafka) => {
-                    let topics = topics(kafka);
-                    names.extend(
-                        topics
-                            .into_iter()
-                            .map(|(topic, _)| format!("topic {topic}")),
-                    );
-                }
-                SinkConfig::Nats(nats) => names.push(format!("JetStream stream {}", nats.stream)),
-                SinkConfig::File(_) | SinkConfig::Stdout(_) => {}
-            }
-        }
-        names
+        let sinks = self.parsed.sinks.values();
+        sinks.flat_map(|sink| sink.table().made()).collect()
     }
 
-    /// Makes the topics, which are to tell when a record was stored; all of them, or none. The bridge makes the streams.
+    /// Makes what the bridge does not make by itself; all of it, or none.
     pub(super) async fn make(&self) -> anyhow::Result<()> {
-        let mut before = Vec::new();
+        let mut before: Vec<&SinkConfig> = Vec::new();
         for (name, sink) in &self.parsed.sinks {
-            let SinkConfig::Kafka(kafka) = sink else {
-                continue;
-            };
-            if let Err(error) = make_topics(kafka).await {
+            if let Err(error) = sink.table().make().await {
                 for made in before {
-                    remove_topics(made).await?;
+                    made.table().remove().await?;
                 }
                 return Err(error.context(format!("sink {name}")));
             }
-            before.push(kafka);
+            before.push(sink);
         }
         Ok(())
     }
 
     /// What the sinks' files hold, in bytes: the rest of what the bridge wrote is the journal's.
     pub(super) fn file_bytes(&self) -> u64 {
-        let files = self.parsed.sinks.values().filter_map(|sink| match sink {
-            SinkConfig::File(file) => std::fs::metadata(&file.path).ok(),
-            SinkConfig::Kafka(_) | SinkConfig::Nats(_) | SinkConfig::Stdout(_) => None,
-        });
+        let sinks = self.parsed.sinks.values();
+        let files = sinks.filter_map(|sink| std::fs::metadata(sink.table().file()?).ok());
         files.map(|found| found.len()).sum()
     }
 
-    /// Removes what it made; what is missing already is no error.
+    /// Removes what was made; what is missing already is no error.
     pub(super) async fn remove(&self) -> anyhow::Result<()> {
         for (name, sink) in &self.parsed.sinks {
-            let removed = match sink {
-                SinkConfig::Kafka(_) if rtm_planted::bug("bridge-bench-topics-left") => Ok(()),
-                SinkConfig::Kafka(kafka) => remove_topics(kafka).await,
-                SinkConfig::Nats(nats) => remove_stream(nats).await,
-                SinkConfig::File(_) | SinkConfig::Stdout(_) => Ok(()),
-            };
+            let removed = sink.table().remove().await;
             removed.with_context(|| format!("sink {name}"))?;
         }
         Ok(())
@@ -167,37 +146,10 @@ impl Places {
         let lines = read_back::as_lines(ledger);
         let mut held = Vec::new();
         for (name, sink) in &self.parsed.sinks {
-            let is_file = matches!(sink, SinkConfig::File(_));
-            let mut reading = Reading::new(if is_file { &lines } else { ledger });
-            match sink {
-                SinkConfig::Kafka(kafka) => {
-                    let client = kafka_client(kafka)?;
-                    for (index, (topic, dead)) in topics(kafka).iter().enumerate() {
-                        // Partitions of two topics must not be taken for one another.
-                        let offset = i32::try_from(index)? * 10_000;
-                        tokio::task::block_in_place(|| {
-                            read_back::kafka(&client, topic, *dead, |stored| {
-                                reading.observe(&read_back::Stored {
-                                    partition: stored.partition + offset,
-                                    ..*stored
-                                });
-                            })
-                        })?;
-                    }
-                }
-                SinkConfig::Nats(nats) => {
-                    let client = nats_client(nats).await?;
-                    let is_dead = |subject: &str| subject.ends_with(".dead_letters");
-                    read_back::nats(&client, &nats.stream, is_dead, |stored| {
-                        reading.observe(stored);
-                    })
-                    .await?;
-                }
-                SinkConfig::File(file) => {
-                    read_back::file(&file.path, |stored| reading.observe(stored))?;
-                }
-                SinkConfig::Stdout(_) => {}
-            }
+            let is_lines = sink.table().file().is_some();
+            let mut reading = Reading::new(if is_lines { &lines } else { ledger });
+            let mut each = |stored: &Stored<'_>| reading.observe(stored);
+            sink.table().read_back(&mut each).await?;
             held.push(reading.finish(name));
         }
         Ok(held)
@@ -234,99 +186,52 @@ fn apps(args: &BenchArgs, secret: &Path, simulator: &Simulator) -> Value {
     (0..args.apps).map(app).collect()
 }
 
-fn sinks(args: &BenchArgs, dir: &Path, tag: &str) -> Result<Value, PlaceError> {
-    if let Some(file) = &args.config {
-        let theirs = Config::load(file).map_err(|error| PlaceError::Usage(error.to_string()))?;
-        let text = std::fs::read_to_string(file)?;
-        return rewritten(&text, &theirs.sinks, dir, tag)
-            .map_err(|error| PlaceError::Usage(format!("{}: {error}", file.display())));
-    }
-    let mut sinks = Value::Null;
-    if let Some(broker) = &args.kafka {
-        sinks["kafka"] = kafka_places("kafka", tag);
-        sinks["kafka"]["brokers"] = json!([broker]);
-    }
-    if let Some(url) = &args.nats {
-        sinks["nats"] = nats_places("nats", tag);
-        sinks["nats"]["servers"] = json!([url]);
-    }
-    if sinks.is_null() {
-        sinks["file"] = file_places("file", dir);
+/// The sinks of the user's configuration, or those of the flags, with places of the bench's own; `rest` is all else that a
+/// configuration needs.
+fn sinks(args: &BenchArgs, rest: &Value, dir: &Path, tag: &str) -> Result<Value, PlaceError> {
+    let theirs = match &args.config {
+        Some(file) => Config::load(file),
+        None => {
+            let mut whole = rest.clone();
+            whole["sinks"] = flagged(args);
+            Config::parse(&toml_edit::ser::to_string(&whole)?)
+        }
+    };
+    let theirs = theirs.map_err(|error| PlaceError::Usage(error.to_string()))?;
+    rewritten(&theirs, dir, tag).map_err(|error| {
+        let file = args.config.iter();
+        let file = file.map(|file| format!("{}: ", file.display()));
+        PlaceError::Usage(file.chain([error]).collect())
+    })
+}
+
+/// The sinks of a configuration, with places of the bench's own.
+fn rewritten(theirs: &Config, dir: &Path, tag: &str) -> Result<Value, String> {
+    let mut sinks = theirs.sinks_as_written();
+    for (sink, config) in &theirs.sinks {
+        let own = config.table().bench(&Bench { sink, tag, dir })?;
+        // A sink that only the environment sets has no table yet, which indexing makes.
+        let table = &mut sinks[sink];
+        for (key, value) in own.as_object().into_iter().flatten() {
+            table[key] = value.clone();
+        }
     }
     Ok(sinks)
 }
 
-/// The sinks of a user's configuration `text`, which was read as `theirs`, with places of the bench's own.
-fn rewritten(
-    text: &str,
-    theirs: &BTreeMap<String, SinkConfig>,
-    dir: &Path,
-    tag: &str,
-) -> Result<Value, String> {
-    // The parser's message repeats the line that it does not understand, which may hold a secret.
-    let written = toml_edit::de::from_str(text);
-    let mut written: Value = written.map_err(|_| "has changed, and is no TOML".to_owned())?;
-    for (name, sink) in theirs {
-        // A sink that only the environment sets has no table yet, which indexing makes.
-        let table = &mut written["sinks"][name];
-        for (key, value) in own(name, sink, dir, tag)?.as_object().into_iter().flatten() {
-            table[key] = value.clone();
-        }
+/// The sinks that the flags name, as a user would write them who does not care where records go.
+fn flagged(args: &BenchArgs) -> Value {
+    let mut sinks = json!({});
+    if let Some(broker) = &args.kafka {
+        sinks["kafka"] = json!({ "brokers": [broker] });
     }
-    Ok(written["sinks"].take())
-}
-
-/// Every key that says where the records of a sink go.
-fn own(name: &str, sink: &SinkConfig, dir: &Path, tag: &str) -> Result<Value, String> {
-    match sink {
-        SinkConfig::Kafka(_) => Ok(kafka_places(name, tag)),
-        SinkConfig::Nats(_) => Ok(nats_places(name, tag)),
-        SinkConfig::File(_) => Ok(file_places(name, dir)),
-        SinkConfig::Stdout(_) => Err(format!(
-            "sinks.{name}: what goes to standard output cannot be read back; leave it out"
-        )),
+    if let Some(url) = &args.nats {
+        sinks["nats"] = json!({ "servers": [url], "stream": "RTM" });
     }
-}
-
-fn kafka_places(name: &str, tag: &str) -> Value {
-    let prefix = format!("rtm-bench-{tag}-{name}");
-    json!({
-        "topic": format!("{prefix}.{{stream}}_events"),
-        "dead_letter_topic": format!("{prefix}.dead_letters"),
-        "create": false,
-    })
-}
-
-fn nats_places(name: &str, tag: &str) -> Value {
-    let prefix = format!("rtm_bench_{tag}_{name}");
-    json!({
-        "stream": format!("RTM_BENCH_{tag}_{name}"),
-        "subject": format!("{prefix}.{{app}}.{{region}}.{{stream}}_events"),
-        "dead_letter_subject": format!("{prefix}.{{app}}.dead_letters"),
-        "create": {},
-    })
-}
-
-/// Whether all that a sink writes to is the bench's own.
-fn is_ours(sink: &SinkConfig, dir: &Path, tag: &str) -> bool {
-    let prefixes = [
-        format!("rtm-bench-{tag}-"),
-        format!("rtm_bench_{tag}_"),
-        format!("RTM_BENCH_{tag}_"),
-    ];
-    let ours = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
-    match sink {
-        SinkConfig::Kafka(kafka) => ours(&kafka.topic) && ours(&kafka.dead_letter_topic),
-        SinkConfig::Nats(nats) => {
-            ours(&nats.stream) && ours(&nats.subject) && ours(&nats.dead_letter_subject)
-        }
-        SinkConfig::File(file) => file.path.starts_with(dir),
-        SinkConfig::Stdout(_) => false,
+    if args.kafka.is_none() && args.nats.is_none() {
+        sinks["file"] = json!({ "path": "events" });
     }
-}
-
-fn file_places(name: &str, dir: &Path) -> Value {
-    json!({ "path": dir.join(format!("{name}.ndjson")).to_string_lossy() })
+    sinks
 }
 
 #[cfg(test)]
@@ -340,23 +245,32 @@ mod tests {
     fn what_is_not_ours_is_seen() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
-        let ours = |places: &str| {
+        let bench = Bench {
+            sink: "s",
+            tag: "t",
+            dir,
+        };
+        let sink = |text: &str| {
             let head = "[[apps]]\nname = \"a\"\napp_id = \"0a\"\nregions = [\"eu-west-1\"]\n\
                         auth = { basic = { key = \"k\", secret = \"s\" } }\n[sinks.s]\n";
-            let config = Config::parse(&format!("{head}{places}"))
-                .unwrap_or_else(|error| panic!("{error}: {places}"));
-            config.sinks.values().all(|sink| is_ours(sink, dir, "t"))
+            let config = Config::parse(&format!("{head}{text}"));
+            let mut config = config.unwrap_or_else(|error| panic!("{error}: {text}"));
+            config.sinks.remove("s").unwrap()
         };
-        let toml = |places: &Value| toml_edit::ser::to_string(places).unwrap();
-        let kafka = format!(
-            "type = \"kafka\"\nbrokers = [\"b:1\"]\n{}",
-            toml(&kafka_places("s", "t"))
+        let ours = |text: &str| sink(text).table().is_of_bench(&bench);
+        let own = |head: &str, placeless: &str| {
+            let places = sink(&format!("{head}{placeless}")).table().bench(&bench);
+            format!(
+                "{head}{}",
+                toml_edit::ser::to_string(&places.unwrap()).unwrap()
+            )
+        };
+        let kafka = own("type = \"kafka\"\nbrokers = [\"b:1\"]\n", "");
+        let nats = own(
+            "type = \"nats\"\nservers = [\"nats://b\"]\n",
+            "stream = \"RTM\"",
         );
-        let nats = format!(
-            "type = \"nats\"\nservers = [\"nats://b\"]\n{}",
-            toml(&nats_places("s", "t"))
-        );
-        let file = format!("type = \"file\"\n{}", toml(&file_places("s", dir)));
+        let file = own("type = \"file\"\n", "path = \"f\"");
         for sink in [&kafka, &nats, &file] {
             assert!(ours(sink), "{sink}");
         }
@@ -409,24 +323,29 @@ subject = "rtm.{app}"
         );
         for text in [TEXT, &inline] {
             let theirs = Config::parse(text).unwrap();
-            let sinks = rewritten(text, &theirs.sinks, dir.path(), "t").unwrap();
+            let sinks = rewritten(&theirs, dir.path(), "t").unwrap();
             let sinks = toml_edit::ser::to_string(&json!({ "sinks": sinks })).unwrap();
             assert!(!sinks.contains("rtm.") && !sinks.contains("1h"), "{sinks}");
             let (head, _) = text.split_once("[sinks").unwrap();
             let ours = Config::parse(&format!("{sinks}{head}")).unwrap();
             assert_eq!(ours.sinks.len(), theirs.sinks.len());
-            for sink in ours.sinks.values() {
-                assert!(is_ours(sink, dir.path(), "t"), "{sinks}");
+            for (sink, config) in &ours.sinks {
+                let bench = Bench {
+                    sink,
+                    tag: "t",
+                    dir: dir.path(),
+                };
+                assert!(config.table().is_of_bench(&bench), "{sinks}");
             }
-            let Some(SinkConfig::Kafka(kafka)) = ours.sinks.get("kafka") else {
-                panic!("{sinks}");
-            };
-            assert!(!kafka.create && kafka.brokers == ["kafka:9092"]);
-            assert_eq!(kafka.options.len(), 2);
-            let Some(SinkConfig::Nats(nats)) = ours.sinks.get("nats") else {
-                panic!("{sinks}");
-            };
-            assert_eq!(nats.servers, ["nats://nats:4222"]);
+            for (sink, key, value) in [
+                ("kafka", "create", "false"),
+                ("kafka", "brokers", "kafka:9092"),
+                ("kafka", "options set", "path, security.protocol"),
+                ("nats", "servers", "nats://nats:4222"),
+            ] {
+                let shown = ours.sinks[sink].shown();
+                assert!(shown.contains(&(key, value.to_owned())), "{shown:?}");
+            }
         }
     }
 }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use rdkafka::config::ClientConfig;
 use rtm_sim::{Audit, Findings, Ledger};
 
-use super::{Demo, JETSTREAM, StdoutError, TOPICS, say};
-use crate::read_back::{self, Stored};
+use super::{Demo, StdoutError, say};
+use crate::read_back;
+use crate::sinks::Stored;
 
 impl Demo {
     /// The first records of each sink, as they are stored.
@@ -69,45 +69,10 @@ impl Demo {
     }
 
     /// Reads every sink back.
-    async fn read(&self, mut each: impl FnMut(&'static str, &Stored<'_>)) -> anyhow::Result<()> {
-        for sink in &self.sinks {
-            match *sink {
-                "kafka" => {
-                    let mut client = ClientConfig::new();
-                    client.set(
-                        "bootstrap.servers",
-                        self.kafka.as_deref().unwrap_or_default(),
-                    );
-                    for (index, (topic, dead_letter)) in TOPICS.iter().enumerate() {
-                        // Partitions of two topics that hold one stream must not be taken for one another.
-                        let offset = i32::try_from(index).unwrap_or_default() * 10_000;
-                        tokio::task::block_in_place(|| {
-                            read_back::kafka(&client, topic, *dead_letter, |stored| {
-                                let partition = stored.partition + offset;
-                                each(
-                                    sink,
-                                    &Stored {
-                                        partition,
-                                        ..*stored
-                                    },
-                                );
-                            })
-                        })?;
-                    }
-                }
-                "nats" => {
-                    let client =
-                        async_nats::connect(self.nats.as_deref().unwrap_or_default()).await?;
-                    read_back::nats(
-                        &client,
-                        JETSTREAM,
-                        |subject| subject.ends_with(".dead_letters"),
-                        |stored| each(sink, stored),
-                    )
-                    .await?;
-                }
-                _ => read_back::file(&self.file, |stored| each(sink, stored))?,
-            }
+    async fn read(&self, mut each: impl FnMut(&str, &Stored<'_>)) -> anyhow::Result<()> {
+        for (name, sink) in &self.published {
+            let mut each = |stored: &Stored<'_>| each(name, stored);
+            sink.table().read_back(&mut each).await?;
         }
         Ok(())
     }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use rtm_sim::Simulator;
 
 use super::{APP, REGIONS};
-use crate::state::State;
-use crate::tally::Tally;
+use rtm_engine::status::State;
+use rtm_engine::tally::Tally;
 
 /// How the demo goes. Remembers what it showed last, to make rates of totals.
 #[derive(Default)]

@@ -13,7 +13,6 @@ use rtm_sink::{AnySink, Outcome, PublishErrorKind, Reason, Record, Sink};
 use tokio_util::sync::CancellationToken;
 
 use super::select::Selection;
-use crate::client::Client;
 use rtm_record::Router;
 
 /// Records that are handed to a sink at once: a page.
@@ -45,15 +44,16 @@ pub(super) struct Ended {
 
 /// Publishes a selection. Stops at a signal, or when the sink confirms nothing for long.
 pub(super) async fn deliver(
-    client: &Client,
+    client: &AnySink,
+    router: Router,
     dir: &Path,
     selection: &Selection,
     rate: Option<u32>,
     stop: &CancellationToken,
 ) -> anyhow::Result<Ended> {
     let mut out = Out {
-        sink: client.sink(),
-        router: client.replaying_router(),
+        sink: client.clone(),
+        router,
         pace: rate.map(Pace::new),
     };
     let mut ended = Ended::default();

@@ -1,19 +1,15 @@
-//! From two samples to lines of a page. Pure.
+//! From what a bridge says of itself to lines of a page. Pure: what is wrong, the bridge has decided.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use super::sample::Sample;
-
-/// A ring that was not polled for so long is stuck, as for `/readyz`.
-const STALE_SECONDS: f64 = 30.0;
-
-/// A sink that has confirmed nothing for so long, while something waits, is stuck, as for `/readyz`.
-const SILENT_SECONDS: f64 = 10.0;
-
-/// Alarms that are shown at the top.
-const ALARMS: usize = 3;
+use super::status::Status;
+use rtm_engine::status::health::Health;
+use rtm_engine::status::phrases::duration;
+use rtm_engine::status::snapshot::{App, Outlet, Ring, Sink, Snapshot};
+use rtm_engine::status::words::{Finding, Level};
 
 /// How wide the name of a row is, within these bounds: what the columns leave.
 const NAME: (usize, usize) = (10, 40);
@@ -50,6 +46,9 @@ const SINK_COLUMNS: [Column; 5] = [
     ("   confirmed", true),
 ];
 
+/// The part of the page that findings may have, and lines that they always have.
+const FINDINGS: (usize, usize) = (3, 2);
+
 /// How text looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Style {
@@ -66,12 +65,14 @@ pub(super) enum Style {
 pub(super) struct Line(Vec<(Style, String)>);
 
 impl Line {
-    fn of(style: Style, text: impl Into<String>) -> Line {
-        Line(vec![(style, text.into())])
+    fn of(style: Style, text: impl AsRef<str>) -> Line {
+        Line::default().and(style, text)
     }
 
-    fn and(mut self, style: Style, text: impl Into<String>) -> Line {
-        self.0.push((style, text.into()));
+    /// Adds a text. Control characters are not what a terminal is given: the text comes from another process.
+    fn and(mut self, style: Style, text: impl AsRef<str>) -> Line {
+        self.0
+            .push((style, text.as_ref().replace(char::is_control, "?")));
         self
     }
 
@@ -99,10 +100,10 @@ impl Line {
 /// What there is to show.
 pub(super) struct Seen<'a> {
     pub(super) url: &'a str,
-    /// The last sample.
-    pub(super) now: Option<&'a Sample>,
-    /// The one that rates are since; the same as the last where there is no other.
-    pub(super) before: Option<&'a Sample>,
+    /// What the bridge said last.
+    pub(super) now: Option<&'a Status>,
+    /// What rates are since; the same as the last where there is no other.
+    pub(super) before: Option<&'a Status>,
     /// How long nobody has answered, and why.
     pub(super) away: Option<(Duration, &'a str)>,
 }
@@ -113,23 +114,24 @@ pub(super) fn lines(seen: &Seen<'_>, width: usize, height: usize) -> Vec<Line> {
     if let Some((since, why)) = seen.away {
         let text = format!(
             "NO ANSWER for {}: {why}; trying again",
-            seconds(since.as_secs_f64())
+            duration(since.as_secs_f64())
         );
         page.push(Line::of(Style::Bad, text));
     }
     if let (Some(now), Some(before)) = (seen.now, seen.before) {
-        let rates = Rates::new(now, before);
         // An old answer says nothing of now.
         if seen.away.is_none() {
-            page.extend(losses(now));
+            let room = (height / FINDINGS.0).max(FINDINGS.1);
+            page.extend(fit(findings(&now.report.findings, width), room));
         }
-        page.extend(alarms(now));
-        page.extend(paused(now));
+        let (now, before) = (&now.report.now, &before.report.now);
+        page.push(totals(now));
+        let rates = Rates { now, before };
         let layout = Layout::of(width);
         let sections = [
             outlets(&rates, layout),
             budgets(&rates, layout),
-            rings(&rates, layout),
+            rings(now, layout),
         ];
         let wanted = sections.each_ref().map(Vec::len);
         // Three headings and the journal's line.
@@ -240,12 +242,9 @@ fn fit(mut rows: Vec<Line>, room: usize) -> Vec<Line> {
 }
 
 fn title(seen: &Seen<'_>, width: usize) -> Line {
-    let version = seen.now.and_then(|now| now.all("build_info", &[]).next());
-    let version = version.map_or("", |build| build.label("version"));
-    let up = seen.now.filter(|now| now.started > 0.0);
-    let up = up.map_or_else(String::new, |now| {
-        format!(", up {}", seconds(now.unix - now.started))
-    });
+    let version = seen.now.map_or("", |now| &now.version);
+    let up = seen.now.map(|now| duration(now.report.now.uptime_seconds));
+    let up = up.map_or_else(String::new, |up| format!(", up {up}"));
     let left = format!("rtm-bridge {version} at {}{up}", seen.url);
     let space = width.saturating_sub(left.chars().count());
     let line = Line::of(Style::Heading, left);
@@ -255,346 +254,217 @@ fn title(seen: &Seen<'_>, width: usize) -> Line {
     }
 }
 
-/// Am I losing data?
-fn losses(now: &Sample) -> Vec<Line> {
-    let sum = |name, labels: &[(&str, &str)]| now.sum(name, labels).unwrap_or_default();
-    let mut found = Vec::new();
-    let possibly = sum("events_possibly_lost_total", &[]);
-    if possibly > 0.0 {
-        let reasons = ["crash", "timeout", "cut", "status"];
-        let of = |reason: &str| sum("events_possibly_lost_total", &[("reason", reason)]);
-        let counts = reasons.iter().map(|reason| (reason, of(reason)));
-        let counts = counts.filter(|(_, events)| *events > 0.0);
-        let counts: Vec<String> = counts
-            .map(|(reason, events)| format!("{reason} {}", count(events)))
-            .collect();
-        found.push(format!(
-            "at most {} events at the source ({})",
-            count(possibly),
-            counts.join(", ")
-        ));
-    }
-    let overflows = sum("overflow_suspected_total", &[]);
-    if overflows > 0.0 {
-        let estimate = sum("overflow_events_estimated_total", &[]);
-        let events = match estimate > 0.0 {
-            true => format!("about {} events", count(estimate)),
-            false => "how many events cannot be told".to_owned(),
+/// What goes on, word for word, broken where the page ends.
+fn findings(findings: &[Finding], width: usize) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for finding in findings {
+        let style = match finding.level {
+            Level::Losing | Level::Down => Style::Bad,
+            Level::Late => Style::Doubtful,
+            Level::Note => Style::Plain,
+            Level::Good => Style::Good,
         };
-        let times = count(overflows);
-        found.push(format!("rings were full {times} times ({events})"));
-    }
-    for (reason, what) in [
-        ("skipped", "given up because the journal was full"),
-        ("damaged", "lost by the journal's disk"),
-        ("poison", "that crashed the process"),
-    ] {
-        let events = sum("records_dropped_total", &[("reason", reason)]);
-        if events > 0.0 {
-            found.push(format!("{} records {what}", count(events)));
+        let mut line = String::new();
+        for word in finding.text.split_whitespace() {
+            if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
+                lines.push(Line::of(style, std::mem::take(&mut line)));
+                line.push(' ');
+            }
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
         }
+        lines.push(Line::of(style, line));
     }
-    let letters = sum("records_dead_lettered_total", &[]);
-    let letters = match letters > 0.0 {
-        true => Line::of(
-            Style::Doubtful,
-            format!("{} records went to dead letters", count(letters)),
-        ),
-        false => Line::of(Style::Faint, "no dead letters"),
-    };
-    let on = |name| now.all(name, &[]).any(|series| series.value > 0.0);
-    if found.is_empty() && (on("journal_failing") || on("polling_stopped")) {
-        let what = "BEING LOST: polling waits, and Agora overwrites";
-        return vec![Line::of(Style::Bad, what), letters];
-    }
-    if found.is_empty() {
-        let mut line = Line::of(Style::Good, "NOTHING LOST, as far as can be told; ");
-        line.0.extend(letters.0);
-        return vec![line];
-    }
-    let mut lines: Vec<Line> = found
-        .into_iter()
-        .map(|what| Line::of(Style::Bad, format!("LOST: {what}")))
-        .collect();
-    lines.push(letters);
     lines
 }
 
-/// What is stuck, in words, the worst first.
-fn alarms(now: &Sample) -> Vec<Line> {
-    let on = |name| now.all(name, &[]).filter(|series| series.value > 0.0);
-    let mut found = Vec::new();
-    found.extend(
-        on("journal_failing").map(|_| "the journal cannot be written; polling waits".to_owned()),
-    );
-    found.extend(on("polling_stopped").map(|app| {
-        format!(
-            "{}: polling is stopped, the journal has no room for it",
-            app.label("app")
-        )
-    }));
-    for ring in now.all("last_successful_poll_timestamp_seconds", &[]) {
-        if is_paused(now, ring.label("app")) {
-            continue;
-        }
-        let age = now.unix - ring.value.max(now.started);
-        if age > STALE_SECONDS {
-            let name = ring_name(
-                ring.label("app"),
-                ring.label("region"),
-                ring.label("stream"),
-            );
-            found.push(format!("{name}: no successful poll for {}", seconds(age)));
-        }
-    }
-    for sink in now.all("sink_up", &[]).filter(|sink| sink.value == 0.0) {
-        found.push(format!(
-            "{} is down; what it misses waits in the journal",
-            sink.label("sink")
-        ));
-    }
-    found.extend(on("second_poller_suspected").map(|app| {
-        format!(
-            "{}: somebody else seems to read these events",
-            app.label("app")
-        )
-    }));
-    let more = found.len().saturating_sub(ALARMS);
-    found.truncate(ALARMS);
-    if let Some(last) = found.last_mut().filter(|_| more > 0) {
-        *last = format!("{last} (and {more} more)");
-    }
-    found
-        .into_iter()
-        .map(|what| Line::of(Style::Bad, what))
-        .collect()
+/// What has become of events since the journal was made, and of rings since the start.
+fn totals(now: &Snapshot) -> Line {
+    let outlets = || now.sinks.iter().flat_map(|sink| &sink.outlets);
+    let lost = now.apps.iter().map(|app| app.possibly_lost_ever).sum();
+    let given_up = outlets().map(|outlet| outlet.given_up).sum();
+    let dead_letters = outlets().map(|outlet| outlet.dead_lettered).sum();
+    let full = now.rings.iter().map(|ring| ring.overflows).sum();
+    let text = [
+        ("possibly lost", lost),
+        ("given up", given_up),
+        ("dead letters", dead_letters),
+        ("rings full", full),
+    ];
+    let text = text.map(|(what, events)| format!("{what} {}", count(events)));
+    let is_any = lost + given_up + dead_letters + full > 0;
+    let how = if is_any {
+        Style::Doubtful
+    } else {
+        Style::Faint
+    };
+    Line::of(how, text.join(", "))
 }
 
-/// What the configuration leaves alone.
-fn paused(now: &Sample) -> Option<Line> {
-    let apps = now.all("app_paused", &[]).filter(|app| app.value > 0.0);
-    let apps: Vec<&str> = apps.map(|app| app.label("app")).collect();
-    let text = || format!("paused, as the configuration says: {}", apps.join(", "));
-    (!apps.is_empty()).then(|| Line::of(Style::Doubtful, text()))
-}
-
-fn is_paused(now: &Sample, app: &str) -> bool {
-    now.sum("app_paused", &[("app", app)])
-        .is_some_and(|paused| paused > 0.0)
-}
-
-/// Two samples, and what happened between them.
+/// What goes on, and what rates are since.
 struct Rates<'a> {
-    now: &'a Sample,
-    before: &'a Sample,
-    seconds: f64,
+    now: &'a Snapshot,
+    before: &'a Snapshot,
 }
 
-impl<'a> Rates<'a> {
-    fn new(now: &'a Sample, before: &'a Sample) -> Rates<'a> {
-        Rates {
-            now,
-            before,
-            seconds: now.at.saturating_duration_since(before.at).as_secs_f64(),
+impl Rates<'_> {
+    /// A second; none where there is nothing before.
+    fn rate(&self, now: u64, before: u64) -> String {
+        match self.now.uptime_seconds - self.before.uptime_seconds {
+            seconds if seconds > 0.0 => {
+                format!("{:.1}", now.saturating_sub(before) as f64 / seconds)
+            }
+            _ => "-".to_owned(),
         }
     }
 
-    fn now(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        self.now.sum(name, labels).unwrap_or_default()
-    }
-
-    /// Of a counter, a second; none before there are two samples.
-    fn rate(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-        let grown = self.now.sum(name, labels)? - self.before.sum(name, labels)?;
-        (self.seconds > 0.0 && grown >= 0.0).then_some(grown / self.seconds)
+    fn outlet_before(&self, sink: &str, app: &str) -> Option<&Outlet> {
+        let sinks = self.before.sinks.iter().filter(|known| known.name == sink);
+        let mut outlets = sinks.flat_map(|sink| &sink.outlets);
+        outlets.find(|outlet| outlet.app == app)
     }
 }
 
-fn rings(rates: &Rates<'_>, layout: Layout) -> Vec<Line> {
-    let mut rows: Vec<(bool, f64, Line)> = Vec::new();
-    for ring in rates.now.all("events_fetched_total", &[]) {
-        let (app, region, stream) = (
-            ring.label("app"),
-            ring.label("region"),
-            ring.label("stream"),
-        );
-        let of = [("app", app), ("region", region), ("stream", stream)];
-        let polled = rates.now("last_successful_poll_timestamp_seconds", &of);
-        let age = (polled > 0.0).then(|| (rates.now.unix - polled).max(0.0));
-        let gap = rates.rate("polls_total", &of).filter(|polls| *polls > 0.0);
-        let lost = rates.now("events_possibly_lost_total", &of);
-        let full = rates.now("full_pages_total", &of);
-        let is_paused = is_paused(rates.now, app);
-        let stale = !is_paused && age.is_none_or(|age| age > STALE_SECONDS);
-        let age = match age {
-            _ if is_paused => "off".to_owned(),
-            age => age.map_or("-".to_owned(), brief),
-        };
-        let line = layout.cells(
-            &ring_name(app, region, stream),
-            RING_COLUMNS,
-            [
-                (
-                    Style::Plain,
-                    optional(rates.rate("events_fetched_total", &of)),
-                ),
-                (style(stale, Style::Bad), age),
-                (
-                    Style::Plain,
-                    gap.map_or("-".to_owned(), |polls| brief(1.0 / polls)),
-                ),
-                (Style::Plain, count(ring.value)),
-                (style(full > 0.0, Style::Doubtful), count(full)),
-                (style(lost > 0.0, Style::Bad), count(lost)),
-            ],
-        );
-        rows.push((stale, lost, line));
-    }
+fn outlets(rates: &Rates<'_>, layout: Layout) -> Vec<Line> {
+    let sinks = rates.now.sinks.iter();
+    let outlets = sinks.flat_map(|sink| sink.outlets.iter().map(move |outlet| (sink, outlet)));
+    let mut outlets: Vec<_> = outlets.collect();
     // Where not all fit, those that need somebody are to be seen.
-    rows.sort_by(|one, other| other.0.cmp(&one.0).then(other.1.total_cmp(&one.1)));
-    rows.into_iter().map(|(_, _, line)| line).collect()
-}
-
-fn budgets(rates: &Rates<'_>, layout: Layout) -> Vec<Line> {
-    let mut rows = Vec::new();
-    for app in rates.now.all("request_budget_per_second", &[]) {
-        let name = app.label("app");
-        let of = [("app", name)];
-        let refused = rates.now("polls_total", &[("app", name), ("outcome", "refused")]);
-        let limited = rates.now("rate_limited_total", &of);
-        let line = layout.cells(
-            name,
-            REQUEST_COLUMNS,
+    outlets.sort_by_key(|&(_, outlet)| (Reverse(outlet.health), &outlet.app));
+    let row = |(sink, outlet): (&Sink, &Outlet)| {
+        let (word, how) = match outlet.health {
+            Health::Up => ("yes", Style::Good),
+            Health::Late => ("late", Style::Doubtful),
+            Health::Down => ("DOWN", Style::Bad),
+        };
+        let ill = style(outlet.health != Health::Up, how);
+        let before = rates
+            .outlet_before(&sink.name, &outlet.app)
+            .unwrap_or(outlet);
+        let confirmed = outlet.last_confirmation_age_seconds;
+        layout.cells(
+            &format!("{} > {}", outlet.app, sink.name),
+            SINK_COLUMNS,
             [
-                (Style::Plain, count(app.value)),
-                (Style::Plain, optional(rates.rate("polls_total", &of))),
+                (how, word.to_owned()),
+                (ill, count(outlet.pending_events)),
                 (
-                    Style::Faint,
-                    optional(rates.rate("requests_unused_total", &of)),
+                    ill,
+                    brief(outlet.oldest_pending_age_seconds.unwrap_or_default()),
                 ),
-                (style(refused > 0.0, Style::Doubtful), count(refused)),
-                (style(limited > 0.0, Style::Doubtful), count(limited)),
+                (Style::Plain, rates.rate(outlet.confirmed, before.confirmed)),
+                (
+                    Style::Plain,
+                    confirmed.map_or("never".to_owned(), |age| format!("{} ago", brief(age))),
+                ),
             ],
-        );
-        rows.push(line);
-    }
-    rows
+        )
+    };
+    outlets.into_iter().map(row).collect()
 }
 
 fn journal(rates: &Rates<'_>, layout: Layout) -> Line {
-    let bytes = rates.now("journal_bytes", &[]);
-    let used = rates.now("journal_used_bytes", &[]);
-    let limit = rates.now("journal_limit_bytes", &[]);
-    let fill = if limit > 0.0 { used / limit } else { 0.0 };
-    // What is full of small responses has little on the disk.
-    let by = if used > 1.5 * bytes {
-        " by entries"
-    } else {
-        ""
-    };
+    let (now, before) = (&rates.now.journal, &rates.before.journal);
+    let fill = now.used_bytes as f64 / now.max_bytes.max(1) as f64;
     let bars = (fill * 10.0).round().clamp(0.0, 10.0) as usize;
-    let how = match fill {
-        _ if fill >= 0.8 => Style::Bad,
-        _ if fill >= 0.5 => Style::Doubtful,
-        _ => Style::Plain,
-    };
-    let syncs = rates.rate("journal_commit_duration_seconds_count", &[]);
-    let time = rates.rate("journal_commit_duration_seconds_sum", &[]);
-    let sync = match (time, syncs) {
-        (Some(time), Some(syncs)) if syncs > 0.0 => {
-            format!(", sync {:.1} ms", 1000.0 * time / syncs)
+    let syncs = now.syncs.saturating_sub(before.syncs);
+    let sync = match syncs {
+        0 => String::new(),
+        syncs => {
+            let seconds = now.syncs_seconds - before.syncs_seconds;
+            format!(", sync {:.1} ms", 1000.0 * seconds / syncs as f64)
         }
-        _ => String::new(),
     };
     let (bar, used) = match layout.is_wide {
         true => (
             format!("[{}{}] ", "#".repeat(bars), ".".repeat(10 - bars)),
-            format!(" {}", ByteSize(bytes as u64)),
+            format!(" {}", ByteSize(now.used_bytes)),
         ),
         false => (String::new(), String::new()),
     };
-    Line::of(Style::Heading, "JOURNAL ")
-        .and(how, format!("{bar}{:.1} %{by}", 100.0 * fill))
-        .and(
-            Style::Plain,
-            format!(
-                "{used} of {}; free {}{sync}",
-                ByteSize(limit as u64),
-                ByteSize(rates.now("journal_free_disk_bytes", &[]) as u64)
-            ),
-        )
+    Line::of(Style::Heading, "JOURNAL ").and(
+        Style::Plain,
+        format!(
+            "{bar}{:.1} %{used} of {}; free {}{sync}",
+            100.0 * fill,
+            ByteSize(now.max_bytes),
+            ByteSize(now.free_disk_bytes.unwrap_or_default())
+        ),
+    )
 }
 
-fn outlets(rates: &Rates<'_>, layout: Layout) -> Vec<Line> {
-    let mut rows = Vec::new();
-    for outlet in rates.now.all("journal_pending_events", &[]) {
-        let (app, sink) = (outlet.label("app"), outlet.label("sink"));
-        let of = [("app", app), ("sink", sink)];
-        let up = rates.now("sink_up", &[("sink", sink)]) > 0.0;
-        let oldest = rates.now("journal_oldest_pending_age_seconds", &of);
-        let confirmed = rates.now("last_confirmation_timestamp_seconds", &of);
-        let ago = (confirmed > 0.0).then(|| (rates.now.unix - confirmed).max(0.0));
-        let silent = outlet.value > 0.0 && oldest > SILENT_SECONDS;
-        let (word, how) = if up {
-            ("yes", Style::Good)
-        } else {
-            ("DOWN", Style::Bad)
-        };
-        let line = layout.cells(
-            &format!("{app} > {sink}"),
-            SINK_COLUMNS,
+fn budgets(rates: &Rates<'_>, layout: Layout) -> Vec<Line> {
+    let row = |app: &App| {
+        let mut before = rates.before.apps.iter();
+        let before = before.find(|before| before.name == app.name).unwrap_or(app);
+        let (refused, limited) = (app.requests_refused, app.requests_rate_limited);
+        layout.cells(
+            &app.name,
+            REQUEST_COLUMNS,
             [
-                (how, word.to_owned()),
-                (style(silent, Style::Bad), count(outlet.value)),
-                (style(silent, Style::Bad), brief(oldest)),
+                (Style::Plain, app.requests_per_second.to_string()),
+                (Style::Plain, rates.rate(app.requests, before.requests)),
                 (
-                    Style::Plain,
-                    optional(rates.rate("records_confirmed_total", &of)),
+                    Style::Faint,
+                    rates.rate(app.requests_unused, before.requests_unused),
                 ),
-                (
-                    Style::Plain,
-                    ago.map_or("never".to_owned(), |ago| format!("{} ago", brief(ago))),
-                ),
+                (style(refused > 0, Style::Doubtful), count(refused)),
+                (style(limited > 0, Style::Doubtful), count(limited)),
             ],
-        );
-        rows.push((!up || silent, line));
-    }
-    rows.sort_by_key(|(stuck, _)| !stuck);
-    rows.into_iter().map(|(_, line)| line).collect()
+        )
+    };
+    rates.now.apps.iter().map(row).collect()
+}
+
+fn rings(now: &Snapshot, layout: Layout) -> Vec<Line> {
+    let mut rings: Vec<&Ring> = now.rings.iter().collect();
+    // Where not all fit, those that need somebody are to be seen.
+    let ill = |ring: &Ring| !ring.paused && ring.health == Health::Down;
+    rings.sort_by_key(|ring| Reverse((ill(ring), ring.possibly_lost_ever)));
+    let row = |ring: &Ring| {
+        let age = match ring.last_poll_age_seconds {
+            _ if ring.paused => "off".to_owned(),
+            age => age.map_or("-".to_owned(), brief),
+        };
+        let (full, lost) = (ring.full_pages, ring.possibly_lost_ever);
+        layout.cells(
+            &format!("{} {} {}", ring.app, ring.region, ring.stream),
+            RING_COLUMNS,
+            [
+                (Style::Plain, format!("{:.1}", ring.events_per_second)),
+                (style(ill(ring), Style::Bad), age),
+                (
+                    Style::Plain,
+                    ring.last_gap_seconds.map_or("-".to_owned(), brief),
+                ),
+                (Style::Plain, count(ring.events)),
+                (style(full > 0, Style::Doubtful), count(full)),
+                (style(lost > 0, Style::Bad), count(lost)),
+            ],
+        )
+    };
+    rings.into_iter().map(row).collect()
 }
 
 fn style(is: bool, then: Style) -> Style {
     if is { then } else { Style::Plain }
 }
 
-fn ring_name(app: &str, region: &str, stream: &str) -> String {
-    format!("{app} {region} {stream}")
-}
-
 /// At most so many characters; the end is what tells rings apart.
 fn short(text: &str, columns: usize) -> String {
-    let long = text.chars().count().saturating_sub(columns);
-    match long {
+    match text.chars().count().saturating_sub(columns) {
         0 => text.to_owned(),
-        long => text
-            .chars()
-            .skip(long + 1)
-            .fold("…".to_owned(), |mut text, c| {
-                text.push(c);
-                text
-            }),
+        long => format!("…{}", text.chars().skip(long + 1).collect::<String>()),
     }
 }
 
-fn optional(rate: Option<f64>) -> String {
-    rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}"))
-}
-
-fn count(value: f64) -> String {
+fn count(value: u64) -> String {
     match value {
-        _ if value < 1e7 => format!("{value:.0}"),
-        _ if value < 1e9 => format!("{:.1}M", value / 1e6),
-        _ => format!("{:.2}G", value / 1e9),
+        0..10_000_000 => value.to_string(),
+        10_000_000..1_000_000_000 => format!("{:.1}M", value as f64 / 1e6),
+        _ => format!("{:.2}G", value as f64 / 1e9),
     }
 }
 
@@ -605,16 +475,6 @@ fn brief(value: f64) -> String {
         _ if value < 600.0 => format!("{value:.0}s"),
         _ if value < 36_000.0 => format!("{:.0}m", value / 60.0),
         _ => format!("{:.0}h", value / 3600.0),
-    }
-}
-
-/// A time as people say it.
-fn seconds(value: f64) -> String {
-    match value {
-        _ if value < 120.0 => format!("{value:.0} s"),
-        _ if value < 7200.0 => format!("{:.0} min", value / 60.0),
-        _ if value < 172_800.0 => format!("{:.1} h", value / 3600.0),
-        _ => format!("{:.0} days", value / 86_400.0),
     }
 }
 

@@ -1,12 +1,14 @@
 #![allow(clippy::unwrap_used)]
 
-use std::fmt::Write as _;
-use std::time::{Instant, SystemTime};
-
 use super::*;
+use rtm_engine::status::report::{Budget, Report, VERSION};
+use rtm_engine::status::snapshot::Journal;
 
-/// Name, whether it is up, events that wait, and when it last confirmed.
-const SINKS: [(&str, u32, u32, f64); 2] = [("kafka", 0, 4560, 0.0), ("nats", 1, 0, 4999.9)];
+/// Name, how it is, events that wait, and how long ago it last confirmed.
+const SINKS: [(&str, Health, u64, Option<f64>); 2] = [
+    ("kafka", Health::Down, 4560, None),
+    ("nats", Health::Up, 0, Some(0.1)),
+];
 
 fn app_name(index: usize) -> String {
     match index {
@@ -15,90 +17,98 @@ fn app_name(index: usize) -> String {
     }
 }
 
-/// Metrics of a bridge of so many App IDs and regions, `polls` polls into its life; anything else that is to be so.
-fn metrics(apps: usize, regions: usize, polls: u32, more: &str) -> String {
-    let mut text = String::from(
-        "process_start_time_seconds 1000\nrtm_bridge_build_info{commit=\"c\",version=\"0.1.0\"} 1\n",
-    );
-    for app in 0..apps {
-        let app = app_name(app);
-        for region in 0..regions {
-            for stream in ["user", "channel"] {
-                let of = format!("app=\"{app}\",region=\"r{region}\",stream=\"{stream}\"");
-                let _ = writeln!(
-                    text,
-                    "rtm_bridge_events_fetched_total{{{of}}} {}",
-                    100 * polls
-                );
-                let _ = writeln!(
-                    text,
-                    "rtm_bridge_last_successful_poll_timestamp_seconds{{{of}}} 4999.7"
-                );
-                let _ = writeln!(
-                    text,
-                    "rtm_bridge_polls_total{{outcome=\"page\",{of}}} {polls}"
-                );
-                let _ = writeln!(text, "rtm_bridge_full_pages_total{{{of}}} 0");
-            }
+/// A bridge of so many App IDs and regions, `polls` polls into its life, of which it says `findings`.
+fn status(apps: usize, regions: usize, polls: u64, findings: &[(Level, &str)]) -> Status {
+    let names = || (0..apps).map(app_name);
+    let ring = |app: &str, region: usize, stream: &str| Ring {
+        app: app.to_owned(),
+        region: format!("r{region}"),
+        stream: stream.to_owned(),
+        events_per_second: 200.0,
+        last_poll_age_seconds: Some(0.3),
+        last_gap_seconds: Some(0.5),
+        events: 100 * polls,
+        ..Ring::default()
+    };
+    let rings = |app: String| {
+        let streams = (0..regions).flat_map(|region| [(region, "user"), (region, "channel")]);
+        let rings = streams.map(|(region, stream)| ring(&app, region, stream));
+        rings.collect::<Vec<_>>()
+    };
+    let sink = |(name, health, pending, confirmed): (&str, Health, u64, Option<f64>)| {
+        let outlet = |app| Outlet {
+            app,
+            health,
+            pending_events: pending,
+            oldest_pending_age_seconds: Some((pending / 100) as f64),
+            last_confirmation_age_seconds: confirmed,
+            confirmed: u64::from(health == Health::Up) * 400 * polls,
+            ..Outlet::default()
+        };
+        Sink {
+            name: name.to_owned(),
+            outlets: names().map(outlet).collect(),
+            ..Sink::default()
         }
-        let _ = writeln!(
-            text,
-            "rtm_bridge_request_budget_per_second{{app=\"{app}\"}} 10"
-        );
-        let _ = writeln!(
-            text,
-            "rtm_bridge_requests_unused_total{{app=\"{app}\"}} {polls}"
-        );
-        for (sink, up, pending, confirmed) in SINKS {
-            let of = format!("app=\"{app}\",sink=\"{sink}\"");
-            let _ = writeln!(text, "rtm_bridge_journal_pending_events{{{of}}} {pending}");
-            let _ = writeln!(
-                text,
-                "rtm_bridge_journal_oldest_pending_age_seconds{{{of}}} {}",
-                pending / 100
-            );
-            let _ = writeln!(
-                text,
-                "rtm_bridge_last_confirmation_timestamp_seconds{{{of}}} {confirmed}"
-            );
-            let _ = writeln!(
-                text,
-                "rtm_bridge_records_confirmed_total{{{of}}} {}",
-                u32::from(up == 1) * 400 * polls
-            );
-        }
+    };
+    let app = |name| App {
+        name,
+        requests_per_second: 10,
+        requests: (polls * regions as u64) * 2,
+        requests_unused: polls,
+        ..App::default()
+    };
+    let findings = findings.iter().map(|(level, text)| Finding {
+        level: *level,
+        text: (*text).to_owned(),
+        not_ready: Vec::new(),
+    });
+    Status {
+        version: "0.1.0".to_owned(),
+        report: Report {
+            v: VERSION,
+            findings: findings.collect(),
+            now: Snapshot {
+                uptime_seconds: 4010.0 + polls as f64 / 2.0,
+                apps: names().map(app).collect(),
+                rings: names().flat_map(rings).collect(),
+                journal: Journal {
+                    used_bytes: 3_006_477_107,
+                    max_bytes: 4 << 30,
+                    free_disk_bytes: Some(10 << 30),
+                    syncs: polls,
+                    syncs_seconds: polls as f64 * 0.002,
+                    ..Journal::default()
+                },
+                sinks: SINKS.map(sink).to_vec(),
+                ..Snapshot::default()
+            },
+            budget: Budget::default(),
+        },
     }
-    for (sink, up, ..) in SINKS {
-        let _ = writeln!(text, "rtm_bridge_sink_up{{sink=\"{sink}\"}} {up}");
-    }
-    let _ = writeln!(
-        text,
-        "rtm_bridge_journal_bytes 3006477107\nrtm_bridge_journal_used_bytes 3006477107\nrtm_bridge_journal_limit_bytes 4294967296"
-    );
-    let _ = writeln!(text, "rtm_bridge_journal_free_disk_bytes 10737418240");
-    let _ = writeln!(
-        text,
-        "rtm_bridge_journal_commit_duration_seconds_sum {}",
-        f64::from(polls) * 0.002
-    );
-    let _ = writeln!(
-        text,
-        "rtm_bridge_journal_commit_duration_seconds_count {polls}"
-    );
-    text + more
 }
 
-fn page(regions: usize, more: &str, width: usize, height: usize) -> Vec<Line> {
-    page_of(1, regions, more, width, height)
+/// How a bridge is, and what else becomes of it.
+type Trouble = fn(&mut Status);
+
+const WELL: Trouble = |_| {};
+
+fn page(regions: usize, trouble: Trouble, width: usize, height: usize) -> Vec<Line> {
+    page_of(1, regions, trouble, width, height)
 }
 
 /// The page of a bridge between its 10th and its 30th poll of each ring, ten seconds apart.
-fn page_of(apps: usize, regions: usize, more: &str, width: usize, height: usize) -> Vec<Line> {
-    let clock = SystemTime::UNIX_EPOCH + Duration::from_secs(5000);
-    let at = Instant::now();
-    let before = Sample::parse(&metrics(apps, regions, 10, more), at, clock).unwrap();
-    let later = at + Duration::from_secs(10);
-    let now = Sample::parse(&metrics(apps, regions, 30, more), later, clock).unwrap();
+fn page_of(
+    apps: usize,
+    regions: usize,
+    trouble: Trouble,
+    width: usize,
+    height: usize,
+) -> Vec<Line> {
+    let down = [(Level::Down, DOWN)];
+    let before = status(apps, regions, 10, &down);
+    let mut now = status(apps, regions, 30, &down);
+    trouble(&mut now);
     let seen = Seen {
         url: "http://127.0.0.1:9464",
         now: Some(&now),
@@ -114,19 +124,36 @@ fn text(page: &[Line]) -> String {
         .collect()
 }
 
-const TROUBLE: &str = "rtm_bridge_events_possibly_lost_total{app=\"main\",reason=\"cut\",region=\"r1\",stream=\"user\"} 2000\n\
-    rtm_bridge_overflow_suspected_total{app=\"main\",region=\"r1\",stream=\"user\"} 2\n\
-    rtm_bridge_overflow_events_estimated_total{app=\"main\",region=\"r1\",stream=\"user\"} 345\n\
-    rtm_bridge_records_dead_lettered_total{app=\"main\",reason=\"other\",sink=\"kafka\"} 7\n\
-    rtm_bridge_polling_stopped{app=\"main\"} 1\nrtm_bridge_journal_failing 1\nrtm_bridge_second_poller_suspected{app=\"main\"} 1\n";
+const DOWN: &str = "Kafka is down since 12:03:04 UTC (45 s): all brokers are down. 4,560 events wait for it in the \
+                    journal; polling goes on, and nothing is lost.";
 
-/// Holds: a page of 80 × 24, losses first, then what is stuck.
+const TROUBLE: Trouble = |status| {
+    let now = &mut status.report.now;
+    if let Some(ring) = now.rings.get_mut(2) {
+        (ring.possibly_lost_ever, ring.overflows, ring.full_pages) = (2000, 2, 5);
+    }
+    (
+        now.apps[0].possibly_lost_ever,
+        now.sinks[0].outlets[0].dead_lettered,
+    ) = (2000, 7);
+    let text = "Events are being lost: the journal cannot be written, so polling waits, and Agora overwrites its \
+                oldest events.";
+    let losing = Finding {
+        level: Level::Losing,
+        text: text.to_owned(),
+        not_ready: Vec::new(),
+    };
+    status.report.findings.insert(0, losing);
+};
+
+/// Holds: a page of 80 × 24, what is wrong first, in the bridge's words.
 #[test]
 fn a_terminal_of_80_by_24() {
-    insta::assert_snapshot!(text(&page(2, "", 80, 24)), @r"
+    insta::assert_snapshot!(text(&page(2, WELL, 80, 24)), @r"
     rtm-bridge 0.1.0 at http://127.0.0.1:9464, up 67 min                     q quits
-    NOTHING LOST, as far as can be told; no dead letters
-    kafka is down; what it misses waits in the journal
+    Kafka is down since 12:03:04 UTC (45 s): all brokers are down. 4,560 events wait
+      for it in the journal; polling goes on, and nothing is lost.
+    possibly lost 0, given up 0, dead letters 0, rings full 0
 
     SINK                             up   waiting    oldest  records/s   confirmed
     main > kafka                   DOWN      4560       45s        0.0       never
@@ -145,12 +172,11 @@ fn a_terminal_of_80_by_24() {
     ");
     insta::assert_snapshot!(text(&page(2, TROUBLE, 80, 24)), @r"
     rtm-bridge 0.1.0 at http://127.0.0.1:9464, up 67 min                     q quits
-    LOST: at most 2000 events at the source (cut 2000)
-    LOST: rings were full 2 times (about 345 events)
-    7 records went to dead letters
-    the journal cannot be written; polling waits
-    main: polling is stopped, the journal has no room for it
-    kafka is down; what it misses waits in the journal (and 1 more)
+    Events are being lost: the journal cannot be written, so polling waits, and
+      Agora overwrites its oldest events.
+    Kafka is down since 12:03:04 UTC (45 s): all brokers are down. 4,560 events wait
+      for it in the journal; polling goes on, and nothing is lost.
+    possibly lost 2000, given up 0, dead letters 7, rings full 2
 
     SINK                             up   waiting    oldest  records/s   confirmed
     main > kafka                   DOWN      4560       45s        0.0       never
@@ -162,7 +188,7 @@ fn a_terminal_of_80_by_24() {
     main                                10     8.0     2.0         0         0
 
     RING                            events/s   age   gap    events  full  maybe lost
-    main r1 user                       200.0  0.3s  0.5s      3000     0        2000
+    main r1 user                       200.0  0.3s  0.5s      3000     5        2000
     main r0 user                       200.0  0.3s  0.5s      3000     0           0
     main r0 channel                    200.0  0.3s  0.5s      3000     0           0
     main r1 channel                    200.0  0.3s  0.5s      3000     0           0
@@ -175,12 +201,12 @@ fn a_terminal_of_80_by_24() {
 fn every_section_is_seen_with_little_room() {
     insta::assert_snapshot!(text(&page(8, TROUBLE, 60, 20)), @r"
     rtm-bridge 0.1.0 at http://127.0.0.1:9464, up 67 min
-    LOST: at most 2000 events at the source (cut 2000)
-    LOST: rings were full 2 times (about 345 events)
-    7 records went to dead letters
-    the journal cannot be written; polling waits
-    main: polling is stopped, the journal has no room for it
-    kafka is down; what it misses waits in the journal (and 1 mo
+    Events are being lost: the journal cannot be written, so
+      polling waits, and Agora overwrites its oldest events.
+    Kafka is down since 12:03:04 UTC (45 s): all brokers are
+      down. 4,560 events wait for it in the journal; polling
+      goes on, and nothing is lost.
+    possibly lost 2000, given up 0, dead letters 7, rings full 2
     SINK                      up   waiting    oldest   confirmed
     main > kafka            DOWN      4560       45s       never
     main > nats              yes         0      0.0s    0.1s ago
@@ -222,29 +248,55 @@ fn every_section_is_seen_with_little_room() {
         }
     }
     // With room for all, nothing is left out, and names are whole.
-    let much = text(&page_of(1, 8, "", 200, 50));
+    let much = text(&page_of(1, 8, WELL, 200, 50));
     assert!(!much.contains('…'), "{much}");
 }
 
-/// Holds: an App ID that is paused is said to be, and its rings alarm nobody.
+/// Holds: the rings of a paused App ID are shown as off, and those that are down come first.
 #[test]
-fn a_paused_app_alarms_nobody() {
-    let quiet = "rtm_bridge_last_successful_poll_timestamp_seconds{app=\"main\",region=\"old\",stream=\"user\"} 2000\n\
-                 rtm_bridge_events_fetched_total{app=\"main\",region=\"old\",stream=\"user\"} 7\n";
-    let silent = text(&page(1, quiet, 80, 24));
+fn rings_that_need_somebody_come_first() {
+    let silent: Trouble = |status| {
+        let ring = &mut status.report.now.rings[3];
+        ring.health = Health::Down;
+        ring.last_poll_age_seconds = Some(3000.0);
+    };
+    let first_ring = |page: &str| {
+        let rings = page.lines().skip_while(|line| !line.starts_with("RING"));
+        rings.skip(1).map(str::to_owned).next().unwrap()
+    };
+    let silent_page = text(&page(2, silent, 80, 24));
+    let ring = first_ring(&silent_page);
     assert!(
-        silent.contains("main old user: no successful poll for 50 min"),
-        "{silent}"
+        ring.starts_with("main r1 channel") && ring.contains(" 50m "),
+        "{silent_page}"
     );
-    let paused = format!("{quiet}rtm_bridge_app_paused{{app=\"main\"}} 1\n");
-    let page = text(&page(1, &paused, 80, 24));
+    let paused: Trouble = |status| {
+        let now = &mut status.report.now;
+        now.rings[3].health = Health::Down;
+        now.rings.iter_mut().for_each(|ring| ring.paused = true);
+    };
+    let paused_page = text(&page(2, paused, 80, 24));
+    let ring = first_ring(&paused_page);
     assert!(
-        page.contains("paused, as the configuration says: main"),
+        ring.starts_with("main r0 user") && ring.contains(" off "),
+        "{paused_page}"
+    );
+}
+
+/// Holds: what another process says has no control characters when it gets to the terminal.
+#[test]
+fn nothing_read_moves_the_cursor() {
+    let hostile: Trouble = |status| {
+        status.version = "0\u{1b}[2J".to_owned();
+        status.report.now.apps[0].name = "ma\u{1b}in".to_owned();
+        status.report.findings[0].text = "a\u{7}b\u{1b}[31m c".to_owned();
+    };
+    let page = text(&page(1, hostile, 80, 24)).replace('\n', "");
+    assert!(!page.contains(char::is_control), "{page:?}");
+    assert!(
+        page.contains("a?b?[31m c") && page.contains("ma?in"),
         "{page}"
     );
-    assert!(!page.contains("no successful poll"), "{page}");
-    let ring = page.lines().find(|line| line.starts_with("main old user"));
-    assert!(ring.is_some_and(|ring| ring.contains(" off ")), "{page}");
 }
 
 /// Holds: whatever the size and however much there is, nothing is wider or higher than the terminal, and nothing panics;
@@ -253,8 +305,8 @@ fn a_paused_app_alarms_nobody() {
 fn everything_fits_every_terminal() {
     for regions in [0, 1, 8, 100] {
         for (width, height) in [(80, 24), (200, 60), (40, 10), (10, 3), (1, 1), (0, 0)] {
-            for more in ["", TROUBLE] {
-                let page = page(regions, more, width, height);
+            for trouble in [WELL, TROUBLE] {
+                let page = page(regions, trouble, width, height);
                 assert!(page.len() <= height, "{regions} in {width} x {height}");
                 let widest = page.iter().map(|line| line.text().chars().count()).max();
                 assert!(
@@ -269,7 +321,7 @@ fn everything_fits_every_terminal() {
         many.lines()
             .nth(1)
             .unwrap()
-            .starts_with("LOST: at most 2000 events at the source (cut 2000)"),
+            .starts_with("Events are being lost: the journal cannot be written"),
         "{many}"
     );
     assert!(many.contains("… and 19"), "{many}");
@@ -296,8 +348,12 @@ fn a_bridge_that_is_away_is_said_to_be() {
         page.contains("NO ANSWER for 12 s: connection refused; trying again"),
         "{page}"
     );
-    let clock = SystemTime::UNIX_EPOCH + Duration::from_secs(5000);
-    let known = Sample::parse(&metrics(1, 1, 1, ""), Instant::now(), clock).unwrap();
+    let known = status(
+        1,
+        1,
+        1,
+        &[(Level::Good, "Nothing is lost; everything flows.")],
+    );
     let seen = Seen {
         now: Some(&known),
         before: Some(&known),
@@ -308,6 +364,7 @@ fn a_bridge_that_is_away_is_said_to_be() {
         page.contains("NO ANSWER") && page.contains("main > kafka"),
         "{page}"
     );
+    assert!(!page.contains("everything flows"), "{page}");
     // One sample has no rates.
     assert!(!page.contains("NaN") && !page.contains("inf"), "{page}");
 }
@@ -323,16 +380,32 @@ fn colours_say_what_is_wrong() {
             .unwrap()
             .0
     };
-    let well = page(2, "", 80, 24);
-    assert_eq!(style_of(&well, "NOTHING LOST"), Style::Good);
-    assert_eq!(style_of(&well, "DOWN"), Style::Bad);
-    let ill = page(2, TROUBLE, 80, 24);
-    for bad in [
-        "LOST: at most",
-        "LOST: rings",
-        "cannot be written",
-        "polling is stopped",
+    let levels = page(
+        2,
+        |status| {
+            let of = |level, text: &str| Finding {
+                level,
+                text: text.to_owned(),
+                not_ready: Vec::new(),
+            };
+            status.report.findings = vec![
+                of(Level::Losing, "losing"),
+                of(Level::Late, "late"),
+                of(Level::Note, "note"),
+                of(Level::Good, "good"),
+            ];
+        },
+        80,
+        24,
+    );
+    for (text, style) in [
+        ("losing", Style::Bad),
+        ("late", Style::Doubtful),
+        ("note", Style::Plain),
+        ("good", Style::Good),
+        ("DOWN", Style::Bad),
+        ("yes", Style::Good),
     ] {
-        assert_eq!(style_of(&ill, bad), Style::Bad, "{bad}");
+        assert_eq!(style_of(&levels, text), style, "{text}");
     }
 }

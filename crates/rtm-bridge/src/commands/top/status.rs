@@ -1,0 +1,148 @@
+//! `/status.json` of a running bridge.
+
+use std::time::Duration;
+
+use reqwest::Url;
+use serde::Deserialize;
+
+use rtm_engine::status::report::{Report, VERSION};
+
+/// How long an answer may take.
+const DEADLINE: Duration = Duration::from_secs(3);
+
+/// An answer is a megabyte or two at the most: what is larger is none of ours.
+const MAX_BYTES: usize = 16 << 20;
+
+/// What people may have copied with the address.
+const PATHS: [&str; 3] = ["/status.json", "/status", "/metrics"];
+
+/// What a bridge says of itself.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Status {
+    pub(super) version: String,
+    #[serde(flatten)]
+    pub(super) report: Report,
+}
+
+impl Status {
+    fn parse(body: &[u8]) -> Option<Status> {
+        let status: Option<Status> = serde_json::from_slice(body).ok();
+        status.filter(|status| status.report.v == VERSION)
+    }
+}
+
+/// Asks one bridge.
+pub(super) struct Asker {
+    client: reqwest::Client,
+    document: Url,
+    shown: String,
+}
+
+impl Asker {
+    /// `url` is an admin address, with or without `http://` and the path of one of its pages.
+    pub(super) fn new(url: &str) -> Result<Asker, String> {
+        let whole = if url.contains("://") {
+            url.to_owned()
+        } else {
+            format!("http://{url}")
+        };
+        let parsed = Url::parse(&whole).ok().filter(Url::has_host);
+        let parsed = parsed.filter(|parsed| ["http", "https"].contains(&parsed.scheme()));
+        let mut document = parsed
+            .ok_or_else(|| format!("`{url}` is not an address such as http://127.0.0.1:9464"))?;
+        let base = document.path().trim_end_matches('/');
+        let base = PATHS
+            .iter()
+            .find_map(|path| base.strip_suffix(path))
+            .unwrap_or(base);
+        document.set_path(&format!("{base}/status.json"));
+        let shown = document
+            .as_str()
+            .trim_end_matches("/status.json")
+            .to_owned();
+        let client = reqwest::Client::builder()
+            .timeout(DEADLINE)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| crate::chain(&error))?;
+        Ok(Asker {
+            client,
+            document,
+            shown,
+        })
+    }
+
+    /// The address without a path.
+    pub(super) fn url(&self) -> &str {
+        &self.shown
+    }
+
+    /// What the bridge says now, or why it says nothing.
+    pub(super) async fn ask(&self) -> Result<Status, String> {
+        let asked = self.client.get(self.document.clone()).send().await;
+        let said = |error: reqwest::Error| cause(&error);
+        let mut response = asked
+            .and_then(reqwest::Response::error_for_status)
+            .map_err(said)?;
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(said)? {
+            body.extend_from_slice(&chunk);
+            if body.len() > MAX_BYTES {
+                return Err("the answer does not end".to_owned());
+            }
+        }
+        let other = || format!("this is not a bridge's status of version {VERSION}");
+        Status::parse(&body).ok_or_else(other)
+    }
+}
+
+/// The last cause, which is what went wrong; where we asked, and by what, is known.
+fn cause(error: &dyn std::error::Error) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    crate::chain(last)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// Holds: a document with less than this version knows is read, and one of another version is not.
+    #[test]
+    fn a_document_is_read() {
+        let text = |version: u32| {
+            format!(
+                r#"{{"v":{version},"version":"0.1.0","uptime_seconds":3,"settings":[],"new":[{{}}],
+                "findings":[{{"level":"good","text":"All is well."}}],
+                "rings":[{{"app":"main","health":"late"}}]}}"#
+            )
+        };
+        let status = Status::parse(text(VERSION).as_bytes()).unwrap();
+        assert_eq!(status.version, "0.1.0");
+        assert_eq!(status.report.now.uptime_seconds, 3.0);
+        assert_eq!(status.report.findings[0].text, "All is well.");
+        assert_eq!(status.report.now.rings[0].app, "main");
+        assert!(Status::parse(text(VERSION + 1).as_bytes()).is_none());
+        assert!(Status::parse(b"<html>").is_none() && Status::parse(b"{}").is_none());
+    }
+
+    #[test]
+    fn an_address_is_taken_as_people_write_it() {
+        for (given, url) in [
+            ("127.0.0.1:9464", "http://127.0.0.1:9464"),
+            ("http://h:1/", "http://h:1"),
+            ("http://h:1/metrics", "http://h:1"),
+            ("http://h:1/status.json", "http://h:1"),
+            ("https://h/bridge/status/", "https://h/bridge"),
+        ] {
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            let asker = Asker::new(given).unwrap();
+            assert_eq!(asker.url(), url, "{given}");
+            assert!(asker.document.as_str().ends_with("/status.json"));
+        }
+        assert!(Asker::new("ftp://h").is_err() && Asker::new("").is_err());
+    }
+}

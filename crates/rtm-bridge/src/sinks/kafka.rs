@@ -1,0 +1,661 @@
+//! Kafka.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use futures::future::{BoxFuture, FutureExt, LocalBoxFuture};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::message::Message;
+use rdkafka::{Offset, TopicPartitionList};
+use rtm_record::{KeyBy, Routes, STATIC, Template};
+use rtm_sink::AnySink;
+use rtm_sink_kafka::{KafkaOptions, KafkaSink, TopicSpec};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::task::spawn_blocking;
+use tracing::warn;
+
+use super::kind::{Bench, Each, Found, Kind, Opening, Stored, Templates, changed};
+use crate::fields::problem::{Add, readable};
+use crate::fields::secret::warn_if_world_readable;
+use crate::fields::shown::{host, list};
+use crate::fields::units;
+
+/// Partitions, or replicas, of a created topic: the cluster's default.
+const CLUSTER_DEFAULT: i32 = -1;
+
+/// How long a broker's host may take to accept a connection.
+const CONNECTION_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a broker may take to make or remove something, or to say how it is set.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long a broker may be silent before reading it back is given up.
+const READING_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The broker's setting by which a topic is made for whoever asks for it.
+const AUTO_CREATION: &str = "auto.create.topics.enable";
+
+/// A sink of type `kafka`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct KafkaConfig {
+    /// Bootstrap brokers, `host:port`.
+    #[schemars(length(min = 1))]
+    pub(crate) brokers: Vec<String>,
+    /// Topic template; variables `{app} {app_id} {region} {stream}`. Default `rtm.{stream}_events`.
+    #[serde(default = "kafka_topic")]
+    pub(crate) topic: String,
+    /// Topic template of dead letters. Default `rtm.dead_letters`.
+    #[serde(default = "kafka_dead_letters")]
+    pub(crate) dead_letter_topic: String,
+    /// What records are keyed by. Default `auto`: the user for user events, the channel for channel events.
+    #[serde(default)]
+    pub(crate) key: KeyBy,
+    /// Whether the tags also go into headers. Default false: one header doubles what librdkafka spends on a record.
+    #[serde(default)]
+    pub(crate) headers: bool,
+    /// Whether to create missing topics at start. Default false: the broker's auto-creation decides.
+    #[serde(default)]
+    pub(crate) create: bool,
+    /// Partitions of a created topic. Default: the broker's default.
+    #[serde(default, deserialize_with = "optional_number")]
+    #[schemars(range(min = 1))]
+    pub(crate) partitions: Option<i32>,
+    /// Replication factor of a created topic. Default: the broker's default.
+    #[serde(default, deserialize_with = "optional_number")]
+    #[schemars(range(min = 1))]
+    pub(crate) replication_factor: Option<i32>,
+    /// Any option of librdkafka by its name, such as `"security.protocol" = "SASL_SSL"`.
+    #[serde(default)]
+    pub(crate) options: BTreeMap<String, OptionValue>,
+    /// As `options`, each value read from a file: `"sasl.password" = "/run/secrets/kafka"`.
+    #[serde(default)]
+    pub(crate) option_files: BTreeMap<String, PathBuf>,
+    /// As `options`, each value read from an environment variable.
+    #[serde(default)]
+    pub(crate) option_env: BTreeMap<String, String>,
+}
+
+fn optional_number<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<i32>, D::Error> {
+    units::number(deserializer).map(Some)
+}
+
+fn kafka_topic() -> String {
+    "rtm.{stream}_events".to_owned()
+}
+
+fn kafka_dead_letters() -> String {
+    "rtm.dead_letters".to_owned()
+}
+
+/// An option of librdkafka: text, a number or a boolean. Never printed, for it may be a password.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct OptionValue(String);
+
+impl fmt::Debug for OptionValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[REDACTED]")
+    }
+}
+
+impl JsonSchema for OptionValue {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "OptionValue".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["string", "number", "boolean"] })
+    }
+}
+
+impl<'de> Deserialize<'de> for OptionValue {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<OptionValue, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = OptionValue;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("text, a number or a boolean")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<OptionValue, E> {
+                Ok(OptionValue(text.to_owned()))
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<OptionValue, E> {
+                Ok(OptionValue(number.to_string()))
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<OptionValue, E> {
+                Ok(OptionValue(number.to_string()))
+            }
+
+            fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<OptionValue, E> {
+                Ok(OptionValue(number.to_string()))
+            }
+
+            fn visit_bool<E: serde::de::Error>(self, truth: bool) -> Result<OptionValue, E> {
+                Ok(OptionValue(truth.to_string()))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl Kind for KafkaConfig {
+    fn problems(&self, _: &[String], add: Add<'_>) {
+        if self.brokers.is_empty() {
+            add(
+                "brokers",
+                "at least one broker is needed, such as \"kafka:9092\"".to_owned(),
+            );
+        }
+        for (key, text) in [
+            ("topic", &self.topic),
+            ("dead_letter_topic", &self.dead_letter_topic),
+        ] {
+            match Template::parse(text, STATIC) {
+                Err(error) => add(key, error),
+                Ok(template) => {
+                    let name = template.with_all("x");
+                    let legal = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+                    if !name.bytes().all(legal) || name.len() > 249 {
+                        add(
+                            key,
+                            format!(
+                                "`{}` is not a Kafka topic: letters, digits, `.`, `_` and `-`",
+                                text.escape_debug()
+                            ),
+                        );
+                    }
+                }
+            }
+        }
+        for (option, file) in &self.option_files {
+            readable(file, &format!("option_files.{option}"), add);
+        }
+        for (option, variable) in &self.option_env {
+            if std::env::var_os(variable).is_none() {
+                add(
+                    &format!("option_env.{option}"),
+                    format!("the environment variable `{variable}` is not set"),
+                );
+            }
+        }
+        if self.partitions.is_some_and(|partitions| partitions < 1) {
+            add("partitions", "expected at least 1".to_owned());
+        }
+        if self.replication_factor.is_some_and(|factor| factor < 1) {
+            add("replication_factor", "expected at least 1".to_owned());
+        }
+    }
+
+    fn title(&self) -> Option<&'static str> {
+        Some("Kafka")
+    }
+
+    fn templates(&self) -> Option<Templates<'_>> {
+        Some(Templates {
+            records: ("topic", &self.topic),
+            dead_letters: ("dead_letter_topic", &self.dead_letter_topic),
+        })
+    }
+
+    fn shown(&self) -> Vec<(&'static str, String)> {
+        let key = match self.key {
+            KeyBy::Auto => "auto",
+            KeyBy::UserId => "user_id",
+            KeyBy::ChannelId => "channel_id",
+            KeyBy::None => "none",
+        };
+        let options = self.options.keys();
+        let options = options
+            .chain(self.option_files.keys())
+            .chain(self.option_env.keys());
+        vec![
+            ("brokers", list(self.brokers.iter().map(|url| host(url)))),
+            ("topic", self.topic.clone()),
+            ("dead_letter_topic", self.dead_letter_topic.clone()),
+            ("key", key.to_owned()),
+            ("headers", self.headers.to_string()),
+            ("create", self.create.to_string()),
+            ("options set", list(options.cloned())),
+        ]
+    }
+
+    fn needs_new_client(&self, new: &dyn Kind) -> Vec<&'static str> {
+        changed!(
+            self to new of KafkaConfig,
+            renewed: topic dead_letter_topic key headers,
+            fixed: brokers create partitions replication_factor options option_files option_env
+        )
+    }
+
+    fn routes(&self) -> Result<Routes, String> {
+        Ok(Routes {
+            topic: Template::parse(&self.topic, STATIC)?,
+            dead_letters: Template::parse(&self.dead_letter_topic, STATIC)?,
+            key: self.key,
+            headers: self.headers,
+        })
+    }
+
+    fn open(&self, opening: Opening) -> BoxFuture<'_, anyhow::Result<AnySink>> {
+        async {
+            let sink = Arc::new(self.sink()?);
+            if self.create {
+                create_topics(opening, Arc::clone(&sink));
+            }
+            Ok(AnySink::new(sink))
+        }
+        .boxed()
+    }
+
+    fn accepted(&self) -> Option<anyhow::Result<()>> {
+        Some(self.sink().map(drop))
+    }
+
+    fn reach<'a>(&'a self, places: &'a [String]) -> BoxFuture<'a, Vec<Found>> {
+        async {
+            match self.look(places).await {
+                Ok(found) => found,
+                Err(error) => vec![(String::new(), Err(error))],
+            }
+        }
+        .boxed()
+    }
+
+    fn ready<'a>(&'a self, places: &'a [String]) -> BoxFuture<'a, anyhow::Result<()>> {
+        async {
+            // librdkafka would try again and again, and say nothing but that time is over.
+            connect(&self.brokers).await?;
+            let topics: Vec<&str> = places.iter().map(String::as_str).collect();
+            let reached = self.sink()?.check(&topics).await;
+            reached.with_context(|| format!("cannot use {}", self.brokers.join(", ")))?;
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn bench(&self, bench: &Bench<'_>) -> Result<Value, String> {
+        let prefix = format!("rtm-bench-{}-{}", bench.tag, bench.sink);
+        Ok(json!({
+            "topic": format!("{prefix}.{{stream}}_events"),
+            "dead_letter_topic": format!("{prefix}.dead_letters"),
+            "create": false,
+        }))
+    }
+
+    fn is_of_bench(&self, bench: &Bench<'_>) -> bool {
+        let prefix = format!("rtm-bench-{}-", bench.tag);
+        self.topic.starts_with(&prefix) && self.dead_letter_topic.starts_with(&prefix)
+    }
+
+    fn made(&self) -> Vec<String> {
+        let topics = self.topics().into_iter();
+        topics.map(|(topic, _)| format!("topic {topic}")).collect()
+    }
+
+    /// The topics, which are to tell when a record was stored; all of them, or none.
+    fn make(&self) -> BoxFuture<'_, anyhow::Result<()>> {
+        self.make_topics().boxed()
+    }
+
+    fn remove(&self) -> BoxFuture<'_, anyhow::Result<()>> {
+        self.remove_topics().boxed()
+    }
+
+    fn read_back<'a>(&'a self, each: Each<'a>) -> LocalBoxFuture<'a, anyhow::Result<()>> {
+        let read = || {
+            let client = self.client()?;
+            for (index, (topic, dead)) in self.topics().iter().enumerate() {
+                // Partitions of two topics must not be taken for one another.
+                let offset = i32::try_from(index)? * 10_000;
+                read_back(&client, topic, *dead, |stored| {
+                    each(&Stored {
+                        partition: stored.partition + offset,
+                        ..*stored
+                    });
+                })?;
+            }
+            Ok(())
+        };
+        async { tokio::task::block_in_place(read) }.boxed_local()
+    }
+}
+
+impl KafkaConfig {
+    /// The options, secrets read.
+    fn options(&self) -> anyhow::Result<KafkaOptions> {
+        let mut options: BTreeMap<String, String> = self
+            .options
+            .iter()
+            .map(|(name, value)| (name.clone(), value.0.clone()))
+            .collect();
+        for file in self.option_files.values() {
+            warn_if_world_readable(file);
+        }
+        for (name, variable) in &self.option_env {
+            let Ok(value) = std::env::var(variable) else {
+                anyhow::bail!("{name}: the environment variable {variable} is not set");
+            };
+            options.insert(name.clone(), value);
+        }
+        let create_topics = self.create.then(|| TopicSpec {
+            partitions: self.partitions.unwrap_or(CLUSTER_DEFAULT),
+            replication: self.replication_factor.unwrap_or(CLUSTER_DEFAULT),
+        });
+        Ok(KafkaOptions {
+            options,
+            option_files: self.option_files.clone(),
+            create_topics,
+            ..KafkaOptions::new(self.brokers.clone())
+        })
+    }
+
+    fn sink(&self) -> anyhow::Result<KafkaSink> {
+        Ok(KafkaSink::new(self.options()?)?)
+    }
+
+    /// Of the brokers and of each topic.
+    async fn look(&self, topics: &[String]) -> anyhow::Result<Vec<Found>> {
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+        let reached = self.sink()?.check(&topics).await?;
+        let brokers = format!("{} broker(s)", reached.brokers);
+        let mut found = vec![(String::new(), Ok(brokers))];
+        let is_missing = reached
+            .topics
+            .iter()
+            .any(|topic| topic.partitions.is_none());
+        let is_on = match is_missing && !self.create {
+            true => self.creates_by_itself().await,
+            false => None,
+        };
+        for topic in reached.topics {
+            let state = match topic.partitions {
+                Some(partitions) => Ok(format!("{partitions} partition(s)")),
+                None if self.create => Ok("missing; `run` creates it".to_owned()),
+                None => of_missing(is_on),
+            };
+            found.push((format!("topic {}", topic.name), state));
+        }
+        Ok(found)
+    }
+
+    /// Whether the brokers create a topic that they are asked for, if they say so: it takes a right of its own to ask.
+    async fn creates_by_itself(&self) -> Option<bool> {
+        let admin = self.admin().ok()?;
+        // Any broker will do: on which of them a topic would be made is not known.
+        let (admin, metadata) = spawn_blocking(move || {
+            let metadata = admin.inner().fetch_metadata(None, PATIENCE);
+            (admin, metadata)
+        })
+        .await
+        .ok()?;
+        let broker = ResourceSpecifier::Broker(metadata.ok()?.brokers().first()?.id());
+        let options = AdminOptions::new().request_timeout(Some(PATIENCE));
+        let described = admin.describe_configs(&[broker], &options).await.ok()?;
+        // It joins its thread.
+        spawn_blocking(move || drop(admin));
+        let described = described.into_iter().next()?.ok()?;
+        described.get(AUTO_CREATION)?.value.as_deref()?.parse().ok()
+    }
+
+    /// What a client beside the sink's needs, with what the files hold now.
+    fn client(&self) -> anyhow::Result<ClientConfig> {
+        let options = self.options()?;
+        let mut client = ClientConfig::new();
+        client.set("bootstrap.servers", options.brokers.join(","));
+        for (name, value) in &options.options {
+            client.set(name, value);
+        }
+        for (name, file) in &options.option_files {
+            let value = std::fs::read_to_string(file)
+                .with_context(|| format!("cannot read {}", file.display()))?;
+            client.set(name, value.trim_end_matches(['\r', '\n']));
+        }
+        // A producer's options mean nothing to a consumer, which would say so.
+        client.set_log_level(RDKafkaLogLevel::Emerg);
+        Ok(client)
+    }
+
+    fn admin(&self) -> anyhow::Result<AdminClient<DefaultClientContext>> {
+        Ok(self.client()?.create()?)
+    }
+
+    /// The topics of the demo or the bench, and whether they hold dead letters.
+    fn topics(&self) -> [(String, bool); 3] {
+        let of = |stream: &str| self.topic.replace("{stream}", stream);
+        [
+            (of("user"), false),
+            (of("channel"), false),
+            (self.dead_letter_topic.clone(), true),
+        ]
+    }
+
+    async fn make_topics(&self) -> anyhow::Result<()> {
+        let admin = self.admin()?;
+        let topics = self.topics();
+        let topics: Vec<NewTopic<'_>> = topics
+            .iter()
+            .map(|(name, _)| NewTopic {
+                name,
+                num_partitions: self.partitions.unwrap_or(1),
+                replication: TopicReplication::Fixed(
+                    self.replication_factor.unwrap_or(CLUSTER_DEFAULT),
+                ),
+                config: vec![("message.timestamp.type", "LogAppendTime")],
+            })
+            .collect();
+        let created = admin.create_topics(&topics, &admin_options()).await;
+        let created = created
+            .with_context(|| format!("cannot create topics at {}", self.brokers.join(", ")))?;
+        let mut failed = None;
+        let mut made = Vec::new();
+        for result in created {
+            match result {
+                Ok(topic) => made.push(topic),
+                Err((topic, code)) => {
+                    failed = Some(anyhow::anyhow!("cannot create topic {topic}: {code}"));
+                }
+            }
+        }
+        let Some(failed) = failed else { return Ok(()) };
+        let made: Vec<&str> = made.iter().map(String::as_str).collect();
+        if !made.is_empty() && admin.delete_topics(&made, &admin_options()).await.is_err() {
+            return Err(
+                failed.context(format!("made before, and not removed: {}", made.join(", ")))
+            );
+        }
+        Err(failed)
+    }
+
+    async fn remove_topics(&self) -> anyhow::Result<()> {
+        use RDKafkaErrorCode::{UnknownTopic, UnknownTopicOrPartition};
+        if rtm_planted::bug("bridge-bench-topics-left") {
+            return Ok(());
+        }
+        let admin = self.admin()?;
+        let topics = self.topics();
+        let names: Vec<&str> = topics.iter().map(|(topic, _)| topic.as_str()).collect();
+        for result in admin.delete_topics(&names, &admin_options()).await? {
+            match result {
+                Ok(_) | Err((_, UnknownTopic | UnknownTopicOrPartition)) => {}
+                Err((topic, code)) => anyhow::bail!("cannot delete topic {topic}: {code}"),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Creates a sink's topics, in the background: polling does not wait for a broker, and where this fails the first records
+/// try again.
+fn create_topics(opening: Opening, sink: Arc<KafkaSink>) {
+    tokio::spawn(async move {
+        let topics: Vec<&str> = opening.places.iter().map(String::as_str).collect();
+        if let Err(problem) = sink.ensure_topics(&topics).await {
+            warn!(
+                sink = opening.sink,
+                error = crate::chain(&problem),
+                "cannot create the topics now; trying again with the first records"
+            );
+        }
+    });
+}
+
+/// What becomes of a topic that is missing: an error where it stays so.
+fn of_missing(is_on: Option<bool>) -> anyhow::Result<String> {
+    match is_on {
+        Some(true) => Ok(
+            "missing; the broker creates it at the first record, as its own settings say, or set `create = true`"
+                .to_owned(),
+        ),
+        Some(false) => anyhow::bail!(
+            "it is missing, and the broker has {AUTO_CREATION}=false: create it, or set `create = true`"
+        ),
+        None => anyhow::bail!(
+            "it is missing, and the broker does not say whether {AUTO_CREATION} is on: create it, or set `create = true`"
+        ),
+    }
+}
+
+/// Whether one of the brokers takes connections.
+async fn connect(brokers: &[String]) -> anyhow::Result<()> {
+    let mut why = Vec::new();
+    for broker in brokers {
+        let connecting = TcpStream::connect(address(broker));
+        match tokio::time::timeout(CONNECTION_PATIENCE, connecting).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) => why.push(format!("{broker}: {error}")),
+            Err(_) => why.push(format!("{broker}: no answer in {CONNECTION_PATIENCE:?}")),
+        }
+    }
+    anyhow::bail!("cannot reach a Kafka broker: {}", why.join("; "))
+}
+
+/// As librdkafka takes it: with a protocol, or without a port.
+fn address(broker: &str) -> String {
+    let (_, host) = broker.split_once("://").unwrap_or(("", broker));
+    match host.rsplit_once(':') {
+        Some((_, port)) if port.parse::<u16>().is_ok() => host.to_owned(),
+        _ => format!("{host}:9092"),
+    }
+}
+
+fn admin_options() -> AdminOptions {
+    AdminOptions::new()
+        .request_timeout(Some(PATIENCE))
+        .operation_timeout(Some(PATIENCE))
+}
+
+/// Every record that a topic holds now, partition by partition. Blocks; nothing for a topic that does not exist.
+///
+/// # Errors
+///
+/// When the broker does not answer.
+pub fn read_back(
+    client: &ClientConfig,
+    topic: &str,
+    dead_letter: bool,
+    mut each: impl FnMut(&Stored<'_>),
+) -> anyhow::Result<()> {
+    let consumer: BaseConsumer = client
+        .clone()
+        .set("group.id", "rtm-bridge-read-back")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "false")
+        .set("allow.auto.create.topics", "false")
+        .set("fetch.wait.max.ms", "50")
+        .create()
+        .context("cannot make a consumer")?;
+    let metadata = consumer
+        .fetch_metadata(Some(topic), READING_PATIENCE)
+        .with_context(|| format!("no metadata of topic {topic}"))?;
+    let mut ends: HashMap<i32, i64> = HashMap::new();
+    let mut assignment = TopicPartitionList::new();
+    for partition in metadata
+        .topics()
+        .iter()
+        .flat_map(|topic| topic.partitions())
+    {
+        let (low, high) = consumer
+            .fetch_watermarks(topic, partition.id(), READING_PATIENCE)
+            .with_context(|| format!("no watermarks of topic {topic}"))?;
+        if high > low {
+            ends.insert(partition.id(), high);
+            assignment.add_partition_offset(topic, partition.id(), Offset::Offset(low))?;
+        }
+    }
+    consumer.assign(&assignment)?;
+    while !ends.is_empty() {
+        let message = consumer
+            .poll(READING_PATIENCE)
+            .with_context(|| format!("topic {topic}: nothing for {READING_PATIENCE:?}"))?;
+        let message = message.with_context(|| format!("cannot read topic {topic}"))?;
+        each(&Stored {
+            partition: message.partition(),
+            order: u64::try_from(message.offset()).unwrap_or_default(),
+            key: message.key(),
+            payload: message.payload().unwrap_or_default(),
+            timestamp: message.timestamp().to_millis(),
+            dead_letter,
+            is_line: false,
+        });
+        if ends
+            .get(&message.partition())
+            .is_some_and(|end| message.offset() + 1 >= *end)
+        {
+            ends.remove(&message.partition());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// Holds: brokers that refuse are told at once, each with its reason; one that answers is enough.
+    #[tokio::test]
+    async fn brokers_that_refuse_are_told() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let there = listener.local_addr().unwrap().to_string();
+        let away = "127.0.0.1:1".to_owned();
+        let error = connect(std::slice::from_ref(&away)).await.unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("127.0.0.1:1: Connection refused"),
+            "{error}"
+        );
+        assert!(connect(&[away, there]).await.is_ok());
+        for (broker, is_at) in [
+            ("kafka", "kafka:9092"),
+            ("SASL_SSL://kafka:9093", "kafka:9093"),
+            ("[::1]:9094", "[::1]:9094"),
+            ("[::1]", "[::1]:9092"),
+        ] {
+            assert_eq!(address(broker), is_at);
+        }
+    }
+}

@@ -1,0 +1,452 @@
+//! Where to publish: `[sinks.<name>]`.
+//!
+//! What is to be known of a kind of sink stands in one file here, its [`Kind`]. A new kind is a crate, a file like them and a
+//! line in [`KINDS`].
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use figment::value::{Dict, Value};
+use rtm_record::{ALL, AppNames, Template};
+use rtm_sink::AnySink;
+use rtm_sink_nats::{covers, widen};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use crate::fields::problem::{NAME, is_name, list};
+
+mod common;
+pub mod file;
+pub mod kafka;
+mod kind;
+pub mod nats;
+
+pub(crate) use common::KEYS;
+pub use common::{Common, Stream, WhenFull};
+pub use kind::Stored;
+pub(crate) use kind::{Bench, Kind};
+
+use kind::Opening;
+
+use file::{FileConfig, StdoutConfig};
+use kafka::KafkaConfig;
+use nats::NatsConfig;
+
+/// Every kind of sink, by its `type`.
+const KINDS: &[Entry] = &[
+    entry::<KafkaConfig>("kafka"),
+    entry::<NatsConfig>("nats"),
+    entry::<StdoutConfig>("stdout"),
+    entry::<FileConfig>("file"),
+];
+
+/// What is written in a table, but for the common keys.
+type Table = Arc<dyn Kind>;
+
+/// How the table of a kind is read, and its schema.
+struct Entry {
+    kind: &'static str,
+    read: fn(&Value) -> Result<Table, Box<figment::Error>>,
+    schema: fn(&mut SchemaGenerator) -> Schema,
+    schema_name: fn() -> Cow<'static, str>,
+}
+
+const fn entry<K: Kind + DeserializeOwned + JsonSchema>(kind: &'static str) -> Entry {
+    Entry {
+        kind,
+        read: |table| Ok(Arc::new(table.deserialize::<K>()?)),
+        schema: K::json_schema,
+        schema_name: K::schema_name,
+    }
+}
+
+/// One sink, by its `type`; a sink named as a kind needs none.
+#[derive(Debug, Clone)]
+pub struct SinkConfig {
+    kind: &'static str,
+    common: Common,
+    table: Table,
+}
+
+/// Why a table is no sink.
+pub(crate) enum SinkProblem {
+    /// A value, at its path below the table.
+    Value(Box<figment::Error>),
+    /// The `type`.
+    Type(String),
+}
+
+impl From<Box<figment::Error>> for SinkProblem {
+    fn from(error: Box<figment::Error>) -> SinkProblem {
+        SinkProblem::Value(error)
+    }
+}
+
+impl SinkConfig {
+    /// The sink of a name and its table.
+    pub(crate) fn read(name: &str, table: &Value) -> Result<SinkConfig, SinkProblem> {
+        if !is_name(name) {
+            return Err(SinkProblem::Type(format!("a sink's name is {NAME}")));
+        }
+        let kind = table
+            .find_ref("type")
+            .and_then(Value::as_str)
+            .unwrap_or(name);
+        let Some(entry) = KINDS.iter().find(|entry| entry.kind == kind) else {
+            let known: Vec<&str> = KINDS.iter().map(|entry| entry.kind).collect();
+            return Err(SinkProblem::Type(format!(
+                "unknown type `{kind}`, expected one of {} (a sink with another name needs `type`)",
+                list(&known)
+            )));
+        };
+        let mut own = table.clone();
+        let mut common = Dict::new();
+        if let Value::Dict(_, keys) = &mut own {
+            for key in KEYS {
+                common.extend(keys.remove_entry(*key));
+            }
+        }
+        Ok(SinkConfig {
+            kind: entry.kind,
+            common: Value::from(common).deserialize().map_err(Box::new)?,
+            table: (entry.read)(&own)?,
+        })
+    }
+
+    /// The JSON Schema of each kind's table, by its `type`.
+    pub(crate) fn schemas(generator: &mut SchemaGenerator) -> Vec<(&'static str, Schema)> {
+        let entries = KINDS.iter();
+        entries
+            .map(|entry| {
+                let common = Common::json_schema(generator);
+                let mut table = (entry.schema)(generator);
+                let own = table
+                    .ensure_object()
+                    .entry("properties")
+                    .or_insert(json!({}));
+                let mut keys = common.get("properties").cloned().unwrap_or_default();
+                keys["type"]["const"] = json!(entry.kind);
+                if let (Some(keys), Some(own)) = (keys.as_object_mut(), own.as_object_mut()) {
+                    keys.append(own);
+                }
+                *own = keys;
+                let name = (entry.schema_name)().into_owned();
+                let reference = Schema::new_ref(format!("#/$defs/{name}"));
+                generator.definitions_mut().insert(name, table.to_value());
+                (entry.kind, reference)
+            })
+            .collect()
+    }
+
+    /// What `type` says.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    /// The keys that every sink has.
+    #[must_use]
+    pub fn common(&self) -> &Common {
+        &self.common
+    }
+
+    /// The keys of its kind.
+    pub(crate) fn table(&self) -> &dyn Kind {
+        &*self.table
+    }
+
+    /// Its client, made and perhaps not yet connected; `places` is what [`SinkConfig::places`] gives. A replay stores records
+    /// again that the broker may know.
+    pub(crate) async fn client(
+        &self,
+        name: &str,
+        places: Vec<String>,
+        is_replay: bool,
+    ) -> anyhow::Result<AnySink> {
+        let opening = Opening {
+            sink: name.to_owned(),
+            places,
+            is_replay,
+        };
+        self.table.open(opening).await
+    }
+
+    /// What people call the sink of this name, in the middle of a sentence.
+    pub(crate) fn title(&self, name: &str) -> String {
+        match self.table.title() {
+            Some(broker) if name == self.kind => broker.to_owned(),
+            Some(broker) => format!("the sink {name} ({broker})"),
+            None => format!("the sink {name}"),
+        }
+    }
+
+    /// What may be shown of it.
+    pub(crate) fn shown(&self) -> Vec<(&'static str, String)> {
+        let Common {
+            when_full,
+            apps,
+            streams,
+            ..
+        } = &self.common;
+        let when_full = match when_full {
+            WhenFull::Stop => "stop",
+            WhenFull::Skip => "skip",
+        };
+        let apps = apps
+            .as_ref()
+            .map_or_else(|| "all".to_owned(), |apps| apps.join(", "));
+        let streams: Vec<&str> = streams.iter().map(|stream| stream.as_str()).collect();
+        let mut shown = vec![("type", self.kind.to_owned())];
+        shown.extend(self.table.shown());
+        shown.push(("when_full", when_full.to_owned()));
+        shown.push(("apps", apps));
+        shown.push(("streams", streams.join(", ")));
+        shown
+    }
+
+    /// Whether the same client can publish as `new` says. Of the common keys all can be renewed while the client goes on.
+    #[must_use]
+    pub fn same_client(&self, new: &SinkConfig) -> bool {
+        self.needs_new_client(new).is_empty()
+    }
+
+    /// The keys in which `new` needs another client.
+    #[must_use]
+    pub fn needs_new_client(&self, new: &SinkConfig) -> Vec<&'static str> {
+        self.table.needs_new_client(&*new.table)
+    }
+
+    /// Whether the events of a stream of an app go to this sink.
+    #[must_use]
+    pub fn takes(&self, app: &str, stream: &str) -> bool {
+        let apps = self.common.apps.as_ref();
+        apps.is_none_or(|apps| apps.iter().any(|known| known == app))
+            && self
+                .common
+                .streams
+                .iter()
+                .any(|known| known.as_str() == stream)
+    }
+
+    /// Every topic or subject that the sink can publish to, with `x` for each part of an event.
+    pub(crate) fn places(&self, apps: &[AppNames<'_>]) -> Vec<String> {
+        let templates = self.table.templates().into_iter();
+        let texts = templates.flat_map(|of| [of.records.1, of.dead_letters.1]);
+        let mut places: Vec<String> = texts.flat_map(|text| self.names(text, apps, "x")).collect();
+        places.sort();
+        places.dedup();
+        places
+    }
+
+    /// Every name that a template leads to, with `part` for each part of an event; none for what is no template.
+    fn names(&self, template: &str, apps: &[AppNames<'_>], part: &str) -> Vec<String> {
+        let Ok(template) = Template::parse(template, ALL) else {
+            return Vec::new();
+        };
+        template.names(apps, part, |app, stream| self.takes(app, stream))
+    }
+}
+
+/// Every problem of the sinks, as key and message.
+pub(crate) fn problems(
+    sinks: &BTreeMap<String, SinkConfig>,
+    apps: &[AppNames<'_>],
+    found: &mut Vec<(String, String)>,
+) {
+    let mut paths: HashMap<PathBuf, &str> = HashMap::new();
+    for (name, sink) in sinks {
+        let mut add =
+            |key: &str, message: String| found.push((format!("sinks.{name}.{key}"), message));
+        let nothing = "takes nothing; leave it out for all";
+        if sink.common.streams.is_empty() {
+            add("streams", nothing.to_owned());
+        }
+        if sink.common.apps.as_ref().is_some_and(Vec::is_empty) {
+            add("apps", nothing.to_owned());
+        }
+        let known: Vec<&str> = apps.iter().map(|names| names.app).collect();
+        let wanted = sink.common.apps.iter().flatten().enumerate();
+        for (index, app) in wanted.filter(|(_, app)| !known.contains(&app.as_str())) {
+            add(
+                &format!("apps.{index}"),
+                format!(
+                    "`{}` is not the name of an app; expected some of {}",
+                    app.escape_debug(),
+                    list(&known)
+                ),
+            );
+        }
+        sink.table.problems(&sink.places(apps), &mut add);
+        if let Some(file) = sink.table.file() {
+            // Two spellings of one file are one file.
+            let path = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+            if let Some(other) = paths.insert(path, name) {
+                add(
+                    "path",
+                    format!("the sink `{other}` writes to this file too"),
+                );
+            }
+        }
+    }
+}
+
+/// Dead letters among the records: whoever reads those meets documents of another kind. And events that no sink takes.
+pub(crate) fn warnings(
+    sinks: &BTreeMap<String, SinkConfig>,
+    apps: &[AppNames<'_>],
+    found: &mut Vec<(String, String)>,
+) {
+    for (name, sink) in sinks {
+        let Some(templates) = sink.table.templates() else {
+            continue;
+        };
+        let (of_records, records) = templates.records;
+        let (key, dead) = templates.dead_letters;
+        let records = sink.names(records, apps, "*");
+        let among = |dead: &String| records.iter().any(|records| covers(&widen(records), dead));
+        if let Some(place) = sink.names(dead, apps, "*").into_iter().find(among) {
+            found.push((
+                format!("sinks.{name}.{key}"),
+                format!(
+                    "dead letters go to `{place}`, which is among the places of events by `{of_records}`: a consumer of \
+                     events meets both there"
+                ),
+            ));
+        }
+    }
+    for app in apps.iter().map(|names| names.app) {
+        for stream in [Stream::User, Stream::Channel].map(Stream::as_str) {
+            if !sinks.values().any(|sink| sink.takes(app, stream)) {
+                found.push((
+                    "sinks".to_owned(),
+                    format!("no sink takes the {stream} events of the app `{app}`: they are polled, and published nowhere"),
+                ));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn config(sinks: &str) -> Config {
+        let app = |name: &str, id: &str| {
+            format!(
+                "[[apps]]\nname = \"{name}\"\napp_id = \"{id}\"\nregions = [\"eu-west-1\"]\n\
+                 auth = {{ basic = {{ key = \"k\", secret = \"s\" }} }}\n"
+            )
+        };
+        let apps = app("a", "0a") + &app("b", "0b");
+        Config::parse(&format!("{apps}{sinks}")).unwrap()
+    }
+
+    fn sink(keys: &str) -> SinkConfig {
+        config(&format!("[sinks.s]\n{keys}\n")).sinks["s"].clone()
+    }
+
+    /// Holds: the common keys are not those of any kind, and are all that every kind has.
+    #[test]
+    fn the_common_keys_stand_once() {
+        let mut generator = SchemaGenerator::default();
+        let common = Common::json_schema(&mut generator);
+        let common = common
+            .get("properties")
+            .and_then(|keys| keys.as_object())
+            .unwrap();
+        assert!(common.keys().all(|key| KEYS.contains(&&**key)) && common.len() == KEYS.len());
+        for entry in KINDS {
+            let own = (entry.schema)(&mut generator);
+            let own = own.get("properties").and_then(|keys| keys.as_object());
+            let twice = own.and_then(|own| own.keys().find(|key| common.contains_key(*key)));
+            assert_eq!(twice, None, "{}", entry.kind);
+        }
+    }
+
+    /// Holds: a sink has the names of those events only that go to it, and what goes nowhere is warned of.
+    #[test]
+    fn a_sink_takes_what_it_says() {
+        let kafka = "type = \"kafka\"\nbrokers = [\"b:1\"]\ntopic = \"{app}.{stream}\"\ndead_letter_topic = \"{app}.dead\"\n";
+        let some = format!("{kafka}apps = [\"a\"]\nstreams = [\"user\"]\n");
+        let config = config(&format!("[sinks.s]\n{some}[sinks.t]\n{some}"));
+        let sink = &config.sinks["s"];
+        assert_eq!(sink.places(&config.names()), ["a.dead", "a.user"]);
+        assert!(sink.takes("a", "user") && !sink.takes("a", "channel") && !sink.takes("b", "user"));
+        let warned: Vec<String> = config
+            .warnings()
+            .into_iter()
+            .map(|(_, text)| text)
+            .collect();
+        for events in [
+            "channel events of the app `a`",
+            "user events of the app `b`",
+        ] {
+            assert!(
+                warned.iter().any(|text| text.contains(events)),
+                "{warned:?}"
+            );
+        }
+        let told = |text: &&String| text.starts_with("no sink takes");
+        assert_eq!(warned.iter().filter(told).count(), 3);
+    }
+
+    /// Holds: what a client goes on with is renewed, and for all else another client is needed, by name.
+    #[test]
+    fn what_needs_a_new_client_is_named() {
+        let kafka = "type = \"kafka\"\nbrokers = [\"b:1\"]\n";
+        let nats = "type = \"nats\"\nservers = [\"nats://b\"]\nstream = \"RTM\"\n";
+        let cases: [(&str, &str, &[&str]); 9] = [
+            (
+                kafka,
+                "topic = \"x\"\ndead_letter_topic = \"y\"\nkey = \"none\"\nheaders = true",
+                &[],
+            ),
+            (
+                kafka,
+                "when_full = \"skip\"\napps = [\"a\"]\nstreams = [\"user\"]",
+                &[],
+            ),
+            (
+                kafka,
+                "create = true\npartitions = 2",
+                &["create", "partitions"],
+            ),
+            (kafka, "options = { \"client.id\" = \"x\" }", &["options"]),
+            (
+                nats,
+                "subject = \"x\"\ndead_letter_subject = \"y\"\nheaders = true",
+                &[],
+            ),
+            (
+                nats,
+                "ack_timeout = \"6s\"\nin_flight = 2",
+                &["ack_timeout", "in_flight"],
+            ),
+            (
+                nats,
+                "tls = { required = true }\ncreate = {}",
+                &["tls", "create"],
+            ),
+            ("type = \"stdout\"\n", "", &[]),
+            ("type = \"file\"\npath = \"f\"\n", "apps = [\"b\"]", &[]),
+        ];
+        for (keys, more, named) in cases {
+            let (old, new) = (sink(keys), sink(&format!("{keys}{more}")));
+            assert_eq!(old.needs_new_client(&new), named, "{more}");
+            assert_eq!(old.same_client(&new), named.is_empty());
+        }
+        // The subjects of the JetStream stream that the client makes are those of the templates.
+        let made = |subject: &str| sink(&format!("{nats}create = {{}}\nsubject = \"{subject}\""));
+        let old = made("rtm.{app}.{region}");
+        assert!(old.same_client(&made("rtm.{app}.{user_id}")));
+        let named = old.needs_new_client(&made("x"));
+        assert_eq!(named, ["subject, from which `create` takes its subjects"]);
+        let (kafka, stdout) = (sink(kafka), sink("type = \"stdout\""));
+        assert_eq!(kafka.needs_new_client(&stdout), ["type"]);
+        assert_eq!(stdout.needs_new_client(&kafka), ["type"]);
+    }
+}

@@ -1,0 +1,226 @@
+//! From the configuration to what the engine runs on: its plan, the journal, sources and sinks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rtm_engine::bridge::MAX_PAGE_BYTES;
+use rtm_engine::copies::CopyRule;
+use rtm_engine::plan::{AppPlan, BoxError, Parts, Plan, Plans, RunError, SinkPlan};
+use rtm_engine::status::State;
+use rtm_engine::status::metrics::Metrics;
+use rtm_engine::supervisor;
+use rtm_journal::Journal;
+use rtm_sink::AnySink;
+use rtm_source::{Auth, Connections, Source, SourceOptions, Stream};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use crate::config::{AppConfig, AuthConfig, Config, CopyPolicy};
+use crate::fields::region::RegionConfig;
+use crate::fields::secret::secret;
+use crate::reload::{self, Watch};
+use crate::sinks::{SinkConfig, WhenFull};
+
+/// App IDs for whose first requests connections are opened early.
+const OPENED_EARLY: usize = 8;
+
+/// A journal that cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot open the journal in {dir}")]
+pub struct JournalError {
+    dir: String,
+    source: rtm_journal::OpenError,
+}
+
+/// Runs the bridge as `config` says, until `stop`. With `watch` the configuration is read again when it changes: see
+/// [`crate::reload`]. `started` is given the state once everything runs.
+///
+/// # Errors
+///
+/// [`JournalError`], and as [`supervisor::run`].
+pub async fn run(
+    config: &Config,
+    watch: Option<Watch>,
+    started: impl FnOnce(Arc<State>),
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), crate::COMMIT));
+    tell(&metrics, config);
+    let journal = journal(config, &metrics)?;
+    let (planner, plans) = Plans::channel();
+    let plan = plan(config)?;
+    tokio::select! {
+        ended = supervisor::run(Wire::default(), journal, Arc::clone(&metrics), plan, plans, started, stop) => ended?,
+        () = reload::follow(watch, config, &planner, &metrics) => {}
+    }
+    Ok(())
+}
+
+/// Tells the metrics what they say of the configuration itself, and that it was taken.
+pub(crate) fn tell(metrics: &Metrics, config: &Config) {
+    let regions = config.apps.iter().flat_map(|app| &app.regions);
+    let insecure = regions.filter(|region| region.allow_insecure_http);
+    metrics.set_insecure_http(insecure.count());
+    metrics.set_min_free_disk(config.journal.min_free_bytes);
+    metrics.config_taken();
+}
+
+fn journal(config: &Config, metrics: &Arc<Metrics>) -> Result<Journal, JournalError> {
+    let observer = Arc::clone(metrics);
+    let options = rtm_journal::Options {
+        lanes_expected: config.apps.len(),
+        on_sync: Some(Arc::new(move |took| observer.journal_committed(took))),
+        ..config.journal.bounds()
+    };
+    let dir = &config.journal.dir;
+    let journal = Journal::open(dir, options).map_err(|source| JournalError {
+        dir: dir.display().to_string(),
+        source,
+    })?;
+    info!(dir = %dir.display(), clean = !journal.unclean(), "the journal is open");
+    Ok(journal)
+}
+
+/// What a configuration asks of the engine.
+///
+/// # Errors
+///
+/// [`RunError::Sink`] with what is wrong with a template, which validation has seen.
+pub fn plan(config: &Config) -> Result<Plan<Wire>, RunError> {
+    let apps = config.apps.iter().map(|app| AppPlan {
+        name: app.name.clone(),
+        app_id: app.app_id.clone(),
+        paused: app.paused,
+        requests_per_second: app.requests_per_second,
+        // A single region gives no copies.
+        copy_rule: (app.regions.len() > 1).then(|| CopyRule {
+            window: app.copies_window,
+            drops: app.cross_region_copies == CopyPolicy::Drop,
+        }),
+        source: app.clone(),
+    });
+    let sinks = config.sinks.iter().map(|(name, sink)| {
+        let common = sink.common();
+        let routes = sink.table().routes().map_err(|error| RunError::Sink {
+            sink: name.clone(),
+            source: error.into(),
+        })?;
+        Ok(SinkPlan {
+            name: name.clone(),
+            kind: sink.kind(),
+            title: sink.title(name),
+            routes,
+            skips_when_full: common.when_full == WhenFull::Skip,
+            apps: common.apps.clone(),
+            streams: Stream::ALL
+                .into_iter()
+                .filter(|stream| {
+                    common
+                        .streams
+                        .iter()
+                        .any(|taken| taken.as_str() == stream.as_str())
+                })
+                .collect(),
+            client: ClientSpec {
+                sink: sink.clone(),
+                places: sink.places(&config.names()),
+            },
+        })
+    });
+    Ok(Plan {
+        apps: apps.collect(),
+        sinks: sinks.collect::<Result<_, RunError>>()?,
+        drain_deadline: config.shutdown_deadline,
+    })
+}
+
+/// Makes sources and sinks of tables of the configuration.
+#[derive(Default)]
+pub struct Wire {
+    connections: Connections,
+    /// How many sources have opened their connections early.
+    opened_early: AtomicUsize,
+}
+
+/// What a sink's client is made of.
+#[derive(Debug, Clone)]
+pub struct ClientSpec {
+    sink: SinkConfig,
+    /// The topics that it can publish to: those that are missing are created early, where the configuration says so.
+    places: Vec<String>,
+}
+
+impl Parts for Wire {
+    type Source = Source;
+    type SourceSpec = AppConfig;
+    type ClientSpec = ClientSpec;
+
+    fn source(&self, app: &AppConfig) -> Result<Source, BoxError> {
+        let source = source(app, &self.connections)?;
+        // App IDs start one after the other, and share connections: a few for each host will do.
+        if self.opened_early.fetch_add(1, Ordering::Relaxed) < OPENED_EARLY {
+            open_connections(&source);
+        }
+        Ok(source)
+    }
+
+    async fn client(&self, name: &str, spec: &ClientSpec) -> Result<AnySink, BoxError> {
+        let client = spec.sink.client(name, spec.places.clone(), false).await;
+        client.map_err(anyhow::Error::into_boxed_dyn_error)
+    }
+
+    fn is_same_client(&self, old: &ClientSpec, new: &ClientSpec) -> bool {
+        old.sink.same_client(&new.sink)
+    }
+}
+
+/// Opens connections to the regions' hosts, in the background: TLS is opened while the limiter waits out its first second.
+/// What fails here fails again with the first requests, and is told there.
+fn open_connections(source: &Source) {
+    for ring in source.rings().iter().step_by(2) {
+        let connected = source.connect(&ring.region);
+        tokio::spawn(async move {
+            if let Err(error) = connected.await {
+                debug!(error = crate::chain(&error), "not connected yet");
+            }
+        });
+    }
+}
+
+/// The source of an app, with connections that others share.
+///
+/// # Errors
+///
+/// When a region, the credentials, the proxy or the certificates cannot be used.
+pub fn source(app: &AppConfig, connections: &Connections) -> Result<Source, BoxError> {
+    let regions = app
+        .regions
+        .iter()
+        .map(RegionConfig::region)
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut options = SourceOptions::new(&app.app_id, auth(app), regions);
+    options.user_path.clone_from(&app.user_events_path);
+    options.channel_path.clone_from(&app.channel_events_path);
+    options.deadline = app.request_deadline;
+    options.connect_timeout = app.connect_timeout;
+    options.proxy.clone_from(&app.proxy);
+    options.extra_ca_file.clone_from(&app.ca_file);
+    options.max_page_bytes = MAX_PAGE_BYTES;
+    Ok(Source::sharing(options, connections)?)
+}
+
+fn auth(app: &AppConfig) -> Auth {
+    match &app.auth {
+        AuthConfig::Basic(basic) => Auth::Basic {
+            key: basic.key.clone(),
+            secret: secret(&basic.secret, &basic.secret_file, &basic.secret_env),
+        },
+        AuthConfig::Token(token) => Auth::Token {
+            uid: token.uid.clone(),
+            token: secret(&token.token, &token.token_file, &token.token_env),
+        },
+        AuthConfig::AgoraToken(token) => Auth::AgoraToken {
+            token: secret(&token.token, &token.token_file, &token.token_env),
+        },
+    }
+}

@@ -1,0 +1,141 @@
+//! What is being delivered to a sink.
+
+use std::sync::Arc;
+
+use rtm_journal::{Entry, Position};
+use rtm_record::Prepared;
+use rtm_sink::Record;
+use rtm_source::MAX_PAGE_EVENTS;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::tally::Tally;
+
+/// Records in one batch at most: eight full pages, which a broker confirms in some tens of milliseconds.
+pub(crate) const MAX_BATCH_RECORDS: usize = 8_000;
+
+/// Bytes of payload in one batch at most, give or take one page.
+const MAX_BATCH_BYTES: usize = 4 << 20;
+
+/// Records that a page may have: room for so many is taken before it is read.
+const PAGE_ROOM: u32 = MAX_PAGE_EVENTS as u32;
+
+/// What a batch is while it is delivered.
+#[derive(Default)]
+pub(crate) struct Batch {
+    /// The entries that it was made from.
+    pub(crate) entries: Vec<Entry>,
+    /// What is not yet settled, in order.
+    pub(crate) records: Vec<Record>,
+    /// For each of them.
+    pub(crate) details: Vec<Detail>,
+    /// What is settled.
+    pub(crate) settled: Tally,
+    /// The last entry, readable or not: the cursor goes there.
+    pub(crate) through: Option<Position>,
+    /// Bytes of payload.
+    pub(crate) bytes: usize,
+    /// For the records beyond the first page.
+    spare: Option<OwnedSemaphorePermit>,
+}
+
+/// What is known of a record beside what the sink is given.
+#[derive(Debug, Clone)]
+pub(crate) struct Detail {
+    /// Index of the journal entry it came from.
+    pub(crate) entry: usize,
+    /// The event's `ms`.
+    pub(crate) ms: Option<i64>,
+    /// Why it is a dead letter, if it is one.
+    pub(crate) dead: Option<&'static str>,
+    /// How often the broker refused it.
+    pub(crate) refusals: u32,
+    /// The events that it stands for: more than one only for a dead letter of a whole entry.
+    pub(crate) events: u64,
+}
+
+impl Batch {
+    /// A batch from one entry, without records so far.
+    #[must_use]
+    pub(crate) fn of(entry: &Entry) -> Batch {
+        Batch {
+            entries: vec![entry.clone()],
+            through: Some(entry.position),
+            ..Batch::default()
+        }
+    }
+
+    /// Adds a record of the newest entry.
+    pub(crate) fn push(&mut self, prepared: Prepared, events: u64) {
+        self.bytes += prepared.record.payload.len();
+        self.details.push(Detail {
+            entry: self.entries.len().saturating_sub(1),
+            ms: prepared.ms,
+            dead: prepared.dead,
+            refusals: 0,
+            events,
+        });
+        self.records.push(prepared.record);
+    }
+
+    /// Whether it has as much as a batch should have.
+    #[must_use]
+    pub(crate) fn is_full(&self) -> bool {
+        self.records.len() >= MAX_BATCH_RECORDS || self.bytes >= MAX_BATCH_BYTES
+    }
+
+    /// Whether it may have another page, of what all batches of its sink may have together. To be followed by
+    /// [`Batch::keep_room`].
+    pub(crate) fn has_room(&mut self, spare: Arc<Semaphore>) -> bool {
+        if rtm_planted::bug("bridge-batches-without-bound") {
+            return true;
+        }
+        let Ok(room) = spare.try_acquire_many_owned(PAGE_ROOM) else {
+            return false;
+        };
+        match &mut self.spare {
+            Some(spare) => spare.merge(room),
+            none => *none = Some(room),
+        }
+        true
+    }
+
+    /// Gives back what the page, which turned out to have so many records, did not need of its room.
+    pub(crate) fn keep_room(&mut self, records: usize) {
+        let unused = (PAGE_ROOM as usize).saturating_sub(records);
+        drop(self.spare.as_mut().and_then(|spare| spare.split(unused)));
+    }
+
+    /// The events that are not settled.
+    #[must_use]
+    pub(crate) fn unsettled(&self) -> u64 {
+        self.details.iter().map(|detail| detail.events).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Holds: batches share what they may hold beyond their first page, and give back what they did not need, and all of
+    /// it when they are settled.
+    #[test]
+    fn batches_share_their_room() {
+        let spare = Arc::new(Semaphore::new(2 * PAGE_ROOM as usize));
+        let [mut first, mut second, mut third] = [(); 3].map(|()| Batch::default());
+        assert!(first.has_room(Arc::clone(&spare)) && second.has_room(Arc::clone(&spare)));
+        assert!(!third.has_room(Arc::clone(&spare)), "all of it is taken");
+        first.keep_room(1000);
+        second.keep_room(10);
+        assert!(
+            !third.has_room(Arc::clone(&spare)),
+            "not all of a page is left"
+        );
+        drop(first);
+        assert_eq!(spare.available_permits(), 1990);
+        assert!(second.has_room(Arc::clone(&spare)));
+        second.keep_room(0);
+        assert_eq!(spare.available_permits(), 1990);
+        drop(second);
+        assert_eq!(spare.available_permits(), 2000);
+    }
+}

@@ -1,0 +1,868 @@
+//! The data path, top to bottom: poll, publish, deliver. [`crate::supervisor`] keeps its loops running.
+//!
+//! ```text
+//! Agora ──GET──> poll ──page──> journal (durable) ──> publish: decode → tag → route ──deliver──> Kafka
+//!                                    one cursor per                (one loop per sink)         ──> NATS
+//!                                    App ID and sink                                           ──> stdout, file
+//! ```
+//!
+//! Invariants, and where they are kept:
+//!
+//! - Never read what cannot be stored: a [`Ticket`] holds the journal's [`Reservation`], and [`fetch`] takes a ticket.
+//! - Order: pages of a ring that was asked several times at once are put back into order by [`crate::order`].
+//! - Bytes before meaning: [`fetch`] appends the body as it came; [`publish`] is the first to decode it.
+//! - A slow or dead broker never slows polling: [`poll`] and [`publish`] meet only at the journal.
+//! - A cursor moves only over what the broker confirmed: [`publish`] commits after [`deliver`] returns.
+//! - A GET in flight is ended by its deadline only: [`poll`] waits for its tasks, shutdown included.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::BackoffBuilder;
+use futures::FutureExt;
+use rtm_journal::{Entry, ReadError, Reservation};
+use rtm_record::entry;
+use rtm_sink::{Outcome, PublishError, PublishErrorKind, Reason, Record, Sink};
+use rtm_source::{Fetch, FetchError, FetchErrorKind, Next, Observed, Page, Ring, Slot, Turn};
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
+use tracing::field::debug;
+use tracing::{Instrument, error, info, warn};
+
+use crate::batch::{Batch, Detail};
+use crate::chain;
+use crate::lock::lock;
+use crate::losses::PAGE;
+
+use crate::order::{Group, Request};
+use crate::outlet::{Ending, Outlet, OutletPlan, SkipWatch};
+use crate::pipeline::Pipeline;
+use crate::poison::{self, Steps};
+use crate::sink::RunningSink;
+use crate::status::pipeline::PipelineState;
+use crate::status::sink::SinkState;
+use crate::tally::{self, Tally};
+
+/// Room in the journal that a page may need: the source cuts bodies at [`MAX_PAGE_BYTES`].
+const ROOM_FOR_A_PAGE: usize = MAX_PAGE_BYTES + entry::OVERHEAD;
+
+/// Where the source cuts a body, 2 MiB. A legal page with every id escaped is under 1 MiB.
+pub const MAX_PAGE_BYTES: usize = 2 << 20;
+
+/// Backoff between attempts at an unavailable broker: first, and at most.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Pause between attempts at a broker that refuses us: someone has to act first.
+const HOLD: Duration = Duration::from_secs(5);
+
+/// Pause after a panic, so that one that comes again at once does not fill the log.
+const AFTER_PANIC: Duration = Duration::from_millis(100);
+
+/// A call that takes so long is worth a line in the log, and again every so often: some clients wait for their broker as
+/// long as it takes, and say nothing.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// How often it is seen, at the end of an outlet, whether waiting for its sink is of use.
+const STUCK_LOOK: Duration = Duration::from_millis(100);
+
+/// How often the loss of room in the journal is said again.
+const STOPPED_LOG_INTERVAL: Duration = Duration::from_secs(30);
+
+/// What a polling loop is to do: poll so, or end once the requests in flight are stored.
+pub(crate) type Polling<F> = Option<Arc<Pipeline<F>>>;
+
+/// The right to send one request: room for its page, and a slot of the rate limit. In this order, since a slot that
+/// waits for room would be a slot unused.
+struct Ticket {
+    reservation: Reservation,
+    slot: Slot,
+}
+
+/// Polls one App ID's rings as `pipelines` say, until they say that it ends, then lets the requests in flight finish.
+///
+/// A request that is in flight while another plan comes finishes as it began: its page is stored, its slot of the limit
+/// rests, and what polls on has both before it.
+pub(crate) async fn poll<F: Fetch>(
+    mut pipelines: watch::Receiver<Polling<F>>,
+    state: Arc<PipelineState>,
+) {
+    let first = pipelines.borrow_and_update().clone();
+    let Some(mut pipeline) = first else { return };
+    let mut in_flight: JoinSet<Exchanged<F>> = JoinSet::new();
+    let mut ticket: Option<Ticket> = None;
+    // Whether the mark says that rings are being polled.
+    let mut is_marked = false;
+    loop {
+        if pipeline.is_paused {
+            ticket = None;
+            let is_over = in_flight.is_empty() && !rtm_planted::bug("bridge-pause-not-marked");
+            if is_marked && is_over {
+                end(&pipeline).await;
+                is_marked = false;
+            }
+        } else if !is_marked {
+            // Before the first request, so that a crash after it is known of.
+            tokio::select! {
+                biased;
+                () = ending(pipelines.clone()) => break,
+                () = begin(&pipeline, &state) => is_marked = true,
+            }
+        }
+        // A ticket is asked for when a request is due: earlier, its slot would be one more thing to wake up for.
+        let wait_until = if pipeline.is_paused {
+            None
+        } else {
+            match next(&pipeline) {
+                Next::Wait(until) => Some(until),
+                Next::Poll(ring) => {
+                    if let Some(ticket) = ticket.take() {
+                        let turn = started(&pipeline, &ring);
+                        state.sent();
+                        in_flight.spawn(
+                            fetch(Arc::clone(&pipeline), Arc::clone(&state), turn, ticket)
+                                .in_current_span(),
+                        );
+                        continue;
+                    }
+                    None
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            Ok(()) = pipelines.changed() => {
+                let polling = pipelines.borrow_and_update().clone();
+                let Some(renewed) = polling else { break };
+                renew(&pipeline, &renewed, &state, is_marked).await;
+                pipeline = renewed;
+                if rtm_planted::bug("bridge-reload-drops-what-is-in-flight") {
+                    in_flight.abort_all();
+                }
+            }
+            Some(done) = in_flight.join_next() => observe(&state, done),
+            taken = take_ticket(&pipeline, &state), if wait_until.is_none() && !pipeline.is_paused => {
+                ticket = Some(taken);
+            }
+            () = sleep_until(wait_until), if wait_until.is_some() => {}
+        }
+    }
+    drop(ticket);
+    if rtm_planted::bug("bridge-get-cancelled-at-shutdown") {
+        in_flight.abort_all();
+    }
+    while let Some(done) = in_flight.join_next().await {
+        observe(&state, done);
+    }
+    if is_marked {
+        end(&pipeline).await;
+    }
+}
+
+/// Returns when the loop is to end.
+async fn ending<F>(mut pipelines: watch::Receiver<Polling<F>>) {
+    if pipelines.wait_for(Option::is_none).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// What a request's task ends with: whose it was, and how it went.
+struct Exchanged<F> {
+    pipeline: Arc<Pipeline<F>>,
+    turn: Turn,
+    outcome: rtm_source::Outcome,
+    error: Option<FetchError>,
+}
+
+/// Takes over another pipeline of the same App ID. Rings that are new are marked first.
+async fn renew<F: Fetch>(
+    old: &Pipeline<F>,
+    renewed: &Pipeline<F>,
+    state: &PipelineState,
+    is_marked: bool,
+) {
+    let (old, new) = (old.source.rings(), renewed.source.rings());
+    let added: Vec<Ring> = new
+        .iter()
+        .filter(|ring| !old.contains(ring))
+        .cloned()
+        .collect();
+    if is_marked && let Err(error) = renewed.account.losses.also(&added).await {
+        error!(
+            error = chain(&error),
+            "the journal did not take the mark of polling"
+        );
+    }
+    state.renew(renewed);
+}
+
+/// Says durably that nothing is in flight.
+async fn end<F>(pipeline: &Pipeline<F>) {
+    if let Err(error) = pipeline.account.losses.end().await {
+        warn!(
+            error = chain(&error),
+            "the end of polling is not noted: the next start counts requests in flight that there were not"
+        );
+    }
+}
+
+/// Says durably that rings are being polled, and counts what the last process may have cost if it died.
+async fn begin<F: Fetch>(pipeline: &Pipeline<F>, state: &PipelineState) {
+    let rings = pipeline.source.rings();
+    match pipeline
+        .account
+        .losses
+        .begin(&pipeline.name, rings, state.metrics())
+        .await
+    {
+        Ok(None) => {}
+        Ok(Some(possibly_lost)) => warn!(
+            possibly_lost,
+            "the last process died while it polled: requests that were in flight may have cost events"
+        ),
+        Err(error) => error!(
+            error = chain(&error),
+            "the journal did not take the mark of polling"
+        ),
+    }
+}
+
+fn next<F: Fetch>(pipeline: &Pipeline<F>) -> Next {
+    let mut schedule = lock(&pipeline.schedule);
+    // What was refused waits for long, and rings fill meanwhile.
+    if schedule.is_alarmed() && pipeline.source.credentials_changed() {
+        info!("the credentials have changed: trying again at once");
+        schedule.try_again();
+    }
+    schedule.next(now())
+}
+
+fn started<F>(pipeline: &Pipeline<F>, ring: &Ring) -> Turn {
+    lock(&pipeline.schedule).started(ring, now())
+}
+
+/// Tokio's time, which tests can own.
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+async fn sleep_until(until: Option<std::time::Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for room in the journal, loudly, and then for a slot. Cancel-safe: both are given back.
+async fn take_ticket<F: Fetch>(pipeline: &Pipeline<F>, state: &PipelineState) -> Ticket {
+    let reservation = match pipeline.account.lane.try_reserve(ROOM_FOR_A_PAGE) {
+        Some(reservation) => reservation,
+        None => wait_for_room(pipeline, state).await,
+    };
+    state.polling_resumed();
+    let waiting = Instant::now();
+    let slot = pipeline.account.limiter.slot().await;
+    state
+        .metrics()
+        .rate_limit_waited(&pipeline.name, waiting.elapsed());
+    Ticket { reservation, slot }
+}
+
+async fn wait_for_room<F: Fetch>(pipeline: &Pipeline<F>, state: &PipelineState) -> Reservation {
+    let reserve = pipeline.account.lane.reserve(ROOM_FOR_A_PAGE);
+    tokio::pin!(reserve);
+    loop {
+        if state.polling_stopped(STOPPED_LOG_INTERVAL) {
+            error!(
+                "polling has stopped: the journal has no room for this App ID, and Agora overwrites events from now on; \
+                 repair the sink that lags, free disk space, or raise journal.max_bytes (journal.max_entries, where responses \
+                 are small)"
+            );
+        }
+        if let Ok(reservation) = tokio::time::timeout(Duration::from_secs(1), &mut reserve).await {
+            info!("polling goes on: the journal has room again");
+            return reservation;
+        }
+    }
+}
+
+/// One request: send, receive, make durable. Runs in a task of its own, so that nothing cancels it, and ends whatever
+/// happens, so that the ring is polled again.
+async fn fetch<F: Fetch>(
+    pipeline: Arc<Pipeline<F>>,
+    state: Arc<PipelineState>,
+    turn: Turn,
+    ticket: Ticket,
+) -> Exchanged<F> {
+    let ring = turn.ring();
+    let exchange = AssertUnwindSafe(exchange(&pipeline, &state, ring, ticket));
+    let (outcome, error) = match exchange.catch_unwind().await {
+        Ok(ended) => ended,
+        Err(_) => {
+            error!(
+                region = ring.region.name(),
+                stream = ring.stream.as_str(),
+                "a request has panicked, and its page may be lost; please report this"
+            );
+            lost(&pipeline, &state, ring, "crash", PAGE).await;
+            (rtm_source::Outcome::InDoubt { retry_after: None }, None)
+        }
+    };
+    Exchanged {
+        pipeline,
+        turn,
+        outcome,
+        error,
+    }
+}
+
+async fn exchange<F: Fetch>(
+    pipeline: &Pipeline<F>,
+    state: &PipelineState,
+    ring: &Ring,
+    ticket: Ticket,
+) -> (rtm_source::Outcome, Option<FetchError>) {
+    let Ticket { reservation, slot } = ticket;
+    let metrics = state.ring(ring);
+    // Until the page is stored, or is known not to come.
+    let request = pipeline.account.requests.begin(ring);
+    several(pipeline, ring, &request).await;
+    let sent = Instant::now();
+    let fetched = pipeline.source.fetch(ring, slot).await;
+    metrics.poll_duration.observe(sent.elapsed().as_secs_f64());
+    let outcome = rtm_source::Outcome::of(&fetched);
+    let mut failure = None;
+    let (page, possibly_lost) = match fetched {
+        Ok(page) => {
+            state.polled(ring, if page.count == 0 { "empty" } else { "page" });
+            // A complete page without events says nothing that anyone could want later.
+            ((page.count > 0).then_some(page), None)
+        }
+        Err(error) => {
+            failed(pipeline, state, ring, &error);
+            let possibly_lost = (error.kind == FetchErrorKind::InDoubt)
+                .then(|| (loss_reason(error.reason), error.possibly_lost()));
+            let partial = error.partial.as_deref().cloned();
+            failure = Some(error);
+            let partial = partial.filter(|_| !rtm_planted::bug("bridge-partial-page-forgotten"));
+            (partial, possibly_lost)
+        }
+    };
+    if let Some(page) = page {
+        store(pipeline, state, &request, ring, reservation, &page).await;
+    }
+    if let Some((reason, events)) = possibly_lost {
+        lost(pipeline, state, ring, reason, events).await;
+    }
+    (outcome, failure)
+}
+
+/// Says durably, before it is sent, that a ring has more requests in flight than ever before: a crash may cost the page of
+/// each.
+async fn several<F: Fetch>(pipeline: &Pipeline<F>, ring: &Ring, request: &Request) {
+    let requests = request.in_flight() as u64;
+    if let Err(error) = pipeline.account.losses.in_flight(ring, requests).await {
+        error!(
+            error = chain(&error),
+            requests, "the journal did not take the number of requests in flight"
+        );
+    }
+}
+
+/// Makes a page durable.
+async fn store<F: Fetch>(
+    pipeline: &Pipeline<F>,
+    state: &PipelineState,
+    request: &Request,
+    ring: &Ring,
+    reservation: Reservation,
+    page: &Page,
+) {
+    let overlap = request.overlap(page.first_ms);
+    let entry = entry::encode(&pipeline.name, &pipeline.app_id, page, overlap.as_ref());
+    let count = u32::try_from(page.count).unwrap_or(u32::MAX);
+    match reservation.append(entry, count).await {
+        Ok(_) => {
+            state.ring(ring).events_fetched.inc_by(page.count as u64);
+            state.arrived(ring, page);
+        }
+        Err(error) => {
+            error!(
+                error = chain(&error),
+                events = page.count,
+                "a page could not be stored: its events are lost"
+            );
+            lost(pipeline, state, ring, "crash", page.count as u64).await;
+        }
+    }
+}
+
+/// Counts what a request may have cost, durably.
+async fn lost<F: Fetch>(
+    pipeline: &Pipeline<F>,
+    state: &PipelineState,
+    ring: &Ring,
+    reason: &'static str,
+    events: u64,
+) {
+    state.ring(ring).in_doubt(reason, events);
+    state.lost(ring, events);
+    if rtm_planted::bug("bridge-losses-only-in-memory") {
+        return;
+    }
+    if let Err(error) = pipeline.account.losses.count(ring, reason, events).await {
+        error!(
+            error = chain(&error),
+            events, "the journal did not take the count of events possibly lost"
+        );
+    }
+}
+
+/// Counts a failed request, and remembers why it failed. [`observe`] logs it, with what comes of it.
+fn failed<F: Fetch>(
+    pipeline: &Pipeline<F>,
+    state: &PipelineState,
+    ring: &Ring,
+    error: &FetchError,
+) {
+    state.polled(ring, error.kind.as_str());
+    if error.status == Some(429) {
+        state.metrics().rate_limited(&pipeline.name);
+    }
+    let is_counted = !rtm_planted::bug("bridge-refused-credentials-not-counted");
+    if matches!(error.status, Some(401 | 403)) && is_counted {
+        state.metrics().credentials_refused(&pipeline.name);
+    }
+    state.failed(ring, error);
+}
+
+/// The loss metric's label for a source's reason.
+fn loss_reason(reason: &str) -> &'static str {
+    match reason {
+        "timeout" => "timeout",
+        "cut" | "reset" | "too_large" => "cut",
+        _ => "status",
+    }
+}
+
+/// Tells the schedule how a request ended.
+fn observe<F>(state: &PipelineState, done: Result<Exchanged<F>, JoinError>) {
+    let Exchanged {
+        pipeline,
+        turn,
+        outcome,
+        error,
+    } = match done {
+        Ok(done) => done,
+        Err(panic) => {
+            error!(error = %panic, "a request's task ended unexpectedly; please report this");
+            return;
+        }
+    };
+    let ring = turn.ring().clone();
+    let observed = lock(&pipeline.schedule).observe(turn, now(), &outcome);
+    let metrics = state.ring(&ring);
+    let (region, stream) = (ring.region.name(), ring.stream.as_str());
+    if matches!(outcome, rtm_source::Outcome::Page { full: true, .. }) {
+        metrics.full_pages.inc();
+    }
+    if observed.overflow_suspected {
+        let estimated_lost = observed
+            .overflow
+            .map_or(0, |overflow| overflow.estimated_lost);
+        metrics.overflow_suspected.inc();
+        metrics.overflow_estimated.inc_by(estimated_lost);
+        state.overflowed(&ring, estimated_lost);
+        warn!(
+            region,
+            stream,
+            estimated_lost,
+            "two full pages in a row: the ring was full, and Agora may have overwritten events"
+        );
+    }
+    if state
+        .metrics()
+        .second_poller(&pipeline.name, observed.second_poller)
+    {
+        error!(
+            "someone else seems to read this App ID's events, which are lost to us: run one bridge for each App ID"
+        );
+    }
+    if let Some(error) = error {
+        log_failure(&ring, &error, &observed);
+    }
+}
+
+/// A failed request and what comes of it, in one line.
+fn log_failure(ring: &Ring, error: &FetchError, observed: &Observed) {
+    let ids = error.request_ids.as_ref();
+    let request_id = ids.and_then(|ids| ids.request.as_deref());
+    let resource_id = ids.and_then(|ids| ids.resource.as_deref());
+    let (region, stream) = (ring.region.name(), ring.stream.as_str());
+    let possibly_lost = error.possibly_lost();
+    let backoff = observed.hold.or(observed.backoff).map(debug);
+    let what = match observed.hold {
+        None => "a request failed",
+        Some(_) => {
+            "Agora says that the App ID's requests are too many; holding all of its rings. Does someone else use it?"
+        }
+    };
+    let error = chain(error);
+    if observed.alarm {
+        error!(
+            region,
+            stream,
+            error,
+            request_id,
+            resource_id,
+            backoff,
+            "Agora refuses this App ID, its credentials or the URL; polling goes on slowly"
+        );
+        if !rtm_planted::bug("bridge-refusals-logged-twice") {
+            return;
+        }
+    }
+    warn!(
+        region,
+        stream, error, possibly_lost, request_id, resource_id, backoff, "{what}"
+    );
+}
+
+/// Publishes one lane to one sink, until its plan says that it ends and nothing waits, or is waited for. Says whether
+/// everything that waited is published.
+pub(crate) async fn publish_until_ended(outlet: Outlet, crashed: bool) -> bool {
+    let patience = patience(
+        outlet.plans.clone(),
+        Arc::clone(&outlet.state),
+        outlet.sink.clone(),
+    );
+    tokio::select! {
+        () = publish(outlet, crashed) => true,
+        why = patience => {
+            warn!("{why}: what is not yet published waits in the journal");
+            false
+        }
+    }
+}
+
+/// Returns when an outlet that ends has no more time, or waits for a sink that takes nothing anyway; says which.
+async fn patience(
+    mut plans: watch::Receiver<OutletPlan>,
+    state: Arc<SinkState>,
+    sink: RunningSink,
+) -> &'static str {
+    loop {
+        let ending = plans.borrow_and_update().ending;
+        tokio::select! {
+            changed = plans.changed() => if changed.is_err() {
+                std::future::pending::<()>().await;
+            },
+            () = at(ending) => return "the time to publish the rest is over",
+            () = tokio::time::sleep(STUCK_LOOK), if matches!(ending, Ending::By(_)) => {
+                if state.is_stuck(sink.health().up) {
+                    return "the sink takes nothing";
+                }
+            }
+        }
+    }
+}
+
+async fn at(ending: Ending) {
+    match ending {
+        Ending::By(at) => tokio::time::sleep_until(at).await,
+        Ending::Never | Ending::WhenEmpty => std::future::pending().await,
+    }
+}
+
+/// Publishes one lane to one sink, until its plan says that it ends and nothing waits. `crashed` says that the last process
+/// died.
+///
+/// A panic in here is a crash of this loop alone: it starts again at its cursor.
+async fn publish(mut outlet: Outlet, mut crashed: bool) {
+    let sink = outlet.sink.clone();
+    loop {
+        outlet.begin(crashed).await;
+        let ended = AssertUnwindSafe(publish_all(&mut outlet, sink.client()))
+            .catch_unwind()
+            .await;
+        if ended.is_ok() {
+            return;
+        }
+        error!("publishing has panicked, and starts again at its cursor; please report this");
+        tokio::time::sleep(AFTER_PANIC).await;
+        crashed = true;
+    }
+}
+
+async fn publish_all<S: Sink>(outlet: &mut Outlet, sink: &S) {
+    let mut plans = outlet.plans.clone();
+    loop {
+        let is_ending = outlet.is_ending();
+        let first = tokio::select! {
+            biased;
+            Ok(()) = plans.changed() => {
+                plans.mark_unchanged();
+                outlet.renew().await;
+                continue;
+            }
+            group = outlet.next() => group,
+            () = std::future::ready(()), if is_ending => return,
+        };
+        match first {
+            Err(ReadError::Closed) => return,
+            Ok(group) if outlet.is_poisoned() => publish_by_steps(outlet, sink, group).await,
+            first => {
+                let mut batch = gather(outlet, first).await;
+                if rtm_planted::bug("bridge-cursor-before-confirmation") {
+                    outlet.commit(&batch);
+                }
+                deliver(outlet, sink, &mut batch).await;
+                outlet.commit(&batch);
+            }
+        }
+    }
+}
+
+/// Publishes entries of which one is suspected of crashing the process: see [`poison`].
+pub(crate) async fn publish_by_steps<S: Sink>(outlet: &mut Outlet, sink: &S, group: Group) {
+    let mut steps = Steps::new(group);
+    while let Some(mut batch) = steps.next(outlet).await {
+        deliver(outlet, sink, &mut batch).await;
+        outlet.tally.add(&batch.settled);
+    }
+}
+
+/// A batch of all that waits, up to the bounds, of which one is for all batches of the sink: batches grow when it lags.
+async fn gather(outlet: &mut Outlet, first: Result<Group, ReadError>) -> Batch {
+    let mut batch = Batch::default();
+    let mut read = first;
+    loop {
+        let records = batch.records.len();
+        let group = match read {
+            Ok(group) => group,
+            Err(error) => vec![Err(error)],
+        };
+        for entry in group {
+            match entry {
+                Ok(entry) => outlet.add(&mut batch, &entry),
+                Err(error) => outlet.unreadable(&mut batch, &error).await,
+            }
+        }
+        batch.keep_room(batch.records.len() - records);
+        if batch.is_full() || !batch.has_room(outlet.sink.spare()) {
+            return batch;
+        }
+        read = match outlet.try_next() {
+            Ok(Some(group)) => Ok(group),
+            Err(error) if !matches!(error, ReadError::Io { .. }) || batch.through.is_none() => {
+                Err(error)
+            }
+            // That was all; or the storage fails, and what was read goes out first.
+            Ok(None) | Err(_) => {
+                batch.keep_room(0);
+                return batch;
+            }
+        };
+    }
+}
+
+/// Publishes a batch until every record is confirmed, as an event or as a dead letter. Three kinds of error, three
+/// actions; a record of unknown outcome is published again, in order and under the same id.
+async fn deliver<S: Sink>(outlet: &mut Outlet, sink: &S, batch: &mut Batch) {
+    let mut backoff = backoff();
+    let skip_watch = outlet.skip_watch();
+    outlet.state.publishing();
+    while !batch.records.is_empty() {
+        let began = Instant::now();
+        outlet.metrics.batch.observe(batch.records.len() as f64);
+        let published = attempt(outlet, sink, batch, &skip_watch).await;
+        outlet
+            .metrics
+            .publish_duration
+            .observe(began.elapsed().as_secs_f64());
+        let error = match published {
+            Attempt::Ended(Ok(())) => {
+                let details = std::mem::take(&mut batch.details);
+                confirm(outlet, &mut batch.settled, &details);
+                break;
+            }
+            Attempt::Ended(Err(error)) => error,
+            Attempt::Skipped => {
+                skip(outlet, batch);
+                break;
+            }
+        };
+        let progressed = settle(outlet, batch, &error);
+        if batch.records.is_empty() {
+            break;
+        }
+        outlet.metrics.retried.inc_by(batch.records.len() as u64);
+        if progressed {
+            backoff = self::backoff();
+        }
+        let held = batch.details.iter().any(|detail| detail.refusals > 2);
+        let pause = match error.kind {
+            PublishErrorKind::Rejected if !held => continue,
+            PublishErrorKind::Unavailable => {
+                let pause = backoff.next().unwrap_or(BACKOFF.1);
+                outlet.state.unavailable(&chain(&error), pause);
+                pause
+            }
+            PublishErrorKind::Misconfigured | PublishErrorKind::Rejected => {
+                outlet.state.held(&chain(&error), HOLD);
+                HOLD
+            }
+        };
+        outlet.disarm().await;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = skip_watch.must_skip() => {
+                skip(outlet, batch);
+                break;
+            }
+        }
+    }
+    outlet.state.published();
+}
+
+enum Attempt {
+    Ended(Result<(), PublishError>),
+    /// The journal is full, and this sink may lose events.
+    Skipped,
+}
+
+/// One call of `publish`, which may wait for its broker as long as it likes.
+async fn attempt<S: Sink>(
+    outlet: &mut Outlet,
+    sink: &S,
+    batch: &Batch,
+    skip_watch: &SkipWatch,
+) -> Attempt {
+    let publishing = sink.publish(&batch.records);
+    tokio::pin!(publishing);
+    let mut silence = tokio::time::interval_at(Instant::now() + SILENCE, SILENCE);
+    loop {
+        tokio::select! {
+            biased;
+            ended = &mut publishing => return Attempt::Ended(ended),
+            _ = silence.tick() => outlet.state.silent(outlet.sink.health().said.as_deref()),
+            () = tokio::time::sleep(poison::HARMLESS), if outlet.is_armed() => {
+                outlet.disarm().await;
+            }
+            () = skip_watch.must_skip() => return Attempt::Skipped,
+        }
+    }
+}
+
+fn backoff() -> backon::ExponentialBackoff {
+    backon::ExponentialBuilder::default()
+        .with_min_delay(BACKOFF.0)
+        .with_max_delay(BACKOFF.1)
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+/// Gives up what is left of a batch, as the configuration says, so that polling can go on.
+fn skip(outlet: &Outlet, batch: &mut Batch) {
+    let events = batch.unsettled();
+    batch.settled.drop_events("skipped", events);
+    batch.records.clear();
+    batch.details.clear();
+    outlet.state.skipped(events);
+}
+
+/// Counts what a failed publish did confirm, turns what it rejected into dead letters, and keeps the rest, in order.
+/// Says whether anything was settled.
+fn settle(outlet: &mut Outlet, batch: &mut Batch, error: &PublishError) -> bool {
+    let mut records = Vec::with_capacity(batch.records.len());
+    let mut details = Vec::with_capacity(batch.records.len());
+    let mut confirmed = Vec::new();
+    let mut rejected = false;
+    let outcomes = error
+        .outcomes
+        .iter()
+        .map(Some)
+        .chain(std::iter::repeat(None));
+    for ((record, mut detail), outcome) in batch
+        .records
+        .drain(..)
+        .zip(batch.details.drain(..))
+        .zip(outcomes)
+    {
+        match outcome {
+            Some(Outcome::Confirmed) => confirmed.push(detail),
+            Some(Outcome::Unknown) if rtm_planted::bug("bridge-unknown-is-confirmed") => {
+                confirmed.push(detail);
+            }
+            Some(Outcome::Rejected(_)) if rtm_planted::bug("bridge-rejected-is-forgotten") => {
+                batch.settled.dead_letter("other", detail.events);
+            }
+            Some(Outcome::Rejected(why)) => {
+                rejected = true;
+                let record = refuse(outlet, &batch.entries, record, &mut detail, why);
+                records.push(record);
+                details.push(detail);
+            }
+            Some(Outcome::Unknown) | None => {
+                records.push(record);
+                details.push(detail);
+            }
+        }
+    }
+    confirm(outlet, &mut batch.settled, &confirmed);
+    if rtm_planted::bug("bridge-retries-out-of-order") {
+        records.reverse();
+        details.reverse();
+    }
+    batch.records = records;
+    batch.details = details;
+    rejected || !confirmed.is_empty()
+}
+
+/// The dead letter of a rejected record; the truncated one of a rejected dead letter; then it stays, and is held.
+fn refuse(
+    outlet: &mut Outlet,
+    entries: &[Entry],
+    record: Record,
+    detail: &mut Detail,
+    why: &Reason,
+) -> Record {
+    detail.refusals += 1;
+    warn!(id = %record.id, reason = why.code, message = why.message, refusals = detail.refusals, "the broker refuses a record");
+    let was_dead = detail.dead.is_some();
+    detail.dead.get_or_insert(why.code);
+    if detail.refusals > 2 {
+        return record;
+    }
+    outlet
+        .router
+        .refused(&entries[detail.entry], &record, why, was_dead)
+        .unwrap_or(record)
+}
+
+/// Counts confirmed records.
+fn confirm(outlet: &Outlet, settled: &mut Tally, confirmed: &[Detail]) {
+    if confirmed.is_empty() {
+        return;
+    }
+    let now = jiff::Timestamp::now().as_millisecond();
+    // Shared with all others once, not for every record.
+    let ages = outlet.metrics.event_age.local();
+    for detail in confirmed {
+        match detail.dead {
+            Some(_) if rtm_planted::bug("bridge-dead-letters-not-counted") => {}
+            Some(reason) => settled.dead_letter(tally::dead_letter_reason(reason), detail.events),
+            None => {
+                settled.confirmed += detail.events;
+                if let Some(ms) = detail.ms {
+                    ages.observe(now.saturating_sub(ms).max(0) as f64 / 1000.0);
+                }
+            }
+        }
+    }
+    ages.flush();
+    outlet.metrics.confirmed_now();
+    outlet.state.confirmed();
+}

@@ -1,0 +1,398 @@
+//! Copies of one event that were read from two regions.
+//!
+//! Agora: "If you have pulled events from one geographical region, you may get the same events when you pull from a
+//! different geographical region." Copies have one event key. So have true repeats, two equal events of *one* region,
+//! and those are two events. Both are told apart by counting: the n-th occurrence of a key in one region is a copy if
+//! some other region has already given n of them.
+//!
+//! Occurrences belong together as long as less than the window lies between one and the next. What has begun is known
+//! from its beginning, so whether an event is a copy depends on nothing but the entries before it in its lane, in their
+//! order. A sink that starts anew reads again what lies within two windows before its cursor (the
+//! [`horizon`](Copies::horizon) says from where on); what may have begun even before that is not judged, and published.
+//! The first of two copies is in the same journal and before the second one's, and a cursor passes neither before it is
+//! settled: an event is never dropped in both copies.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use rtm_journal::{Entry, Lane, Position, ReadError, Reader};
+use rtm_record::{EventKey, Prepared, PreparedPage, Router};
+use tracing::debug;
+
+use crate::chain;
+use crate::lanes::{self, LaneError};
+
+/// How copies of an App ID's events are found, and what becomes of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CopyRule {
+    /// How far apart the fetches of two copies may be.
+    pub window: Duration,
+    /// Whether copies are dropped. Otherwise they are published and counted.
+    pub drops: bool,
+}
+
+/// Finds the copies among what one lane gives one sink.
+pub(crate) struct CopyFilter {
+    copies: Copies,
+    /// None where copies are published: then they are only counted, and a restart may forget.
+    lagging: Option<LaggingCursor>,
+}
+
+/// A cursor that lags behind the sink's by two windows, and so keeps the entries to know copies again after a restart.
+struct LaggingCursor {
+    reader: Reader,
+    /// The last entry that was read with it.
+    read: Position,
+}
+
+impl CopyFilter {
+    /// As `rule` says. With copies dropped it opens the lagging cursor, which can be open once.
+    pub(crate) fn open(rule: CopyRule, lane: &Lane, sink: &str) -> Result<CopyFilter, LaneError> {
+        let lagging = if rule.drops {
+            let reader = lanes::lagging_reader(lane, sink)?;
+            let read = reader.committed();
+            Some(LaggingCursor { reader, read })
+        } else {
+            None
+        };
+        let window_ms = i64::try_from(rule.window.as_millis()).unwrap_or(i64::MAX);
+        Ok(CopyFilter {
+            copies: Copies::new(window_ms),
+            lagging,
+        })
+    }
+
+    /// Begins the entry at `position`, which was fetched at `fetched_ms`. Each entry is begun once, in the lane's order,
+    /// and before its first event is asked for.
+    pub(crate) fn begin(&mut self, fetched_ms: i64, position: Position) {
+        self.copies.entry(fetched_ms, position);
+    }
+
+    /// Says whether the next event of the entry is a copy, and marks it where copies are dropped.
+    pub(crate) fn judge(&mut self, region: &str, prepared: &mut Prepared) -> bool {
+        let is_copy = prepared
+            .event_key
+            .is_some_and(|key| self.copies.is_copy(key, region));
+        prepared.is_dropped = is_copy && self.lagging.is_some();
+        is_copy
+    }
+
+    /// As [`begin`](Self::begin) and then [`judge`](Self::judge) for each event of a page; says how many are copies.
+    pub(crate) fn judge_page(&mut self, page: &mut PreparedPage, position: Position) -> u64 {
+        if page.prepared.is_empty() {
+            return 0;
+        }
+        self.begin(page.fetched_ms, position);
+        let mut copies = 0;
+        for prepared in &mut page.prepared {
+            copies += u64::from(self.judge(&page.region, prepared));
+        }
+        copies
+    }
+
+    /// Lets go of the entries that are not needed any more to know copies again.
+    pub(crate) fn follow(&mut self) {
+        let horizon = self.copies.horizon();
+        let Some(LaggingCursor { reader, read }) = &mut self.lagging else {
+            return;
+        };
+        while *read < horizon {
+            match reader.try_next() {
+                Ok(Some(entry)) => *read = entry.position,
+                Err(ReadError::Damaged { position, .. }) => *read = position,
+                Ok(None) | Err(_) => break,
+            }
+        }
+        reader.commit(horizon);
+    }
+
+    /// Forgets everything, and reads again what copies may follow: the entries up to `through`, the sink's cursor.
+    pub(crate) async fn remember(&mut self, through: Position) {
+        let Some(LaggingCursor { reader, read }) = &mut self.lagging else {
+            return;
+        };
+        reader.rewind();
+        self.copies.recall(reader.committed() == Position(0));
+        *read = reader.committed();
+        while *read < through {
+            match reader.try_next() {
+                Ok(Some(entry)) => {
+                    *read = entry.position;
+                    if entry.position <= through {
+                        recall(&mut self.copies, &entry);
+                    }
+                }
+                Ok(None) => break,
+                Err(ReadError::Damaged { position, .. }) => *read = position,
+                Err(error) => {
+                    debug!(error = chain(&error), "copies are not remembered");
+                    break;
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+fn recall(copies: &mut Copies, entry: &Entry) {
+    let Ok((region, fetched_ms, keys)) = Router::keys(entry) else {
+        return;
+    };
+    copies.entry(fetched_ms, entry.position);
+    for key in keys {
+        copies.is_copy(key, &region);
+    }
+}
+
+/// Keys remembered at the most, some 30 MiB of memory. Past that the oldest are forgotten first, and their copies are
+/// published: at 2,000 events a second this is two minutes.
+const MOST: usize = 1 << 18;
+
+/// What was seen within the window.
+#[derive(Debug)]
+struct Copies {
+    window_ms: i64,
+    regions: Vec<String>,
+    seen: HashMap<EventKey, Seen>,
+    /// Each occurrence within the window, in the order of the lane.
+    occurrences: VecDeque<(i64, EventKey)>,
+    /// Each entry within two windows.
+    entries: VecDeque<(i64, Position)>,
+    /// Of what is read again, what is seen before this may have begun before the horizon.
+    certain_from_ms: i64,
+    /// The last entry before those.
+    horizon: Position,
+    /// The latest fetch time seen: it does not go back when a clock does.
+    now_ms: i64,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// Region, and occurrences in it since the first. One or two, almost always.
+    counts: Vec<(u16, u32)>,
+    /// Occurrences that are still within the window.
+    remembered: u32,
+    /// It may have begun before anything that we know of.
+    uncertain: bool,
+}
+
+impl Copies {
+    /// Remembers for `window_ms` of fetch time, in milliseconds.
+    fn new(window_ms: i64) -> Copies {
+        Copies {
+            window_ms,
+            regions: Vec::new(),
+            seen: HashMap::new(),
+            occurrences: VecDeque::new(),
+            entries: VecDeque::new(),
+            certain_from_ms: i64::MIN,
+            horizon: Position(0),
+            now_ms: i64::MIN,
+        }
+    }
+
+    /// Forgets everything, to be told again what lies behind the horizon. `is_begin` says that nothing lies before it.
+    fn recall(&mut self, is_begin: bool) {
+        *self = Copies::new(self.window_ms);
+        if !is_begin {
+            self.certain_from_ms = i64::MAX;
+        }
+    }
+
+    /// An entry begins, that was fetched at `fetched_ms`. Each is told once, in the order of the lane.
+    fn entry(&mut self, fetched_ms: i64, position: Position) {
+        self.now_ms = self.now_ms.max(fetched_ms);
+        if self.certain_from_ms == i64::MAX {
+            self.certain_from_ms = self.now_ms.saturating_add(self.window_ms);
+        }
+        self.entries.push_back((self.now_ms, position));
+        let needed = self.now_ms.saturating_sub(self.window_ms.saturating_mul(2));
+        while let Some((_, passed)) = self.entries.front().filter(|(at_ms, _)| *at_ms < needed) {
+            self.horizon = *passed;
+            self.entries.pop_front();
+        }
+        let since = self.now_ms.saturating_sub(self.window_ms);
+        while let Some((at_ms, key)) = self.occurrences.front()
+            && *at_ms < since
+        {
+            let key = *key;
+            self.forget(key);
+        }
+    }
+
+    /// Whether this event of the entry is a copy of one that another region gave before.
+    fn is_copy(&mut self, key: EventKey, region: &str) -> bool {
+        if self.occurrences.len() >= MOST
+            && let Some((_, oldest)) = self.occurrences.front()
+        {
+            let oldest = *oldest;
+            self.forget(oldest);
+        }
+        let region = self.region(region);
+        let uncertain = self.now_ms < self.certain_from_ms;
+        let seen = self.seen.entry(key).or_insert_with(|| Seen {
+            uncertain,
+            ..Seen::default()
+        });
+        seen.remembered += 1;
+        let others = seen
+            .counts
+            .iter()
+            .filter(|(other, _)| *other != region)
+            .map(|(_, count)| *count)
+            .max()
+            .unwrap_or(0);
+        let known = seen.counts.iter_mut().find(|(known, _)| *known == region);
+        let own = match known {
+            Some((_, count)) => {
+                *count += 1;
+                *count
+            }
+            None => {
+                seen.counts.push((region, 1));
+                1
+            }
+        };
+        self.occurrences.push_back((self.now_ms, key));
+        if rtm_planted::bug("bridge-repeats-dropped") {
+            return own + others > 1;
+        }
+        if rtm_planted::bug("bridge-both-copies-dropped") {
+            return own <= others + 1 && !seen.uncertain;
+        }
+        own <= others && !seen.uncertain
+    }
+
+    /// The last entry that need not be read again: all before two windows ago.
+    fn horizon(&self) -> Position {
+        self.horizon
+    }
+
+    /// The oldest occurrence of `key` leaves.
+    fn forget(&mut self, key: EventKey) {
+        self.occurrences.pop_front();
+        if let Some(seen) = self.seen.get_mut(&key) {
+            seen.remembered -= 1;
+            if seen.remembered == 0 {
+                self.seen.remove(&key);
+            }
+        }
+    }
+
+    fn region(&mut self, name: &str) -> u16 {
+        let known = self.regions.iter().position(|known| known == name);
+        let index = known.unwrap_or_else(|| {
+            self.regions.push(name.to_owned());
+            self.regions.len() - 1
+        });
+        u16::try_from(index).unwrap_or(u16::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn key(n: u8) -> EventKey {
+        [n; 16]
+    }
+
+    /// One event in an entry of its own.
+    fn ask(copies: &mut Copies, n: u8, region: &str, at_ms: i64, position: u64) -> bool {
+        copies.entry(at_ms, Position(position));
+        copies.is_copy(key(n), region)
+    }
+
+    #[test]
+    fn a_copy_from_another_region_is_one_and_a_repeat_is_not() {
+        let mut copies = Copies::new(60_000);
+        let mut ask = |n, region, at| ask(&mut copies, n, region, at, 1);
+        assert!(!ask(1, "eu", 0));
+        assert!(!ask(1, "eu", 1), "a true repeat");
+        assert!(ask(1, "us", 2), "the copy of the first");
+        assert!(ask(1, "us", 3), "the copy of the second");
+        assert!(!ask(1, "us", 4), "a third in one region is an event");
+        assert!(ask(1, "eu", 5), "and this is its copy");
+        assert!(!ask(2, "us", 6), "another key");
+    }
+
+    #[test]
+    fn what_is_older_than_the_window_is_forgotten() {
+        let mut copies = Copies::new(1_000);
+        assert!(!ask(&mut copies, 1, "eu", 0, 5));
+        assert_eq!(copies.horizon(), Position(0));
+        assert!(ask(&mut copies, 1, "us", 1_000, 6));
+        assert!(
+            !ask(&mut copies, 1, "us", 2_001, 7),
+            "the window has passed"
+        );
+        assert_eq!(copies.horizon(), Position(5));
+        // A clock that goes back brings nothing back, and forgets nothing early.
+        assert!(ask(&mut copies, 1, "eu", 0, 8));
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut copies = Copies::new(i64::MAX / 4);
+        for n in 0..(MOST as u64 + 1_000) {
+            let mut key = [0; 16];
+            key[..8].copy_from_slice(&n.to_le_bytes());
+            assert!(!copies.is_copy(key, "eu"));
+        }
+        assert!(copies.occurrences.len() <= MOST && copies.seen.len() <= MOST);
+    }
+
+    proptest! {
+        /// Holds: of each key as many are published as the region with the most of them gave.
+        #[test]
+        fn what_is_published_is_what_happened(events in prop::collection::vec((0u8..4, 0usize..3), 1..120)) {
+            let mut copies = Copies::new(1_000_000);
+            let mut published = [0; 4];
+            let mut given = [[0; 3]; 4];
+            for (at, (n, region)) in events.iter().enumerate() {
+                given[usize::from(*n)][*region] += 1;
+                published[usize::from(*n)] += u32::from(!ask(&mut copies, *n, REGIONS[*region], at as i64, at as u64 + 1));
+            }
+            for n in 0..4 {
+                prop_assert_eq!(published[n], given[n].iter().copied().max().unwrap_or(0));
+            }
+        }
+
+        /// Holds: one that starts anew anywhere, with what lies behind the horizon read again, drops nothing that it
+        /// would not have dropped; and where no key goes on for a window, it drops all the same.
+        #[test]
+        fn a_restart_drops_nothing_more(
+            events in prop::collection::vec((0u8..40, 0usize..3, 0i64..40), 1..200),
+            restart in 0usize..200,
+        ) {
+            const WINDOW: i64 = 300;
+            let mut copies = Copies::new(WINDOW);
+            let (mut at_ms, mut times, mut before, mut horizon) = (0, Vec::new(), Vec::new(), Position(0));
+            for (at, (n, region, gap)) in events.iter().enumerate() {
+                at_ms += gap;
+                times.push(at_ms);
+                before.push(ask(&mut copies, *n, REGIONS[*region], at_ms, at as u64 + 1));
+                if at <= restart {
+                    horizon = horizon.max(copies.horizon());
+                }
+            }
+            let mut anew = Copies::new(WINDOW);
+            anew.recall(horizon == Position(0));
+            for at in horizon.0 as usize..events.len() {
+                let (n, region, _) = events[at];
+                let again = ask(&mut anew, n, REGIONS[region], times[at], at as u64 + 1);
+                if at > restart {
+                    prop_assert!(!again || before[at], "event {} is dropped by the restart", at);
+                    let certain_from = times[horizon.0 as usize] + WINDOW;
+                    let early = |other: &usize| events[*other].0 == n && times[*other] < certain_from;
+                    if horizon == Position(0) || !(0..at).any(|other| early(&other)) {
+                        prop_assert_eq!(again, before[at], "event {}", at);
+                    }
+                }
+            }
+        }
+    }
+
+    const REGIONS: [&str; 3] = ["eu", "us", "ap"];
+}

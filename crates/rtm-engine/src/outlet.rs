@@ -1,0 +1,460 @@
+//! One lane's way out to one sink: its cursor, what is counted with it, and what makes its records.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rtm_journal::{Entry, Journal, Lane, Position, ReadError, Reader, ReaderName};
+use rtm_record::entry::{self, EntryError};
+use rtm_record::{PreparedPage, Router, Routes};
+use rtm_sink::Reason;
+use rtm_source::Stream;
+use tokio::sync::{OwnedMutexGuard, watch};
+use tokio::time::Instant;
+use tracing::{error, warn};
+
+use crate::batch::Batch;
+use crate::chain;
+use crate::copies::{CopyFilter, CopyRule};
+use crate::lanes::{self, LaneError};
+use crate::order::{Group, InFlightRequests, OrderedReader};
+use crate::sink::RunningSink;
+use crate::status::metrics::SinkMetrics;
+use crate::status::sink::SinkState;
+use crate::status::state::State;
+use crate::tally::{Step, Tally, Trying};
+
+/// How long reading waits after the storage has failed.
+const READ_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often a sink that may skip looks whether it must.
+const SKIP_LOOK: Duration = Duration::from_millis(250);
+
+/// So many crashes in a row without progress mean that something in the next entry causes them.
+const POISON_CRASHES: u32 = 3;
+
+/// What a plan says of one lane's way out to one sink. It may change while the outlet runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutletPlan {
+    /// The app's name, or what an App ID is shown as that has left the plan.
+    pub app: String,
+    /// Where records go, and what they look like.
+    pub routes: Routes,
+    /// The streams that the sink takes.
+    pub streams: Vec<Stream>,
+    /// How copies are found; none where a single region gives no copies.
+    pub copy_rule: Option<CopyRule>,
+    /// Whether and when the oldest events may be given up.
+    pub skip: Skip,
+    /// Whether it ends, and when.
+    pub ending: Ending,
+}
+
+/// What becomes of events when the journal is full because of the sink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Skip {
+    /// They stay, and polling stops.
+    Never,
+    /// The oldest are given up, unless one of these cursors, which never skip, is as far behind: then that frees nothing.
+    Unless(Vec<ReaderName>),
+}
+
+/// Whether an outlet ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It waits for more entries.
+    Never,
+    /// As soon as nothing waits.
+    WhenEmpty,
+    /// As soon as nothing waits, or the sink takes nothing, and at this moment at the latest.
+    By(Instant),
+}
+
+/// One lane's way out to one sink.
+pub struct Outlet {
+    /// What it does, by the plan that it has taken last.
+    pub(crate) plan: OutletPlan,
+    /// The plan that is in force.
+    pub(crate) plans: watch::Receiver<OutletPlan>,
+    /// What it publishes with.
+    pub(crate) sink: RunningSink,
+    /// What makes records of entries.
+    pub(crate) router: Router,
+    /// What became of the events so far. Stored with the cursor.
+    pub(crate) tally: Tally,
+    /// Its metrics.
+    pub(crate) metrics: SinkMetrics,
+    /// Whether it gets on.
+    pub(crate) state: Arc<SinkState>,
+    lane: Lane,
+    /// The cursor.
+    reader: Reader,
+    /// Reads with the cursor.
+    ordered: OrderedReader,
+    /// Which copies it has seen; none with a single region.
+    copies: Option<CopyFilter>,
+    /// Tells whether the App ID's polling has stopped for want of room.
+    status: Arc<State>,
+    /// Held by the one outlet that tries what may crash the process: a crash then has one culprit.
+    suspicion: Arc<tokio::sync::Mutex<()>>,
+    /// Held by this outlet.
+    suspecting: Option<OwnedMutexGuard<()>>,
+}
+
+/// What an outlet is made of, beside its plan.
+pub(crate) struct OutletParts {
+    pub(crate) lane: Lane,
+    pub(crate) sink: RunningSink,
+    pub(crate) requests: Arc<InFlightRequests>,
+    pub(crate) state: Arc<SinkState>,
+    pub(crate) status: Arc<State>,
+    pub(crate) suspicion: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Outlet {
+    /// Opens the cursor of the sink in the lane.
+    pub(crate) fn open(
+        parts: OutletParts,
+        plans: watch::Receiver<OutletPlan>,
+    ) -> Result<Outlet, LaneError> {
+        let plan = plans.borrow().clone();
+        let name = parts.sink.name();
+        let copies = match plan.copy_rule {
+            Some(rule) => Some(CopyFilter::open(rule, &parts.lane, name)?),
+            None => None,
+        };
+        Ok(Outlet {
+            reader: lanes::reader(&parts.lane, name)?,
+            ordered: OrderedReader::new(parts.requests, parts.status.journal.epoch()),
+            router: Router::new(plan.routes.clone()),
+            tally: Tally::default(),
+            metrics: parts.state.metrics(),
+            state: parts.state,
+            lane: parts.lane,
+            sink: parts.sink,
+            status: parts.status,
+            suspicion: parts.suspicion,
+            suspecting: None,
+            copies,
+            plan,
+            plans,
+        })
+    }
+
+    /// Goes back to the cursor, as after a start. `crashed` says that the loop, or the process, ended by a crash since.
+    pub(crate) async fn begin(&mut self, crashed: bool) {
+        self.reader.rewind();
+        self.ordered.clear();
+        self.tally = Tally::decode(&self.reader.tally());
+        self.remember().await;
+        self.suspecting = None;
+        if !crashed || rtm_planted::bug("bridge-poison-not-found") {
+            self.tally.stalls = 0;
+            if let Some(trying) = &mut self.tally.trying {
+                trying.armed = false;
+            }
+        } else if self.reader.pending().entries > 0 {
+            self.tally.stalls += 1;
+            // Durable before anything is tried again.
+            self.save().await;
+            if self.is_poisoned() {
+                error!(
+                    crashes = self.tally.stalls,
+                    "crash after crash without progress: publishing record by record to find the one that causes them"
+                );
+            }
+        }
+    }
+
+    /// Takes the plan that is in force, between two batches: where records go, and what becomes of copies.
+    pub(crate) async fn renew(&mut self) {
+        let plan = self.plans.borrow_and_update().clone();
+        let old = std::mem::replace(&mut self.plan, plan);
+        if old.app != self.plan.app {
+            self.state.rename(&self.plan.app);
+            self.metrics = self.state.metrics();
+        }
+        if old.routes != self.plan.routes {
+            self.router = Router::new(self.plan.routes.clone());
+        }
+        if old.copy_rule == self.plan.copy_rule
+            || rtm_planted::bug("bridge-reload-keeps-copy-policy")
+        {
+            return;
+        }
+        // The lagging cursor can be open once.
+        self.copies = None;
+        if let Some(rule) = self.plan.copy_rule {
+            match CopyFilter::open(rule, &self.lane, self.sink.name()) {
+                Ok(copies) => self.copies = Some(copies),
+                Err(error) => error!(
+                    error = chain(&error),
+                    "copies are published until the next start"
+                ),
+            }
+        }
+        if !self.plan.copy_rule.is_some_and(|rule| rule.drops) {
+            lanes::remove_lagging(&self.lane, self.sink.name()).await;
+        }
+        self.remember().await;
+    }
+
+    /// Whether it is to end once nothing waits.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.plan.ending != Ending::Never
+    }
+
+    /// The next entries to publish, as soon as they are there. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`OrderedReader::next`].
+    pub(crate) async fn next(&mut self) -> Result<Group, ReadError> {
+        self.ordered.next(&mut self.reader).await
+    }
+
+    /// The next entries to publish, if they are there.
+    ///
+    /// # Errors
+    ///
+    /// As [`OrderedReader::next`].
+    pub(crate) fn try_next(&mut self) -> Result<Option<Group>, ReadError> {
+        self.ordered.try_next(&mut self.reader)
+    }
+
+    /// Entries that the cursor has not passed.
+    #[cfg(test)]
+    pub(crate) fn pending(&self) -> u64 {
+        self.reader.pending().entries
+    }
+
+    /// Whether something in the next entry is suspected of crashing the process: see [`crate::poison`].
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.tally.stalls >= POISON_CRASHES || self.tally.trying.is_some()
+    }
+
+    /// Notes durably what is tried next, alone.
+    pub(crate) async fn note(&mut self, position: Position, step: Step) {
+        if self.suspecting.is_none() {
+            let suspicion = Arc::clone(&self.suspicion);
+            self.suspecting = Some(suspicion.lock_owned().await);
+        }
+        self.tally.trying = Some(Trying {
+            position: position.0,
+            step,
+            armed: true,
+        });
+        self.save().await;
+    }
+
+    /// Whether something is noted that a crash would be blamed on.
+    pub(crate) fn is_armed(&self) -> bool {
+        self.tally.trying.is_some_and(|trying| trying.armed)
+    }
+
+    /// Notes durably that what is tried has not crashed the process: it waits for its broker, which is another thing.
+    pub(crate) async fn disarm(&mut self) {
+        if let Some(trying) = self.tally.trying.as_mut().filter(|trying| trying.armed) {
+            trying.armed = false;
+            self.save().await;
+            self.suspecting = None;
+        }
+    }
+
+    async fn save(&mut self) {
+        if let Err(error) = self.reader.save(&self.tally.encode()).await {
+            warn!(error = chain(&error), "the journal did not take the counts");
+        }
+    }
+
+    /// The cursor moves over a batch, all of which is settled, and the counts with it.
+    pub(crate) fn commit(&mut self, batch: &Batch) {
+        let Some(through) = batch.through else { return };
+        self.tally.add(&batch.settled);
+        self.tally.stalls = 0;
+        self.tally.trying = None;
+        self.suspecting = None;
+        if let Err(error) = self.reader.commit_with(through, &self.tally.encode()) {
+            error!(error = chain(&error), "the journal did not take the cursor");
+        }
+        if let Some(copies) = &mut self.copies {
+            copies.follow();
+        }
+    }
+
+    /// Whether the sink takes what an entry holds. An entry that cannot be read is taken: it becomes a dead letter.
+    pub(crate) fn takes(&self, entry: &Entry) -> bool {
+        if self.plan.streams.len() == Stream::ALL.len() {
+            return true;
+        }
+        let stream = entry::ring(&entry.bytes).map(|(_, stream)| stream);
+        stream.is_none_or(|stream| {
+            let mut taken = self.plan.streams.iter();
+            taken.any(|taken| taken.as_str() == stream)
+        })
+    }
+
+    /// The records of an entry, without copies where those are dropped, into the batch.
+    pub(crate) fn add(&mut self, batch: &mut Batch, entry: &Entry) {
+        let position = entry.position;
+        batch.through = batch.through.max(Some(position));
+        if !self.takes(entry) {
+            batch.settled.drop_events("not_routed", entry.count.into());
+            return;
+        }
+        batch.entries.push(entry.clone());
+        batch.records.reserve(entry.count as usize);
+        batch.details.reserve(entry.count as usize);
+        let (copies, metrics) = (&mut self.copies, &self.metrics);
+        let mut is_begun = false;
+        let added = self.router.each(entry, |tags, mut prepared| {
+            if let Some(copies) = copies {
+                if !std::mem::replace(&mut is_begun, true) {
+                    copies.begin(tags.fetched_at, position);
+                }
+                metrics
+                    .copies
+                    .inc_by(copies.judge(&tags.region, &mut prepared).into());
+            }
+            if prepared.is_dropped {
+                let counted = !rtm_planted::bug("bridge-dropped-copies-not-counted");
+                batch.settled.drop_events("copy", u64::from(counted));
+            } else {
+                batch.push(prepared, 1);
+            }
+        });
+        match added {
+            Ok(_) => {
+                if rtm_planted::bug("bridge-last-record-lost") && batch.records.pop().is_some() {
+                    batch.details.pop();
+                    batch.settled.confirmed += 1;
+                }
+            }
+            Err(error) => self.add_whole(batch, &unreadable(&error)),
+        }
+    }
+
+    /// The newest entry of the batch as one dead letter.
+    pub(crate) fn add_whole(&mut self, batch: &mut Batch, why: &Reason) {
+        let Some(entry) = batch.entries.last() else {
+            return;
+        };
+        let letter = self.router.whole(entry, why);
+        let events = entry.count.into();
+        batch.push(letter, events);
+    }
+
+    /// Finds the copies among an entry's records, and says which of them are dropped. To be asked once for each entry.
+    pub(crate) fn judge(&mut self, page: &mut PreparedPage, position: Position) {
+        if let Some(copies) = &mut self.copies {
+            self.metrics
+                .copies
+                .inc_by(copies.judge_page(page, position));
+        }
+    }
+
+    /// What could not be read: counted where its events are lost, waited for where they may not be.
+    pub(crate) async fn unreadable(&mut self, batch: &mut Batch, error: &ReadError) {
+        match error {
+            ReadError::Damaged { position, count } => {
+                self.state.damaged();
+                error!(
+                    error = chain(error),
+                    events = count,
+                    "an entry of the journal is lost for this sink"
+                );
+                batch.settled.drop_events("damaged", u64::from(*count));
+                batch.through = batch.through.max(Some(*position));
+            }
+            ReadError::Io { .. } => {
+                warn!(
+                    error = chain(error),
+                    "the journal cannot be read; trying again"
+                );
+                tokio::time::sleep(READ_PAUSE).await;
+            }
+            ReadError::Closed => {}
+        }
+    }
+
+    /// Reads again what copies may follow.
+    async fn remember(&mut self) {
+        if rtm_planted::bug("bridge-copies-forgotten-at-restart") {
+            return;
+        }
+        let through = self.reader.committed();
+        if let Some(copies) = &mut self.copies {
+            copies.remember(through).await;
+        }
+    }
+
+    /// What tells when the sink must let go of what it has, so that polling can go on.
+    pub(crate) fn skip_watch(&self) -> SkipWatch {
+        match &self.plan.skip {
+            Skip::Never => SkipWatch::Never,
+            Skip::Unless(others) => SkipWatch::Watching {
+                status: Arc::clone(&self.status),
+                lane: self.lane.clone(),
+                others: others.clone(),
+            },
+        }
+    }
+}
+
+/// Tells when a sink must skip.
+pub(crate) enum SkipWatch {
+    /// It need not.
+    Never,
+    /// When the App ID's polling has stopped for want of room, and only this sink, or others that may skip, are behind.
+    Watching {
+        status: Arc<State>,
+        lane: Lane,
+        others: Vec<ReaderName>,
+    },
+}
+
+impl SkipWatch {
+    /// Returns when it must.
+    pub(crate) async fn must_skip(&self) {
+        let SkipWatch::Watching {
+            status,
+            lane,
+            others,
+        } = self
+        else {
+            return std::future::pending().await;
+        };
+        loop {
+            tokio::time::sleep(SKIP_LOOK).await;
+            let polling = status.pipeline(lane.name().as_str());
+            let has_stopped = polling.is_some_and(|polling| polling.is_stopped());
+            if has_stopped && would_free(&status.journal, lane, others) {
+                return;
+            }
+        }
+    }
+}
+
+/// Whether no other reader holds the lane's oldest entries back as well.
+fn would_free(journal: &Journal, lane: &Lane, others: &[ReaderName]) -> bool {
+    let stats = journal.stats();
+    let Some(lane) = stats.lanes.iter().find(|stats| stats.name == *lane.name()) else {
+        return false;
+    };
+    let oldest = |is_other: bool| {
+        lane.readers
+            .iter()
+            .filter(|reader| others.contains(&reader.name) == is_other)
+            .map(|reader| reader.committed)
+            .min()
+    };
+    let (own, others) = (oldest(false), oldest(true));
+    own.is_some() && (others.is_none() || own < others)
+}
+
+/// Why an entry that cannot be decoded becomes a dead letter.
+pub(crate) fn unreadable(error: &EntryError) -> Reason {
+    Reason {
+        code: "unreadable",
+        message: chain(error),
+    }
+}

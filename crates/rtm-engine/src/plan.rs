@@ -1,0 +1,374 @@
+//! What a bridge is to do, and how one plan follows another.
+//!
+//! The program makes a [`Plan`] of its configuration, and [`Parts`] that turn what a plan names into sources and sinks. A
+//! new plan takes the place of the old one as a whole or not at all: see [`crate::bridge`].
+
+use std::time::Duration;
+
+use rtm_record::Routes;
+use rtm_sink::AnySink;
+use rtm_source::{Fetch, Stream};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::copies::CopyRule;
+use crate::lanes::LaneError;
+
+/// Any error, as the source of ours.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What to poll, and where to publish.
+#[derive(Debug)]
+pub struct Plan<P: Parts> {
+    /// The App IDs to poll. Names and App IDs are unique.
+    pub apps: Vec<AppPlan<P::SourceSpec>>,
+    /// The sinks to publish to. Names are unique.
+    pub sinks: Vec<SinkPlan<P::ClientSpec>>,
+    /// How long a sink may go on publishing once it is to end: at the shutdown, and when it leaves the plan.
+    pub drain_deadline: Duration,
+}
+
+impl<P: Parts> Plan<P> {
+    pub(crate) fn app(&self, app_id: &str) -> Option<&AppPlan<P::SourceSpec>> {
+        self.apps.iter().find(|app| app.app_id == app_id)
+    }
+
+    pub(crate) fn polls(&self, app_id: &str) -> bool {
+        self.app(app_id).is_some()
+    }
+
+    pub(crate) fn publishes_to(&self, sink: &str) -> bool {
+        self.sinks.iter().any(|known| known.name == sink)
+    }
+}
+
+/// One App ID.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AppPlan<S> {
+    /// The label in metrics, tags and subjects.
+    pub name: String,
+    /// The App ID at Agora. The journal's lane goes by it.
+    pub app_id: String,
+    /// Whether its rings are left alone for now.
+    pub paused: bool,
+    /// Requests a second.
+    pub requests_per_second: u32,
+    /// How copies are found; none where a single region gives no copies.
+    pub copy_rule: Option<CopyRule>,
+    /// What its source is made of.
+    pub source: S,
+}
+
+/// One sink.
+#[derive(Debug, Clone)]
+pub struct SinkPlan<K> {
+    /// The label in metrics. The journal's cursors go by it.
+    pub name: String,
+    /// What the configuration says that it is, such as `kafka`.
+    pub kind: &'static str,
+    /// What people call it, in the middle of a sentence: `Kafka`, or `the sink events (NATS)`.
+    pub title: String,
+    /// Where its records go, and what they look like.
+    pub routes: Routes,
+    /// Whether its oldest events are given up where the journal is full because of it. Otherwise polling stops.
+    pub skips_when_full: bool,
+    /// The names of the apps that it takes; none for all.
+    pub apps: Option<Vec<String>>,
+    /// The streams that it takes.
+    pub streams: Vec<Stream>,
+    /// What its client is made of.
+    pub client: K,
+}
+
+/// Makes what a plan names.
+pub trait Parts: Send + Sync + 'static {
+    /// Reads one App ID's rings.
+    type Source: Fetch;
+    /// What a source is made of. Another one is another source.
+    type SourceSpec: std::fmt::Debug + Clone + PartialEq + Send + Sync + 'static;
+    /// What a sink's client is made of.
+    type ClientSpec: std::fmt::Debug + Clone + Send + Sync + 'static;
+
+    /// A source; it need not be connected.
+    ///
+    /// # Errors
+    ///
+    /// When it can never work as it is described. The plan is refused then.
+    fn source(&self, spec: &Self::SourceSpec) -> Result<Self::Source, BoxError>;
+
+    /// The client of the sink of this name; it need not be connected.
+    ///
+    /// # Errors
+    ///
+    /// When it can never work as it is described. The plan is refused then.
+    fn client(
+        &self,
+        name: &str,
+        spec: &Self::ClientSpec,
+    ) -> impl Future<Output = Result<AnySink, BoxError>> + Send;
+
+    /// Whether a client that was made of `old` serves `new` as well. Otherwise the sink is drained and made anew.
+    fn is_same_client(&self, old: &Self::ClientSpec, new: &Self::ClientSpec) -> bool;
+}
+
+/// Why a bridge could not be made, take a plan, or be closed.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A lane of the journal.
+    #[error(transparent)]
+    Lane(#[from] LaneError),
+    /// A source.
+    #[error("cannot make the source of app {app}")]
+    Source {
+        /// The app.
+        app: String,
+        /// What is wrong.
+        source: BoxError,
+    },
+    /// A sink.
+    #[error("cannot make the sink {sink}")]
+    Sink {
+        /// Its name.
+        sink: String,
+        /// What is wrong.
+        source: BoxError,
+    },
+    /// The journal could not be closed; the next start recovers it.
+    #[error("cannot close the journal cleanly")]
+    Close(#[source] rtm_journal::CloseError),
+}
+
+/// What leads from one plan to the next: App IDs, and names of sinks.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Diff {
+    pub(crate) apps: Changes,
+    pub(crate) sinks: Changes,
+}
+
+/// What is to be done to reach a plan. What is both drained and started is made anew.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Changes {
+    /// New.
+    pub(crate) start: Vec<String>,
+    /// Another one of the same kind, which takes over while everything goes on.
+    pub(crate) renew: Vec<String>,
+    /// Gone: it ends what it has begun.
+    pub(crate) drain: Vec<String>,
+}
+
+impl Diff {
+    /// From nothing, or `old`, to `new`.
+    pub(crate) fn between<P: Parts>(parts: &P, old: Option<&Plan<P>>, new: &Plan<P>) -> Diff {
+        let (old_apps, old_sinks) = old.map_or((&[][..], &[][..]), |old| (&old.apps, &old.sinks));
+        Diff {
+            apps: changes(
+                old_apps,
+                &new.apps,
+                |app| &app.app_id,
+                |old, new| match () {
+                    // The name is in labels and in the tags of what is stored.
+                    () if old.name != new.name => Change::Anew,
+                    () if old == new => Change::None,
+                    () => Change::Renew,
+                },
+            ),
+            sinks: changes(
+                old_sinks,
+                &new.sinks,
+                |sink| &sink.name,
+                |old, new| {
+                    if parts.is_same_client(&old.client, &new.client) {
+                        Change::Renew
+                    } else {
+                        Change::Anew
+                    }
+                },
+            ),
+        }
+    }
+}
+
+enum Change {
+    None,
+    Renew,
+    Anew,
+}
+
+fn changes<T>(
+    old: &[T],
+    new: &[T],
+    key: impl Fn(&T) -> &String,
+    change: impl Fn(&T, &T) -> Change,
+) -> Changes {
+    let mut changes = Changes::default();
+    for new in new {
+        match old.iter().find(|old| key(old) == key(new)) {
+            None => changes.start.push(key(new).clone()),
+            Some(old) => match change(old, new) {
+                Change::None => {}
+                Change::Renew => changes.renew.push(key(new).clone()),
+                Change::Anew => {
+                    changes.drain.push(key(new).clone());
+                    changes.start.push(key(new).clone());
+                }
+            },
+        }
+    }
+    let gone = old
+        .iter()
+        .filter(|old| !new.iter().any(|new| key(new) == key(old)));
+    changes.drain.extend(gone.map(|old| key(old).clone()));
+    changes
+}
+
+/// Where a bridge takes new plans from.
+pub struct Plans<P: Parts>(mpsc::Receiver<Proposal<P>>);
+
+/// Hands a running bridge new plans.
+pub struct Planner<P: Parts>(mpsc::Sender<Proposal<P>>);
+
+pub(crate) struct Proposal<P: Parts> {
+    pub(crate) plan: Plan<P>,
+    pub(crate) answer: oneshot::Sender<Result<(), RunError>>,
+}
+
+impl<P: Parts> Plans<P> {
+    /// Both ends.
+    #[must_use]
+    pub fn channel() -> (Planner<P>, Plans<P>) {
+        let (tx, rx) = mpsc::channel(1);
+        (Planner(tx), Plans(rx))
+    }
+
+    /// For a bridge whose plan never changes.
+    #[must_use]
+    pub fn none() -> Plans<P> {
+        Plans::channel().1
+    }
+
+    /// The next plan; none if there will be none.
+    pub(crate) async fn next(&mut self) -> Option<Proposal<P>> {
+        self.0.recv().await
+    }
+}
+
+impl<P: Parts> Planner<P> {
+    /// Has the bridge take a plan, as a whole, and says whether it does.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] with what cannot be made; everything goes on by the plan before. A bridge that is ending takes no plan,
+    /// and that is no error.
+    pub async fn propose(&self, plan: Plan<P>) -> Result<(), RunError> {
+        let (answer, answered) = oneshot::channel();
+        if self.0.send(Proposal { plan, answer }).await.is_err() {
+            return Ok(());
+        }
+        answered.await.unwrap_or(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rtm_sink::MemorySink;
+    use rtm_source::Source;
+
+    use super::*;
+
+    struct NoParts;
+
+    impl Parts for NoParts {
+        type Source = Source;
+        type SourceSpec = u8;
+        type ClientSpec = u8;
+
+        fn source(&self, _: &u8) -> Result<Source, BoxError> {
+            Err("there is none".into())
+        }
+
+        async fn client(&self, _: &str, _: &u8) -> Result<AnySink, BoxError> {
+            Ok(AnySink::new(std::sync::Arc::new(MemorySink::new())))
+        }
+
+        fn is_same_client(&self, old: &u8, new: &u8) -> bool {
+            old == new
+        }
+    }
+
+    fn plan(apps: &[(&str, &str, u8)], sinks: &[(&str, u8)]) -> Plan<NoParts> {
+        let template = |text| rtm_record::Template::parse(text, rtm_record::STATIC).unwrap();
+        Plan {
+            apps: apps
+                .iter()
+                .map(|(app_id, name, source)| AppPlan {
+                    name: (*name).to_owned(),
+                    app_id: (*app_id).to_owned(),
+                    paused: false,
+                    requests_per_second: 10,
+                    copy_rule: None,
+                    source: *source,
+                })
+                .collect(),
+            sinks: sinks
+                .iter()
+                .map(|(name, client)| SinkPlan {
+                    name: (*name).to_owned(),
+                    kind: "memory",
+                    title: (*name).to_owned(),
+                    routes: Routes {
+                        topic: template("t"),
+                        dead_letters: template("d"),
+                        key: rtm_record::KeyBy::Auto,
+                        headers: false,
+                    },
+                    skips_when_full: false,
+                    apps: None,
+                    streams: Stream::ALL.to_vec(),
+                    client: *client,
+                })
+                .collect(),
+            drain_deadline: Duration::from_secs(1),
+        }
+    }
+
+    /// Holds: what is new is started, what is gone is drained, what changed takes over, what cannot is made anew, and what
+    /// stayed is left alone.
+    #[test]
+    fn a_diff_names_what_differs() {
+        let old = plan(
+            &[
+                ("0a", "a", 1),
+                ("0b", "b", 1),
+                ("0c", "c", 1),
+                ("0d", "d", 1),
+            ],
+            &[("kafka", 1), ("nats", 1), ("file", 1)],
+        );
+        let new = plan(
+            &[
+                ("0a", "a", 1),
+                ("0b", "b", 2),
+                ("0c", "x", 1),
+                ("0e", "e", 1),
+            ],
+            &[("kafka", 1), ("nats", 2), ("out", 1)],
+        );
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let expected = Diff {
+            apps: Changes {
+                start: names(&["0c", "0e"]),
+                renew: names(&["0b"]),
+                drain: names(&["0c", "0d"]),
+            },
+            sinks: Changes {
+                start: names(&["nats", "out"]),
+                renew: names(&["kafka"]),
+                drain: names(&["nats", "file"]),
+            },
+        };
+        assert_eq!(Diff::between(&NoParts, Some(&old), &new), expected);
+        let first = Diff::between(&NoParts, None, &new);
+        assert_eq!(first.apps.start.len(), 4);
+        assert_eq!(first.sinks.start.len(), 3);
+        assert!(first.apps.drain.is_empty() && first.sinks.renew.is_empty());
+    }
+}

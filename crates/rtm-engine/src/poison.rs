@@ -1,0 +1,377 @@
+//! Publishing an entry that is suspected of crashing the process: step by step, each noted durably before it is tried.
+//!
+//! Three crashes in a row without progress of a cursor lead here. What the last process had noted when it crashed is the
+//! culprit: an entry whose decoding crashes becomes one dead letter, a record whose publishing crashes becomes a dead
+//! letter by itself, and what crashes even as a dead letter is dropped, counted. A step that waits for its broker for
+//! [`HARMLESS`] has not crashed anything, so that a bridge that is killed in an outage blames nobody.
+
+use std::time::Duration;
+
+use rtm_journal::{Entry, ReadError};
+use rtm_record::Prepared;
+use rtm_sink::Reason;
+use tracing::error;
+
+use crate::batch::Batch;
+use crate::order::Group;
+use crate::outlet::{Outlet, unreadable};
+use crate::tally::Step;
+
+/// What waits so long for its broker does not crash the process.
+pub(crate) const HARMLESS: Duration = Duration::from_secs(2);
+
+/// The reason of what crashed the process, as a label.
+const POISON: &str = "poison";
+
+/// The steps in which a group of entries is published. Each is a batch, and is noted durably before it is handed out.
+///
+/// Entries come one by one, each with the cursor: in the journal's order then, which for pages that overlapped need not be
+/// the ring's.
+pub(crate) struct Steps {
+    entries: std::vec::IntoIter<Result<Entry, ReadError>>,
+    current: Option<Current>,
+}
+
+/// The entry that is being published.
+struct Current {
+    entry: Entry,
+    left: Left,
+    /// What the last process did with it when it crashed.
+    crashed: Option<Step>,
+}
+
+/// What is left of an entry.
+enum Left {
+    Nothing,
+    /// One dead letter, for this reason.
+    Whole(Reason),
+    /// Its records from some index on.
+    Records(
+        std::iter::Skip<std::iter::Zip<std::ops::RangeFrom<u32>, std::vec::IntoIter<Prepared>>>,
+    ),
+}
+
+impl Steps {
+    pub(crate) fn new(mut group: Group) -> Steps {
+        group.sort_by_key(|entry| match entry {
+            Ok(entry) => Some(entry.position),
+            Err(ReadError::Damaged { position, .. }) => Some(*position),
+            Err(_) => None,
+        });
+        Steps {
+            entries: group.into_iter(),
+            current: None,
+        }
+    }
+
+    /// The next step, which is noted; none when every entry is published and the cursor is behind the last. What was
+    /// delivered of the step before is to be in the outlet's tally by then.
+    pub(crate) async fn next(&mut self, outlet: &mut Outlet) -> Option<Batch> {
+        loop {
+            let Some(current) = &mut self.current else {
+                match self.entries.next()? {
+                    Ok(entry) => self.current = Some(Current::begin(outlet, entry).await),
+                    Err(error) => {
+                        let mut batch = Batch::default();
+                        outlet.unreadable(&mut batch, &error).await;
+                        outlet.commit(&batch);
+                    }
+                }
+                continue;
+            };
+            if let Some(batch) = current.next(outlet).await {
+                return Some(batch);
+            }
+            outlet.commit(&Batch::of(&current.entry));
+            self.current = None;
+        }
+    }
+}
+
+impl Current {
+    async fn begin(outlet: &mut Outlet, entry: Entry) -> Current {
+        let trying = outlet
+            .tally
+            .trying
+            .filter(|trying| trying.position == entry.position.0);
+        let crashed = trying
+            .filter(|trying| trying.armed)
+            .map(|trying| trying.step);
+        // What was settled before is counted already.
+        let reached = match trying.map(|trying| trying.step) {
+            Some(Step::Record(index) | Step::DeadLetter(index)) => Some(index),
+            // Decoded again, whatever was known: an outage has disarmed what was noted, and a crash needs a culprit.
+            Some(Step::Decode | Step::Whole) | None => None,
+        };
+        let left = match crashed {
+            Some(Step::Whole) => {
+                error!(position = %entry.position, events = entry.count, "an entry crashes even as a dead letter: it is dropped");
+                outlet.tally.drop_events(POISON, u64::from(entry.count));
+                Left::Nothing
+            }
+            Some(Step::Decode) => Left::Whole(poison("decoding this entry crashed the bridge")),
+            _ if !outlet.takes(&entry) => {
+                outlet.tally.drop_events("not_routed", entry.count.into());
+                Left::Nothing
+            }
+            _ => {
+                let forgets =
+                    trying.is_some() && rtm_planted::bug("bridge-suspect-not-armed-again");
+                if reached.is_none() && !forgets {
+                    outlet.note(entry.position, Step::Decode).await;
+                }
+                match outlet.router.page(&entry) {
+                    Ok(mut page) => {
+                        outlet.judge(&mut page, entry.position);
+                        let from = reached.unwrap_or(0) as usize;
+                        Left::Records((0u32..).zip(page.prepared).skip(from))
+                    }
+                    Err(error) => Left::Whole(unreadable(&error)),
+                }
+            }
+        };
+        Current {
+            entry,
+            left,
+            crashed,
+        }
+    }
+
+    async fn next(&mut self, outlet: &mut Outlet) -> Option<Batch> {
+        match std::mem::replace(&mut self.left, Left::Nothing) {
+            Left::Nothing => None,
+            Left::Whole(why) => {
+                outlet.note(self.entry.position, Step::Whole).await;
+                let mut batch = Batch::of(&self.entry);
+                outlet.add_whole(&mut batch, &why);
+                Some(batch)
+            }
+            Left::Records(mut records) => {
+                let batch = loop {
+                    let (index, prepared) = records.next()?;
+                    if let Some(batch) = self.record(outlet, index, prepared).await {
+                        break batch;
+                    }
+                };
+                self.left = Left::Records(records);
+                Some(batch)
+            }
+        }
+    }
+
+    /// One record by itself; none where it is not published.
+    async fn record(
+        &self,
+        outlet: &mut Outlet,
+        index: u32,
+        mut prepared: Prepared,
+    ) -> Option<Batch> {
+        if prepared.is_dropped {
+            outlet.tally.drop_events("copy", 1);
+            return None;
+        }
+        match self.crashed {
+            Some(Step::DeadLetter(culprit)) if culprit == index => {
+                error!(id = %prepared.record.id, "a record crashes even as a dead letter: it is dropped");
+                outlet.tally.drop_events(POISON, 1);
+                return None;
+            }
+            Some(Step::Record(culprit)) if culprit == index => {
+                error!(id = %prepared.record.id, "publishing this record crashed the bridge: it goes to the dead letters");
+                let why = poison("publishing this record crashed the bridge");
+                let letter = outlet
+                    .router
+                    .refused(&self.entry, &prepared.record, &why, false);
+                if let Ok(letter) = letter {
+                    prepared.record = letter;
+                }
+                prepared.dead = Some(POISON);
+                outlet
+                    .note(self.entry.position, Step::DeadLetter(index))
+                    .await;
+            }
+            _ => outlet.note(self.entry.position, Step::Record(index)).await,
+        }
+        let mut batch = Batch::of(&self.entry);
+        batch.push(prepared, 1);
+        Some(batch)
+    }
+}
+
+fn poison(message: &str) -> Reason {
+    Reason {
+        code: POISON,
+        message: message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures::poll;
+    use rtm_journal::sim::SimDisk;
+    use rtm_journal::{Driver, Journal, LaneName, Options};
+    use rtm_record::entry::{self, Tags};
+    use rtm_record::{KeyBy, Routes, STATIC, Template};
+    use rtm_sink::{AnySink, MemorySink, PublishError, Record, Sink};
+    use rtm_source::Stream;
+    use tokio::sync::watch;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::bridge::publish_by_steps;
+    use crate::outlet::{Ending, OutletParts, OutletPlan, Skip};
+    use crate::sink::RunningSink;
+    use crate::status::State;
+    use crate::status::metrics::Metrics;
+    use crate::tally::Trying;
+
+    /// A broker that is away.
+    struct Away;
+
+    impl Sink for Away {
+        async fn publish(&self, _: &[Record]) -> Result<(), PublishError> {
+            std::future::pending().await
+        }
+    }
+
+    /// A process, from its start on what the last one left to its death.
+    struct Life {
+        disk: Arc<SimDisk>,
+        driver: Driver,
+        lane: rtm_journal::Lane,
+        outlet: Outlet,
+    }
+
+    impl Life {
+        async fn begin(disk: Arc<SimDisk>) -> Life {
+            let options = Options {
+                min_free_bytes: 0,
+                ..Options::default()
+            };
+            let (journal, driver) = Journal::open_driven(Arc::clone(&disk), options).unwrap();
+            let lane = journal.lane(&LaneName::try_from("0a1b").unwrap()).unwrap();
+            let state = State::new(journal, Arc::new(Metrics::new("1", "c")));
+            let route = state.add_route("0a1b", "out", "main");
+            let client = AnySink::new(Arc::new(MemorySink::new()));
+            let parts = OutletParts {
+                lane: lane.clone(),
+                sink: RunningSink::new("out", "memory", "the sink out", client),
+                requests: Arc::default(),
+                state: route,
+                status: Arc::new(state),
+                suspicion: Arc::default(),
+            };
+            let template = |text| Template::parse(text, STATIC).unwrap();
+            let plan = OutletPlan {
+                app: "main".to_owned(),
+                routes: Routes {
+                    topic: template("{stream}_events"),
+                    dead_letters: template("dead_letters"),
+                    key: KeyBy::Auto,
+                    headers: false,
+                },
+                streams: Stream::ALL.to_vec(),
+                copy_rule: None,
+                skip: Skip::Never,
+                ending: Ending::Never,
+            };
+            let (_, plans) = watch::channel(plan);
+            let mut life = Life {
+                disk,
+                driver,
+                lane,
+                outlet: Outlet::open(parts, plans).unwrap(),
+            };
+            drive(&mut life.driver, life.outlet.begin(true)).await;
+            life
+        }
+
+        async fn append(&mut self) {
+            let tags = Tags {
+                app: "main".into(),
+                app_id: "0a1b".into(),
+                region: "eu-west-1".into(),
+                stream: "user".into(),
+                fetched_at: 0,
+                status: 200,
+                request_id: None,
+                complete: true,
+            };
+            let body = br#"{"events":[{"user_id":"u","type":"Login","ms":1}]}"#;
+            let entry = entry::with_tags(&tags, None, body);
+            let lane = self.lane.clone();
+            let append = async { lane.reserve(entry.len()).await.append(entry, 1).await };
+            drive(&mut self.driver, append).await.unwrap();
+        }
+
+        async fn publish(&mut self, sink: &impl Sink) {
+            assert!(self.outlet.is_poisoned());
+            let group = drive(&mut self.driver, self.outlet.next()).await.unwrap();
+            let publishing = publish_by_steps(&mut self.outlet, sink, group);
+            drive(&mut self.driver, publishing).await;
+        }
+
+        /// As far as the first note, which is durable. What comes next crashes the process.
+        async fn publish_to_the_first_note(&mut self) {
+            assert!(self.outlet.is_poisoned());
+            let group = drive(&mut self.driver, self.outlet.next()).await.unwrap();
+            let publishing = std::pin::pin!(publish_by_steps(&mut self.outlet, &Away, group));
+            assert!(poll!(publishing).is_pending(), "nothing is noted");
+            self.driver.run();
+        }
+
+        fn noted(&self) -> Option<(Step, bool)> {
+            let noted = self.outlet.tally.trying;
+            noted.map(|Trying { step, armed, .. }| (step, armed))
+        }
+
+        async fn die(self) -> Life {
+            Life::begin(self.disk.after_kill()).await
+        }
+    }
+
+    /// Does `work`, and what the journal has to write for it.
+    async fn drive<T>(driver: &mut Driver, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            driver.run();
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                () = driver.woken() => {}
+            }
+        }
+    }
+
+    /// Holds: an entry that crashes the process whenever it is decoded becomes a dead letter, also if an outage came
+    /// between: the process that is killed in it has disarmed what it had noted, so the next one decodes the entry again,
+    /// and has to be blamed for that crash as the first one was.
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_does_not_hide_what_crashes_when_it_is_decoded() {
+        let mut life = Life::begin(SimDisk::new(1)).await;
+        life.append().await;
+        while !life.outlet.is_poisoned() {
+            life = life.die().await;
+        }
+        life.publish_to_the_first_note().await;
+        let mut life = life.die().await;
+        assert_eq!(life.noted(), Some((Step::Decode, true)));
+
+        let outage = timeout(2 * HARMLESS, life.publish(&Away)).await;
+        assert!(outage.is_err(), "nobody is there to confirm");
+        let mut life = life.die().await;
+        assert_eq!(life.noted(), Some((Step::Whole, false)));
+
+        life.publish_to_the_first_note().await;
+        let mut life = life.die().await;
+        assert_eq!(life.noted(), Some((Step::Decode, true)));
+
+        let sink = MemorySink::new();
+        life.publish(&sink).await;
+        assert_eq!(sink.records().len(), 1);
+        assert_eq!(life.outlet.tally.dead_lettered.get(POISON), Some(&1));
+        assert_eq!(life.outlet.pending(), 0);
+    }
+}

@@ -1,0 +1,79 @@
+//! What is published to what, by a plan.
+
+use std::collections::HashMap;
+
+use rtm_journal::ReaderName;
+
+use crate::lanes::Orphan;
+use crate::outlet::{Ending, OutletPlan, Skip};
+use crate::plan::{Parts, Plan, SinkPlan};
+
+/// One lane's way into one sink.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Route {
+    pub(crate) app_id: String,
+    pub(crate) sink: String,
+}
+
+impl Route {
+    fn new(app_id: &str, sink: &str) -> Route {
+        Route {
+            app_id: app_id.to_owned(),
+            sink: sink.to_owned(),
+        }
+    }
+}
+
+/// Each App ID into each sink that takes it.
+pub(crate) fn of_plan<P: Parts>(plan: &Plan<P>) -> HashMap<Route, OutletPlan> {
+    let mut routes = HashMap::new();
+    for app in &plan.apps {
+        let takes = |sink: &&SinkPlan<P::ClientSpec>| {
+            let apps = sink.apps.as_ref();
+            apps.is_none_or(|apps| apps.contains(&app.name))
+        };
+        let sinks: Vec<_> = plan.sinks.iter().filter(takes).collect();
+        let never_skip = sinks.iter().filter(|sink| !sink.skips_when_full);
+        let never_skip: Vec<ReaderName> = never_skip
+            .filter_map(|sink| ReaderName::try_from(sink.name.as_str()).ok())
+            .collect();
+        for sink in sinks {
+            let outlet = OutletPlan {
+                copy_rule: app.copy_rule,
+                skip: if sink.skips_when_full {
+                    Skip::Unless(never_skip.clone())
+                } else {
+                    Skip::Never
+                },
+                ..outlet(&app.name, sink, Ending::Never)
+            };
+            routes.insert(Route::new(&app.app_id, &sink.name), outlet);
+        }
+    }
+    routes
+}
+
+/// What is left of App IDs that are not in the plan, into every sink, until nothing is left.
+pub(crate) fn of_orphans<P: Parts>(
+    plan: &Plan<P>,
+    orphans: &HashMap<String, Orphan>,
+    routes: &mut HashMap<Route, OutletPlan>,
+) {
+    for (app_id, orphan) in orphans {
+        for sink in &plan.sinks {
+            let outlet = outlet(&orphan.name, sink, Ending::WhenEmpty);
+            routes.insert(Route::new(app_id, &sink.name), outlet);
+        }
+    }
+}
+
+fn outlet<K>(app: &str, sink: &SinkPlan<K>, ending: Ending) -> OutletPlan {
+    OutletPlan {
+        app: app.to_owned(),
+        routes: sink.routes.clone(),
+        streams: sink.streams.clone(),
+        copy_rule: None,
+        skip: Skip::Never,
+        ending,
+    }
+}

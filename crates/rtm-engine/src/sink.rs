@@ -1,0 +1,80 @@
+//! One sink as it runs.
+
+use std::sync::Arc;
+
+use rtm_sink::{AnySink, Health, Sink};
+use tokio::sync::Semaphore;
+
+use crate::batch::MAX_BATCH_RECORDS;
+
+/// Records, beyond a first page each, that all batches of one sink may hold: two batches of the largest size. So a backlog
+/// of many App IDs takes no more memory than that of a few, and none waits long for the others to be confirmed.
+const SPARE_RECORDS: usize = 2 * MAX_BATCH_RECORDS;
+
+/// A sink's client, with what all lanes share that publish to it. Cheap to clone.
+#[derive(Clone)]
+pub struct RunningSink {
+    name: Arc<str>,
+    kind: &'static str,
+    title: Arc<str>,
+    client: AnySink,
+    spare: Arc<Semaphore>,
+}
+
+impl RunningSink {
+    /// One that goes by `name` in labels and by `title` among people.
+    #[must_use]
+    pub fn new(name: &str, kind: &'static str, title: &str, client: AnySink) -> RunningSink {
+        RunningSink {
+            name: name.into(),
+            kind,
+            title: title.into(),
+            client,
+            spare: Arc::new(Semaphore::new(SPARE_RECORDS)),
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the configuration says that it is, such as `kafka`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    /// What people call it, in the middle of a sentence.
+    #[must_use]
+    pub fn title(&self) -> &str {
+        &self.title
+    }
+
+    /// What records are handed to.
+    pub(crate) fn client(&self) -> &AnySink {
+        &self.client
+    }
+
+    /// The room that batches share; one permit is one record.
+    pub(crate) fn spare(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.spare)
+    }
+
+    /// Whether it is the very same one, and not one of the same name.
+    pub(crate) fn is(&self, other: &RunningSink) -> bool {
+        Arc::ptr_eq(&self.spare, &other.spare)
+    }
+
+    /// What its client says of itself.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.client.health()
+    }
+
+    /// Ends the client. What it had not confirmed is published again by the next one.
+    pub(crate) async fn close(self) {
+        self.client.close().await;
+    }
+}

@@ -1,0 +1,226 @@
+//! What is told of the bridge: readiness, the metrics that are gauges, the line for the service manager, and most of the
+//! document `/status.json`, to which the admin endpoint adds what only the program knows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::history::SECONDS;
+use super::metrics::POLL_OUTCOMES;
+use super::pipeline::PipelineState;
+use super::snapshot::Snapshot;
+use super::state::State;
+use super::words::{self, Finding, Level, NotReady};
+use crate::lock::lock;
+
+/// The version of the document. It grows when a field changes its meaning or goes.
+pub const VERSION: u32 = 1;
+
+/// What the bridge does now. `docs/status.md` describes it field by field.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Report {
+    /// [`VERSION`].
+    pub v: u32,
+    /// In words, worst first; never empty.
+    pub findings: Vec<Finding>,
+    /// What they were judged from.
+    #[serde(flatten)]
+    pub now: Snapshot,
+    /// Where requests went.
+    #[serde(default)]
+    pub budget: Budget,
+}
+
+/// Where requests went, second by second: of one App ID, or of all.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Budget {
+    app: Option<String>,
+    requests_per_second: u32,
+    /// The first second, in seconds since the Unix epoch. The present one, which is not over, is left out.
+    began: i64,
+    by_outcome: BTreeMap<String, Vec<u32>>,
+}
+
+/// Whether data flows.
+#[derive(Debug, Serialize)]
+pub struct Readiness {
+    /// Whether it does, except of apps that are paused.
+    pub ready: bool,
+    /// Apps that are left alone, as the configuration says: no reason not to be ready.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub paused: Vec<String>,
+    /// Why it does not.
+    pub reasons: Vec<NotReady>,
+}
+
+impl Readiness {
+    /// Before the bridge runs.
+    #[must_use]
+    pub fn starting() -> Readiness {
+        Readiness::of(vec![words::starting()], Vec::new())
+    }
+
+    fn of(findings: Vec<Finding>, paused: Vec<String>) -> Readiness {
+        let reasons = findings.into_iter().flat_map(|finding| finding.not_ready);
+        let mut reasons: Vec<NotReady> = reasons.collect();
+        reasons.sort();
+        Readiness {
+            ready: reasons.is_empty(),
+            paused,
+            reasons,
+        }
+    }
+}
+
+impl State {
+    /// What goes on now. The chart is that of `app`, if it is polled, or else of all.
+    #[must_use]
+    pub fn report(&self, app: Option<&str>) -> Report {
+        let now = self.snapshot();
+        Report {
+            v: VERSION,
+            findings: words::findings(&now),
+            budget: self.budget(app, now.at),
+            now,
+        }
+    }
+
+    /// Whether data flows.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        let now = self.snapshot();
+        let findings = words::findings(&now);
+        let paused = now.apps.into_iter().filter(|app| app.paused);
+        Readiness::of(findings, paused.map(|app| app.name).collect())
+    }
+
+    /// What goes on, in one line, and what is worst, if anything is wrong.
+    #[must_use]
+    pub fn status_line(&self) -> String {
+        line(&self.snapshot())
+    }
+
+    /// The text for Prometheus, with every gauge set from the state of this moment.
+    #[must_use]
+    pub fn render_metrics(&self) -> String {
+        let stats = self.journal.stats();
+        self.metrics.set_journal(&stats);
+        for (app_id, sink, route) in self.routes() {
+            let mut lanes = stats.lanes.iter();
+            let lane = lanes.find(|lane| lane.name.as_str() == app_id);
+            let mut readers = lane.into_iter().flat_map(|lane| &lane.readers);
+            if let Some(reader) = readers.find(|reader| reader.name.as_str() == sink) {
+                self.metrics.set_account(&route.app(), reader);
+            }
+        }
+        for (_, pipeline) in self.pipelines() {
+            pipeline.collect();
+        }
+        for sink in self.sinks(&stats, Timestamp::now()) {
+            self.metrics
+                .set_sink(&sink.name, sink.is_up(), &sink.client);
+        }
+        self.metrics.render()
+    }
+
+    fn budget(&self, app: Option<&str>, at: Timestamp) -> Budget {
+        let now = Instant::now();
+        let pipelines = self.pipelines();
+        let charted = app.filter(|app| pipelines.iter().any(|(_, polled)| polled.app == **app));
+        // What a paused App ID used is not measured by what the others may.
+        let is_charted =
+            |of: &&Arc<PipelineState>| charted.is_none_or(|app| app == of.app) && !of.is_paused();
+        let mut requests_per_second = 0;
+        let mut chart = vec![[0_u32; POLL_OUTCOMES.len()]; SECONDS];
+        let all = pipelines.iter().map(|(_, pipeline)| pipeline);
+        for pipeline in all.filter(is_charted) {
+            requests_per_second += lock(&pipeline.budget).per_second;
+            for (_, ring) in pipeline.in_use() {
+                // The newest are those of one moment.
+                let mut history = lock(&ring.history);
+                for (sum, second) in chart.iter_mut().rev().zip(history.seconds(now).rev()) {
+                    for (sum, polls) in sum.iter_mut().zip(second.polls) {
+                        *sum += u32::from(polls);
+                    }
+                }
+            }
+        }
+        let over = self.started.elapsed().as_secs() as usize;
+        let chart = &chart[SECONDS - 1 - over.min(SECONDS - 1)..SECONDS - 1];
+        let of = |(index, outcome): (usize, &&str)| {
+            let counts = chart.iter().map(|second| second[index]).collect();
+            ((*outcome).to_owned(), counts)
+        };
+        Budget {
+            app: charted.map(str::to_owned),
+            requests_per_second,
+            began: at.as_second() - chart.len() as i64,
+            by_outcome: POLL_OUTCOMES.iter().enumerate().map(of).collect(),
+        }
+    }
+}
+
+fn line(now: &Snapshot) -> String {
+    let rings = now.rings.iter().filter(|ring| !ring.paused).count();
+    let polling = match now.is_stopping {
+        true => "stopping".to_owned(),
+        false => format!("polling {rings} rings"),
+    };
+    let pending: u64 = now.sinks.iter().map(|sink| sink.pending_events).sum();
+    let sinks = now.sinks.iter().map(|sink| {
+        let up = if sink.is_up() { "up" } else { "down" };
+        format!("{} {up}", sink.name)
+    });
+    let sinks = sinks.collect::<Vec<_>>().join(", ");
+    let findings = words::findings(now);
+    let worst = findings.first();
+    let worst = worst.filter(|finding| finding.level < Level::Note);
+    let worst = worst.map(|finding| format!("; {}", finding.text));
+    let line = format!(
+        "{polling}; {pending} events pending; {sinks}{}",
+        worst.unwrap_or_default()
+    );
+    // A broker's words may have line breaks, and each line is a message of its own to the service manager.
+    line.replace(char::is_control, " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::health::Health;
+    use crate::status::snapshot::{App, Ring, Sink};
+
+    /// Holds: the line tells how many rings are polled, what waits and which sinks are up, then what is worst, if anything
+    /// is wrong; and stays one line, whatever a broker says.
+    #[test]
+    fn the_line_ends_with_what_is_worst() {
+        let mut kafka = Sink {
+            name: "kafka".to_owned(),
+            title: "Kafka".to_owned(),
+            pending_events: 7,
+            ..Sink::default()
+        };
+        kafka.client.up = true;
+        let mut now = Snapshot {
+            apps: vec![App::default()],
+            rings: vec![Ring::default(), Ring::default()],
+            sinks: vec![kafka],
+            ..Snapshot::default()
+        };
+        assert_eq!(line(&now), "polling 2 rings; 7 events pending; kafka up");
+        now.is_stopping = true;
+        assert_eq!(line(&now), "stopping; 7 events pending; kafka up");
+        now.is_stopping = false;
+        let kafka = &mut now.sinks[0];
+        (kafka.client.up, kafka.health) = (false, Health::Down);
+        kafka.waiting_seconds = Some(3.0);
+        kafka.why = Some("away\nWATCHDOG=1".to_owned());
+        let expected = "polling 2 rings; 7 events pending; kafka down; Kafka is down since 23:59:57 UTC (3 s): \
+                        away WATCHDOG=1. 7 events wait for it in the journal; polling goes on, and nothing is lost.";
+        assert_eq!(line(&now), expected);
+    }
+}

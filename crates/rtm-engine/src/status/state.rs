@@ -1,0 +1,129 @@
+//! What runs, by key, and what each part tells of itself.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use rtm_journal::Journal;
+use rtm_source::Fetch;
+
+use super::metrics::Metrics;
+use super::pipeline::PipelineState;
+use super::sink::SinkState;
+use crate::lock::lock;
+use crate::pipeline::Pipeline;
+use crate::sink::RunningSink;
+
+/// The state of the whole bridge. What comes and goes with a plan comes and goes here, with its series.
+pub struct State {
+    /// The journal.
+    pub journal: Journal,
+    /// Every metric.
+    pub metrics: Arc<Metrics>,
+    /// By App ID.
+    pipelines: Mutex<BTreeMap<String, Arc<PipelineState>>>,
+    /// By App ID and sink.
+    routes: Mutex<HashMap<(String, String), Arc<SinkState>>>,
+    /// As they are configured.
+    sinks: Mutex<Vec<RunningSink>>,
+    pub(super) started: Instant,
+    stopping: AtomicBool,
+}
+
+impl State {
+    /// The state of a bridge in which nothing runs yet.
+    pub(crate) fn new(journal: Journal, metrics: Arc<Metrics>) -> State {
+        State {
+            journal,
+            metrics,
+            pipelines: Mutex::default(),
+            routes: Mutex::default(),
+            sinks: Mutex::default(),
+            started: Instant::now(),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// An App ID is polled from now on.
+    pub(crate) fn add_app<F: Fetch>(&self, pipeline: &Pipeline<F>) -> Arc<PipelineState> {
+        let state = Arc::new(PipelineState::new(pipeline, Arc::clone(&self.metrics)));
+        lock(&self.pipelines).insert(pipeline.app_id.clone(), Arc::clone(&state));
+        state
+    }
+
+    /// An App ID is polled no more, and no request of it is in flight.
+    pub(crate) fn remove_app(&self, app_id: &str) {
+        if let Some(state) = lock(&self.pipelines).remove(app_id) {
+            self.metrics.remove_app(&state.app);
+        }
+    }
+
+    /// An App ID's polling, if it is polled.
+    pub(crate) fn pipeline(&self, app_id: &str) -> Option<Arc<PipelineState>> {
+        lock(&self.pipelines).get(app_id).map(Arc::clone)
+    }
+
+    /// All that are polled, by App ID.
+    pub(super) fn pipelines(&self) -> Vec<(String, Arc<PipelineState>)> {
+        let pipelines = lock(&self.pipelines);
+        let all = pipelines.iter();
+        all.map(|(app_id, state)| (app_id.clone(), Arc::clone(state)))
+            .collect()
+    }
+
+    /// An App ID is published to a sink from now on. `app` is what it is called.
+    pub(crate) fn add_route(&self, app_id: &str, sink: &str, app: &str) -> Arc<SinkState> {
+        let state = Arc::new(SinkState::new(app, sink, Arc::clone(&self.metrics)));
+        let route = (app_id.to_owned(), sink.to_owned());
+        lock(&self.routes).insert(route, Arc::clone(&state));
+        state
+    }
+
+    /// An App ID is published to a sink no more.
+    pub(crate) fn remove_route(&self, app_id: &str, sink: &str) {
+        let route = (app_id.to_owned(), sink.to_owned());
+        if let Some(state) = lock(&self.routes).remove(&route) {
+            self.metrics.remove_pair(&state.app(), sink);
+        }
+    }
+
+    /// All ways of App IDs into sinks, as App ID, sink, and how it goes.
+    pub(super) fn routes(&self) -> Vec<(String, String, Arc<SinkState>)> {
+        let routes = lock(&self.routes);
+        let all = routes.iter();
+        all.map(|((app_id, sink), state)| (app_id.clone(), sink.clone(), Arc::clone(state)))
+            .collect()
+    }
+
+    /// These sinks are published to from now on, and no others.
+    pub(crate) fn set_sinks(&self, sinks: impl Iterator<Item = RunningSink>) {
+        let mut sinks: Vec<RunningSink> = sinks.collect();
+        sinks.sort_by(|a, b| a.name().cmp(b.name()));
+        let before = std::mem::replace(&mut *lock(&self.sinks), sinks.clone());
+        for gone in before {
+            if !sinks.iter().any(|sink| sink.name() == gone.name()) {
+                self.metrics.remove_sink(gone.name());
+            }
+        }
+        for sink in sinks {
+            self.metrics.set_sink(sink.name(), true, &sink.health());
+        }
+    }
+
+    /// The sinks that are published to, by name.
+    pub(super) fn running_sinks(&self) -> Vec<RunningSink> {
+        lock(&self.sinks).clone()
+    }
+
+    /// Notes that no further request is sent: the bridge is about to end.
+    pub(crate) fn stopping(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the bridge is about to end.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,175 @@
+//! What became of a lane's events at one sink: counts that survive, since the journal stores them with the cursor.
+//!
+//! For each App ID and sink, always: stored = confirmed + pending + dead-lettered + dropped. What is stored and what is
+//! pending the journal knows; the rest is here, and changes only together with the cursor.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Why events are dropped, as labels.
+pub const DROP_REASONS: [&str; 5] = ["copy", "skipped", "damaged", "poison", "not_routed"];
+
+/// Why events became dead letters, as labels: the decoder's reasons and the brokers'. Others count as `other`.
+pub const DEAD_LETTER_REASONS: [&str; 17] = [
+    "not_an_object",
+    "too_deep",
+    "invalid_utf8",
+    "invalid_json",
+    "no_user_id",
+    "odd_user_id",
+    "odd_channel_id",
+    "id_too_long",
+    "too_large",
+    "timestamp",
+    "invalid",
+    "policy",
+    "bad_subject",
+    "bad_header",
+    "unreadable",
+    "poison",
+    "other",
+];
+
+/// The label for a reason: itself, or `other`.
+#[must_use]
+pub fn dead_letter_reason(reason: &str) -> &'static str {
+    let known = DEAD_LETTER_REASONS.iter().find(|known| **known == reason);
+    known.copied().unwrap_or("other")
+}
+
+/// Counts of events, and what is known of crashes since the cursor last moved.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tally {
+    /// Events that the broker confirmed, dead letters aside.
+    #[serde(rename = "c")]
+    pub confirmed: u64,
+    /// Events whose dead letter was confirmed, by reason.
+    #[serde(rename = "d", skip_serializing_if = "BTreeMap::is_empty")]
+    pub dead_lettered: BTreeMap<Cow<'static, str>, u64>,
+    /// Events that were given up on purpose, by [`DROP_REASONS`].
+    #[serde(rename = "x", skip_serializing_if = "BTreeMap::is_empty")]
+    pub dropped: BTreeMap<Cow<'static, str>, u64>,
+    /// Crashes in a row without progress of the cursor.
+    #[serde(rename = "s", skip_serializing_if = "is_zero")]
+    pub stalls: u32,
+    /// How far the entry at the cursor is published, where it is published step by step. The counts include what was
+    /// settled of it.
+    #[serde(rename = "t", skip_serializing_if = "Option::is_none")]
+    pub trying: Option<Trying>,
+}
+
+/// One step of publishing an entry, each of which may crash the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trying {
+    /// The entry.
+    #[serde(rename = "p")]
+    pub position: u64,
+    /// Which part of it.
+    #[serde(rename = "a")]
+    pub step: Step,
+    /// It is being tried, so that a crash now is its doing.
+    #[serde(rename = "r")]
+    pub armed: bool,
+}
+
+/// What is done with an entry, each step by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// Reading and decoding it.
+    #[serde(rename = "e")]
+    Decode,
+    /// Publishing it whole as a dead letter, because decoding it has crashed.
+    #[serde(rename = "w")]
+    Whole,
+    /// Publishing the record of this index.
+    #[serde(rename = "r")]
+    Record(u32),
+    /// Publishing that record as a dead letter, because publishing it has crashed.
+    #[serde(rename = "l")]
+    DeadLetter(u32),
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks")]
+fn is_zero(stalls: &u32) -> bool {
+    *stalls == 0
+}
+
+impl Tally {
+    /// As the journal stores it.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// As it was stored; zero for a new reader.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Tally {
+        serde_json::from_slice(bytes).unwrap_or_default()
+    }
+
+    /// Counts events that became dead letters.
+    pub fn dead_letter(&mut self, reason: &'static str, events: u64) {
+        *self.dead_lettered.entry(Cow::Borrowed(reason)).or_default() += events;
+    }
+
+    /// Counts events that were given up on purpose.
+    pub fn drop_events(&mut self, reason: &'static str, events: u64) {
+        if events > 0 {
+            *self.dropped.entry(Cow::Borrowed(reason)).or_default() += events;
+        }
+    }
+
+    /// Everything but what is pending.
+    #[must_use]
+    pub fn settled(&self) -> u64 {
+        let sum = |counts: &BTreeMap<_, u64>| counts.values().sum::<u64>();
+        self.confirmed + sum(&self.dead_lettered) + sum(&self.dropped)
+    }
+
+    /// Adds the counts of `other`, and leaves what is known of crashes.
+    pub fn add(&mut self, other: &Tally) {
+        self.confirmed += other.confirmed;
+        for (reason, events) in &other.dead_lettered {
+            *self.dead_lettered.entry(reason.clone()).or_default() += events;
+        }
+        for (reason, events) in &other.dropped {
+            *self.dropped.entry(reason.clone()).or_default() += events;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_tally_is_read_back_and_fits_the_journal() {
+        let mut tally = Tally {
+            confirmed: u64::MAX / 4,
+            stalls: u32::MAX,
+            trying: Some(Trying {
+                position: u64::MAX,
+                step: Step::DeadLetter(u32::MAX),
+                armed: false,
+            }),
+            ..Tally::default()
+        };
+        for reason in DEAD_LETTER_REASONS {
+            tally.dead_letter(reason, 10_000_000_000);
+        }
+        for reason in DROP_REASONS {
+            tally.drop_events(reason, 10_000_000_000);
+        }
+        let bytes = tally.encode();
+        assert_eq!(Tally::decode(&bytes), tally);
+        assert!(
+            bytes.len() <= rtm_journal::MAX_TALLY_BYTES,
+            "{} bytes",
+            bytes.len()
+        );
+        assert_eq!(Tally::decode(b""), Tally::default());
+    }
+}
