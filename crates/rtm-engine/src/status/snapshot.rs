@@ -336,7 +336,9 @@ fn outlet(state: &SinkState, reader: Option<&ReaderStats>) -> Outlet {
     };
     let Some(reader) = reader else { return outlet };
     let tally = Tally::decode(&reader.tally);
-    let given_up = tally.dropped.iter().filter(|(reason, _)| *reason != "copy");
+    // The first of two copies is published, and what the sink does not take is nobody's loss.
+    let is_lost = |reason: &str| !matches!(reason, "copy" | "not_routed");
+    let given_up = tally.dropped.iter().filter(|(reason, _)| is_lost(reason));
     let age = reader.oldest_pending_age.map(|age| age.as_secs_f64());
     Outlet {
         pending_events: reader.pending_count,
