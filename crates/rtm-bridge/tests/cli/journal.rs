@@ -289,3 +289,37 @@ fn forgetting_a_sink_lets_go_of_what_it_held() {
     let kafka = lane(&journal, APPS[0]).reader(&"kafka".parse().unwrap());
     assert_eq!(kafka.unwrap().committed(), Position(1));
 }
+
+/// Holds: a cursor that the next start would make again is not forgotten; that of an App ID which the sink takes no more is.
+#[test]
+fn what_is_configured_is_not_forgotten() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = journal(temp.path());
+    let app = |name: &str, app_id: &str| {
+        format!(
+            "[[apps]]\nname = \"{name}\"\napp_id = \"{app_id}\"\nregions = [\"eu-west-1\"]\n\
+             auth = {{ basic = {{ key = \"k\", secret = \"s\" }} }}\n"
+        )
+    };
+    let config = format!(
+        "[journal]\ndir = \"{}\"\nmin_free_bytes = 0\n{}{}[sinks.kafka]\ntype = \"stdout\"\napps = [\"a\"]\n",
+        dir.display(),
+        app("a", APPS[0]),
+        app("b", APPS[1])
+    );
+    let file = temp.path().join("rtm-bridge.toml");
+    fs::write(&file, config).unwrap();
+    let forget = |more: &[&str]| {
+        let file = file.to_str().unwrap();
+        let always = ["forget", "--config", file, "--sink", "kafka", "--yes"];
+        run(&[&always, more].concat())
+    };
+    for more in [&[][..], &["--app", APPS[0]]] {
+        let (code, _, err) = forget(more);
+        assert_eq!(code, Some(2), "{more:?}: {err}");
+        assert!(err.contains("is in the configuration"), "{more:?}: {err}");
+    }
+    let (code, out, err) = forget(&["--app", APPS[1]]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("5 events not confirmed"), "{out}");
+}

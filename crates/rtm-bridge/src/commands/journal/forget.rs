@@ -19,9 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// Forgets how far a sink is: what it has not confirmed is no longer kept for it.
 ///
-/// A sink or an App ID that leaves the configuration goes on holding back what it has not confirmed, until this. What
-/// the other sinks have not confirmed is kept. When an App ID's last sink is forgotten, all that is pending is kept, for
-/// a sink to come.
+/// A sink that leaves the configuration, or that takes an App ID no more, goes on holding back what it has not confirmed,
+/// and what comes later, until this. What the other sinks have not confirmed is kept. When an App ID's last sink is
+/// forgotten, all that is pending is kept, for a sink to come.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example: rtm-bridge journal forget --sink old-kafka --dir /var/lib/rtm-bridge"
@@ -84,9 +84,17 @@ pub(super) fn forget(args: &ForgetArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Whether the next start would make the cursors again: of an App ID, where its events go to the sink.
 fn is_configured(config: &Config, args: &ForgetArgs) -> bool {
-    let polled = |app: &LaneName| config.apps.iter().any(|known| known.app_id == app.as_str());
-    config.sinks.contains_key(args.sink.as_str()) && args.app.as_ref().is_none_or(polled)
+    let Some(sink) = config.sinks.get(args.sink.as_str()) else {
+        return false;
+    };
+    let takes = |app: &str| ["user", "channel"].map(|stream| sink.takes(app, stream));
+    args.app.as_ref().is_none_or(|app| {
+        let mut apps = config.apps.iter();
+        let known = apps.find(|known| known.app_id == app.as_str());
+        known.is_some_and(|known| takes(&known.name).contains(&true))
+    })
 }
 
 /// The lanes that know the sink, each with the events that it has not confirmed.
