@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! Agora ──GET──> poll ──page──> journal (durable) ──> publish: decode → tag → route ──deliver──> Kafka
-//!                                    one cursor per                (one loop per sink)         ──> NATS
-//!                                    App ID and sink                                           ──> stdout, file
+//!                                    one cursor per                (one loop per               ──> NATS
+//!                                    App ID and sink                App ID and sink)           ──> stdout, file
 //! ```
 //!
 //! Invariants, and where they are kept:

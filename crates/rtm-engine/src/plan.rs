@@ -1,7 +1,7 @@
 //! What a bridge is to do, and how one plan follows another.
 //!
 //! The program makes a [`Plan`] of its configuration, and [`Parts`] that turn what a plan names into sources and sinks. A
-//! new plan takes the place of the old one as a whole or not at all: see [`crate::bridge`].
+//! new plan takes the place of the old one as a whole or not at all: see [`crate::supervisor`].
 
 use std::time::Duration;
 

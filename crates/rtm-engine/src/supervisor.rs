@@ -106,7 +106,7 @@ struct Supervisor<P: Parts> {
     orphans: HashMap<String, Orphan>,
     /// Whether the last process died, for the outlets of the first plan.
     crashed: bool,
-    /// Held by whatever may crash the process: see [`poison`].
+    /// Held by whatever may crash the process: see [`crate::poison`].
     suspicion: Arc<tokio::sync::Mutex<()>>,
 }
 

@@ -1,9 +1,9 @@
-//! Environment variables that lie over the file.
+//! Environment variables that lie over the files.
 
 use figment::value::{Dict, Map, Value};
 use figment::{Metadata, Profile, Provider};
 
-/// The prefix of variables that lie over the file. The double underscore keeps clear of the variables that
+/// The prefix of variables that lie over the files. The double underscore keeps clear of the variables that
 /// Kubernetes injects for a service that happens to be called `rtm-bridge`.
 const PREFIX: &str = "RTM_BRIDGE__";
 

@@ -45,7 +45,8 @@ pub(super) struct Raw {
     log: LogConfig,
     #[serde(default)]
     journal: JournalConfig,
-    /// How long the sinks may go on publishing after SIGTERM before what is left waits in the journal. Default `10s`.
+    /// How long the sinks may go on publishing after SIGTERM, and a sink that leaves the configuration, before what is left
+    /// waits in the journal. Default `10s`.
     #[serde(default = "ten_seconds", with = "units::duration")]
     #[schemars(schema_with = "units::duration::schema")]
     shutdown_deadline: Duration,

@@ -39,7 +39,8 @@ pub struct Config {
     pub log: LogConfig,
     /// The journal.
     pub journal: JournalConfig,
-    /// How long the sinks may go on publishing after SIGTERM before what is left waits in the journal.
+    /// How long the sinks may go on publishing after SIGTERM, and a sink that leaves the configuration, before what is left
+    /// waits in the journal.
     pub shutdown_deadline: Duration,
     /// The App IDs to poll.
     pub apps: Vec<AppConfig>,

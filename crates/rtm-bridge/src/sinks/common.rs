@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// The names of [`Common`]'s keys.
 pub(crate) const KEYS: &[&str] = &["type", "when_full", "apps", "streams"];
 
-/// See the module.
+/// The keys that a sink of any kind has, beside those of its kind.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Common {
