@@ -55,6 +55,32 @@ fn every_json_example_is_json() {
     }
 }
 
+/// Holds: whatever the code map names is there, in the file that it names.
+#[test]
+fn the_code_map_names_what_there_is() {
+    const KINDS: [&str; 7] = [
+        "fn",
+        "struct",
+        "enum",
+        "trait",
+        "const",
+        "type",
+        "macro_rules!",
+    ];
+    let named = named(&text(&root().join("docs/architecture.md")));
+    for (file, name) in &named {
+        let text = fs::read_to_string(root().join(file));
+        let text = text.unwrap_or_else(|error| panic!("{file}: {error}"));
+        let is_whole = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+        let is_there = |kind: &&str| {
+            let item = format!("{kind} {name}");
+            text.split(&item).skip(1).any(is_whole)
+        };
+        assert!(KINDS.iter().any(is_there), "no {name} in {file}");
+    }
+    assert!(named.len() > 100, "{}", named.len());
+}
+
 /// README, CHANGELOG, SECURITY and every page below `docs/`.
 pub(super) fn pages() -> Vec<PathBuf> {
     let mut pages = Vec::new();
@@ -88,7 +114,30 @@ pub(super) fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
         .collect()
 }
 
-fn root() -> PathBuf {
+/// What a page names as `path/of/file.rs::name`, as file and name; `::name` is in the file that its line named before.
+/// Files are below `crates/`, those below `it/` in `tests/tests/it/`.
+pub(super) fn named(page: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for line in page.lines() {
+        let mut file = String::new();
+        for word in line.split('`').skip(1).step_by(2) {
+            let Some((path, name)) = word.split_once("::") else {
+                continue;
+            };
+            if !path.is_empty() {
+                file = match path.strip_prefix("it/") {
+                    Some(path) => format!("tests/tests/it/{path}"),
+                    None if path.starts_with("tests/") => path.to_owned(),
+                    None => format!("crates/{path}"),
+                };
+            }
+            found.push((file.clone(), name.to_owned()));
+        }
+    }
+    found
+}
+
+pub(super) fn root() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     root.canonicalize().unwrap()
 }

@@ -4,11 +4,12 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+use super::documentation::{named, root, text};
 
 const SECRET: &str = "canary-5ec2e7";
 
@@ -224,31 +225,14 @@ fn deployments_give_little() {
 /// Holds: every test that the document names is there, and is a test.
 #[test]
 fn the_document_names_real_tests() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let document = fs::read_to_string(root.join("docs/security.md")).unwrap();
-    let mut named = 0;
-    for line in document.lines() {
-        let mut file = String::new();
-        for word in line.split('`').skip(1).step_by(2) {
-            let Some((path, test)) = word.split_once("::") else {
-                continue;
-            };
-            // `::test` is in the file that was named before it.
-            if !path.is_empty() {
-                file = match path.strip_prefix("it/") {
-                    Some(path) => format!("tests/tests/it/{path}"),
-                    None if path.starts_with("tests/") => path.to_owned(),
-                    None => format!("crates/{path}"),
-                };
-            }
-            let text = fs::read_to_string(root.join(&file)).unwrap_or_default();
-            let found = text.split_once(&format!("fn {test}("));
-            let (before, _) = found.unwrap_or_else(|| panic!("no {test} in {file}"));
-            let attribute = before.rfind("#[test]").max(before.rfind("#[tokio::test"));
-            let last = before.rfind("\n}\n").max(before.rfind("\n    }\n"));
-            assert!(attribute > last, "{test} in {file} is no test");
-            named += 1;
-        }
+    let named = named(&text(&root().join("docs/security.md")));
+    for (file, test) in &named {
+        let text = fs::read_to_string(root().join(file)).unwrap_or_default();
+        let found = text.split_once(&format!("fn {test}("));
+        let (before, _) = found.unwrap_or_else(|| panic!("no {test} in {file}"));
+        let attribute = before.rfind("#[test]").max(before.rfind("#[tokio::test"));
+        let last = before.rfind("\n}\n").max(before.rfind("\n    }\n"));
+        assert!(attribute > last, "{test} in {file} is no test");
     }
-    assert!(named > 50, "{named}");
+    assert!(named.len() > 50, "{}", named.len());
 }
