@@ -205,13 +205,16 @@ fn sinks(args: &BenchArgs, rest: &Value, dir: &Path, tag: &str) -> Result<Value,
     })
 }
 
-/// The sinks of a configuration, with places of the bench's own.
+/// The sinks of a configuration, with places of the bench's own, and for all of its App IDs and streams.
 fn rewritten(theirs: &Config, dir: &Path, tag: &str) -> Result<Value, String> {
     let mut sinks = theirs.sinks_as_written();
     for (sink, config) in &theirs.sinks {
         let own = config.table().bench(&Bench { sink, tag, dir })?;
         // A sink that only the environment sets has no table yet, which indexing makes.
         let table = &mut sinks[sink];
+        if let Some(table) = table.as_object_mut() {
+            table.retain(|key, _| !["apps", "streams"].contains(&key.as_str()));
+        }
         for (key, value) in own.as_object().into_iter().flatten() {
             table[key] = value.clone();
         }
@@ -301,6 +304,7 @@ brokers = [
 topic = "rtm.{stream}_events"
 create = true
 dead_letter_topic = "rtm.dead"
+apps = ["main"]
 
 [sinks.kafka.options]
 "security.protocol" = "SASL_SSL"
@@ -310,6 +314,7 @@ path = "kept"
 servers = ["nats://nats:4222"]
 stream = "RTM"
 create.max_age = "1h"
+streams = ["user"]
 subject = "rtm.{app}"
 "#;
 
@@ -341,7 +346,9 @@ subject = "rtm.{app}"
                 ("kafka", "create", "false"),
                 ("kafka", "brokers", "kafka:9092"),
                 ("kafka", "options set", "path, security.protocol"),
+                ("kafka", "apps", "all"),
                 ("nats", "servers", "nats://nats:4222"),
+                ("nats", "streams", "user, channel"),
             ] {
                 let shown = ours.sinks[sink].shown();
                 assert!(shown.contains(&(key, value.to_owned())), "{shown:?}");
