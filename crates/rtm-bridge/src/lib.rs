@@ -7,6 +7,7 @@
 //! | [`fields`] | the kinds of values that a configuration is made of |
 //! | [`sinks`] | every kind of sink, each in one file |
 //! | [`config`] | TOML and environment to valid types |
+//! | [`run`] | the bridge, from a configuration until it is stopped |
 //! | [`wire`] | the configuration to what the engine runs on |
 //! | [`reload`] | a new configuration while the bridge runs |
 //! | [`admin`] | `/metrics`, `/healthz`, `/readyz`, the status page |
@@ -22,6 +23,7 @@ pub mod fields;
 pub mod notify;
 pub mod read_back;
 pub mod reload;
+pub mod run;
 pub mod sinks;
 pub mod usage;
 pub mod wire;

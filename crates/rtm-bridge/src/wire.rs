@@ -1,60 +1,22 @@
-//! From the configuration to what the engine runs on: its plan, the journal, sources and sinks.
+//! From the configuration to what the engine runs on: its plan, sources and sinks.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rtm_engine::bridge::MAX_PAGE_BYTES;
 use rtm_engine::copies::CopyRule;
-use rtm_engine::plan::{AppPlan, BoxError, Parts, Plan, Plans, RunError, SinkPlan};
-use rtm_engine::status::State;
+use rtm_engine::plan::{AppPlan, BoxError, Parts, Plan, RunError, SinkPlan};
 use rtm_engine::status::metrics::Metrics;
-use rtm_engine::supervisor;
-use rtm_journal::Journal;
 use rtm_sink::AnySink;
 use rtm_source::{Auth, Connections, Source, SourceOptions, Stream};
-use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::debug;
 
 use crate::config::{AppConfig, AuthConfig, Config, CopyPolicy};
 use crate::fields::region::RegionConfig;
 use crate::fields::secret::secret;
-use crate::reload::{self, Watch};
 use crate::sinks::{SinkConfig, WhenFull};
 
 /// App IDs for whose first requests connections are opened early.
 const OPENED_EARLY: usize = 8;
-
-/// A journal that cannot be opened.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot open the journal in {dir}")]
-pub struct JournalError {
-    dir: String,
-    source: rtm_journal::OpenError,
-}
-
-/// Runs the bridge as `config` says, until `stop`. With `watch` the configuration is read again when it changes: see
-/// [`crate::reload`]. `started` is given the state once everything runs.
-///
-/// # Errors
-///
-/// [`JournalError`], and as [`supervisor::run`].
-pub async fn run(
-    config: &Config,
-    watch: Option<Watch>,
-    started: impl FnOnce(Arc<State>),
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), crate::COMMIT));
-    tell(&metrics, config);
-    let journal = journal(config, &metrics)?;
-    let (planner, plans) = Plans::channel();
-    let plan = plan(config)?;
-    tokio::select! {
-        ended = supervisor::run(Wire::default(), journal, Arc::clone(&metrics), plan, plans, started, stop) => ended?,
-        () = reload::follow(watch, config, &planner, &metrics) => {}
-    }
-    Ok(())
-}
 
 /// Tells the metrics what they say of the configuration itself, and that it was taken.
 pub(crate) fn tell(metrics: &Metrics, config: &Config) {
@@ -63,22 +25,6 @@ pub(crate) fn tell(metrics: &Metrics, config: &Config) {
     metrics.set_insecure_http(insecure.count());
     metrics.set_min_free_disk(config.journal.min_free_bytes);
     metrics.config_taken();
-}
-
-fn journal(config: &Config, metrics: &Arc<Metrics>) -> Result<Journal, JournalError> {
-    let observer = Arc::clone(metrics);
-    let options = rtm_journal::Options {
-        lanes_expected: config.apps.len(),
-        on_sync: Some(Arc::new(move |took| observer.journal_committed(took))),
-        ..config.journal.bounds()
-    };
-    let dir = &config.journal.dir;
-    let journal = Journal::open(dir, options).map_err(|source| JournalError {
-        dir: dir.display().to_string(),
-        source,
-    })?;
-    info!(dir = %dir.display(), clean = !journal.unclean(), "the journal is open");
-    Ok(journal)
 }
 
 /// What a configuration asks of the engine.

@@ -9,7 +9,7 @@
 //! | [`key`] | what records are keyed by, and the key that copies share |
 //! | [`template`] | names of topics and subjects: `{app}.{stream}` |
 //! | [`token`] | any text as one token of a NATS subject |
-//! | [`format`] | what payloads look like |
+//! | [`mod@format`] | what payloads look like |
 
 pub mod entry;
 pub mod format;

@@ -10,14 +10,14 @@ use crate::{Health, PublishError, Record};
 ///   order given, as far as the sink's documentation promises; the caller never has two calls in progress that hold
 ///   records of one topic and key.
 /// - **Durability.** `Ok(())` means that the broker has confirmed every record. Nothing is confirmed that was not.
-/// - **Duplicates.** A record whose outcome was [`Outcome::Unknown`] is published again with the same [`Record::id`];
-///   implementations hand the id to the broker's deduplication where there is one.
+/// - **Duplicates.** A record whose outcome was [`Unknown`](crate::Outcome::Unknown) is published again with the same
+///   [`Record::id`]; implementations hand the id to the broker's deduplication where there is one.
 /// - **Cancellation.** Dropping the future leaves every outcome unknown. Late confirmations of a dropped call never
 ///   confirm a record of a later one.
 /// - **Closing.** [`close`](Sink::close) makes nothing durable that was not, and takes nothing back that was confirmed. It
 ///   ends by itself in seconds, whatever the broker does, and may be called again. Calls of `publish` that are in progress,
 ///   and later ones, keep this contract: they confirm what is stored, or leave it unknown as
-///   [`PublishErrorKind::Unavailable`]. A sink that is dropped need not have been closed.
+///   [`Unavailable`](crate::PublishErrorKind::Unavailable). A sink that is dropped need not have been closed.
 pub trait Sink: Send + Sync + 'static {
     /// Stores `records` in order and returns once the broker has confirmed every one.
     ///

@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use rtm_source::Connections;
 
-use super::{ConfigArgs, configuration, outage, runtime, telemetry};
+use super::configuration::{ConfigArgs, configuration};
+use super::process::{USAGE, runtime};
+use super::{outage, telemetry};
 use crate::config::{AppConfig, Config};
 use crate::wire;
 
@@ -84,7 +86,7 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         return Ok(if args.connect {
             ExitCode::FAILURE
         } else {
-            ExitCode::from(super::USAGE)
+            ExitCode::from(USAGE)
         });
     }
     println!("{}: {verdict}", args.config.config.display());

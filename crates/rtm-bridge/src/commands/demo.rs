@@ -14,24 +14,19 @@ use rtm_sim::{Load, SimApp, SimAuth, SimConfig, Simulator};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{duration, live_view, preflight, runtime, stop_on_signals, telemetry};
+use super::process::{duration, live_view, runtime, stop_on_signals};
+use super::{preflight, telemetry};
 use crate::admin::settings::Settings;
 use crate::config::{Config, LogConfig};
 use crate::sinks::SinkConfig;
-use crate::{admin, wire};
+use crate::{admin, run};
 use rtm_engine::status::State;
 use rtm_engine::tally::Tally;
 
-use view::View;
+use view::{APP, REGIONS, View};
 
 mod proof;
 mod view;
-
-/// The regions of the demo.
-const REGIONS: [&str; 2] = ["eu-west-1", "us-east-1"];
-
-/// The App ID's name.
-const APP: &str = "demo";
 
 /// The stream that a demo with a real NATS uses.
 const JETSTREAM: &str = "RTM_DEMO";
@@ -156,7 +151,7 @@ impl Demo {
                 let started = move |state| {
                     let _ = slot.set(state);
                 };
-                wire::run(&config, None, started, stop).await
+                run::run(&config, None, started, stop).await
             })
         };
         let shown = demo

@@ -1,16 +1,18 @@
 //! `rtm-bridge journal`: what a journal holds, whether it is sound, and what to forget.
 
+mod dir;
 mod dump;
 mod forget;
 mod verify;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use bytesize::ByteSize;
 use rtm_journal::{Inspection, Journal, LaneInspection, ReaderInspection};
 
-use super::{ConfigArgs, configuration, refuse};
+use super::process::refuse;
+use dir::DirArgs;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum JournalCommand {
@@ -18,25 +20,6 @@ pub(super) enum JournalCommand {
     Verify(verify::VerifyArgs),
     Dump(dump::DumpArgs),
     Forget(forget::ForgetArgs),
-}
-
-/// Where the journal is.
-#[derive(Debug, clap::Args)]
-struct DirArgs {
-    /// The journal's directory; without it, the configuration says
-    #[arg(long, value_name = "DIRECTORY")]
-    dir: Option<PathBuf>,
-    #[command(flatten)]
-    config: ConfigArgs,
-}
-
-impl DirArgs {
-    fn dir(&self) -> Result<PathBuf, ExitCode> {
-        match &self.dir {
-            Some(dir) => Ok(dir.clone()),
-            None => Ok(configuration(&self.config)?.journal.dir),
-        }
-    }
 }
 
 /// Size, lanes, cursors and what waits; reads only, also while the bridge runs

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytesize::{ByteSize, GIB, MIB, PIB, TIB};
 use rtm_journal::{EntryFilter, Journal};
 
-use super::duration;
+use super::process::duration;
 use crate::config::{Config, free_bytes};
 use rtm_engine::bridge::MAX_PAGE_BYTES;
 

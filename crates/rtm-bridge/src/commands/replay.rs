@@ -16,8 +16,10 @@ use anyhow::Context;
 use rtm_journal::Journal;
 use rtm_planted::bug;
 
+use super::configuration::{ConfigArgs, configuration};
+use super::process::{refuse, runtime, stop_on_signals};
 use super::range::Range;
-use super::{ConfigArgs, configuration, refuse, runtime, stop_on_signals, telemetry};
+use super::telemetry;
 use crate::config::Config;
 use deliver::Ended;
 use rtm_record::Router;

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{ConfigArgs, Signals, configuration, refuse, runtime_for, telemetry};
+use super::configuration::{ConfigArgs, configuration};
+use super::process::{Signals, refuse, runtime_for};
+use super::telemetry;
 use crate::admin::{self, settings::Settings};
 use crate::config::Config;
 use crate::lock;
@@ -106,7 +108,7 @@ async fn run_until_signalled(
         told.ready();
     };
     tokio::select! {
-        ended = crate::wire::run(config, Some(watch), started, stop) => ended?,
+        ended = crate::run::run(config, Some(watch), started, stop) => ended?,
         () = notify.keep_telling(&state) => {}
     }
     served.cancel();

@@ -2,10 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::CommandFactory;
-
-use super::Cli;
-
 /// Every key with its unit and its default.
 const EXAMPLE: &str = include_str!("../../../../deploy/rtm-bridge.toml");
 
@@ -78,9 +74,9 @@ pub(super) struct CompletionsArgs {
     shell: clap_complete::Shell,
 }
 
-pub(super) fn completions(args: &CompletionsArgs) -> ExitCode {
+pub(super) fn completions(args: &CompletionsArgs, mut command: clap::Command) -> ExitCode {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "rtm-bridge", &mut script);
+    clap_complete::generate(args.shell, &mut command, "rtm-bridge", &mut script);
     let script = String::from_utf8_lossy(&script);
     // clap_complete up to 4.6.11 spells a hyphen of the program's name in two ways in one bash script, and then no
     // subcommand completes: https://github.com/clap-rs/clap/issues/6421. Nothing to replace once that is mended.

@@ -11,7 +11,8 @@ use figment::providers::Serialized;
 use rtm_sim::{Pattern, SimApp, SimAuth, SimConfig, Simulator};
 use toml_edit::{Array, InlineTable, Table, value};
 
-use super::{refuse, runtime, stop_on_signals, telemetry};
+use super::process::{refuse, runtime, stop_on_signals};
+use super::telemetry;
 use crate::config::LogConfig;
 
 /// What the bridge asks of `journal.max_bytes`.

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 
-use super::{ConfigArgs, duration, refuse, runtime, stop_on_signals};
+use super::configuration::ConfigArgs;
+use super::process::{duration, refuse, runtime, stop_on_signals};
 use crate::config::Config;
 use screen::Screen;
 use status::{Asker, Status};

@@ -13,7 +13,7 @@ use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Metadata, Profile, Provider};
 
-use super::units;
+use crate::fields::units;
 
 /// What the files say, as a whole and each for itself.
 #[derive(Clone)]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::iter::successors;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,19 +20,35 @@ use crate::fields::problem::list;
 use crate::fields::units;
 use crate::sinks::{KEYS, SinkConfig, SinkProblem};
 
-pub(super) fn load(place: &Path) -> Result<Config, ConfigError> {
-    let environment = Environment::new(std::env::vars_os());
-    extract(Files::read(place), environment)
-}
+impl Config {
+    /// Reads the file at `place`, or the `*.toml` of the directory there, lays the environment over it
+    /// (`RTM_BRIDGE__SECTION__KEY`) and validates the whole.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] with every problem found, each with its file and key.
+    pub fn load(place: &Path) -> Result<Config, ConfigError> {
+        let environment = Environment::new(std::env::vars_os());
+        extract(Files::read(place), environment)
+    }
 
-pub(super) fn parse(toml: &str) -> Result<Config, ConfigError> {
-    extract(Files::text(toml), Environment::new(std::iter::empty()))
-}
+    /// As [`Config::load`], from text; for tests and the demo.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::load`].
+    pub fn parse(toml: &str) -> Result<Config, ConfigError> {
+        extract(Files::text(toml), Environment::new(std::iter::empty()))
+    }
 
-pub(super) fn admin_listen(place: &Path) -> Option<std::net::SocketAddr> {
-    let (files, _) = Files::read(place);
-    let figment = Figment::from(files).merge(Environment::new(std::env::vars_os()));
-    figment.extract_inner("admin.listen").ok()
+    /// The admin address of a configuration, whatever else is wrong with it: who watches a bridge may not be able to read
+    /// its secrets.
+    #[must_use]
+    pub fn admin_listen(place: &Path) -> Option<SocketAddr> {
+        let (files, _) = Files::read(place);
+        let figment = Figment::from(files).merge(Environment::new(std::env::vars_os()));
+        figment.extract_inner("admin.listen").ok()
+    }
 }
 
 /// The configuration of rtm-bridge, in TOML. Environment variables lie over it: `RTM_BRIDGE__SECTION__KEY`.
@@ -190,7 +207,7 @@ regions = ["eu-west-1"]
             "auth = { basic = { key = \"k\", secret = \"canary\" }",
             "auth = { basic = { key = \"k\", secret = \"canary\", secret = \"b\" } }",
         ] {
-            let error = parse(&format!("[[apps]]\nname = \"a\"\n{broken}\n")).unwrap_err();
+            let error = Config::parse(&format!("[[apps]]\nname = \"a\"\n{broken}\n")).unwrap_err();
             let text = error.to_string();
             assert!(!text.contains("canary"), "{text}");
             assert!(text.contains("line"), "{text}");
@@ -199,14 +216,14 @@ regions = ["eu-west-1"]
 
     #[test]
     fn the_smallest_configuration_is_enough() {
-        let config = parse(MINIMAL).unwrap();
+        let config = Config::parse(MINIMAL).unwrap();
         assert_eq!(config.apps[0].requests_per_second, 10);
         assert_eq!(config.sinks["stdout"].kind(), "stdout");
     }
 
     #[test]
     fn a_secret_never_appears_in_an_error_or_in_debug() {
-        let config = parse(MINIMAL).unwrap();
+        let config = Config::parse(MINIMAL).unwrap();
         assert!(!format!("{config:?}").contains("canary-secret"));
         for broken in [
             r#"auth = "canary-secret""#,
@@ -218,7 +235,7 @@ regions = ["eu-west-1"]
                 r#"auth = { basic = { key = "k", secret = "canary-secret" } }"#,
                 broken,
             );
-            let error = parse(&toml).unwrap_err();
+            let error = Config::parse(&toml).unwrap_err();
             assert!(
                 !error.to_string().contains("canary-secret"),
                 "{broken}: {error}"
@@ -239,7 +256,7 @@ regions = ["eu-west-1"]
             );
             // What Kubernetes injects for a service of the same name is not ours.
             jail.set_env("RTM_BRIDGE_SERVICE_HOST", "10.0.0.1");
-            let config = load(Path::new("rtm-bridge.toml")).unwrap();
+            let config = Config::load(Path::new("rtm-bridge.toml")).unwrap();
             assert_eq!(config.journal.max_bytes, 1 << 30);
             assert_eq!(config.journal.dir, PathBuf::from("007"));
             let shown = config.sinks["kafka"].shown();
@@ -279,7 +296,7 @@ create = {}
             for (key, value) in values {
                 jail.set_env(format!("RTM_BRIDGE__{key}"), value);
             }
-            let config = load(Path::new("rtm-bridge.toml")).unwrap();
+            let config = Config::load(Path::new("rtm-bridge.toml")).unwrap();
             assert_eq!(config.journal.max_entries, 20_000);
             assert_eq!(config.journal.max_bytes, 1 << 30);
             assert_eq!(config.journal.min_free_bytes, 0);
@@ -316,7 +333,9 @@ create = {}
         figment::Jail::expect_with(|jail| {
             jail.create_file("rtm-bridge.toml", MINIMAL)?;
             jail.set_env("RTM_BRIDGE__JOURNAL__MAX_BITES", "1GiB");
-            let error = load(Path::new("rtm-bridge.toml")).unwrap_err().to_string();
+            let error = Config::load(Path::new("rtm-bridge.toml"))
+                .unwrap_err()
+                .to_string();
             assert!(
                 error.contains("max_bites") && error.contains("environment"),
                 "{error}"
@@ -362,7 +381,9 @@ create = {}
             figment::Jail::expect_with(|jail| {
                 jail.create_file("rtm-bridge.toml", MINIMAL)?;
                 jail.set_env(name, value);
-                let error = load(Path::new("rtm-bridge.toml")).unwrap_err().to_string();
+                let error = Config::load(Path::new("rtm-bridge.toml"))
+                    .unwrap_err()
+                    .to_string();
                 let says = format!("the environment variable {name}: ");
                 assert!(
                     error.contains(&says) && error.contains(key),
@@ -374,7 +395,9 @@ create = {}
         figment::Jail::expect_with(|jail| {
             jail.create_file("rtm-bridge.toml", &MINIMAL.replace("main", "a b"))?;
             jail.set_env("RTM_BRIDGE__JOURNAL__DIR", "fine");
-            let error = load(Path::new("rtm-bridge.toml")).unwrap_err().to_string();
+            let error = Config::load(Path::new("rtm-bridge.toml"))
+                .unwrap_err()
+                .to_string();
             assert!(
                 error.starts_with("rtm-bridge.toml: apps.0.name: "),
                 "{error}"
@@ -436,7 +459,9 @@ create = {}
                 "apps.0.regions.0",
             ),
         ] {
-            let error = parse(&MINIMAL.replace(from, to)).unwrap_err().to_string();
+            let error = Config::parse(&MINIMAL.replace(from, to))
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(says), "{to}: {error}");
         }
     }

@@ -97,8 +97,19 @@ pub(super) fn problems(config: &Config) -> Vec<(String, String)> {
     found
 }
 
+impl Config {
+    /// What is accepted and may still be a mistake, as key and message. With several files the key names its own.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<(String, String)> {
+        let found = warnings(self).into_iter();
+        found
+            .map(|(key, message)| (self.origin.key(&key), message))
+            .collect()
+    }
+}
+
 /// What is accepted and may still be a mistake, as key and message.
-pub(super) fn warnings(config: &Config) -> Vec<(String, String)> {
+fn warnings(config: &Config) -> Vec<(String, String)> {
     let mut found = place::warnings(&config.journal);
     for (index, app) in config.apps.iter().enumerate() {
         if !is_app_id(&app.app_id) {

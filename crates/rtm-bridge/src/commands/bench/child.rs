@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::super::{refuse, runtime, stop_on_signals, telemetry};
+use super::super::process::{refuse, runtime, stop_on_signals};
+use super::super::telemetry;
 use crate::admin::{self, settings::Settings};
 use crate::config::Config;
 use crate::usage::Usage;
@@ -115,7 +116,7 @@ pub(super) fn bridge(file: &Path) -> anyhow::Result<ExitCode> {
         let started = move |started| {
             let _ = state.set(started);
         };
-        crate::wire::run(&config, None, started, stop).await?;
+        crate::run::run(&config, None, started, stop).await?;
         served.cancel();
         Ok(ExitCode::SUCCESS)
     })

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use rtm_journal::Journal;
 use rtm_sim::{Ledger, Simulator};
 use serde_json::{Value, json};
 
-use super::{BenchArgs, pending};
+use super::args::BenchArgs;
 use crate::config::Config;
 use crate::read_back::{self, Held, Reading};
 use crate::sinks::{Bench, SinkConfig, Stored};
@@ -165,6 +166,13 @@ fn write_secret(path: &Path) -> std::io::Result<()> {
         .mode(0o600)
         .open(path)?
         .write_all(b"bench\n")
+}
+
+/// Pages that some sink has not confirmed, as the journal in `dir` tells.
+fn pending(dir: &Path) -> anyhow::Result<u64> {
+    let found = Journal::inspect(dir).context("cannot look into the bench's journal")?;
+    let readers = found.lanes.iter().flat_map(|lane| &lane.readers);
+    Ok(readers.map(|reader| reader.pending.entries).sum())
 }
 
 fn room(args: &BenchArgs) -> String {

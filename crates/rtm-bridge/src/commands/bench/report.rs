@@ -6,7 +6,7 @@ use std::time::Duration;
 use rtm_sim::SimStats;
 use serde::Serialize;
 
-use super::BenchArgs;
+use super::args::{BenchArgs, MOST_OF_AN_APP};
 use crate::read_back::{Arrived, Held};
 use crate::usage::Usage;
 
@@ -62,6 +62,11 @@ struct Ages {
     max: i64,
 }
 
+/// Requests of all App IDs.
+pub(super) fn requests(stats: &SimStats) -> u64 {
+    stats.apps.iter().map(|app| app.requests).sum()
+}
+
 impl Report {
     pub(super) fn new(
         args: &BenchArgs,
@@ -74,7 +79,7 @@ impl Report {
         let rings = || stats.rings.iter();
         let events: u64 = rings().map(|ring| ring.handed_out).sum();
         let lost_at_the_ring = rings().map(|ring| ring.overwritten).sum();
-        let requests = super::requests(stats);
+        let requests = requests(stats);
         let nothing_lost =
             lost_at_the_ring == 0 || rtm_planted::bug("commands-bench-lost-is-clean");
         let telling = events >= TELLING.0 && events >= TELLING.1 * requests;
@@ -238,7 +243,7 @@ impl fmt::Display for Report {
             100.0 * self.lost_at_the_ring as f64 / made as f64
         )?;
         f.write_str(
-            if self.rate_asked > super::MOST_OF_AN_APP * f64::from(self.apps) {
+            if self.rate_asked > MOST_OF_AN_APP * f64::from(self.apps) {
                 "what the API gives, 10,000 events a second for an App ID"
             } else {
                 "what this machine takes beside the simulator, or a ring got too few of its App ID's ten requests a second"

@@ -6,9 +6,14 @@ use std::time::{Duration, Instant};
 
 use rtm_sim::Simulator;
 
-use super::{APP, REGIONS};
 use rtm_engine::status::State;
 use rtm_engine::tally::Tally;
+
+/// The regions of the demo.
+pub(super) const REGIONS: [&str; 2] = ["eu-west-1", "us-east-1"];
+
+/// The App ID's name.
+pub(super) const APP: &str = "demo";
 
 /// How the demo goes. Remembers what it showed last, to make rates of totals.
 #[derive(Default)]

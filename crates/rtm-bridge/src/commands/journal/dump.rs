@@ -9,9 +9,9 @@ use jiff::Timestamp;
 use rtm_journal::{Entry, EntryFilter, Journal, Position, StoredEntry};
 use serde_json::{Value, json};
 
-use super::DirArgs;
+use super::dir::DirArgs;
+use crate::commands::process::refuse;
 use crate::commands::range::{Known, Range};
-use crate::commands::refuse;
 use rtm_record::entry;
 
 /// Print what is stored, one JSON document an entry, on a stopped bridge or a copy
@@ -27,7 +27,7 @@ are asked for, and the exit code is 1.
 Examples:
   rtm-bridge journal dump --dir /var/lib/rtm-bridge --from 4711 --to 4800
   rtm-bridge journal dump --app main --since 2026-11-24T08:00:00Z | jq .tags")]
-pub(in crate::commands) struct DumpArgs {
+pub(crate) struct DumpArgs {
     #[command(flatten)]
     place: DirArgs,
     #[command(flatten)]

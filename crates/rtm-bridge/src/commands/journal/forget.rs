@@ -8,8 +8,9 @@ use std::time::Duration;
 use anyhow::Context;
 use rtm_journal::{Inspection, Journal, LaneName, Options, ReaderName};
 
-use super::DirArgs;
-use crate::commands::{configuration, refuse, runtime};
+use super::dir::DirArgs;
+use crate::commands::configuration::configuration;
+use crate::commands::process::{refuse, runtime};
 use crate::config::Config;
 
 /// How long the journal may take to store it.
@@ -26,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[command(
     after_help = "Example: rtm-bridge journal forget --sink old-kafka --dir /var/lib/rtm-bridge"
 )]
-pub(in crate::commands) struct ForgetArgs {
+pub(crate) struct ForgetArgs {
     /// The sink's name
     #[arg(long, value_name = "NAME")]
     sink: ReaderName,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use bytesize::ByteSize;
 use rtm_journal::{Damage, Journal, Verification};
 
-use super::DirArgs;
+use super::dir::DirArgs;
 
 /// Read and check everything that is stored, on a stopped bridge or a copy; exit code 1 when something is damaged
 ///
@@ -18,7 +18,7 @@ leaves of the last write, which was never reported stored; it is no damage.
 Exit code: 0 sound, 1 damaged or not readable, 2 wrong usage.
 
 Example: rtm-bridge journal verify --dir /var/lib/rtm-bridge")]
-pub(in crate::commands) struct VerifyArgs {
+pub(crate) struct VerifyArgs {
     #[command(flatten)]
     place: DirArgs,
     /// Print JSON

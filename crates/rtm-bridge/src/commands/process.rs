@@ -1,0 +1,118 @@
+//! What every command's process needs: a runtime, signals, and a last word.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use jiff::{Span, SpanRelativeTo};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::telemetry;
+
+/// Wrong usage or configuration: trying again without changing something cannot help.
+pub(super) const USAGE: u8 = 2;
+
+/// Says what is wrong with a configuration.
+pub(super) fn refuse(error: &dyn std::fmt::Display) -> ExitCode {
+    for line in error.to_string().lines() {
+        telemetry::complain(line);
+    }
+    ExitCode::from(USAGE)
+}
+
+/// A duration with a unit, as in configuration files; days and weeks too, of 24 hours each.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    text.parse::<Span>()
+        .and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()))
+        .ok()
+        .and_then(|signed| Duration::try_from(signed).ok())
+        .ok_or_else(|| "expected a duration with a unit, such as 30s, 2h or 10d".to_owned())
+}
+
+/// A view of a few lines that is drawn again and again; nothing without a target.
+pub(super) fn live_view(target: Option<ProgressDrawTarget>) -> ProgressBar {
+    let target = target.unwrap_or_else(ProgressDrawTarget::hidden);
+    let view = ProgressBar::with_draw_target(None, target);
+    if let Ok(style) = ProgressStyle::with_template("{msg}") {
+        view.set_style(style);
+    }
+    view
+}
+
+/// A runtime with all of tokio's drivers.
+pub(super) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+}
+
+/// App IDs that one of the runtime's threads serves. Each costs it a few milliseconds a second.
+const APPS_PER_WORKER: usize = 32;
+
+/// A runtime for a bridge of so many App IDs. With few of them it is the calling thread: a second one finds nothing to do,
+/// and is woken for nothing again and again. Brokers and the journal have threads of their own.
+pub(super) fn runtime_for(apps: usize) -> std::io::Result<tokio::runtime::Runtime> {
+    keep_freed_memory();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = apps.div_ceil(APPS_PER_WORKER).min(cores);
+    if threads <= 1 {
+        return tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+    }
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+}
+
+/// Free memory that a thread's heap keeps at its end is twice as much: librdkafka takes a megabyte for every page.
+const KEPT_BYTES: usize = 4 << 20;
+
+/// Lets threads keep memory for their next page, where glibc would give it back to the system and fault it in again ten
+/// times a second: that was a twentieth of all processor time. Its threshold follows the largest block that was ever
+/// freed (mallopt(3), at `M_MMAP_THRESHOLD`), so one is. Other allocators do not mind.
+fn keep_freed_memory() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(KEPT_BYTES)));
+}
+
+/// SIGTERM and SIGINT.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The next one, as its number.
+    pub(super) async fn next(&mut self) -> u8 {
+        let kind = tokio::select! {
+            _ = self.terminate.recv() => SignalKind::terminate(),
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+        };
+        u8::try_from(kind.as_raw_value()).unwrap_or(u8::MAX)
+    }
+}
+
+/// A token that SIGTERM and SIGINT cancel.
+///
+/// # Errors
+///
+/// When the handlers cannot be installed.
+pub(super) fn stop_on_signals() -> std::io::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let mut signals = Signals::new()?;
+    let cancel = stop.clone();
+    tokio::spawn(async move {
+        signals.next().await;
+        cancel.cancel();
+    });
+    Ok(stop)
+}

@@ -1,0 +1,150 @@
+//! The configuration's tables, and the whole.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::AppConfig;
+use super::changes::Values;
+use super::problem::Origin;
+use crate::fields::units;
+use crate::sinks::SinkConfig;
+
+/// The whole configuration, valid.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The admin endpoint.
+    pub admin: AdminConfig,
+    /// Logging.
+    pub log: LogConfig,
+    /// The journal.
+    pub journal: JournalConfig,
+    /// How long the sinks may go on publishing after SIGTERM, and a sink that leaves the configuration, before what is left
+    /// waits in the journal.
+    pub shutdown_deadline: Duration,
+    /// The App IDs to poll.
+    pub apps: Vec<AppConfig>,
+    /// Where to publish, by sink name.
+    pub sinks: BTreeMap<String, SinkConfig>,
+    pub(super) origin: Origin,
+    pub(super) values: Values,
+}
+
+impl Config {
+    /// What templates can name, of each App ID.
+    #[must_use]
+    pub fn names(&self) -> Vec<rtm_record::AppNames<'_>> {
+        let names = self.apps.iter().map(|app| rtm_record::AppNames {
+            app: &app.name,
+            app_id: &app.app_id,
+            regions: app.regions.iter().map(|region| &*region.name).collect(),
+        });
+        names.collect()
+    }
+
+    /// The keys in which `new` differs, such as `journal.dir` or `apps.main.regions`: an app goes by its name, and an app, a
+    /// sink or another table that only one of the two has is one key. Two spellings of one value are a difference.
+    #[must_use]
+    pub fn changed(&self, new: &Config) -> Vec<String> {
+        self.values.changed(&new.values)
+    }
+
+    /// The table of sinks as the files have it, without the environment and without defaults. There may be secrets in it.
+    pub(crate) fn sinks_as_written(&self) -> serde_json::Value {
+        self.origin.files.sinks()
+    }
+
+    /// Where the value at a key such as `journal.dir` comes from: the file, or the environment variable.
+    #[must_use]
+    pub fn origin(&self, key: &str) -> String {
+        self.origin.of(key).0
+    }
+}
+
+/// `[admin]`: `/metrics`, `/healthz` and `/readyz`.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminConfig {
+    /// Address to listen on. Default `127.0.0.1:9464`; port 0 takes a free one, which is logged.
+    pub listen: SocketAddr,
+}
+
+impl Default for AdminConfig {
+    fn default() -> AdminConfig {
+        AdminConfig {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9464)),
+        }
+    }
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// What to log: `error`, `warn`, `info`, `debug` or `trace`, or directives such as `info,rtm_source=debug`. Default
+    /// `info`.
+    pub level: Option<String>,
+    /// How. Default `text`.
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people. Coloured on a terminal.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[journal]`.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct JournalConfig {
+    /// Its directory. Default `/var/lib/rtm-bridge`.
+    pub dir: PathBuf,
+    /// Bound on its size. Default `4GiB`: some 130 million events that wait for a sink, at 2,000 a second, 28 bytes each as
+    /// measured with the simulator. `rtm-bridge check --outage` estimates what an outage needs.
+    #[serde(with = "units::size")]
+    #[schemars(schema_with = "units::size::schema")]
+    pub max_bytes: u64,
+    /// Bound on the responses that wait in it, each of which takes 40 bytes of memory. Default 1048576, from 10000 to
+    /// 1000000000; an eighth stays free, as of `max_bytes`. An App ID that finds events whenever it asks brings 10 a
+    /// second.
+    #[serde(deserialize_with = "units::number")]
+    #[schemars(range(min = 10_000, max = 1_000_000_000))]
+    pub max_entries: u64,
+    /// Free disk space to leave alone. Default `256MiB`.
+    #[serde(with = "units::size")]
+    #[schemars(schema_with = "units::size::schema")]
+    pub min_free_bytes: u64,
+}
+
+impl JournalConfig {
+    /// Its bounds, for whoever opens the journal; the rest is as by default.
+    pub(crate) fn bounds(&self) -> rtm_journal::Options {
+        rtm_journal::Options {
+            max_bytes: self.max_bytes,
+            max_entries: self.max_entries,
+            min_free_bytes: self.min_free_bytes,
+            ..rtm_journal::Options::default()
+        }
+    }
+}
+
+impl Default for JournalConfig {
+    fn default() -> JournalConfig {
+        JournalConfig {
+            dir: PathBuf::from("/var/lib/rtm-bridge"),
+            max_bytes: 4 << 30,
+            max_entries: 1 << 20,
+            min_free_bytes: 256 << 20,
+        }
+    }
+}
