@@ -63,7 +63,7 @@ async fn take(place: &Path, old: &Config, planner: &Planner<Wire>) -> Result<Con
         .into_iter()
         .map(|key| format!("{}: {key}: needs a restart to change", place.display()))
         .collect();
-    if !restart.is_empty() && !rtm_planted::bug("bridge-reload-takes-half-a-file") {
+    if !restart.is_empty() {
         return Err(restart.join("\n"));
     }
     let refused = |error: RunError| format!("{}: {}", place.display(), crate::chain(&error));

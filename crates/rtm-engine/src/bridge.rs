@@ -97,8 +97,7 @@ pub(crate) async fn poll<F: Fetch>(
     loop {
         if pipeline.is_paused {
             ticket = None;
-            let is_over = in_flight.is_empty() && !rtm_planted::bug("bridge-pause-not-marked");
-            if is_marked && is_over {
+            if is_marked && in_flight.is_empty() {
                 end(&pipeline).await;
                 is_marked = false;
             }
@@ -137,9 +136,6 @@ pub(crate) async fn poll<F: Fetch>(
                 let Some(renewed) = polling else { break };
                 renew(&pipeline, &renewed, &state, is_marked).await;
                 pipeline = renewed;
-                if rtm_planted::bug("bridge-reload-drops-what-is-in-flight") {
-                    in_flight.abort_all();
-                }
             }
             Some(done) = in_flight.join_next() => observe(&state, done),
             taken = take_ticket(&pipeline, &state), if wait_until.is_none() && !pipeline.is_paused => {
@@ -149,9 +145,6 @@ pub(crate) async fn poll<F: Fetch>(
         }
     }
     drop(ticket);
-    if rtm_planted::bug("bridge-get-cancelled-at-shutdown") {
-        in_flight.abort_all();
-    }
     while let Some(done) = in_flight.join_next().await {
         observe(&state, done);
     }
@@ -345,7 +338,6 @@ async fn exchange<F: Fetch>(
                 .then(|| (loss_reason(error.reason), error.possibly_lost()));
             let partial = error.partial.as_deref().cloned();
             failure = Some(error);
-            let partial = partial.filter(|_| !rtm_planted::bug("bridge-partial-page-forgotten"));
             (partial, possibly_lost)
         }
     };
@@ -408,9 +400,6 @@ async fn lost<F: Fetch>(
 ) {
     state.ring(ring).in_doubt(reason, events);
     state.lost(ring, events);
-    if rtm_planted::bug("bridge-losses-only-in-memory") {
-        return;
-    }
     if let Err(error) = pipeline.account.losses.count(ring, reason, events).await {
         error!(
             error = chain(&error),
@@ -430,8 +419,7 @@ fn failed<F: Fetch>(
     if error.status == Some(429) {
         state.metrics().rate_limited(&pipeline.name);
     }
-    let is_counted = !rtm_planted::bug("bridge-refused-credentials-not-counted");
-    if matches!(error.status, Some(401 | 403)) && is_counted {
+    if matches!(error.status, Some(401 | 403)) {
         state.metrics().credentials_refused(&pipeline.name);
     }
     state.failed(ring, error);
@@ -519,9 +507,7 @@ fn log_failure(ring: &Ring, error: &FetchError, observed: &Observed) {
             backoff,
             "Agora refuses this App ID, its credentials or the URL; polling goes on slowly"
         );
-        if !rtm_planted::bug("bridge-refusals-logged-twice") {
-            return;
-        }
+        return;
     }
     warn!(
         region,
@@ -614,9 +600,6 @@ async fn publish_all<S: Sink>(outlet: &mut Outlet, sink: &S) {
             Ok(group) if outlet.is_poisoned() => publish_by_steps(outlet, sink, group).await,
             first => {
                 let mut batch = gather(outlet, first).await;
-                if rtm_planted::bug("bridge-cursor-before-confirmation") {
-                    outlet.commit(&batch);
-                }
                 deliver(outlet, sink, &mut batch).await;
                 outlet.commit(&batch);
             }
@@ -793,12 +776,6 @@ fn settle(outlet: &mut Outlet, batch: &mut Batch, error: &PublishError) -> bool 
     {
         match outcome {
             Some(Outcome::Confirmed) => confirmed.push(detail),
-            Some(Outcome::Unknown) if rtm_planted::bug("bridge-unknown-is-confirmed") => {
-                confirmed.push(detail);
-            }
-            Some(Outcome::Rejected(_)) if rtm_planted::bug("bridge-rejected-is-forgotten") => {
-                batch.settled.dead_letter("other", detail.events);
-            }
             Some(Outcome::Rejected(why)) => {
                 rejected = true;
                 let record = refuse(outlet, &batch.entries, record, &mut detail, why);
@@ -812,10 +789,6 @@ fn settle(outlet: &mut Outlet, batch: &mut Batch, error: &PublishError) -> bool 
         }
     }
     confirm(outlet, &mut batch.settled, &confirmed);
-    if rtm_planted::bug("bridge-retries-out-of-order") {
-        records.reverse();
-        details.reverse();
-    }
     batch.records = records;
     batch.details = details;
     rejected || !confirmed.is_empty()
@@ -852,7 +825,6 @@ fn confirm(outlet: &Outlet, settled: &mut Tally, confirmed: &[Detail]) {
     let ages = outlet.metrics.event_age.local();
     for detail in confirmed {
         match detail.dead {
-            Some(_) if rtm_planted::bug("bridge-dead-letters-not-counted") => {}
             Some(reason) => settled.dead_letter(tally::dead_letter_reason(reason), detail.events),
             None => {
                 settled.confirmed += detail.events;

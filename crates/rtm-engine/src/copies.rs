@@ -254,12 +254,6 @@ impl Copies {
             }
         };
         self.occurrences.push_back((self.now_ms, key));
-        if rtm_planted::bug("bridge-repeats-dropped") {
-            return own + others > 1;
-        }
-        if rtm_planted::bug("bridge-both-copies-dropped") {
-            return own <= others + 1 && !seen.uncertain;
-        }
         own <= others && !seen.uncertain
     }
 

@@ -209,8 +209,7 @@ impl OrderedReader {
     fn push(&mut self, read: Result<Entry, ReadError>) -> Result<(), ReadError> {
         let read = match read {
             Ok(entry) => {
-                let overlap = entry::overlap(&entry.bytes)
-                    .filter(|_| !rtm_planted::bug("bridge-pages-as-they-come"));
+                let overlap = entry::overlap(&entry.bytes);
                 let ring = (overlap.is_some() || !self.read.is_empty())
                     .then(|| entry::ring(&entry.bytes))
                     .flatten();

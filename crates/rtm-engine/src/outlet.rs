@@ -147,7 +147,7 @@ impl Outlet {
         self.tally = Tally::decode(&self.reader.tally());
         self.remember().await;
         self.suspecting = None;
-        if !crashed || rtm_planted::bug("bridge-poison-not-found") {
+        if !crashed {
             self.tally.stalls = 0;
             if let Some(trying) = &mut self.tally.trying {
                 trying.armed = false;
@@ -176,9 +176,7 @@ impl Outlet {
         if old.routes != self.plan.routes {
             self.router = Router::new(self.plan.routes.clone());
         }
-        if old.copy_rule == self.plan.copy_rule
-            || rtm_planted::bug("bridge-reload-keeps-copy-policy")
-        {
+        if old.copy_rule == self.plan.copy_rule {
             return;
         }
         // The lagging cursor can be open once.
@@ -316,20 +314,13 @@ impl Outlet {
                     .inc_by(copies.judge(&tags.region, &mut prepared).into());
             }
             if prepared.is_dropped {
-                let counted = !rtm_planted::bug("bridge-dropped-copies-not-counted");
-                batch.settled.drop_events("copy", u64::from(counted));
+                batch.settled.drop_events("copy", 1);
             } else {
                 batch.push(prepared, 1);
             }
         });
-        match added {
-            Ok(_) => {
-                if rtm_planted::bug("bridge-last-record-lost") && batch.records.pop().is_some() {
-                    batch.details.pop();
-                    batch.settled.confirmed += 1;
-                }
-            }
-            Err(error) => self.add_whole(batch, &unreadable(&error)),
+        if let Err(error) = added {
+            self.add_whole(batch, &unreadable(&error));
         }
     }
 
@@ -378,9 +369,6 @@ impl Outlet {
 
     /// Reads again what copies may follow.
     async fn remember(&mut self) {
-        if rtm_planted::bug("bridge-copies-forgotten-at-restart") {
-            return;
-        }
         let through = self.reader.committed();
         if let Some(copies) = &mut self.copies {
             copies.remember(through).await;

@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
-use rtm_planted::bug;
 use tokio::sync::oneshot;
 use zstd::bulk::Compressor;
 
@@ -73,7 +72,7 @@ impl Lane {
             .min(usize::try_from(most).unwrap_or(usize::MAX));
         let charge = (bytes as u64 + HEADER_BYTES as u64).max(limits.least_charge);
         if state.is_open() {
-            if state.failing && !bug("journal-room-while-failing") {
+            if state.failing {
                 // What was asked for before is kept in memory: no more of that.
                 return None;
             }
@@ -81,12 +80,7 @@ impl Lane {
             // The writer makes room out of what is dead, and looks after the file system.
             state.pressure |= charge > room.disk;
             state.watch_free |= charge > room.free;
-            let least = if bug("journal-room-beyond-the-bound") {
-                room.share.min(room.free)
-            } else {
-                room.share.min(room.disk).min(room.free)
-            };
-            if charge > least {
+            if charge > room.share.min(room.disk).min(room.free) {
                 self.handle.work.notify();
                 return None;
             }

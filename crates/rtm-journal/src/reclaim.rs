@@ -8,7 +8,6 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rtm_planted::bug;
 
 use crate::frame::HEADER_BYTES;
 use crate::index::Place;
@@ -23,7 +22,7 @@ const WORTH_LEAVING: u64 = 4;
 
 /// Without a live entry.
 fn is_dead(segment: &SegmentState) -> bool {
-    segment.entries == 0 || bug("journal-reclaim-too-early") && segment.entries == 1
+    segment.entries == 0
 }
 
 impl Writer {

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use bytes::Bytes;
-use rtm_planted::bug;
 
 use crate::change::{self, Appended, Change, Cursor};
 use crate::frame::{Kind, MAX_POSITION, VERSION, take};
@@ -73,7 +72,7 @@ pub(crate) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
         for place in lane.index.places() {
             let told = place.position <= lane.appended.last;
             let unproven = !told || replay.unproven.contains(&(place.segment, place.offset));
-            if unproven && !bug("journal-unproven-believed") {
+            if unproven {
                 live.push(place);
             }
             state.segments.entry(place.segment).or_default().add(place);
@@ -391,9 +390,6 @@ impl Replay {
 
     /// Positions are never given twice.
     fn saw(&mut self, position: Position) {
-        if bug("journal-positions-given-again") {
-            return;
-        }
         self.next_position = self.next_position.max(position.0.saturating_add(1));
     }
 }
@@ -421,10 +417,6 @@ impl LaneRead {
             let at = (place.segment, place.offset);
             (place.position, unproven.contains(&at), Reverse(at))
         });
-        if bug("journal-older-copy-kept") {
-            self.entries
-                .sort_unstable_by_key(|place| (place.position, place.segment, place.offset));
-        }
         self.entries.dedup_by_key(|place| place.position);
     }
 
@@ -434,10 +426,7 @@ impl LaneRead {
         let readers = self
             .readers
             .into_iter()
-            .map(|(name, mut cursor)| {
-                cursor.through.0 += u64::from(bug("journal-recovery-off-by-one"));
-                (name, ReaderState::recovered(cursor))
-            })
+            .map(|(name, cursor)| (name, ReaderState::recovered(cursor)))
             .collect();
         LaneState {
             name: self.name,

@@ -6,7 +6,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
-use rtm_planted::bug;
 use tokio::sync::{Notify, oneshot};
 use zstd::bulk::Compressor;
 
@@ -390,17 +389,10 @@ impl State {
             }
             for (name, reader) in &state.readers {
                 if everything || !reader.is_saved() {
-                    let mut cursor = reader.cursor.clone();
-                    if bug("journal-cursor-ahead") {
-                        cursor.through.0 += 1;
-                    }
-                    if bug("journal-tally-apart") && !everything {
-                        cursor.tally = Bytes::new();
-                    }
                     changes.push(Change::Reader {
                         lane: lane.clone(),
                         reader: name.clone(),
-                        cursor,
+                        cursor: reader.cursor.clone(),
                     });
                     saved.readers.push(SavedReader {
                         lane: *id,

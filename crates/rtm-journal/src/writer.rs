@@ -7,7 +7,6 @@ use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use rtm_planted::bug;
 use tokio::sync::oneshot;
 
 use crate::change;
@@ -208,8 +207,7 @@ impl Writer {
         let commit_due = now + self.shared.options.commit_interval;
         state.sleeps = next
             .as_ref()
-            .is_err_and(|until| until.is_none_or(|until| until > commit_due))
-            && !bug("journal-commit-not-told");
+            .is_err_and(|until| until.is_none_or(|until| until > commit_due));
         next
     }
 
@@ -292,10 +290,6 @@ impl Writer {
                 self.stored(built);
                 self.reclaim();
                 Ok(())
-            }
-            Err(error) if bug("journal-failure-taken-for-success") && !built.new => {
-                self.stored(built);
-                Err(error)
             }
             Err(error) => {
                 self.failed(&built, &error);
@@ -540,14 +534,8 @@ fn store(storage: &dyn Storage, built: &Built, bytes: &[u8]) -> io::Result<()> {
         return Ok(());
     }
     storage.append(built.segment, bytes)?;
-    if !bug("journal-no-sync") {
-        let synced = storage.sync(built.segment);
-        if synced.is_err() && bug("journal-failed-sync-asked-again") {
-            return storage.sync(built.segment);
-        }
-        synced?;
-    }
-    if built.new && !bug("journal-no-directory-sync") {
+    storage.sync(built.segment)?;
+    if built.new {
         storage.sync_dir()?;
     }
     Ok(())

@@ -23,9 +23,6 @@ const HASH_BYTES: usize = 16;
 /// ends in `==` and 128 bits of the text's SHA-256, in which case "different" means "as far as anybody can tell".
 #[must_use]
 pub fn escape_token(text: &str) -> String {
-    if rtm_planted::bug("nats-token-not-escaped") {
-        return text.to_owned();
-    }
     if text.is_empty() {
         return EMPTY.to_owned();
     }

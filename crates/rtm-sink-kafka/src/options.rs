@@ -228,9 +228,6 @@ pub(crate) fn client_config(options: &KafkaOptions) -> Result<ClientConfig, Conn
     for (name, value) in DEFAULTS {
         config.set(*name, *value);
     }
-    if rtm_planted::bug("kafka-several-in-flight") {
-        config.set("max.in.flight.requests.per.connection", "5");
-    }
     for (name, value) in &options.options {
         // One name for each: librdkafka would take both, and rdkafka sets them in any order.
         let canonical = canonical(name);
@@ -255,9 +252,6 @@ pub(crate) fn client_config(options: &KafkaOptions) -> Result<ClientConfig, Conn
     if named.is_none() && wants_authorities(&options.options) {
         // OpenSSL that is built in looks where it was built, and not where this system has its authorities.
         config.set("ssl.ca.location", "probe");
-    }
-    if rtm_planted::bug("kafka-records-time-out") {
-        config.set("message.timeout.ms", "2000");
     }
     config.set("bootstrap.servers", options.brokers.join(","));
     config.set("client.id", &options.client_id);
@@ -318,7 +312,7 @@ impl Written {
     /// Whether a line of librdkafka's log is about an option that only this crate sets: at every start it calls
     /// `enable.gapless.guarantee` experimental, and there is nothing that anyone could do about it.
     pub(crate) fn is_only_ours(&self, facility: &str, line: &str) -> bool {
-        if facility != REMARK || rtm_planted::bug("kafka-remarks-on-our-own-options") {
+        if facility != REMARK {
             return false;
         }
         let Some((_, rest)) = line.split_once("Configuration property ") else {
@@ -361,9 +355,6 @@ impl Secrets {
 
     /// `text` without secrets and without control characters.
     pub(crate) fn clean(&self, text: &str) -> String {
-        if rtm_planted::bug("kafka-secret-told") {
-            return text.to_owned();
-        }
         let hidden = self
             .0
             .iter()

@@ -61,12 +61,7 @@ impl Live {
             BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic.as_str(), opaque);
         message = message.payload(&record.payload);
         // A record without a key may go to any partition; an empty key is a key like all others.
-        let keyless = rtm_planted::bug("kafka-empty-key-is-none");
-        if let Some(key) = record
-            .key
-            .as_ref()
-            .filter(|key| !(keyless && key.is_empty()))
-        {
+        if let Some(key) = &record.key {
             message = message.key(key.as_ref());
         }
         // librdkafka takes 0 for now, and brokers refuse a negative time.
@@ -271,17 +266,12 @@ impl ProducerContext for Context {
     fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
         let failure = match result {
             // librdkafka's own conclusion, from the success of a later batch: the broker never said so.
-            Ok(message)
-                if message.offset() < 0 && !rtm_planted::bug("kafka-concluded-not-confirmed") =>
-            {
-                Some(RDKafkaErrorCode::NoOffset)
-            }
+            Ok(message) if message.offset() < 0 => Some(RDKafkaErrorCode::NoOffset),
             Ok(_) => {
                 self.confirmed.store(true, Ordering::Relaxed);
                 self.health.confirmed();
                 None
             }
-            Err(_) if rtm_planted::bug("kafka-error-counted-and-forgotten") => None,
             Err((error, _)) => Some(
                 error
                     .rdkafka_error_code()

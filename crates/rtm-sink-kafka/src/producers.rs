@@ -117,7 +117,7 @@ impl Producers {
         Ok(state
             .current
             .clone()
-            .filter(|live| live.failure().is_none() || rtm_planted::bug("kafka-fatal-not-rebuilt")))
+            .filter(|live| live.failure().is_none()))
     }
 
     fn replace(&self, live: Live) -> Arc<Live> {

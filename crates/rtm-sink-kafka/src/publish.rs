@@ -85,10 +85,7 @@ async fn settle_all(
     while let Some(group) = groups.pop() {
         let live = producers.live().await?;
         let slots = attempt(producers, &live, records, &group).await;
-        let mut left = sort(&group, &slots, outcomes);
-        if rtm_planted::bug("kafka-order-lost-after-failure") {
-            left.indices.reverse();
-        }
+        let left = sort(&group, &slots, outcomes);
         rejected = left.rejected.or(rejected);
         if let Some((kind, code, index)) = left.ends {
             let topic = records[index].topic.clone();
@@ -99,7 +96,7 @@ async fn settle_all(
         }
         if let Some((label, code)) = left.refused {
             fruitless = 0;
-            if group.judged || rtm_planted::bug("kafka-batch-condemned") {
+            if group.judged {
                 for index in left.indices {
                     outcomes[index] = reject(label, code);
                 }
@@ -166,12 +163,6 @@ fn sort(group: &Group, slots: &[Slot], outcomes: &mut [Outcome]) -> Left {
     for (&index, &slot) in group.indices.iter().zip(slots) {
         let (code, alone) = match slot {
             Slot::Confirmed => {
-                outcomes[index] = Outcome::Confirmed;
-                continue;
-            }
-            Slot::Failed(RDKafkaErrorCode::PurgeQueue)
-                if rtm_planted::bug("kafka-purged-counts-as-confirmed") =>
-            {
                 outcomes[index] = Outcome::Confirmed;
                 continue;
             }
@@ -252,10 +243,6 @@ async fn send(
             yield_now().await;
         }
         let mut sent = live.send(&records[index], attempt.opaque(place));
-        if sent == Err(RDKafkaErrorCode::QueueFull) && rtm_planted::bug("kafka-full-queue-drops") {
-            attempt.settle(place, Slot::Confirmed);
-            continue;
-        }
         while sent == Err(RDKafkaErrorCode::QueueFull) && live.failure().is_none() {
             // A report may have made room; after the time, `send` looks by itself.
             let _ = timeout(ROOM, producers.reports.next()).await;

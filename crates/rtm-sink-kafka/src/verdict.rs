@@ -16,11 +16,6 @@ pub(crate) enum Verdict {
 /// Sorts librdkafka's codes. Whatever is not known ends the call as unavailable: it is tried again, after a backoff.
 pub(crate) fn verdict(code: Code) -> Verdict {
     match code {
-        Code::UnknownTopic | Code::UnknownTopicOrPartition
-            if rtm_planted::bug("kafka-missing-topic-rejected") =>
-        {
-            Verdict::Refused("invalid")
-        }
         Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize => {
             Verdict::Refused("too_large")
         }

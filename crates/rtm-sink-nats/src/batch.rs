@@ -182,7 +182,7 @@ fn entry_end(records: &[Record], start: usize, most: usize) -> usize {
     let part = records[start..].iter().take(most).take_while(|record| {
         bytes += record.payload.len();
         let same = entry(record) == entry(&records[start]);
-        (same || rtm_planted::bug("nats-batch-crosses-entries")) && bytes <= MAX_BYTES
+        same && bytes <= MAX_BYTES
     });
     // A record that is too large by itself is a part of its own.
     start + part.count().max(1)
@@ -236,10 +236,6 @@ impl Batch {
 }
 
 impl Refusal {
-    pub(crate) fn is_duplicate(&self) -> bool {
-        ErrorCode(self.err_code) == ErrorCode::ATOMIC_PUBLISH_CONTAINS_DUPLICATE_MESSAGE
-    }
-
     /// What the refusal of a batch of `count` records leads to.
     pub(crate) fn of_batch(&self, count: usize) -> Refused {
         match ErrorCode(self.err_code) {

@@ -148,12 +148,8 @@ async fn open(shared: &Shared) -> Result<Arc<Connection>, LinkError> {
         .map_err(LinkError::Credentials)?;
     let alarms = watch::Sender::new(Alarms::default());
     let connected = Arc::new(AtomicBool::new(false));
-    let attempts = match rtm_planted::bug("nats-queue-outlives-its-connection") {
-        false => shared.servers.len(),
-        true => 0, // No limit.
-    };
     let client = connect_options(&shared.options, credentials, &alarms, &connected)
-        .max_reconnects(attempts)
+        .max_reconnects(shared.servers.len())
         .connect(shared.servers.as_slice())
         .await
         .map_err(LinkError::from)?;
@@ -189,8 +185,7 @@ fn connect_options(
     let connected = Arc::clone(connected);
     let authenticate = move |nonce: Vec<u8>| {
         // The refusal is what ends the client: it asks again for credentials only when it connects again.
-        let again = connected.load(Ordering::Acquire);
-        let answer = if again && !rtm_planted::bug("nats-queue-outlives-its-connection") {
+        let answer = if connected.load(Ordering::Acquire) {
             Err(AuthError::new("a client lives for one connection"))
         } else {
             credentials.answer(&nonce).map_err(AuthError::new)

@@ -47,12 +47,8 @@ impl HeaderWriter {
         self.scratch.clear();
         push_id(&mut self.scratch, record.id);
         self.scratch.push_str(&self.id_suffix);
-        if !rtm_planted::bug("nats-no-message-id") {
-            headers.insert(NATS_MESSAGE_ID, self.value());
-        }
-        if !rtm_planted::bug("nats-stored-in-any-jetstream") {
-            headers.insert(NATS_EXPECTED_STREAM, self.jetstream.clone());
-        }
+        headers.insert(NATS_MESSAGE_ID, self.value());
+        headers.insert(NATS_EXPECTED_STREAM, self.jetstream.clone());
         if let Some(place) = place {
             headers.insert(NATS_BATCH_ID, place.batch.clone());
             headers.insert(NATS_BATCH_SEQUENCE, HeaderValue::from(place.sequence));

@@ -137,7 +137,7 @@ impl<'a> Call<'a> {
             }
             let deadline = self.progress + self.shared.options.ack_timeout;
             // A call without room waits for other calls, and has asked the server nothing that could go unanswered.
-            let asks = self.held() > 0 || rtm_planted::bug("nats-window-counts-as-silence");
+            let asks = self.held() > 0;
             let mut alarms = self.alarms.clone();
             tokio::select! {
                 biased;
@@ -150,7 +150,7 @@ impl<'a> Call<'a> {
     }
 
     fn has_failed(&self) -> bool {
-        self.failure.is_some() && !rtm_planted::bug("nats-failure-stops-nothing")
+        self.failure.is_some()
     }
 
     fn may_send(&self) -> bool {
@@ -243,18 +243,9 @@ impl<'a> Call<'a> {
                 }
             };
             match self.connection.client.publish_message(message).await {
-                Ok(()) if rtm_planted::bug("nats-ack-not-awaited") => {
-                    self.settled[index] = Slot::stored(index as u64, false);
-                }
                 Ok(()) => {
                     self.settled[index] = Slot::InFlight;
                     self.in_flight += 1;
-                    let commits = |batch: &Batch| batch.commits(index);
-                    if rtm_planted::bug("nats-batch-commit-not-awaited")
-                        && self.batch.as_ref().is_some_and(commits)
-                    {
-                        self.confirm_batch(index as u64);
-                    }
                 }
                 Err(error) => match error.kind() {
                     SendErrorKind::Send => return self.lose_connection(),
@@ -311,20 +302,11 @@ impl<'a> Call<'a> {
         }
         match reply {
             Reply::Stored {
-                duplicate: true, ..
-            } if rtm_planted::bug("nats-duplicate-is-an-error") => {
-                self.settle_as(index, Slot::Failed);
-                self.fail(Failure::Known(PublishFailure::NotServing));
-            }
-            Reply::Stored {
                 sequence,
                 duplicate,
             } => {
                 self.duplicates += u64::from(duplicate);
                 self.settle_as(index, Slot::stored(sequence, duplicate));
-            }
-            Reply::Refused(_) if rtm_planted::bug("nats-refusal-confirms") => {
-                self.settle_as(index, Slot::stored(0, false));
             }
             Reply::Refused(refusal) => match refusal.verdict() {
                 Verdict::Reject(reason) => self.settle_as(index, Slot::Rejected(reason)),
@@ -369,9 +351,6 @@ impl<'a> Call<'a> {
 
     /// Nothing in flight will be answered any more.
     fn abandon(&mut self) {
-        if rtm_planted::bug("nats-batch-without-answer-confirms") {
-            self.confirm_batch(self.records.len() as u64);
-        }
         for index in 0..self.settled.len() {
             if self.settled[index] == Slot::InFlight {
                 self.settle_as(index, Slot::Failed);
@@ -512,8 +491,8 @@ impl Call<'_> {
                 .clone()
                 .filter(|index| self.settled[*index] == Slot::Unsent)
                 .filter(|index| match &self.records[*index].key {
-                    Some(key) if !rtm_planted::bug("nats-singles-overtake") => keys.insert(key),
-                    _ => true,
+                    Some(key) => keys.insert(key),
+                    None => true,
                 })
                 .collect();
             if wave.is_empty() {
@@ -536,30 +515,9 @@ impl Call<'_> {
             } if batch.commits(index) && id == batch.id && stored == count => {
                 self.confirm_batch(sequence);
             }
-            Reply::Refused(_) if rtm_planted::bug("nats-batch-refusal-confirms") => {
-                self.confirm_batch(count);
-            }
-            Reply::Refused(refusal)
-                if refusal.is_duplicate() && rtm_planted::bug("nats-batch-duplicate-confirms") =>
-            {
-                self.confirm_batch(count);
-            }
-            Reply::Refused(refusal) if rtm_planted::bug("nats-batch-refusal-rejects-all") => {
-                let reason = Reason {
-                    code: "too_large",
-                    message: refusal.to_string(),
-                };
-                for index in batch.range.clone() {
-                    self.settle_as(index, Slot::Rejected(reason.clone()));
-                }
-                self.queue.clear();
-            }
             Reply::Refused(refusal) => {
                 tracing::debug!(%refusal, "an atomic batch was refused");
                 self.refuse_batch(refusal.of_batch(batch.range.len()));
-            }
-            Reply::Stored { .. } if rtm_planted::bug("nats-batch-stored-in-part-confirms") => {
-                self.confirm_batch(count);
             }
             // A server that knows no batches stored this record, and may have refused others.
             Reply::Stored { .. } => self.refuse_batch(Refused::Disabled),

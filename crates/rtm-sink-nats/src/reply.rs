@@ -73,7 +73,7 @@ impl Reply {
         if message.status == Some(StatusCode::NO_RESPONDERS) {
             return Reply::NoResponders;
         }
-        if message.payload.is_empty() && !rtm_planted::bug("nats-any-answer-confirms") {
+        if message.payload.is_empty() {
             return Reply::Empty;
         }
         match serde_json::from_slice::<Ack<'_>>(&message.payload) {
@@ -98,10 +98,6 @@ impl Reply {
                     sequence,
                     duplicate,
                 },
-            },
-            _ if rtm_planted::bug("nats-any-answer-confirms") => Reply::Stored {
-                sequence: 1,
-                duplicate: false,
             },
             _ => Reply::Foreign,
         }

@@ -35,9 +35,6 @@ impl Slot {
 /// The last shows only when records are published again: one that was refused is stored behind those that were
 /// stored while their acknowledgements were lost.
 pub(crate) fn out_of_order(records: &[Record], slots: &[Slot]) -> u64 {
-    if rtm_planted::bug("nats-out-of-order-not-counted") {
-        return 0;
-    }
     // What is stored for the first time, and all of it, is in the order of sending.
     let told = |slot: &Slot| match slot {
         Slot::Failed | Slot::Unsent => true,

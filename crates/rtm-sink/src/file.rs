@@ -185,9 +185,6 @@ impl Named {
     /// Whether the name is still that of the open file. An inode that is open is given to no other file, so a new one
     /// cannot pass for it.
     fn has_its_name(&self) -> Result<bool, WriteError> {
-        if rtm_planted::bug("file-not-followed") {
-            return Ok(true);
-        }
         match fs::metadata(&self.path) {
             Ok(named) => Ok((named.dev(), named.ino()) == self.id),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -231,7 +228,7 @@ impl Out for Named {
             self.file.sync_data()?;
         }
         // Last, since a file that loses its name before this line may have taken the batch along.
-        if self.has_its_name()? || rtm_planted::bug("file-confirmed-though-removed") {
+        if self.has_its_name()? {
             return Ok(());
         }
         Err(WriteError::Moved {

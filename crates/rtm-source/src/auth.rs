@@ -186,9 +186,6 @@ impl Credentials {
     pub(crate) fn redact(&self, text: &str) -> String {
         /// To hide shorter secrets would make every message unreadable, and protect nothing.
         const SHORTEST: usize = 4;
-        if rtm_planted::bug("source-secret-quoted") {
-            return text.to_owned();
-        }
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let hidden = current.hidden.iter().map(ExposeSecret::expose_secret);
         hidden

@@ -119,14 +119,7 @@ impl Source {
             .header(ACCEPT, HeaderValue::from_static("application/json"))
             // The caps and the stored bytes are those of the wire.
             .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        let again = rtm_planted::bug("source-retried-after-a-reset")
-            .then(|| request.try_clone())
-            .flatten();
-        let mut sent = timeout_at(deadline, request.send()).await;
-        if let (Ok(Err(_)), Some(again)) = (&sent, again) {
-            sent = timeout_at(deadline, again.send()).await;
-        }
-        let response = match sent {
+        let response = match timeout_at(deadline, request.send()).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(FetchError::from_client(error)),
             Err(_) => {

@@ -176,11 +176,7 @@ impl Slot {
         let in_flight = self.send();
         let fetched = exchange.await;
         match &fetched {
-            Err(error)
-                if error.reason == "timeout"
-                    && error.status.is_none()
-                    && !rtm_planted::bug("source-no-grace-after-a-timeout") =>
-            {
+            Err(error) if error.reason == "timeout" && error.status.is_none() => {
                 in_flight.timed_out();
             }
             _ => in_flight.observed(),
@@ -192,12 +188,6 @@ impl Slot {
     pub(crate) fn send(mut self) -> InFlight {
         self.lease.shared.state().used += 1;
         self.lease.rest = REST + GRACE;
-        if rtm_planted::bug("source-slot-anchored-at-the-send") {
-            let free_at = self.lease.shared.now() + REST;
-            self.lease.shared.state().slots.give_back(free_at);
-            // As good as gone: what it gives back is nobody's.
-            self.lease.rest = Duration::from_secs(u64::from(u32::MAX));
-        }
         InFlight { lease: self.lease }
     }
 }
@@ -212,13 +202,7 @@ pub(crate) struct InFlight {
 impl InFlight {
     /// The response, or a failure that came from the other side, has been seen.
     pub(crate) fn observed(mut self) {
-        if rtm_planted::bug("source-slot-anchored-at-the-send") {
-            return;
-        }
         self.lease.rest = REST;
-        if rtm_planted::bug("source-eleven-in-a-second") {
-            self.lease.rest = Duration::from_millis(900);
-        }
     }
 
     /// We gave up, and the request may still be travelling.

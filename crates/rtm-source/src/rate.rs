@@ -49,7 +49,6 @@ impl Rate {
     pub(crate) fn page(&mut self, polled_at: Instant, count: usize, full: bool) {
         self.taken += count as f64;
         let taken = self.taken;
-        let full = full && !rtm_planted::bug("source-full-page-taken-as-all");
         let since = if full {
             self.empty_at
         } else {
@@ -83,8 +82,7 @@ impl Rate {
         }
         self.run.events += events;
         self.run.seconds += seconds;
-        let known = self.seconds > 0.0 && !rtm_planted::bug("source-storms-averaged-away");
-        if known && self.run.is_a_change(rate, self.seconds) {
+        if self.seconds > 0.0 && self.run.is_a_change(rate, self.seconds) {
             let Run {
                 events, seconds, ..
             } = self.run;

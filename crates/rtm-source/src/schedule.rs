@@ -115,8 +115,7 @@ impl RingState {
 
     /// Whether one more request may be in flight.
     fn has_room(&self, in_flight: usize) -> bool {
-        let drains = self.draining || rtm_planted::bug("source-many-in-flight-without-need");
-        let most = if drains {
+        let most = if self.draining {
             in_flight.clamp(1, MOST_IN_FLIGHT_PER_RING)
         } else {
             1
@@ -219,28 +218,19 @@ impl Schedule {
         } else {
             LONGEST_INTERVAL.max(2.0 * even)
         };
-        let mut floor = 1.0 / longest;
-        if rtm_planted::bug("source-quiet-rings-starve") {
-            floor = 1e-6;
-        }
+        let floor = 1.0 / longest;
         let known = || ready().filter(|state| state.rate.per_second() > 0.0);
         let usual = known().map(|state| state.rate.per_second()).sum::<f64>()
             / known().count().max(1) as f64;
         claims.extend(ready().map(|state| {
-            let mut least = floor;
-            if !rtm_planted::bug("source-slips-further-than-safe") {
-                least = least.max(state.rate.at_most() / SAFE_FILL);
-            }
+            let mut least = floor.max(state.rate.at_most() / SAFE_FILL);
             if self.is_watched(state, now) {
                 least = least.max(WATCHED_TIMES * floor);
             }
             Claim {
                 draining: state.draining,
                 least,
-                root: match state.rate.shrunk(usual, EVIDENCE) {
-                    _ if rtm_planted::bug("source-busy-rings-like-all") => 1.0,
-                    rate => rate.sqrt(),
-                },
+                root: state.rate.shrunk(usual, EVIDENCE).sqrt(),
                 share: 0.0,
             }
         }));
@@ -252,7 +242,6 @@ impl Schedule {
     fn is_watched(&self, state: &RingState, now: Instant) -> bool {
         let full_at = (state.neighbour).and_then(|neighbour| self.rings[neighbour].full_at);
         full_at.is_some_and(|at| now.saturating_duration_since(at) < WATCHED)
-            && !rtm_planted::bug("source-storms-come-alone")
     }
 
     /// The ring to poll, of those that may be polled: the one that has waited for the most of its own intervals.
@@ -335,9 +324,6 @@ impl Schedule {
                 self.seek_copies(&ring, now);
                 self.back_off(index, now, false, retry_after)
             }
-            Outcome::Refused { status: 429, .. } if rtm_planted::bug("source-429-ignored") => {
-                Observed::default()
-            }
             Outcome::Refused {
                 status: 429,
                 retry_after,
@@ -373,9 +359,9 @@ impl Schedule {
             state.full_at = Some(now);
         }
         // An older request that ends late says nothing of what waits by now.
-        if number > state.draining_since || rtm_planted::bug("source-old-news-drain") {
+        if number > state.draining_since {
             state.draining_since = number;
-            state.draining = full && !rtm_planted::bug("source-full-page-not-polled-again");
+            state.draining = full;
         }
     }
 
@@ -424,10 +410,7 @@ impl Schedule {
     fn seek_copies(&mut self, lost: &Ring, now: Instant) {
         let mut found = false;
         for state in &mut self.rings {
-            if state.ring.stream == lost.stream
-                && state.ring.region != lost.region
-                && !rtm_planted::bug("source-siblings-not-sought")
-            {
+            if state.ring.stream == lost.stream && state.ring.region != lost.region {
                 state.sought = true;
                 found = true;
             }

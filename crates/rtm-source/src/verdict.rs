@@ -102,9 +102,6 @@ impl Verdict {
             300..=399 => Some(Verdict::refused("redirect")),
             400 | 404 | 413 | 415 => Some(Verdict::refused("refused")),
             // 408 and every 5xx too: a gateway that gives up may well have done so after the read.
-            _ if rtm_planted::bug("source-doubt-counted-as-refused") => {
-                Some(Verdict::refused("refused"))
-            }
             _ => Some(Verdict::in_doubt("status")),
         }
     }
@@ -204,9 +201,7 @@ impl Response {
             return Ok(page);
         };
         // With status 200 the bytes may be events in a form that we do not know, and the only copy.
-        let worth_keeping = !rtm_planted::bug("source-cut-body-thrown-away");
-        let worth_keeping =
-            worth_keeping && (page.count > 0 || (status == 200 && !body.is_empty()));
+        let worth_keeping = page.count > 0 || (status == 200 && !body.is_empty());
         let ids = RequestIds {
             request: request_id,
             resource: resource_id,
@@ -297,9 +292,6 @@ fn header(headers: &HeaderMap, name: &str) -> Option<String> {
 
 /// `Retry-After` in either form (RFC 9110, section 10.2.3), from `now`. What is neither is as good as missing.
 pub(crate) fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
-    if rtm_planted::bug("source-retry-after-ignored") {
-        return None;
-    }
     let after = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         // More digits than fit are a long time.
         Duration::from_secs(text.parse().unwrap_or(u64::MAX))

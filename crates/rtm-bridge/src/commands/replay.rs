@@ -14,7 +14,6 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use rtm_journal::Journal;
-use rtm_planted::bug;
 
 use super::configuration::{ConfigArgs, configuration};
 use super::process::{refuse, runtime, stop_on_signals};
@@ -148,9 +147,6 @@ fn the_sink(args: &ReplayArgs, config: &Config) -> Result<String, String> {
 /// Why what waits in a journal is not to be published by a replay: a bridge does so, or will, and it would come twice and
 /// out of order.
 fn may_be_published_by_a_bridge(dir: &Path, config: &Config) -> anyhow::Result<Option<String>> {
-    if bug("commands-replay-before-the-bridge") {
-        return Ok(None);
-    }
     let found = Journal::inspect(dir)?;
     let own = config.journal.dir.canonicalize();
     Ok(if found.in_use {

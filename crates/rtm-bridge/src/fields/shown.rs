@@ -8,10 +8,7 @@ pub(crate) fn host(url: &str) -> String {
         None => (None, url),
     };
     // A password with a slash in it, unescaped, is before the last `@` all the same.
-    let rest = match rest.rsplit_once('@') {
-        Some((_, host)) if !rtm_planted::bug("bridge-page-shows-passwords") => host,
-        _ => rest,
-    };
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
     let host = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
     match scheme {
         Some(scheme) => format!("{scheme}://{host}"),

@@ -388,9 +388,7 @@ impl Kind for NatsConfig {
             "rtm-bridge replay".clone_into(&mut options.name);
             // A stream that is missing holds nothing that could be replayed beside it.
             options.create_stream = None;
-            if !rtm_planted::bug("commands-replay-under-known-ids") {
-                options.id_suffix = format!(".replay-{:08x}", fastrand::u32(..));
-            }
+            options.id_suffix = format!(".replay-{:08x}", fastrand::u32(..));
         }
         async move { Ok(AnySink::new(Arc::new(NatsSink::connect(options).await?))) }.boxed()
     }

@@ -84,7 +84,7 @@ impl Delivery {
     pub fn health(&self) -> Health {
         if self.trouble.is_some() || self.has_waited(CONFIRMATION_AGE) {
             Health::Down
-        } else if self.has_waited(LATE) && !rtm_planted::bug("bridge-page-tells-late") {
+        } else if self.has_waited(LATE) {
             Health::Late
         } else {
             Health::Up

@@ -155,13 +155,12 @@ impl State {
     pub fn snapshot(&self) -> Snapshot {
         let (now, at) = (Instant::now(), Timestamp::now());
         let stats = self.journal.stats();
-        let hides =
-            |of: &PipelineState| of.is_paused() && rtm_planted::bug("bridge-page-hides-paused");
         let mut pipelines = self.pipelines();
         pipelines.sort_by(|(_, a), (_, b)| a.app.cmp(&b.app));
         let pipelines = || pipelines.iter().map(|(_, pipeline)| &**pipeline);
-        let shown = pipelines().filter(|pipeline| !hides(pipeline));
-        let mut rings: Vec<Ring> = shown.flat_map(|pipeline| rings(pipeline, now)).collect();
+        let mut rings: Vec<Ring> = pipelines()
+            .flat_map(|pipeline| rings(pipeline, now))
+            .collect();
         rings.sort_by(|a, b| (&a.app, &a.region, &a.stream).cmp(&(&b.app, &b.region, &b.stream)));
         let (syncs, syncs_seconds) = self.metrics.journal_commits();
         Snapshot {

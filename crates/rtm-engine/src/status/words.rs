@@ -239,7 +239,6 @@ fn ring_not_ready(ring: &Ring) -> NotReady {
         _ => "not polled yet".to_owned(),
     };
     let why = ring.failure.as_ref().map(|why| format!(": {why}"));
-    let why = why.filter(|_| !rtm_planted::bug("bridge-not-ready-without-why"));
     NotReady {
         app: ring.app.clone(),
         sink: None,
@@ -286,10 +285,9 @@ fn of_sink(now: &Snapshot, sink: &Sink, is_losing: bool) -> Option<Finding> {
     };
     let going_on = now.apps.iter().filter(|app| !app.paused);
     let going_on: Vec<&str> = going_on.map(|app| app.name.as_str()).collect();
-    let calm = rtm_planted::bug("bridge-page-always-calm");
-    let polling = if !is_polling(now) && !calm {
+    let polling = if !is_polling(now) {
         String::new()
-    } else if is_losing && !calm {
+    } else if is_losing {
         // What is lost, and whether it still is, the findings before this one say.
         "; polling goes on".to_owned()
     } else if going_on.len() == now.apps.len() {

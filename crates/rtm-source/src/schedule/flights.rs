@@ -83,14 +83,14 @@ impl Flights {
         // What comes before a result in its place is in its own as well: what is in flight was started after.
         let in_place = |ended: &Ended| InFlight::nothing_older(ended.newest, oldest);
         let mut settled = (self.waiting.iter().rposition(in_place)).map_or(0, |last| last + 1);
-        if self.waiting.len() > MOST_WAITING || rtm_planted::bug("source-pages-as-they-end") {
+        if self.waiting.len() > MOST_WAITING {
             settled = self.waiting.len();
         }
         self.waiting.drain(..settled)
     }
 
     fn sort(&mut self) {
-        if self.waiting.len() < 2 || rtm_planted::bug("source-pages-as-they-end") {
+        if self.waiting.len() < 2 {
             return;
         }
         self.waiting.sort_by_key(|ended| ended.number);

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use rtm_journal::{EntryFilter, Journal, Position, StoredEntry};
-use rtm_planted::bug;
 
 use crate::commands::range::{Known, Range};
 use rtm_record::entry;
@@ -97,7 +96,7 @@ impl Selection {
             return;
         }
         let waits = stored.pending.iter().any(|reader| reader.as_str() == sink);
-        if waits && !bug("commands-replay-of-what-waits") {
+        if waits {
             self.pending += u64::from(stored.count);
             self.first_pending.get_or_insert(stored.position.0);
             if !self.unconfirmed {

@@ -212,9 +212,6 @@ impl Layout {
 fn share(room: usize, wanted: [usize; 3]) -> [usize; 3] {
     let mut left = room;
     let mut given = [0; 3];
-    if rtm_planted::bug("bridge-top-sinks-cut") {
-        return [room.saturating_sub(wanted[2]), 1, wanted[2]];
-    }
     for ((given, wanted), parts) in given.iter_mut().zip(wanted).zip([2, 2, 1]) {
         *given = wanted.min(left.div_ceil(parts));
         left -= *given;
