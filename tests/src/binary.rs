@@ -45,7 +45,7 @@ pub fn rtm_bridge() -> Result<PathBuf> {
     Ok(binary)
 }
 
-fn workspace() -> &'static Path {
+pub(crate) fn workspace() -> &'static Path {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
     own.parent().unwrap_or(own)
 }

@@ -1,12 +1,12 @@
 //! Checks the checks: runs the tests that must catch each planted bug, without the bug and with it.
 //!
-//! `cargo run -p rtm-tests --features planted --bin planted [name…]`
+//! `cargo run -p rtm-tests --bin planted [name…]`; [`rtm_tests::planted`] has the bugs.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,8 +16,13 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use rtm_tests::planted::{self, Planted};
 
+/// The environment variable that names the bug that is there, as `0000-switch.patch` reads it.
+const VARIABLE: &str = "RTM_PLANTED";
+
 /// Runs the tests that must catch each planted bug: without the bug they must pass, and with it they must fail. A test
 /// that hangs is stopped after the limit, and has caught the bug. Exits with 1 when a bug is not caught.
+///
+/// It works on a copy of the working tree: changed files as they are, new files once they are committed.
 #[derive(Parser)]
 struct Arguments {
     /// Only these bugs; every bug of a prefix such as `journal-` [default: all]
@@ -32,11 +37,9 @@ struct Arguments {
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
-    let wanted = |bug: &&&Planted| {
-        let names = &arguments.names;
-        names.is_empty() || names.iter().any(|name| bug.name.starts_with(name.as_str()))
-    };
-    let bugs: Vec<&Planted> = planted::all().filter(|bug| wanted(&bug)).collect();
+    let names = &arguments.names;
+    let mut bugs = planted::all()?;
+    bugs.retain(|bug| names.is_empty() || names.iter().any(|name| bug.name.starts_with(name)));
     ensure!(!bugs.is_empty(), "no planted bug of these names");
     if arguments.list {
         for bug in bugs {
@@ -45,11 +48,22 @@ fn main() -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
+    let began = Instant::now();
+    // Beside what is built of the ordinary tree, so that the dependencies are built once for both.
+    let executable = std::env::current_exe()?;
+    let target = executable.ancestors().nth(2);
+    let target = target.context("this program lies in a target directory")?;
+    let dir = target.join("planted");
+    println!(
+        "building all tests, with bugs to select, in {}",
+        dir.display()
+    );
+    planted::check_out(&dir)?;
+    let cargo = std::env::var_os("CARGO").map_or_else(|| "cargo".into(), PathBuf::from);
     let runner = Runner {
-        cargo: std::env::var_os("CARGO").map_or_else(|| "cargo".into(), PathBuf::from),
+        tests: build(&cargo, &dir, target)?,
         limit: Duration::from_secs(arguments.limit),
     };
-    let began = Instant::now();
     let rows = runner.run(&bugs)?;
     let caught = rows.iter().filter(|row| row.caught()).count();
     println!("\n{}", table(&rows));
@@ -65,10 +79,23 @@ fn main() -> Result<ExitCode> {
     })
 }
 
-/// Runs tests.
-struct Runner {
-    cargo: PathBuf,
-    limit: Duration,
+/// Builds the whole workspace in `dir`, and with it the bridge that the tests start: a part of it would be built with
+/// other features of its dependencies, and so nearly all of them again. Gives each package's test programs.
+fn build(cargo: &Path, dir: &Path, target: &Path) -> Result<Vec<TestProgram>> {
+    let output = Command::new(cargo)
+        .args(["test", "--no-run", "--tests", "--workspace"])
+        .args(["--message-format=json", "--target-dir"])
+        .arg(target)
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("start cargo")?;
+    ensure!(output.status.success(), "cannot build: {}", output.status);
+    let text = String::from_utf8_lossy(&output.stdout);
+    let tests: Vec<TestProgram> = text.lines().filter_map(test_program).collect();
+    ensure!(!tests.is_empty(), "cargo built no tests");
+    Ok(tests)
 }
 
 /// A program of tests, as cargo built it.
@@ -100,10 +127,15 @@ fn test_program(message: &str) -> Option<TestProgram> {
     })
 }
 
+/// Runs tests.
+struct Runner {
+    tests: Vec<TestProgram>,
+    limit: Duration,
+}
+
 /// A bug and what came of it.
-struct Row {
-    name: &'static str,
-    breaks: &'static str,
+struct Row<'a> {
+    bug: &'a Planted,
     /// What its tests do without it.
     without: Verdict,
     /// What they do with it; not run where they fail without it.
@@ -126,73 +158,49 @@ enum Verdict {
 }
 
 impl Runner {
-    fn run(&self, bugs: &[&'static Planted]) -> Result<Vec<Row>> {
-        println!("building all tests, with bugs to select");
-        let tests = self.build()?;
+    fn run<'a>(&self, bugs: &'a [Planted]) -> Result<Vec<Row<'a>>> {
         // Several bugs may be for one test: without a bug it is run once.
         let mut sound: BTreeMap<(&str, &str), Verdict> = BTreeMap::new();
         let mut rows = Vec::new();
         for bug in bugs {
-            let key = (bug.package, bug.tests);
+            let key = (bug.package.as_str(), bug.tests.as_str());
             let without = match sound.get(&key) {
                 Some(known) => known.clone(),
                 None => {
-                    let verdict = self.test(&tests, bug, false)?;
+                    let verdict = self.test(bug, false)?;
                     sound.insert(key, verdict.clone());
                     verdict
                 }
             };
             let with = match without {
-                Verdict::Passed(_) => Some(self.test(&tests, bug, true)?),
+                Verdict::Passed(_) => Some(self.test(bug, true)?),
                 _ => None,
             };
-            let row = Row {
-                name: bug.name,
-                breaks: bug.breaks,
-                without,
-                with,
-            };
-            println!("{}: {}", row.name, row.outcome());
+            let row = Row { bug, without, with };
+            println!("{}: {}", bug.name, row.outcome());
             rows.push(row);
         }
         Ok(rows)
     }
 
-    /// Builds the whole workspace, and with it the bridge that the tests start: a part of it would be built with other
-    /// features of its dependencies, and so nearly all of them again. Gives each package's test programs.
-    fn build(&self) -> Result<Vec<TestProgram>> {
-        let output = Command::new(&self.cargo)
-            .args(["test", "--no-run", "--tests", "--workspace", "--locked"])
-            .args(["--features", "rtm-planted/on", "--message-format=json"])
-            .stdin(Stdio::null())
-            .stderr(Stdio::inherit())
-            .output()
-            .context("start cargo")?;
-        ensure!(output.status.success(), "cannot build: {}", output.status);
-        let text = String::from_utf8_lossy(&output.stdout);
-        let tests: Vec<TestProgram> = text.lines().filter_map(test_program).collect();
-        ensure!(!tests.is_empty(), "cargo built no tests");
-        Ok(tests)
-    }
-
     /// Runs those of the bug's tests that its filter matches, one program after the other.
-    fn test(&self, tests: &[TestProgram], bug: &Planted, with: bool) -> Result<Verdict> {
+    fn test(&self, bug: &Planted, with: bool) -> Result<Verdict> {
         let mut passed = 0;
-        for test in tests.iter().filter(|test| test.package == bug.package) {
+        for test in self.tests.iter().filter(|test| test.package == bug.package) {
             let mut output = tempfile::tempfile()?;
             let mut command = Command::new(&test.path);
             command
-                .arg(bug.tests)
+                .arg(&bug.tests)
                 .current_dir(&test.dir)
                 .env("CARGO_MANIFEST_DIR", &test.dir)
-                .env_remove(rtm_planted::VARIABLE)
+                .env_remove(VARIABLE)
                 // What a planted bug makes fail is no regression to be kept beside the sources.
                 .env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1")
                 .stdin(Stdio::null())
                 .stdout(output.try_clone()?)
                 .stderr(output.try_clone()?);
             if with {
-                command.env(rtm_planted::VARIABLE, bug.name);
+                command.env(VARIABLE, &bug.name);
             }
             let ended = self.limited(command)?;
             let text = read(&mut output)?;
@@ -276,7 +284,7 @@ fn judge(output: &str, ended: Option<ExitStatus>) -> Verdict {
     }
 }
 
-impl Row {
+impl Row<'_> {
     fn caught(&self) -> bool {
         matches!(
             self.with,
@@ -301,16 +309,16 @@ impl Row {
     }
 }
 
-fn table(rows: &[Row]) -> String {
-    let width = |of: fn(&Row) -> usize| rows.iter().map(of).max().unwrap_or_default();
-    let (name, breaks) = (width(|row| row.name.len()), width(|row| row.breaks.len()));
-    let line = |row: &Row| {
-        format!(
-            "{:<name$}  {:<breaks$}  {}\n",
-            row.name,
-            row.breaks,
-            row.outcome()
-        )
+fn table(rows: &[Row<'_>]) -> String {
+    let width = |of: fn(&Planted) -> usize| rows.iter().map(|row| of(row.bug)).max().unwrap_or(0);
+    let (name, breaks) = (width(|bug| bug.name.len()), width(|bug| bug.breaks.len()));
+    let line = |row: &Row<'_>| {
+        let Planted {
+            name: bug,
+            breaks: what,
+            ..
+        } = row.bug;
+        format!("{bug:<name$}  {what:<breaks$}  {}\n", row.outcome())
     };
     format!("{:<name$}  {:<breaks$}  outcome\n", "bug", "breaks")
         + &rows.iter().map(line).collect::<String>()
@@ -320,29 +328,19 @@ fn table(rows: &[Row]) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::collections::BTreeSet;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
-    const fn bug(name: &'static str, tests: &'static str) -> Planted {
-        Planted {
-            name,
-            breaks: "something",
-            package: "p",
-            tests,
-        }
-    }
-
-    /// One for each outcome.
-    static BUGS: [Planted; 7] = [
-        bug("caught", "shared"),
-        bug("missed", "shared"),
-        bug("hangs", "shared"),
-        bug("dies", "shared"),
-        bug("unmatched", "nothing"),
-        bug("broken-anyway", "broken"),
-        bug("caught-too", "shared"),
+    /// A bug's name and its tests: one for each outcome.
+    const BUGS: [(&str, &str); 7] = [
+        ("caught", "shared"),
+        ("missed", "shared"),
+        ("hangs", "shared"),
+        ("dies", "shared"),
+        ("unmatched", "nothing"),
+        ("broken-anyway", "broken"),
+        ("caught-too", "shared"),
     ];
 
     /// Says what cargo would, and notes that it was called.
@@ -385,11 +383,18 @@ echo "test one::shared ... ok"
             std::fs::write(&path, text).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         }
+        let target = Path::new("/the/target");
         let runner = Runner {
-            cargo: dir.path().join("cargo"),
+            tests: build(&dir.path().join("cargo"), dir.path(), target).unwrap(),
             limit: Duration::from_secs(2),
         };
-        let rows = runner.run(&BUGS.iter().collect::<Vec<_>>()).unwrap();
+        let bugs = BUGS.map(|(name, tests)| Planted {
+            name: name.to_owned(),
+            breaks: "something".to_owned(),
+            package: "p".to_owned(),
+            tests: tests.to_owned(),
+        });
+        let rows = runner.run(&bugs).unwrap();
         let said: Vec<(bool, String)> = rows
             .iter()
             .map(|row| (row.caught(), row.outcome()))
@@ -411,7 +416,7 @@ echo "test one::shared ... ok"
         }
         let calls = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
         assert_eq!(calls("cargo.calls").lines().count(), 1);
-        assert!(calls("cargo.calls").contains("--features rtm-planted/on"));
+        assert!(calls("cargo.calls").contains("--target-dir /the/target"));
         let calls = calls("second.calls");
         let count = |part: &str| calls.lines().filter(|line| line.contains(part)).count();
         assert_eq!(count("shared with nothing"), 1, "{calls}");
@@ -433,15 +438,5 @@ echo "test one::shared ... ok"
         let plain = test_program(&message("path+file:///w/crates/rtm-sim#0.1.0")).unwrap();
         assert_eq!(plain.package, "rtm-sim");
         assert_eq!(test_program(r#"{"reason":"build-finished"}"#), None);
-    }
-
-    /// Holds: the real list is sound: names are unique, and say whose they are.
-    #[test]
-    fn names_are_unique() {
-        let mut names = BTreeSet::new();
-        for bug in planted::all() {
-            assert!(names.insert(bug.name), "{} is there twice", bug.name);
-            assert!(!bug.tests.is_empty(), "{} names no test", bug.name);
-        }
     }
 }

@@ -17,6 +17,7 @@ mod nats_sink;
 mod nats_streams;
 mod nats_tls;
 mod operations;
+mod planted;
 mod reload;
 mod replay;
 mod service;
