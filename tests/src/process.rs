@@ -421,7 +421,7 @@ mod tests {
     async fn measures_cpu_and_memory() {
         let dir = tempfile::tempdir().unwrap();
         let mut busy = shell(
-            "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; echo done; exec sleep 600",
+            "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; echo done; while sleep 0.1; do :; done",
             dir.path(),
             None,
         );

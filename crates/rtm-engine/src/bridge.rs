@@ -57,6 +57,10 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 /// Pause between attempts at a broker that refuses us: someone has to act first.
 const HOLD: Duration = Duration::from_secs(5);
 
+/// Groups of entries without a record for the sink in one batch at most. Reading them waits for nothing, and meanwhile every
+/// other loop of the thread stands still.
+const MAX_GROUPS_WITHOUT: usize = 64;
+
 /// Pause after a panic, so that one that comes again at once does not fill the log.
 const AFTER_PANIC: Duration = Duration::from_millis(100);
 
@@ -134,8 +138,10 @@ pub(crate) async fn poll<F: Fetch>(
             Ok(()) = pipelines.changed() => {
                 let polling = pipelines.borrow_and_update().clone();
                 let Some(renewed) = polling else { break };
-                renew(&pipeline, &renewed, &state, is_marked).await;
-                pipeline = renewed;
+                if !Arc::ptr_eq(&pipeline, &renewed) {
+                    renew(&pipeline, &renewed, &state, is_marked).await;
+                    pipeline = renewed;
+                }
             }
             Some(done) = in_flight.join_next() => observe(&state, done),
             taken = take_ticket(&pipeline, &state), if wait_until.is_none() && !pipeline.is_paused => {
@@ -568,10 +574,11 @@ async fn at(ending: Ending) {
 async fn publish(mut outlet: Outlet, mut crashed: bool) {
     let sink = outlet.sink.clone();
     loop {
-        outlet.begin(crashed).await;
-        let ended = AssertUnwindSafe(publish_all(&mut outlet, sink.client()))
-            .catch_unwind()
-            .await;
+        let publishing = async {
+            outlet.begin(crashed).await;
+            publish_all(&mut outlet, sink.client()).await;
+        };
+        let ended = AssertUnwindSafe(publishing).catch_unwind().await;
         if ended.is_ok() {
             return;
         }
@@ -600,8 +607,13 @@ async fn publish_all<S: Sink>(outlet: &mut Outlet, sink: &S) {
             Ok(group) if outlet.is_poisoned() => publish_by_steps(outlet, sink, group).await,
             first => {
                 let mut batch = gather(outlet, first).await;
+                let is_empty = batch.records.is_empty();
                 deliver(outlet, sink, &mut batch).await;
                 outlet.commit(&batch);
+                if is_empty {
+                    // Nothing was waited for, and other loops share the thread.
+                    tokio::task::yield_now().await;
+                }
             }
         }
     }
@@ -620,6 +632,7 @@ pub(crate) async fn publish_by_steps<S: Sink>(outlet: &mut Outlet, sink: &S, gro
 async fn gather(outlet: &mut Outlet, first: Result<Group, ReadError>) -> Batch {
     let mut batch = Batch::default();
     let mut read = first;
+    let mut groups_without = 0;
     loop {
         let records = batch.records.len();
         let group = match read {
@@ -633,7 +646,11 @@ async fn gather(outlet: &mut Outlet, first: Result<Group, ReadError>) -> Batch {
             }
         }
         batch.keep_room(batch.records.len() - records);
-        if batch.is_full() || !batch.has_room(outlet.sink.spare()) {
+        groups_without += usize::from(batch.records.len() == records);
+        if batch.is_full()
+            || groups_without == MAX_GROUPS_WITHOUT
+            || !batch.has_room(outlet.sink.spare())
+        {
             return batch;
         }
         read = match outlet.try_next() {

@@ -4,6 +4,7 @@ mod bench;
 mod brokers;
 mod check;
 mod imports;
+mod journal_of_before;
 mod kafka_access;
 mod kafka_faults;
 mod kafka_sink;

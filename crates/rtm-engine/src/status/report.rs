@@ -107,6 +107,7 @@ impl State {
     /// The text for Prometheus, with every gauge set from the state of this moment.
     #[must_use]
     pub fn render_metrics(&self) -> String {
+        let _alone = lock(&self.scrape);
         let stats = self.journal.stats();
         self.metrics.set_journal(&stats);
         for (app_id, sink, route) in self.routes() {

@@ -27,6 +27,9 @@ pub struct State {
     routes: Mutex<HashMap<(String, String), Arc<SinkState>>>,
     /// As they are configured.
     sinks: Mutex<Vec<RunningSink>>,
+    /// Held while gauges are set from what was read before: two scrapes would count one step twice, and what has gone would
+    /// come back.
+    pub(super) scrape: Mutex<()>,
     pub(super) started: Instant,
     stopping: AtomicBool,
 }
@@ -40,6 +43,7 @@ impl State {
             pipelines: Mutex::default(),
             routes: Mutex::default(),
             sinks: Mutex::default(),
+            scrape: Mutex::default(),
             started: Instant::now(),
             stopping: AtomicBool::new(false),
         }
@@ -54,6 +58,7 @@ impl State {
 
     /// An App ID is polled no more, and no request of it is in flight.
     pub(crate) fn remove_app(&self, app_id: &str) {
+        let _no_scrape = lock(&self.scrape);
         if let Some(state) = lock(&self.pipelines).remove(app_id) {
             self.metrics.remove_app(&state.app);
         }
@@ -83,6 +88,7 @@ impl State {
     /// An App ID is published to a sink no more.
     pub(crate) fn remove_route(&self, app_id: &str, sink: &str) {
         let route = (app_id.to_owned(), sink.to_owned());
+        let _no_scrape = lock(&self.scrape);
         if let Some(state) = lock(&self.routes).remove(&route) {
             self.metrics.remove_pair(&state.app(), sink);
         }
@@ -98,6 +104,7 @@ impl State {
 
     /// These sinks are published to from now on, and no others.
     pub(crate) fn set_sinks(&self, sinks: impl Iterator<Item = RunningSink>) {
+        let _no_scrape = lock(&self.scrape);
         let mut sinks: Vec<RunningSink> = sinks.collect();
         sinks.sort_by(|a, b| a.name().cmp(b.name()));
         let before = std::mem::replace(&mut *lock(&self.sinks), sinks.clone());
