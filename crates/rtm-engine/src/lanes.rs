@@ -1,12 +1,14 @@
 //! The journal's lanes and their cursors: opened, and what is left of App IDs and sinks that nobody names any more.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use rtm_journal::{Journal, Lane, LaneName, LaneStats, Reader, ReaderName};
 use rtm_record::entry;
 use tracing::{error, warn};
 
 use crate::chain;
+use crate::order::InFlightRequests;
 
 /// What the name of a sink's lagging cursor ends in, the one that remembers copies. No sink's name has a dot.
 const LAGGING: &str = ".copies";
@@ -79,6 +81,10 @@ pub(crate) struct Orphan {
     /// How it is shown: by the name that it had, marked, since another App ID may have the name by now. The App ID itself
     /// is shown nowhere.
     pub(crate) name: String,
+    /// The sinks that took the App ID, as far as the lane tells.
+    pub(crate) takers: Vec<String>,
+    /// The requests in flight that its outlets know of: none, until it is polled again.
+    pub(crate) requests: Arc<InFlightRequests>,
 }
 
 impl Orphan {
@@ -102,8 +108,19 @@ impl Orphan {
             app = name,
             "the journal holds entries of an App ID that left the configuration; they are still published"
         );
-        Ok(Orphan { lane, name })
+        Ok(Orphan {
+            lane,
+            name,
+            takers: takers(stats),
+            requests: Arc::default(),
+        })
     }
+}
+
+/// The sinks that took an App ID, as far as its lane tells.
+pub(crate) fn takers(stats: &LaneStats) -> Vec<String> {
+    let readers = stats.readers.iter();
+    readers.map(|reader| reader.name.to_string()).collect()
 }
 
 fn former_name(lane: &Lane, stats: &LaneStats) -> Option<String> {

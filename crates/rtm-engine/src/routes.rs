@@ -53,14 +53,21 @@ pub(crate) fn of_plan<P: Parts>(plan: &Plan<P>) -> HashMap<Route, OutletPlan> {
     routes
 }
 
-/// What is left of App IDs that are not in the plan, into every sink, until nothing is left.
+/// Whether a sink gets what is left of an App ID that is not in the plan: one that took it, or takes all. Another would not
+/// read on if the App ID came back, and its cursor would hold the journal's entries for ever.
+pub(crate) fn gets_what_is_left<K>(sink: &SinkPlan<K>, takers: &[String]) -> bool {
+    sink.apps.is_none() || takers.contains(&sink.name)
+}
+
+/// What is left of App IDs that are not in the plan, into the sinks that get it, until nothing is left.
 pub(crate) fn of_orphans<P: Parts>(
     plan: &Plan<P>,
     orphans: &HashMap<String, Orphan>,
     routes: &mut HashMap<Route, OutletPlan>,
 ) {
     for (app_id, orphan) in orphans {
-        for sink in &plan.sinks {
+        let sinks = plan.sinks.iter();
+        for sink in sinks.filter(|sink| gets_what_is_left(sink, &orphan.takers)) {
             let outlet = outlet(&orphan.name, sink, Ending::WhenEmpty);
             routes.insert(Route::new(app_id, &sink.name), outlet);
         }

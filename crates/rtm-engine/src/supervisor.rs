@@ -180,7 +180,11 @@ impl<P: Parts> Supervisor<P> {
         for (index, app) in new.iter().enumerate() {
             let lane = lanes::open(&self.journal, &app.name, &app.app_id)?;
             let spread = spread.mul_f64(index as f64 / new.len() as f64);
-            let account = Account::new(lane, app.requests_per_second, after_crash, spread);
+            let mut account = Account::new(lane, app.requests_per_second, after_crash, spread);
+            // What its lane holds may be published already, and must see the requests to come.
+            if let Some(orphan) = self.orphans.get(&app.app_id) {
+                account.requests = Arc::clone(&orphan.requests);
+            }
             accounts.insert(app.app_id.clone(), account);
         }
         Ok(accounts)
@@ -346,9 +350,14 @@ impl<P: Parts> Supervisor<P> {
         let Some(plan) = &self.plan else { return };
         let is_polled = |app_id: &str| plan.polls(app_id) || self.polled.contains_key(app_id);
         self.orphans.retain(|app_id, _| !is_polled(app_id));
-        let sinks: Vec<&str> = plan.sinks.iter().map(|sink| sink.name.as_str()).collect();
         for stats in self.journal.stats().lanes {
             let app_id = stats.name.as_str();
+            let takers = lanes::takers(&stats);
+            let sinks = plan.sinks.iter();
+            let sinks: Vec<&str> = sinks
+                .filter(|sink| routes::gets_what_is_left(sink, &takers))
+                .map(|sink| sink.name.as_str())
+                .collect();
             let is_known = is_polled(app_id) || self.orphans.contains_key(app_id);
             if is_known || !lanes::is_pending(&stats, &sinks) {
                 continue;
@@ -428,7 +437,7 @@ impl<P: Parts> Supervisor<P> {
             self.orphans.get(&route.app_id),
         ) {
             (Some(account), _) => (account.lane.clone(), Arc::clone(&account.requests)),
-            (None, Some(orphan)) => (orphan.lane.clone(), Arc::default()),
+            (None, Some(orphan)) => (orphan.lane.clone(), Arc::clone(&orphan.requests)),
             (None, None) => return,
         };
         let span = info_span!("publish", app = plan.app, sink = route.sink);
