@@ -1,6 +1,6 @@
 //! The journal's lanes and their cursors: opened, and what is left of App IDs and sinks that nobody names any more.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rtm_journal::{Journal, Lane, LaneName, LaneStats, Reader, ReaderName};
@@ -93,7 +93,7 @@ impl Orphan {
         journal: &Journal,
         stats: &LaneStats,
         shown: Option<String>,
-        others: &HashMap<String, Orphan>,
+        others: &BTreeMap<String, Orphan>,
     ) -> Result<Orphan, LaneError> {
         let lane = open(journal, "removed", stats.name.as_str())?;
         let former = shown.or_else(|| former_name(&lane, stats));
@@ -214,7 +214,7 @@ mod tests {
             room.append(bytes, 1).await.unwrap();
             drop(reader(&lane, "kafka").unwrap());
         }
-        let mut orphans = HashMap::new();
+        let mut orphans = BTreeMap::new();
         for stats in journal.stats().lanes {
             assert!(is_pending(&stats, &["kafka"]) && is_pending(&stats, &["new"]));
             let orphan = Orphan::open(&journal, &stats, None, &orphans).unwrap();

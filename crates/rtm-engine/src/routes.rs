@@ -1,6 +1,6 @@
 //! What is published to what, by a plan.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use rtm_journal::ReaderName;
 
@@ -9,7 +9,7 @@ use crate::outlet::{Ending, OutletPlan, Skip};
 use crate::plan::{Parts, Plan, SinkPlan};
 
 /// One lane's way into one sink.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Route {
     pub(crate) app_id: String,
     pub(crate) sink: String,
@@ -25,8 +25,8 @@ impl Route {
 }
 
 /// Each App ID into each sink that takes it.
-pub(crate) fn of_plan<P: Parts>(plan: &Plan<P>) -> HashMap<Route, OutletPlan> {
-    let mut routes = HashMap::new();
+pub(crate) fn of_plan<P: Parts>(plan: &Plan<P>) -> BTreeMap<Route, OutletPlan> {
+    let mut routes = BTreeMap::new();
     for app in &plan.apps {
         let takes = |sink: &&SinkPlan<P::ClientSpec>| {
             let apps = sink.apps.as_ref();
@@ -62,8 +62,8 @@ pub(crate) fn gets_what_is_left<K>(sink: &SinkPlan<K>, takers: &[String]) -> boo
 /// What is left of App IDs that are not in the plan, into the sinks that get it, until nothing is left.
 pub(crate) fn of_orphans<P: Parts>(
     plan: &Plan<P>,
-    orphans: &HashMap<String, Orphan>,
-    routes: &mut HashMap<Route, OutletPlan>,
+    orphans: &BTreeMap<String, Orphan>,
+    routes: &mut BTreeMap<Route, OutletPlan>,
 ) {
     for (app_id, orphan) in orphans {
         let sinks = plan.sinks.iter();

@@ -6,7 +6,7 @@
 //! A plan is taken as a whole or not at all: [`Supervisor::apply`] makes everything that can fail before it changes anything
 //! that runs.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,21 +89,21 @@ struct Supervisor<P: Parts> {
     /// Polling loops, by App ID.
     polls: JoinMap<String, ()>,
     /// The pipelines of those loops, by App ID.
-    polled: HashMap<String, watch::Sender<Polling<P::Source>>>,
+    polled: BTreeMap<String, watch::Sender<Polling<P::Source>>>,
     /// Pipelines that begin once the loop of the same App ID has ended.
-    waiting: HashMap<String, Pipeline<P::Source>>,
+    waiting: BTreeMap<String, Pipeline<P::Source>>,
     /// What belongs to each App ID that was polled since the start.
-    accounts: HashMap<String, Account>,
+    accounts: BTreeMap<String, Account>,
     /// Publishing loops. Each says whether everything that waited is published.
     publishes: JoinMap<Route, bool>,
     /// What those loops are told.
-    outlets: HashMap<Route, Told>,
+    outlets: BTreeMap<Route, Told>,
     /// By name.
-    sinks: HashMap<String, RunningSink>,
+    sinks: BTreeMap<String, RunningSink>,
     /// Sinks that left the plan, or whose client was made anew: each is closed once no loop publishes to it any more.
     closing: Vec<RunningSink>,
     /// Lanes of App IDs that are not in the plan and have something to publish, by App ID.
-    orphans: HashMap<String, Orphan>,
+    orphans: BTreeMap<String, Orphan>,
     /// Whether the last process died, for the outlets of the first plan.
     crashed: bool,
     /// Held by whatever may crash the process: see [`crate::poison`].
@@ -125,14 +125,14 @@ impl<P: Parts> Supervisor<P> {
             journal,
             plan: None,
             polls: JoinMap::new(),
-            polled: HashMap::new(),
-            waiting: HashMap::new(),
-            accounts: HashMap::new(),
+            polled: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            accounts: BTreeMap::new(),
             publishes: JoinMap::new(),
-            outlets: HashMap::new(),
-            sinks: HashMap::new(),
+            outlets: BTreeMap::new(),
+            sinks: BTreeMap::new(),
             closing: Vec::new(),
-            orphans: HashMap::new(),
+            orphans: BTreeMap::new(),
             suspicion: Arc::default(),
         }
     }
@@ -164,7 +164,7 @@ impl<P: Parts> Supervisor<P> {
         &self,
         plan: &Plan<P>,
         apps: &Changes,
-    ) -> Result<HashMap<String, Account>, LaneError> {
+    ) -> Result<BTreeMap<String, Account>, LaneError> {
         let new: Vec<&AppPlan<P::SourceSpec>> = plan
             .apps
             .iter()
@@ -176,7 +176,7 @@ impl<P: Parts> Supervisor<P> {
             Some(_) => LATER_SPREAD,
         };
         let after_crash = self.plan.is_none() && self.journal.unclean();
-        let mut accounts = HashMap::new();
+        let mut accounts = BTreeMap::new();
         for (index, app) in new.iter().enumerate() {
             let lane = lanes::open(&self.journal, &app.name, &app.app_id)?;
             let spread = spread.mul_f64(index as f64 / new.len() as f64);
@@ -194,9 +194,9 @@ impl<P: Parts> Supervisor<P> {
         &self,
         plan: &Plan<P>,
         apps: &Changes,
-        new_accounts: &HashMap<String, Account>,
-    ) -> Result<HashMap<String, Pipeline<P::Source>>, RunError> {
-        let mut pipelines = HashMap::new();
+        new_accounts: &BTreeMap<String, Account>,
+    ) -> Result<BTreeMap<String, Pipeline<P::Source>>, RunError> {
+        let mut pipelines = BTreeMap::new();
         for app in &plan.apps {
             let is_changed = [&apps.start, &apps.renew]
                 .iter()
@@ -224,8 +224,8 @@ impl<P: Parts> Supervisor<P> {
         &self,
         plan: &Plan<P>,
         sinks: &Changes,
-    ) -> Result<HashMap<String, RunningSink>, RunError> {
-        let mut clients = HashMap::new();
+    ) -> Result<BTreeMap<String, RunningSink>, RunError> {
+        let mut clients = BTreeMap::new();
         for sink in plan
             .sinks
             .iter()
@@ -242,7 +242,7 @@ impl<P: Parts> Supervisor<P> {
         Ok(clients)
     }
 
-    fn change_sinks(&mut self, changes: &Changes, clients: HashMap<String, RunningSink>) {
+    fn change_sinks(&mut self, changes: &Changes, clients: BTreeMap<String, RunningSink>) {
         for name in &changes.drain {
             self.closing.extend(self.sinks.remove(name));
         }
@@ -254,7 +254,7 @@ impl<P: Parts> Supervisor<P> {
     fn change_polling(
         &mut self,
         changes: &Changes,
-        mut pipelines: HashMap<String, Pipeline<P::Source>>,
+        mut pipelines: BTreeMap<String, Pipeline<P::Source>>,
     ) {
         for app_id in &changes.drain {
             if let Some(tx) = self.polled.get(app_id) {
@@ -412,9 +412,9 @@ impl<P: Parts> Supervisor<P> {
     }
 
     /// The outlets that there should be.
-    fn wanted_outlets(&self) -> HashMap<Route, OutletPlan> {
+    fn wanted_outlets(&self) -> BTreeMap<Route, OutletPlan> {
         let Some(plan) = &self.plan else {
-            return HashMap::new();
+            return BTreeMap::new();
         };
         let mut wanted = routes::of_plan(plan);
         routes::of_orphans(plan, &self.orphans, &mut wanted);
