@@ -120,44 +120,4 @@ impl Trouble {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Holds: a ring is down 30 s after it last answered, or after its polling began.
-    #[test]
-    fn a_ring_that_does_not_answer_is_down() {
-        let of =
-            |seconds, has_answered| Health::of_ring(Duration::from_secs(seconds), has_answered);
-        assert_eq!(
-            [of(0, true), of(29, true), of(31, true)],
-            [Health::Up, Health::Up, Health::Down]
-        );
-        assert_eq!([of(0, false), of(31, false)], [Health::Late, Health::Down]);
-    }
-
-    /// Holds: a batch is late after 1.5 s without a confirmation and overdue after 10 s; a failed attempt says at once that
-    /// the sink is down, and one that someone must mend makes the bridge not ready as well; at the end of the process two
-    /// seconds of either are enough.
-    #[test]
-    fn a_batch_that_waits_is_late_and_then_overdue() {
-        let held = || Some(Trouble::Held("no rights".to_owned()));
-        let failed = || Some(Trouble::Failed("refused".to_owned()));
-        for (waiting, trouble, health, is_overdue, is_stuck) in [
-            (None, None, Health::Up, false, [false, false]),
-            (Some(1.4), None, Health::Up, false, [false, false]),
-            (Some(1.6), None, Health::Late, false, [false, false]),
-            (Some(2.5), None, Health::Late, false, [false, true]),
-            (Some(10.1), None, Health::Down, true, [false, true]),
-            (Some(0.1), failed(), Health::Down, false, [false, false]),
-            (Some(2.5), failed(), Health::Down, false, [true, true]),
-            (Some(0.1), held(), Health::Down, true, [false, false]),
-        ] {
-            let waiting = waiting.map(Duration::from_secs_f64);
-            let delivery = Delivery { waiting, trouble };
-            assert_eq!(delivery.health(), health, "{delivery:?}");
-            assert_eq!(delivery.is_overdue(), is_overdue, "{delivery:?}");
-            let stuck = [true, false].map(|is_up| delivery.is_stuck(is_up));
-            assert_eq!(stuck, is_stuck, "{delivery:?}");
-        }
-    }
-}
+mod tests;

@@ -95,38 +95,4 @@ impl Process {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use std::time::{Duration, Instant};
-
-    use super::*;
-
-    fn value(process: &Process, name: &str) -> f64 {
-        let values = process.read().unwrap();
-        let found = values.iter().find(|(known, _, _)| *known == name);
-        found.unwrap().2
-    }
-
-    /// Holds: a hundredth of a second of CPU time is seen as one, and everything else has a plausible value.
-    #[test]
-    fn fractions_of_a_second_are_seen() {
-        let process = Process::new();
-        let of = |name: &str| value(&process, name);
-        let (began, before) = (Instant::now(), of("process_cpu_seconds_total"));
-        let used = || of("process_cpu_seconds_total") - before;
-        // Other processes may have the processor meanwhile.
-        while used() < 0.01 && began.elapsed() < Duration::from_secs(30) {}
-        // Other tests of this process may use some as well.
-        assert!((0.01..1.0).contains(&used()), "{}", used());
-
-        let now = jiff::Timestamp::now().as_millisecond() as f64 / 1000.0;
-        let started = of("process_start_time_seconds");
-        assert!((now - started).abs() < 3600.0, "{started} {now}");
-        assert!(of("process_open_fds") >= 3.0 && of("process_threads") >= 1.0);
-        assert!(of("process_max_fds") > of("process_open_fds"));
-        let resident = of("process_resident_memory_bytes");
-        assert!((1e6..of("process_virtual_memory_bytes")).contains(&resident));
-        assert_eq!(process.collect().len(), 7);
-    }
-}
+mod tests;

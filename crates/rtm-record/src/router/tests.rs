@@ -1,0 +1,186 @@
+use std::time::SystemTime;
+
+use rtm_journal::{Epoch, Position};
+
+use super::*;
+use crate::format::dead_letter::TRUNCATED_BYTES;
+
+const FETCHED_AT: i64 = 1_700_000_000_000;
+
+fn entry(stream: &str, body: &str) -> Entry {
+    let tags = Tags {
+        app: "main".into(),
+        app_id: "0a1b".into(),
+        region: "eu-west-1".into(),
+        stream: stream.into(),
+        fetched_at: FETCHED_AT,
+        status: 200,
+        request_id: Some("r1".into()),
+        complete: true,
+    };
+    Entry {
+        position: Position(7),
+        epoch: Epoch(0xfeed),
+        appended_at: SystemTime::UNIX_EPOCH,
+        bytes: Bytes::from(entry::with_tags(&tags, None, body.as_bytes())),
+        count: 1,
+    }
+}
+
+fn router(topic: &str, headers: bool) -> Router {
+    Router::new(Routes {
+        topic: Template::parse(topic, crate::template::ALL).unwrap(),
+        dead_letters: Template::parse("dead.{app}", STATIC).unwrap(),
+        key: KeyBy::Auto,
+        headers,
+    })
+}
+
+#[test]
+fn the_envelope_holds_the_event_byte_for_byte_and_the_tags() {
+    let event = r#"{"group_id":"c","user_id":"u\u0000\r\n\"","type":"Join","ms":1699999999000, "new":{"a":[1e400]}}"#;
+    let body = format!(r#"{{"result":"success","request_id":"r1","events":[{event}]}}"#);
+    let page = router("rtm.{stream}", true)
+        .page(&entry("channel", &body))
+        .unwrap();
+    let record = &page.prepared[0].record;
+    let envelope = rtm_sim::parse_envelope(&record.payload).unwrap();
+    assert_eq!(envelope.event.get(), event);
+    assert_eq!(
+        (
+            &*envelope.app,
+            &*envelope.app_id,
+            &*envelope.region,
+            &*envelope.stream
+        ),
+        ("main", "0a1b", "eu-west-1", "channel")
+    );
+    assert_eq!(envelope.user_id.as_deref(), Some("u\0\r\n\""));
+    assert_eq!(envelope.channel_id.as_deref(), Some("c"));
+    assert_eq!(envelope.time.as_deref(), Some("2023-11-14T22:13:19.000Z"));
+    assert_eq!(envelope.fetched_at, "2023-11-14T22:13:20.000Z");
+    assert_eq!(envelope.request_id.as_deref(), Some("r1"));
+    assert_eq!(envelope.position, 7);
+    let offset = body.find(event).unwrap();
+    assert_eq!(envelope.id, format!("000000000000feed.7.{offset}"));
+    assert_eq!(record.key.as_deref(), Some(&b"c"[..]));
+    assert_eq!(record.timestamp, Timestamp(1_699_999_999_000));
+    assert_eq!(record.topic.as_str(), "rtm.channel");
+    let names: Vec<&str> = record.headers.iter().map(|(name, _)| &**name).collect();
+    assert_eq!(
+        names,
+        [
+            "rtm-id",
+            "rtm-app",
+            "rtm-region",
+            "rtm-stream",
+            "rtm-fetched-at",
+            "rtm-event-key"
+        ]
+    );
+}
+
+#[test]
+fn user_events_are_keyed_by_the_user_and_have_no_channel() {
+    let body = r#"{"events":[{"user_id":12345,"type":"Login","ms":5}]}"#;
+    let page = router("t", false).page(&entry("user", body)).unwrap();
+    assert_eq!(page.prepared[0].record.key.as_deref(), Some(&b"12345"[..]));
+    assert!(page.prepared[0].record.headers.is_empty());
+    let envelope = rtm_sim::parse_envelope(&page.prepared[0].record.payload).unwrap();
+    assert!(envelope.channel_id.is_none());
+    // 1970 is no time that a broker should keep records by, nor one of which an age says anything.
+    assert_eq!(page.prepared[0].record.timestamp, Timestamp(FETCHED_AT));
+    assert_eq!(page.prepared[0].ms, None);
+}
+
+/// Holds: a time that can be is kept, to the millisecond; one that cannot is nobody's.
+#[test]
+fn times_that_cannot_be_are_none() {
+    let (ahead, behind) = (600_000, 604_800_000);
+    for (ms, is_sane) in [
+        (FETCHED_AT, true),
+        (FETCHED_AT + ahead, true),
+        (FETCHED_AT + ahead + 1, false),
+        (FETCHED_AT - behind, true),
+        (FETCHED_AT - behind - 1, false),
+        (0, false),
+        (i64::MAX, false),
+    ] {
+        assert_eq!(sane(Some(ms), FETCHED_AT), is_sane.then_some(ms), "{ms}");
+    }
+    assert_eq!(sane(None, FETCHED_AT), None);
+}
+
+#[test]
+fn one_odd_event_is_a_dead_letter_with_its_bytes_between_sound_neighbours() {
+    let body = r#"{"events":[{"user_id":"a","type":"Login","ms":1},"no event",{"user_id":"b","type":"Login","ms":2}]}"#;
+    let page = router("t", false).page(&entry("user", body)).unwrap();
+    let dead: Vec<_> = page.prepared.iter().map(|prepared| prepared.dead).collect();
+    assert_eq!(dead, [None, Some("not_an_object"), None]);
+    let letter = &page.prepared[1].record;
+    assert_eq!(letter.topic.as_str(), "dead.main");
+    let payload: serde_json::Value = serde_json::from_slice(&letter.payload).unwrap();
+    assert_eq!(payload["raw"], "\"no event\"");
+    assert_eq!(payload["reason"], "not_an_object");
+    assert!(
+        letter
+            .headers
+            .iter()
+            .any(|(name, value)| name == "rtm-reason" && value == "not_an_object")
+    );
+}
+
+#[test]
+fn an_id_can_never_add_a_token_or_a_wildcard_to_a_subject() {
+    let body =
+        r#"{"events":[{"group_id":"a.b.>","user_id":"* \r\n\u0000\u202e","type":"Join","ms":1}]}"#;
+    let page = router("rtm.{channel_id}.{user_id}.{type}", false)
+        .page(&entry("channel", body))
+        .unwrap();
+    let subject = page.prepared[0].record.topic.as_str();
+    assert_eq!(subject.split('.').count(), 4, "{subject}");
+    assert!(
+        subject
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && !b"*>".contains(&b)),
+        "{subject}"
+    );
+}
+
+#[test]
+fn event_keys_are_as_documented() {
+    // printf '\0\0\0\x040a1b\0\0\0\x07channel\0\0\0\x01u\0\0\0\x01c\0\0\0\x04Join\0\0\0\x011' | sha256sum
+    let body = r#"{"events":[{"group_id":"c","user_id":"u","type":"Join","ms":1}]}"#;
+    let page = router("t", false).page(&entry("channel", body)).unwrap();
+    let envelope = rtm_sim::parse_envelope(&page.prepared[0].record.payload).unwrap();
+    assert_eq!(
+        envelope.event_key.as_deref(),
+        Some("4bc5de755a99ba9ce3702c6570de6f6f")
+    );
+}
+
+#[test]
+fn a_refused_record_becomes_a_dead_letter_and_a_refused_dead_letter_is_cut() {
+    let long = "x".repeat(2 * TRUNCATED_BYTES);
+    let body = format!(r#"{{"events":[{{"user_id":"{long}","type":"Login","ms":1}}]}}"#);
+    let journaled = entry("user", &body);
+    let mut router = router("t", false);
+    let page = router.page(&journaled).unwrap();
+    let why = Reason {
+        code: "too_large",
+        message: "10 MB".to_owned(),
+    };
+    let letter = router
+        .refused(&journaled, &page.prepared[0].record, &why, false)
+        .unwrap();
+    assert_eq!(letter.id, page.prepared[0].record.id);
+    let payload: serde_json::Value = serde_json::from_slice(&letter.payload).unwrap();
+    assert_eq!(
+        payload["raw"].as_str().unwrap().as_bytes(),
+        &page.prepared[0].record.payload[..]
+    );
+    let cut = router.refused(&journaled, &letter, &why, true).unwrap();
+    assert!(cut.payload.len() < 2 * TRUNCATED_BYTES);
+    let payload: serde_json::Value = serde_json::from_slice(&cut.payload).unwrap();
+    assert_eq!(payload["truncated"], true);
+}
