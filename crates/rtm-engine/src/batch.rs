@@ -55,7 +55,6 @@ pub(crate) struct Detail {
 
 impl Batch {
     /// A batch from one entry, without records so far.
-    #[must_use]
     pub(crate) fn of(entry: &Entry) -> Batch {
         Batch {
             entries: vec![entry.clone()],
@@ -78,7 +77,6 @@ impl Batch {
     }
 
     /// Whether it has as much as a batch should have.
-    #[must_use]
     pub(crate) fn is_full(&self) -> bool {
         self.records.len() >= MAX_BATCH_RECORDS || self.bytes >= MAX_BATCH_BYTES
     }
@@ -103,7 +101,6 @@ impl Batch {
     }
 
     /// The events that are not settled.
-    #[must_use]
     pub(crate) fn unsettled(&self) -> u64 {
         self.details.iter().map(|detail| detail.events).sum()
     }

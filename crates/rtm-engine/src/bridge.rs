@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use backon::BackoffBuilder;
 use futures::FutureExt;
-use rtm_journal::{Entry, ReadError, Reservation};
+use rtm_journal::{Entry, Epoch, ReadError, Reservation};
 use rtm_record::entry;
 use rtm_sink::{Outcome, PublishError, PublishErrorKind, Reason, Record, Sink};
 use rtm_source::{Fetch, FetchError, FetchErrorKind, Next, Observed, Page, Ring, Slot, Turn};
@@ -87,14 +87,41 @@ struct Ticket {
 /// Polls one App ID's rings as `pipelines` say, until they say that it ends, then lets the requests in flight finish.
 ///
 /// A request that is in flight while another plan comes finishes as it began: its page is stored, its slot of the limit
-/// rests, and what polls on has both before it.
+/// rests, and what polls on has both before it. A panic in here begins the loop again, and cancels no request.
 pub(crate) async fn poll<F: Fetch>(
     mut pipelines: watch::Receiver<Polling<F>>,
     state: Arc<PipelineState>,
+    epoch: Epoch,
 ) {
     let first = pipelines.borrow_and_update().clone();
     let Some(mut pipeline) = first else { return };
-    let mut in_flight: JoinSet<Exchanged<F>> = JoinSet::new();
+    let mut in_flight = JoinSet::new();
+    let mut panicked = false;
+    loop {
+        let polling = async {
+            if panicked {
+                // Each request stores its page by itself. What the schedule knew of them may be wrong.
+                while in_flight.join_next().await.is_some() {}
+                end(&pipeline).await;
+                pipeline.reschedule(epoch);
+            }
+            poll_until_told(&mut pipelines, &mut pipeline, &mut in_flight, &state).await;
+        };
+        if AssertUnwindSafe(polling).catch_unwind().await.is_ok() {
+            return;
+        }
+        error!("polling has panicked, and begins again; please report this");
+        tokio::time::sleep(AFTER_PANIC).await;
+        panicked = true;
+    }
+}
+
+async fn poll_until_told<F: Fetch>(
+    pipelines: &mut watch::Receiver<Polling<F>>,
+    pipeline: &mut Arc<Pipeline<F>>,
+    in_flight: &mut JoinSet<Exchanged<F>>,
+    state: &Arc<PipelineState>,
+) {
     let mut ticket: Option<Ticket> = None;
     // Whether the mark says that rings are being polled.
     let mut is_marked = false;
@@ -102,7 +129,7 @@ pub(crate) async fn poll<F: Fetch>(
         if pipeline.is_paused {
             ticket = None;
             if is_marked && in_flight.is_empty() {
-                end(&pipeline).await;
+                end(pipeline).await;
                 is_marked = false;
             }
         } else if !is_marked {
@@ -110,21 +137,21 @@ pub(crate) async fn poll<F: Fetch>(
             tokio::select! {
                 biased;
                 () = ending(pipelines.clone()) => break,
-                () = begin(&pipeline, &state) => is_marked = true,
+                () = begin(pipeline, state) => is_marked = true,
             }
         }
         // A ticket is asked for when a request is due: earlier, its slot would be one more thing to wake up for.
         let wait_until = if pipeline.is_paused {
             None
         } else {
-            match next(&pipeline) {
+            match next(pipeline) {
                 Next::Wait(until) => Some(until),
                 Next::Poll(ring) => {
                     if let Some(ticket) = ticket.take() {
-                        let turn = started(&pipeline, &ring);
+                        let turn = started(pipeline, &ring);
                         state.sent();
                         in_flight.spawn(
-                            fetch(Arc::clone(&pipeline), Arc::clone(&state), turn, ticket)
+                            fetch(Arc::clone(pipeline), Arc::clone(state), turn, ticket)
                                 .in_current_span(),
                         );
                         continue;
@@ -138,13 +165,13 @@ pub(crate) async fn poll<F: Fetch>(
             Ok(()) = pipelines.changed() => {
                 let polling = pipelines.borrow_and_update().clone();
                 let Some(renewed) = polling else { break };
-                if !Arc::ptr_eq(&pipeline, &renewed) {
-                    renew(&pipeline, &renewed, &state, is_marked).await;
-                    pipeline = renewed;
+                if !Arc::ptr_eq(pipeline, &renewed) {
+                    renew(pipeline, &renewed, state, is_marked).await;
+                    *pipeline = renewed;
                 }
             }
-            Some(done) = in_flight.join_next() => observe(&state, done),
-            taken = take_ticket(&pipeline, &state), if wait_until.is_none() && !pipeline.is_paused => {
+            Some(done) = in_flight.join_next() => observe(state, done),
+            taken = take_ticket(pipeline, state), if wait_until.is_none() && !pipeline.is_paused => {
                 ticket = Some(taken);
             }
             () = sleep_until(wait_until), if wait_until.is_some() => {}
@@ -152,10 +179,10 @@ pub(crate) async fn poll<F: Fetch>(
     }
     drop(ticket);
     while let Some(done) = in_flight.join_next().await {
-        observe(&state, done);
+        observe(state, done);
     }
     if is_marked {
-        end(&pipeline).await;
+        end(pipeline).await;
     }
 }
 
@@ -551,7 +578,7 @@ async fn patience(
                 std::future::pending::<()>().await;
             },
             () = at(ending) => return "the time to publish the rest is over",
-            () = tokio::time::sleep(STUCK_LOOK), if matches!(ending, Ending::By(_)) => {
+            () = tokio::time::sleep(STUCK_LOOK), if matches!(ending, Ending::By(_) | Ending::AtOnce(_)) => {
                 if state.is_stuck(sink.health().up) {
                     return "the sink takes nothing";
                 }
@@ -562,7 +589,7 @@ async fn patience(
 
 async fn at(ending: Ending) {
     match ending {
-        Ending::By(at) => tokio::time::sleep_until(at).await,
+        Ending::By(at) | Ending::AtOnce(at) => tokio::time::sleep_until(at).await,
         Ending::Never | Ending::WhenEmpty => std::future::pending().await,
     }
 }
@@ -580,6 +607,7 @@ async fn publish(mut outlet: Outlet, mut crashed: bool) {
         };
         let ended = AssertUnwindSafe(publishing).catch_unwind().await;
         if ended.is_ok() {
+            outlet.end().await;
             return;
         }
         error!("publishing has panicked, and starts again at its cursor; please report this");
@@ -592,6 +620,9 @@ async fn publish_all<S: Sink>(outlet: &mut Outlet, sink: &S) {
     let mut plans = outlet.plans.clone();
     loop {
         let is_ending = outlet.is_ending();
+        if matches!(outlet.plan.ending, Ending::AtOnce(_)) {
+            return;
+        }
         let first = tokio::select! {
             biased;
             Ok(()) = plans.changed() => {
@@ -671,12 +702,12 @@ async fn gather(outlet: &mut Outlet, first: Result<Group, ReadError>) -> Batch {
 /// actions; a record of unknown outcome is published again, in order and under the same id.
 async fn deliver<S: Sink>(outlet: &mut Outlet, sink: &S, batch: &mut Batch) {
     let mut backoff = backoff();
-    let skip_watch = outlet.skip_watch();
+    let mut skip_watch = outlet.skip_watch();
     outlet.state.publishing();
     while !batch.records.is_empty() {
         let began = Instant::now();
         outlet.metrics.batch.observe(batch.records.len() as f64);
-        let published = attempt(outlet, sink, batch, &skip_watch).await;
+        let published = attempt(outlet, sink, batch, &mut skip_watch).await;
         outlet
             .metrics
             .publish_duration
@@ -737,7 +768,7 @@ async fn attempt<S: Sink>(
     outlet: &mut Outlet,
     sink: &S,
     batch: &Batch,
-    skip_watch: &SkipWatch,
+    skip_watch: &mut SkipWatch,
 ) -> Attempt {
     let publishing = sink.publish(&batch.records);
     tokio::pin!(publishing);

@@ -1,14 +1,11 @@
-//! The journal's lanes and their cursors: opened, and what is left of App IDs and sinks that nobody names any more.
+//! The journal's lanes and their cursors: opened, counted, and those that nobody needs removed.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
-use rtm_journal::{Journal, Lane, LaneName, LaneStats, Reader, ReaderName};
-use rtm_record::entry;
+use rtm_journal::{Journal, Lane, LaneName, LaneStats, MAX_READERS, Reader, ReaderName};
 use tracing::{error, warn};
 
 use crate::chain;
-use crate::order::InFlightRequests;
 
 /// What the name of a sink's lagging cursor ends in, the one that remembers copies. No sink's name has a dot.
 const LAGGING: &str = ".copies";
@@ -28,6 +25,29 @@ impl LaneError {
             source: source.into(),
         }
     }
+}
+
+/// Whether a lane has room for the cursors that these sinks want in it, beside those that it has.
+///
+/// # Errors
+///
+/// [`LaneError`] when it has not: the cursors of sinks that are gone count as well.
+pub(crate) fn check_readers(
+    stats: Option<&LaneStats>,
+    app: &str,
+    wanted: impl Iterator<Item = ReaderName>,
+) -> Result<(), LaneError> {
+    let existing = stats.map_or(&[][..], |stats| &stats.readers);
+    let existing = existing.iter().map(|reader| reader.name.clone());
+    let readers = existing.chain(wanted).collect::<BTreeSet<_>>().len();
+    if readers > MAX_READERS {
+        let source = format!(
+            "it would have {readers} cursors and can have {MAX_READERS}; `rtm-bridge journal forget` lets go of those of \
+             sinks that have left the configuration"
+        );
+        return Err(LaneError::new(app, source));
+    }
+    Ok(())
 }
 
 /// The lane of an App ID, which `app` is the name of.
@@ -52,6 +72,14 @@ pub(crate) fn lagging_reader(lane: &Lane, sink: &str) -> Result<Reader, LaneErro
     reader(lane, &format!("{sink}{LAGGING}"))
 }
 
+/// The names of the cursors that a sink may have in a lane.
+pub(crate) fn reader_names(sink: &str) -> impl Iterator<Item = ReaderName> {
+    let names = [sink.to_owned(), format!("{sink}{LAGGING}")];
+    names
+        .into_iter()
+        .filter_map(|name| ReaderName::try_from(name.as_str()).ok())
+}
+
 /// The sink whose lagging cursor goes by this name, if it is one's.
 fn sink_of_lagging(reader: &ReaderName) -> Option<&str> {
     reader.as_str().strip_suffix(LAGGING)
@@ -62,74 +90,6 @@ pub(crate) async fn remove_lagging(lane: &Lane, sink: &str) {
     if let Ok(name) = ReaderName::try_from(format!("{sink}{LAGGING}").as_str()) {
         let _ = lane.remove_reader(&name).await;
     }
-}
-
-/// Whether the lane of an App ID that nobody polls has something that one of `sinks` has not had.
-pub(crate) fn is_pending(lane: &LaneStats, sinks: &[&str]) -> bool {
-    sinks.iter().any(|sink| {
-        let reader = lane
-            .readers
-            .iter()
-            .find(|reader| reader.name.as_str() == *sink);
-        reader.map_or(lane.entries, |reader| reader.pending_entries) > 0
-    })
-}
-
-/// The lane of an App ID that nobody polls.
-pub(crate) struct Orphan {
-    pub(crate) lane: Lane,
-    /// How it is shown: by the name that it had, marked, since another App ID may have the name by now. The App ID itself
-    /// is shown nowhere.
-    pub(crate) name: String,
-    /// The sinks that took the App ID, as far as the lane tells.
-    pub(crate) takers: Vec<String>,
-    /// The requests in flight that its outlets know of: none, until it is polled again.
-    pub(crate) requests: Arc<InFlightRequests>,
-}
-
-impl Orphan {
-    /// Opens the lane. Where `shown` does not say what its App ID was called, the next entry of one of its cursors does.
-    pub(crate) fn open(
-        journal: &Journal,
-        stats: &LaneStats,
-        shown: Option<String>,
-        others: &BTreeMap<String, Orphan>,
-    ) -> Result<Orphan, LaneError> {
-        let lane = open(journal, "removed", stats.name.as_str())?;
-        let former = shown.or_else(|| former_name(&lane, stats));
-        let former = former.as_deref().unwrap_or("an app");
-        let mut name = format!("{former} (removed)");
-        let mut number = 1;
-        while others.values().any(|other| other.name == name) {
-            number += 1;
-            name = format!("{former} (removed {number})");
-        }
-        warn!(
-            app = name,
-            "the journal holds entries of an App ID that left the configuration; they are still published"
-        );
-        Ok(Orphan {
-            lane,
-            name,
-            takers: takers(stats),
-            requests: Arc::default(),
-        })
-    }
-}
-
-/// The sinks that took an App ID, as far as its lane tells.
-pub(crate) fn takers(stats: &LaneStats) -> Vec<String> {
-    let readers = stats.readers.iter();
-    readers.map(|reader| reader.name.to_string()).collect()
-}
-
-fn former_name(lane: &Lane, stats: &LaneStats) -> Option<String> {
-    let mut readers = stats.readers.iter();
-    readers.find_map(|reader| {
-        let entry = lane.reader(&reader.name).ok()?.try_next().ok()??;
-        let (tags, _) = entry::decode(&entry.bytes).ok()?;
-        Some(tags.app.into_owned())
-    })
 }
 
 /// Tells of sinks that have a cursor in the lane and are not in the plan, as `is_known` says: only the operator may let go
@@ -176,6 +136,3 @@ pub(crate) async fn tend(
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

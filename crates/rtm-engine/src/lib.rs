@@ -13,7 +13,7 @@
 //! | [`order`] | pages of a ring that was asked several times at once, back in the ring's order |
 //! | [`routes`], [`outlet`], [`batch`] | what is published to what; one lane's way out to one sink; what is being delivered |
 //! | [`copies`], [`poison`] | copies of one event from two regions; which record crashes the process |
-//! | [`lanes`] | the journal's lanes and cursors, and what is left of those that nobody names any more |
+//! | [`lanes`], [`orphan`] | the journal's lanes and cursors; what is left of App IDs that left the plan |
 //! | [`tally`], [`losses`] | the counts that survive: of what became of events, of what the source may have lost |
 //! | [`sink`] | one sink as it runs |
 //! | [`status`] | what goes on, what is wrong, and every metric |
@@ -22,16 +22,17 @@ mod batch;
 pub mod bridge;
 mod chain;
 pub mod copies;
-pub mod lanes;
+mod lanes;
 mod lock;
-pub mod losses;
+mod losses;
 mod order;
-pub mod outlet;
+mod orphan;
+mod outlet;
 mod pipeline;
 pub mod plan;
 mod poison;
 mod routes;
-pub mod sink;
+mod sink;
 pub mod status;
 pub mod supervisor;
 pub mod tally;

@@ -17,7 +17,7 @@ use crate::lock::lock;
 use crate::status::metrics::{LOSS_REASONS, Metrics};
 
 /// How many events a request can cost: a full page.
-pub const PAGE: u64 = rtm_source::MAX_PAGE_EVENTS as u64;
+pub(crate) const PAGE: u64 = rtm_source::MAX_PAGE_EVENTS as u64;
 
 /// The most rings that a mark names, so that it stays small. Agora has eight region hosts, each with two rings; what
 /// further rings cost counts under the last one.
@@ -25,7 +25,7 @@ const MARKED_RINGS: usize = 16;
 
 /// The counts of one App ID.
 #[derive(Debug)]
-pub struct Losses {
+pub(crate) struct Losses {
     lane: Lane,
     mark: Mutex<Mark>,
     /// The most requests that each ring has had in flight at once, where it was more than one.
@@ -55,8 +55,7 @@ struct RingLosses {
 
 impl Losses {
     /// Reads the mark.
-    #[must_use]
-    pub fn read(lane: Lane) -> Losses {
+    pub(crate) fn read(lane: Lane) -> Losses {
         let mark: Mark = lane
             .mark()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
@@ -71,7 +70,7 @@ impl Losses {
 
     /// Shows the counts in `metrics`, where the app has none yet: also those of rings that are polled no more, and of these
     /// nothing else.
-    pub fn show(&self, app: &str, metrics: &Metrics) {
+    pub(crate) fn show(&self, app: &str, metrics: &Metrics) {
         for ring in &lock(&self.mark).rings {
             for (reason, events) in LOSS_REASONS.iter().zip(ring.lost) {
                 metrics.possibly_lost(app, &ring.region, &ring.stream, reason, events);
@@ -81,11 +80,7 @@ impl Losses {
 
     /// Says durably that `rings` are polled from now on, and counts what the death of the last process may have cost:
     /// says how many events, if it did die while it polled.
-    ///
-    /// # Errors
-    ///
-    /// As [`Lane::set_mark`].
-    pub async fn begin(
+    pub(crate) async fn begin(
         &self,
         app: &str,
         rings: &[Ring],
@@ -117,11 +112,7 @@ impl Losses {
     }
 
     /// Says durably that further rings are polled from now on.
-    ///
-    /// # Errors
-    ///
-    /// As [`Lane::set_mark`].
-    pub async fn also(&self, rings: &[Ring]) -> Result<(), AppendError> {
+    pub(crate) async fn also(&self, rings: &[Ring]) -> Result<(), AppendError> {
         if rings.is_empty() {
             return Ok(());
         }
@@ -133,11 +124,7 @@ impl Losses {
 
     /// Says durably that `ring` may have so many requests in flight at once, until the end: each may cost a page. Returns
     /// at once where that is known already.
-    ///
-    /// # Errors
-    ///
-    /// As [`Lane::set_mark`].
-    pub async fn in_flight(&self, ring: &Ring, requests: u64) -> Result<(), AppendError> {
+    pub(crate) async fn in_flight(&self, ring: &Ring, requests: u64) -> Result<(), AppendError> {
         if requests <= 1 {
             return Ok(());
         }
@@ -153,11 +140,12 @@ impl Losses {
     }
 
     /// Counts events that `ring` may have cost, durably.
-    ///
-    /// # Errors
-    ///
-    /// As [`Lane::set_mark`].
-    pub async fn count(&self, ring: &Ring, reason: &str, events: u64) -> Result<(), AppendError> {
+    pub(crate) async fn count(
+        &self,
+        ring: &Ring,
+        reason: &str,
+        events: u64,
+    ) -> Result<(), AppendError> {
         if events == 0 {
             return Ok(());
         }
@@ -166,18 +154,13 @@ impl Losses {
     }
 
     /// Events that all rings may have cost since the journal was made, also those that are polled no more.
-    #[must_use]
-    pub fn ever(&self) -> u64 {
+    pub(crate) fn ever(&self) -> u64 {
         let mark = lock(&self.mark);
         mark.rings.iter().flat_map(|ring| ring.lost).sum()
     }
 
     /// Says durably that no request is in flight.
-    ///
-    /// # Errors
-    ///
-    /// As [`Lane::set_mark`].
-    pub async fn end(&self) -> Result<(), AppendError> {
+    pub(crate) async fn end(&self) -> Result<(), AppendError> {
         lock(&self.mark).polling = false;
         self.store().await
     }

@@ -40,7 +40,6 @@ type RingName = (String, String);
 impl InFlightRequests {
     /// Says that a request is about to be sent to `ring`. It counts as in flight until the value is dropped, which is to be
     /// after its page was stored.
-    #[must_use]
     pub(crate) fn begin(self: &Arc<Self>, ring: &Ring) -> Request {
         let (region, stream) = (ring.region.name(), ring.stream.as_str());
         let mut rings = lock(&self.rings);
@@ -72,14 +71,12 @@ pub(crate) struct Request {
 
 impl Request {
     /// How many requests the ring has had in flight since this one was among them, itself included, at its start.
-    #[must_use]
     pub(crate) fn in_flight(&self) -> usize {
         self.with
     }
 
     /// What the page has to say, if the request was ever in flight beside another. To be asked once the response has come
     /// and before the page is stored. `first_ms` is when its first event happened.
-    #[must_use]
     pub(crate) fn overlap(&self, first_ms: Option<i64>) -> Option<Overlap> {
         let rings = lock(&self.requests.rings);
         let in_flight = &rings[self.ring].1;
@@ -130,7 +127,6 @@ impl Read {
 
 impl OrderedReader {
     /// For a lane whose requests are told to `requests`.
-    #[must_use]
     pub(crate) fn new(requests: Arc<InFlightRequests>, epoch: Epoch) -> OrderedReader {
         OrderedReader {
             requests,

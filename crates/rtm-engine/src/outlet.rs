@@ -34,43 +34,47 @@ const POISON_CRASHES: u32 = 3;
 
 /// What a plan says of one lane's way out to one sink. It may change while the outlet runs.
 #[derive(Debug, Clone, PartialEq)]
-pub struct OutletPlan {
+pub(crate) struct OutletPlan {
     /// The app's name, or what an App ID is shown as that has left the plan.
-    pub app: String,
+    pub(crate) app: String,
     /// Where records go, and what they look like.
-    pub routes: Routes,
+    pub(crate) routes: Routes,
     /// The streams that the sink takes.
-    pub streams: Vec<Stream>,
+    pub(crate) streams: Vec<Stream>,
     /// How copies are found; none where a single region gives no copies.
-    pub copy_rule: Option<CopyRule>,
+    pub(crate) copy_rule: Option<CopyRule>,
     /// Whether and when the oldest events may be given up.
-    pub skip: Skip,
+    pub(crate) skip: Skip,
     /// Whether it ends, and when.
-    pub ending: Ending,
+    pub(crate) ending: Ending,
 }
 
 /// What becomes of events when the journal is full because of the sink.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Skip {
+pub(crate) enum Skip {
     /// They stay, and polling stops.
     Never,
-    /// The oldest are given up, unless one of these cursors, which never skip, is as far behind: then that frees nothing.
-    Unless(Vec<ReaderName>),
+    /// The oldest are given up, unless a cursor that is none of these is as far behind: then that frees nothing. These are
+    /// the cursors of all sinks that skip.
+    With(Vec<ReaderName>),
 }
 
 /// Whether an outlet ends by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
+pub(crate) enum Ending {
     /// It waits for more entries.
     Never,
     /// As soon as nothing waits.
     WhenEmpty,
     /// As soon as nothing waits, or the sink takes nothing, and at this moment at the latest.
     By(Instant),
+    /// As soon as the batch that is being published is confirmed, or the sink takes nothing, and at this moment at the
+    /// latest: another outlet goes on from there.
+    AtOnce(Instant),
 }
 
 /// One lane's way out to one sink.
-pub struct Outlet {
+pub(crate) struct Outlet {
     /// What it does, by the plan that it has taken last.
     pub(crate) plan: OutletPlan,
     /// The plan that is in force.
@@ -170,7 +174,6 @@ impl Outlet {
         let plan = self.plans.borrow_and_update().clone();
         let old = std::mem::replace(&mut self.plan, plan);
         if old.app != self.plan.app {
-            self.state.rename(&self.plan.app);
             self.metrics = self.state.metrics();
         }
         if old.routes != self.plan.routes {
@@ -196,25 +199,25 @@ impl Outlet {
         self.remember().await;
     }
 
+    /// Lets go of what is kept to know copies, where the App ID has left and nothing more comes.
+    pub(crate) async fn end(mut self) {
+        if self.plan.ending == Ending::WhenEmpty {
+            self.copies = None;
+            lanes::remove_lagging(&self.lane, self.sink.name()).await;
+        }
+    }
+
     /// Whether it is to end once nothing waits.
     pub(crate) fn is_ending(&self) -> bool {
         self.plan.ending != Ending::Never
     }
 
     /// The next entries to publish, as soon as they are there. Dropping the future loses nothing.
-    ///
-    /// # Errors
-    ///
-    /// As [`OrderedReader::next`].
     pub(crate) async fn next(&mut self) -> Result<Group, ReadError> {
         self.ordered.next(&mut self.reader).await
     }
 
     /// The next entries to publish, if they are there.
-    ///
-    /// # Errors
-    ///
-    /// As [`OrderedReader::next`].
     pub(crate) fn try_next(&mut self) -> Result<Option<Group>, ReadError> {
         self.ordered.try_next(&mut self.reader)
     }
@@ -377,66 +380,58 @@ impl Outlet {
 
     /// What tells when the sink must let go of what it has, so that polling can go on.
     pub(crate) fn skip_watch(&self) -> SkipWatch {
-        match &self.plan.skip {
-            Skip::Never => SkipWatch::Never,
-            Skip::Unless(others) => SkipWatch::Watching {
-                status: Arc::clone(&self.status),
-                lane: self.lane.clone(),
-                others: others.clone(),
-            },
+        SkipWatch {
+            plans: self.plans.clone(),
+            status: Arc::clone(&self.status),
+            lane: self.lane.clone(),
         }
     }
 }
 
-/// Tells when a sink must skip.
-pub(crate) enum SkipWatch {
-    /// It need not.
-    Never,
-    /// When the App ID's polling has stopped for want of room, and only this sink, or others that may skip, are behind.
-    Watching {
-        status: Arc<State>,
-        lane: Lane,
-        others: Vec<ReaderName>,
-    },
+/// Tells when a sink must skip, by the plan that is in force at each moment: a batch may wait for hours.
+pub(crate) struct SkipWatch {
+    plans: watch::Receiver<OutletPlan>,
+    status: Arc<State>,
+    lane: Lane,
 }
 
 impl SkipWatch {
-    /// Returns when it must.
-    pub(crate) async fn must_skip(&self) {
-        let SkipWatch::Watching {
-            status,
-            lane,
-            others,
-        } = self
-        else {
-            return std::future::pending().await;
-        };
+    /// Returns when it must: when the App ID's polling has stopped for want of room, and no cursor but those of sinks that
+    /// skip is as far behind.
+    pub(crate) async fn must_skip(&mut self) {
         loop {
+            if self.plans.borrow_and_update().skip == Skip::Never {
+                if self.plans.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                continue;
+            }
             tokio::time::sleep(SKIP_LOOK).await;
-            let polling = status.pipeline(lane.name().as_str());
+            let polling = self.status.pipeline(self.lane.name().as_str());
             let has_stopped = polling.is_some_and(|polling| polling.is_stopped());
-            if has_stopped && would_free(&status.journal, lane, others) {
+            if let Skip::With(skipping) = &self.plans.borrow().skip
+                && has_stopped
+                && would_free(&self.status.journal, &self.lane, skipping)
+            {
                 return;
             }
         }
     }
 }
 
-/// Whether no other reader holds the lane's oldest entries back as well.
-fn would_free(journal: &Journal, lane: &Lane, others: &[ReaderName]) -> bool {
+/// Whether only cursors of sinks that skip hold the lane's oldest entries back.
+fn would_free(journal: &Journal, lane: &Lane, skipping: &[ReaderName]) -> bool {
     let stats = journal.stats();
     let Some(lane) = stats.lanes.iter().find(|stats| stats.name == *lane.name()) else {
         return false;
     };
-    let oldest = |is_other: bool| {
-        lane.readers
-            .iter()
-            .filter(|reader| others.contains(&reader.name) == is_other)
-            .map(|reader| reader.committed)
-            .min()
+    let oldest = |skips: bool| {
+        let readers = lane.readers.iter();
+        let readers = readers.filter(|reader| skipping.contains(&reader.name) == skips);
+        readers.map(|reader| reader.committed).min()
     };
-    let (own, others) = (oldest(false), oldest(true));
-    own.is_some() && (others.is_none() || own < others)
+    let (skipping, others) = (oldest(true), oldest(false));
+    skipping.is_some() && (others.is_none() || skipping < others)
 }
 
 /// Why an entry that cannot be decoded becomes a dead letter.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rtm_journal::{Epoch, Lane};
 use rtm_source::{Fetch, Limiter, MOST_IN_FLIGHT_PER_RING, Schedule, ScheduleOptions};
 
+use crate::lock::lock;
 use crate::losses::Losses;
 use crate::order::InFlightRequests;
 use crate::plan::AppPlan;
@@ -76,20 +77,21 @@ impl<F: Fetch> Pipeline<F> {
         account: Account,
         epoch: Epoch,
     ) -> Pipeline<F> {
-        let options = ScheduleOptions {
-            requests_per_second: plan.requests_per_second as usize,
-            in_flight_per_ring: MOST_IN_FLIGHT_PER_RING,
-            ..ScheduleOptions::default()
-        };
+        let schedule = schedule(&source, plan.requests_per_second, epoch);
         Pipeline {
             name: plan.name.clone(),
             app_id: plan.app_id.clone(),
             is_paused: plan.paused,
             requests_per_second: plan.requests_per_second,
-            schedule: Mutex::new(Schedule::new(source.rings().to_vec(), options, epoch.0)),
+            schedule: Mutex::new(schedule),
             source,
             account,
         }
+    }
+
+    /// Forgets whose turn it was, and every request in flight. There must be none.
+    pub(crate) fn reschedule(&self, epoch: Epoch) {
+        *lock(&self.schedule) = schedule(&self.source, self.requests_per_second, epoch);
     }
 
     /// Has the limiter give as many slots as this pipeline may use.
@@ -99,4 +101,13 @@ impl<F: Fetch> Pipeline<F> {
             self.account.limiter.resize(slots);
         }
     }
+}
+
+fn schedule<F: Fetch>(source: &F, requests_per_second: u32, epoch: Epoch) -> Schedule {
+    let options = ScheduleOptions {
+        requests_per_second: requests_per_second as usize,
+        in_flight_per_ring: MOST_IN_FLIGHT_PER_RING,
+        ..ScheduleOptions::default()
+    };
+    Schedule::new(source.rings().to_vec(), options, epoch.0)
 }

@@ -79,6 +79,13 @@ pub struct SinkPlan<K> {
     pub client: K,
 }
 
+impl<K> SinkPlan<K> {
+    /// Whether it takes the app of this name.
+    pub(crate) fn takes(&self, app: &String) -> bool {
+        self.apps.as_ref().is_none_or(|apps| apps.contains(app))
+    }
+}
+
 /// Makes what a plan names.
 pub trait Parts: Send + Sync + 'static {
     /// Reads one App ID's rings.

@@ -110,7 +110,7 @@ impl Current {
                 Left::Nothing
             }
             Some(Step::Decode) => Left::Whole(poison("decoding this entry crashed the bridge")),
-            _ if !outlet.takes(&entry) => {
+            _ if reached.is_none() && !outlet.takes(&entry) => {
                 outlet.tally.drop_events("not_routed", entry.count.into());
                 Left::Nothing
             }

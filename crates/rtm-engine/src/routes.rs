@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use rtm_journal::ReaderName;
 
-use crate::lanes::Orphan;
+use crate::lanes;
+use crate::orphan::Orphan;
 use crate::outlet::{Ending, OutletPlan, Skip};
 use crate::plan::{Parts, Plan, SinkPlan};
 
@@ -16,7 +17,7 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    fn new(app_id: &str, sink: &str) -> Route {
+    pub(crate) fn new(app_id: &str, sink: &str) -> Route {
         Route {
             app_id: app_id.to_owned(),
             sink: sink.to_owned(),
@@ -27,21 +28,16 @@ impl Route {
 /// Each App ID into each sink that takes it.
 pub(crate) fn of_plan<P: Parts>(plan: &Plan<P>) -> BTreeMap<Route, OutletPlan> {
     let mut routes = BTreeMap::new();
+    let skipping = plan.sinks.iter().filter(|sink| sink.skips_when_full);
+    let skipping: Vec<ReaderName> = skipping
+        .flat_map(|sink| lanes::reader_names(&sink.name))
+        .collect();
     for app in &plan.apps {
-        let takes = |sink: &&SinkPlan<P::ClientSpec>| {
-            let apps = sink.apps.as_ref();
-            apps.is_none_or(|apps| apps.contains(&app.name))
-        };
-        let sinks: Vec<_> = plan.sinks.iter().filter(takes).collect();
-        let never_skip = sinks.iter().filter(|sink| !sink.skips_when_full);
-        let never_skip: Vec<ReaderName> = never_skip
-            .filter_map(|sink| ReaderName::try_from(sink.name.as_str()).ok())
-            .collect();
-        for sink in sinks {
+        for sink in plan.sinks.iter().filter(|sink| sink.takes(&app.name)) {
             let outlet = OutletPlan {
                 copy_rule: app.copy_rule,
                 skip: if sink.skips_when_full {
-                    Skip::Unless(never_skip.clone())
+                    Skip::With(skipping.clone())
                 } else {
                     Skip::Never
                 },
@@ -53,24 +49,11 @@ pub(crate) fn of_plan<P: Parts>(plan: &Plan<P>) -> BTreeMap<Route, OutletPlan> {
     routes
 }
 
-/// Whether a sink gets what is left of an App ID that is not in the plan: one that took it, or takes all. Another would not
-/// read on if the App ID came back, and its cursor would hold the journal's entries for ever.
-pub(crate) fn gets_what_is_left<K>(sink: &SinkPlan<K>, takers: &[String]) -> bool {
-    sink.apps.is_none() || takers.contains(&sink.name)
-}
-
-/// What is left of App IDs that are not in the plan, into the sinks that get it, until nothing is left.
-pub(crate) fn of_orphans<P: Parts>(
-    plan: &Plan<P>,
-    orphans: &BTreeMap<String, Orphan>,
-    routes: &mut BTreeMap<Route, OutletPlan>,
-) {
-    for (app_id, orphan) in orphans {
-        let sinks = plan.sinks.iter();
-        for sink in sinks.filter(|sink| gets_what_is_left(sink, &orphan.takers)) {
-            let outlet = outlet(&orphan.name, sink, Ending::WhenEmpty);
-            routes.insert(Route::new(app_id, &sink.name), outlet);
-        }
+/// What is left of an App ID that is not in the plan, into a sink.
+pub(crate) fn of_orphan<K>(orphan: &Orphan, sink: &SinkPlan<K>, ending: Ending) -> OutletPlan {
+    OutletPlan {
+        copy_rule: orphan.copy_rule,
+        ..outlet(&orphan.name, sink, ending)
     }
 }
 

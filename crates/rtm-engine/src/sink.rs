@@ -13,7 +13,7 @@ const SPARE_RECORDS: usize = 2 * MAX_BATCH_RECORDS;
 
 /// A sink's client, with what all lanes share that publish to it. Cheap to clone.
 #[derive(Clone)]
-pub struct RunningSink {
+pub(crate) struct RunningSink {
     name: Arc<str>,
     kind: &'static str,
     title: Arc<str>,
@@ -23,8 +23,7 @@ pub struct RunningSink {
 
 impl RunningSink {
     /// One that goes by `name` in labels and by `title` among people.
-    #[must_use]
-    pub fn new(name: &str, kind: &'static str, title: &str, client: AnySink) -> RunningSink {
+    pub(crate) fn new(name: &str, kind: &'static str, title: &str, client: AnySink) -> RunningSink {
         RunningSink {
             name: name.into(),
             kind,
@@ -35,20 +34,17 @@ impl RunningSink {
     }
 
     /// Its name.
-    #[must_use]
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// What the configuration says that it is, such as `kafka`.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         self.kind
     }
 
     /// What people call it, in the middle of a sentence.
-    #[must_use]
-    pub fn title(&self) -> &str {
+    pub(crate) fn title(&self) -> &str {
         &self.title
     }
 
@@ -68,8 +64,7 @@ impl RunningSink {
     }
 
     /// What its client says of itself.
-    #[must_use]
-    pub fn health(&self) -> Health {
+    pub(crate) fn health(&self) -> Health {
         self.client.health()
     }
 

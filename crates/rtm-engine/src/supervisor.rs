@@ -10,22 +10,23 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rtm_journal::Journal;
+use rtm_journal::{Journal, LaneStats};
 use rtm_source::Fetch;
 use tokio::sync::watch;
 use tokio::task::JoinError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::JoinMap;
-use tracing::{Instrument, error, info, info_span};
+use tracing::{Instrument, error, info, info_span, warn};
 
 use crate::bridge::{Polling, poll, publish_until_ended};
 use crate::chain;
-use crate::lanes::{self, LaneError, Orphan};
+use crate::lanes::{self, LaneError};
 use crate::lock::lock;
+use crate::orphan::{self, Orphan};
 use crate::outlet::{Ending, Outlet, OutletParts, OutletPlan};
 use crate::pipeline::{Account, Pipeline};
-use crate::plan::{AppPlan, Changes, Diff, Parts, Plan, Plans, RunError};
+use crate::plan::{AppPlan, Changes, Diff, Parts, Plan, Plans, RunError, SinkPlan};
 use crate::routes::{self, Route};
 use crate::sink::RunningSink;
 use crate::status::State;
@@ -69,11 +70,13 @@ pub async fn run<P: Parts>(
             biased;
             () = stop.cancelled() => break,
             Some((app_id, joined)) = supervisor.polls.join_next() => supervisor.polling_ended(&app_id, joined),
-            Some((route, joined)) = supervisor.publishes.join_next() => supervisor.outlet_ended(route, joined),
+            Some((route, joined)) = supervisor.publishes.join_next() => supervisor.outlet_ended(&route, joined),
             Some(proposal) = plans.next() => {
                 let applied = supervisor.apply(proposal.plan).await;
                 let _ = proposal.answer.send(applied);
             }
+            // After all that is ready, so that what ends together is seen to once.
+            () = std::future::ready(()), if supervisor.is_behind => supervisor.catch_up(),
         }
     }
     supervisor.stop().await
@@ -88,9 +91,9 @@ struct Supervisor<P: Parts> {
     plan: Option<Plan<P>>,
     /// Polling loops, by App ID.
     polls: JoinMap<String, ()>,
-    /// The pipelines of those loops, by App ID.
-    polled: BTreeMap<String, watch::Sender<Polling<P::Source>>>,
-    /// Pipelines that begin once the loop of the same App ID has ended.
+    /// What those loops are told, by App ID.
+    polled: BTreeMap<String, Polled<P::Source>>,
+    /// Pipelines that begin once no loop of the same App ID, or of the same name, runs.
     waiting: BTreeMap<String, Pipeline<P::Source>>,
     /// What belongs to each App ID that was polled since the start.
     accounts: BTreeMap<String, Account>,
@@ -102,12 +105,20 @@ struct Supervisor<P: Parts> {
     sinks: BTreeMap<String, RunningSink>,
     /// Sinks that left the plan, or whose client was made anew: each is closed once no loop publishes to it any more.
     closing: Vec<RunningSink>,
-    /// Lanes of App IDs that are not in the plan and have something to publish, by App ID.
+    /// Lanes of App IDs that are not in the plan and had something to publish, by App ID.
     orphans: BTreeMap<String, Orphan>,
+    /// A loop has ended, and what may take its place has not begun.
+    is_behind: bool,
     /// Whether the last process died, for the outlets of the first plan.
     crashed: bool,
     /// Held by whatever may crash the process: see [`crate::poison`].
     suspicion: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// A polling loop: the name that it goes by, and what it is told.
+struct Polled<F> {
+    name: String,
+    told: watch::Sender<Polling<F>>,
 }
 
 /// The plan of a publishing loop, and what it publishes to.
@@ -133,6 +144,7 @@ impl<P: Parts> Supervisor<P> {
             sinks: BTreeMap::new(),
             closing: Vec::new(),
             orphans: BTreeMap::new(),
+            is_behind: false,
             suspicion: Arc::default(),
         }
     }
@@ -141,83 +153,62 @@ impl<P: Parts> Supervisor<P> {
     async fn apply(&mut self, plan: Plan<P>) -> Result<(), RunError> {
         let Diff { apps, sinks } = Diff::between(&self.parts, self.plan.as_ref(), &plan);
         // Everything that can fail comes first, and changes nothing that runs.
-        let accounts = self.new_accounts(&plan, &apps)?;
-        let pipelines = self.new_pipelines(&plan, &apps, &accounts)?;
+        self.check_readers(&plan)?;
+        let sources = self.new_sources(&plan, &apps)?;
         let clients = self.new_clients(&plan, &sinks).await?;
+        let accounts = self.new_accounts(&sources)?;
 
+        self.accounts.extend(accounts);
+        let pipelines = sources.into_iter().map(|(app, source)| {
+            let account = self.accounts[&app.app_id].clone();
+            Pipeline::new(app, source, account, self.journal.epoch())
+        });
+        let pipelines = pipelines.collect();
         let is_first = self.plan.is_none();
         self.plan = Some(plan);
-        self.accounts.extend(accounts);
         self.change_sinks(&sinks, clients);
         self.change_polling(&apps, pipelines);
         if is_first {
             self.tend_lanes().await;
         }
-        self.find_orphans();
-        self.change_outlets();
+        self.catch_up();
         self.crashed = false;
         Ok(())
     }
 
-    /// What belongs to App IDs that were not polled since the start.
-    fn new_accounts(
-        &self,
-        plan: &Plan<P>,
-        apps: &Changes,
-    ) -> Result<BTreeMap<String, Account>, LaneError> {
-        let new: Vec<&AppPlan<P::SourceSpec>> = plan
-            .apps
-            .iter()
-            .filter(|app| apps.start.contains(&app.app_id))
-            .filter(|app| !self.accounts.contains_key(&app.app_id))
-            .collect();
-        let spread = match self.plan {
-            None => START_SPREAD,
-            Some(_) => LATER_SPREAD,
-        };
-        let after_crash = self.plan.is_none() && self.journal.unclean();
-        let mut accounts = BTreeMap::new();
-        for (index, app) in new.iter().enumerate() {
-            let lane = lanes::open(&self.journal, &app.name, &app.app_id)?;
-            let spread = spread.mul_f64(index as f64 / new.len() as f64);
-            let mut account = Account::new(lane, app.requests_per_second, after_crash, spread);
-            // What its lane holds may be published already, and must see the requests to come.
-            if let Some(orphan) = self.orphans.get(&app.app_id) {
-                account.requests = Arc::clone(&orphan.requests);
-            }
-            accounts.insert(app.app_id.clone(), account);
+    /// Whether each lane has room for the cursors of the sinks that take its App ID.
+    fn check_readers(&self, plan: &Plan<P>) -> Result<(), LaneError> {
+        let lanes = self.journal.stats().lanes;
+        for app in &plan.apps {
+            let takes = |sink: &&SinkPlan<P::ClientSpec>| sink.takes(&app.name);
+            let drops = app.copy_rule.is_some_and(|rule| rule.drops);
+            let wanted = plan.sinks.iter().filter(takes).flat_map(|sink| {
+                let names = lanes::reader_names(&sink.name);
+                names.take(if drops { 2 } else { 1 })
+            });
+            let lane = lanes.iter().find(|lane| lane.name.as_str() == app.app_id);
+            lanes::check_readers(lane, &app.name, wanted)?;
         }
-        Ok(accounts)
+        Ok(())
     }
 
-    fn new_pipelines(
+    /// The sources of App IDs that are new, or that another plan changes.
+    fn new_sources<'a>(
         &self,
-        plan: &Plan<P>,
+        plan: &'a Plan<P>,
         apps: &Changes,
-        new_accounts: &BTreeMap<String, Account>,
-    ) -> Result<BTreeMap<String, Pipeline<P::Source>>, RunError> {
-        let mut pipelines = BTreeMap::new();
-        for app in &plan.apps {
-            let is_changed = [&apps.start, &apps.renew]
-                .iter()
-                .any(|keys| keys.contains(&app.app_id));
-            let account = new_accounts
-                .get(&app.app_id)
-                .or_else(|| self.accounts.get(&app.app_id));
-            let (true, Some(account)) = (is_changed, account) else {
-                continue;
-            };
-            let source = self
-                .parts
-                .source(&app.source)
-                .map_err(|source| RunError::Source {
-                    app: app.name.clone(),
-                    source,
-                })?;
-            let pipeline = Pipeline::new(app, source, account.clone(), self.journal.epoch());
-            pipelines.insert(app.app_id.clone(), pipeline);
-        }
-        Ok(pipelines)
+    ) -> Result<Vec<(&'a AppPlan<P::SourceSpec>, P::Source)>, RunError> {
+        let is_new = |app: &&AppPlan<_>| {
+            apps.start.contains(&app.app_id) || apps.renew.contains(&app.app_id)
+        };
+        let source = |app: &'a AppPlan<_>| match self.parts.source(&app.source) {
+            Ok(source) => Ok((app, source)),
+            Err(source) => Err(RunError::Source {
+                app: app.name.clone(),
+                source,
+            }),
+        };
+        plan.apps.iter().filter(is_new).map(source).collect()
     }
 
     async fn new_clients(
@@ -242,56 +233,73 @@ impl<P: Parts> Supervisor<P> {
         Ok(clients)
     }
 
+    /// What belongs to App IDs that were not polled since the start.
+    fn new_accounts(
+        &self,
+        sources: &[(&AppPlan<P::SourceSpec>, P::Source)],
+    ) -> Result<BTreeMap<String, Account>, LaneError> {
+        let apps = sources.iter().map(|(app, _)| app);
+        let is_new = |app: &&&AppPlan<_>| !self.accounts.contains_key(&app.app_id);
+        let new: Vec<_> = apps.filter(is_new).collect();
+        let spread = match self.plan {
+            None => START_SPREAD,
+            Some(_) => LATER_SPREAD,
+        };
+        let after_crash = self.plan.is_none() && self.journal.unclean();
+        let mut accounts = BTreeMap::new();
+        for (index, app) in new.iter().enumerate() {
+            let lane = lanes::open(&self.journal, &app.name, &app.app_id)?;
+            let spread = spread.mul_f64(index as f64 / new.len() as f64);
+            let mut account = Account::new(lane, app.requests_per_second, after_crash, spread);
+            // What its lane holds may be published already, and must see the requests to come.
+            if let Some(orphan) = self.orphans.get(&app.app_id) {
+                account.requests = Arc::clone(&orphan.requests);
+            }
+            accounts.insert(app.app_id.clone(), account);
+        }
+        Ok(accounts)
+    }
+
     fn change_sinks(&mut self, changes: &Changes, clients: BTreeMap<String, RunningSink>) {
         for name in &changes.drain {
             self.closing.extend(self.sinks.remove(name));
+            if !clients.contains_key(name) {
+                warn!(
+                    sink = name,
+                    "a sink has left the configuration; the journal keeps what it has not had, and what comes, until \
+                     `rtm-bridge journal forget --sink {name}`"
+                );
+            }
         }
         self.sinks.extend(clients);
         self.state.set_sinks(self.sinks.values().cloned());
-        self.close_unused();
     }
 
-    fn change_polling(
-        &mut self,
-        changes: &Changes,
-        mut pipelines: BTreeMap<String, Pipeline<P::Source>>,
-    ) {
+    fn change_polling(&mut self, changes: &Changes, pipelines: Vec<Pipeline<P::Source>>) {
         for app_id in &changes.drain {
-            if let Some(tx) = self.polled.get(app_id) {
-                tx.send_replace(None);
+            if let Some(polled) = self.polled.get(app_id) {
+                polled.told.send_replace(None);
             }
             self.waiting.remove(app_id);
         }
-        for app_id in &changes.start {
-            let Some(pipeline) = pipelines.remove(app_id) else {
+        for pipeline in pipelines {
+            let polled = self.polled.get(&pipeline.app_id);
+            let Some(polled) = polled.filter(|polled| polled.told.borrow().is_some()) else {
+                self.waiting.insert(pipeline.app_id.clone(), pipeline);
                 continue;
             };
-            if self.polled.contains_key(app_id) {
-                self.waiting.insert(app_id.clone(), pipeline);
-            } else {
-                self.start_polling(Arc::new(pipeline));
-            }
-        }
-        for app_id in &changes.renew {
-            let Some(pipeline) = pipelines.remove(app_id) else {
-                continue;
-            };
-            if let Some(waiting) = self.waiting.get_mut(app_id) {
-                *waiting = pipeline;
-            } else if let Some(tx) = self.polled.get(app_id) {
-                info!(
-                    app = pipeline.name,
-                    rings = pipeline.source.rings().len(),
-                    paused = pipeline.is_paused,
-                    "polling as the new configuration says"
-                );
-                pipeline.resize();
-                tx.send_replace(Some(Arc::new(pipeline)));
-            }
+            info!(
+                app = pipeline.name,
+                rings = pipeline.source.rings().len(),
+                paused = pipeline.is_paused,
+                "polling as the new configuration says"
+            );
+            pipeline.resize();
+            polled.told.send_replace(Some(Arc::new(pipeline)));
         }
         // Whoever proposes a plan may have mended something elsewhere. The loops wake up for it.
-        for tx in self.polled.values() {
-            tx.send_modify(|polling| {
+        for polled in self.polled.values() {
+            polled.told.send_modify(|polling| {
                 if let Some(pipeline) = polling {
                     lock(&pipeline.schedule).try_again();
                 }
@@ -299,32 +307,50 @@ impl<P: Parts> Supervisor<P> {
         }
     }
 
-    fn start_polling(&mut self, pipeline: Arc<Pipeline<P::Source>>) {
-        let app_id = pipeline.app_id.clone();
-        let span = info_span!("poll", app = pipeline.name);
-        pipeline.resize();
-        let state = self.state.add_app(&pipeline);
-        let (tx, rx) = watch::channel(Some(pipeline));
-        self.polls
-            .spawn(app_id.clone(), poll(rx, state).instrument(span));
-        self.polled.insert(app_id, tx);
+    /// A polling loop has ended: its App ID left the plan, or is to be polled under another name.
+    fn polling_ended(&mut self, app_id: &str, joined: Result<(), JoinError>) {
+        self.polled.remove(app_id);
+        ended(joined);
+        self.state.remove_app(app_id);
+        self.is_behind = true;
     }
 
-    /// A polling loop has ended: its App ID left the plan, or is to be polled under another name. One that has panicked
-    /// begins again.
-    fn polling_ended(&mut self, app_id: &str, joined: Result<(), JoinError>) {
-        let told = self.polled.remove(app_id);
-        let polling = told.and_then(|told| told.borrow().clone());
-        let panicked = ended(joined).is_none();
-        self.state.remove_app(app_id);
-        if let Some(pipeline) = self.waiting.remove(app_id) {
-            self.start_polling(Arc::new(pipeline));
-        } else if let Some(pipeline) = polling.filter(|_| panicked) {
-            self.start_polling(pipeline);
+    /// A publishing loop has ended: its sink or its App ID left the plan, or its sink's client is to be made anew.
+    fn outlet_ended(&mut self, route: &Route, joined: Result<bool, JoinError>) {
+        self.outlets.remove(route);
+        ended(joined);
+        self.state.remove_route(&route.app_id, &route.sink);
+        self.is_behind = true;
+    }
+
+    /// Has everything run as the plan says, as far as what is to make place for it has ended.
+    fn catch_up(&mut self) {
+        self.is_behind = false;
+        self.start_polling();
+        let lanes = self.journal.stats().lanes;
+        self.find_orphans(&lanes);
+        self.change_outlets(&lanes);
+        self.close_unused();
+    }
+
+    /// Starts polling what waits for it. A polling loop has its App ID and its name, which its series go by, for itself.
+    fn start_polling(&mut self) {
+        let polled = &self.polled;
+        let is_free = |app_id: &String, pipeline: &mut Pipeline<P::Source>| {
+            let mut others = polled.values();
+            !polled.contains_key(app_id) && !others.any(|other| other.name == pipeline.name)
+        };
+        let free: Vec<_> = self.waiting.extract_if(.., is_free).collect();
+        for (app_id, pipeline) in free {
+            let name = pipeline.name.clone();
+            let span = info_span!("poll", app = name);
+            pipeline.resize();
+            let state = self.state.add_app(&pipeline);
+            let (told, pipelines) = watch::channel(Some(Arc::new(pipeline)));
+            let polling = poll(pipelines, state, self.journal.epoch()).instrument(span);
+            self.polls.spawn(app_id.clone(), polling);
+            self.polled.insert(app_id, Polled { name, told });
         }
-        // Only now is everything stored that the App ID has to publish.
-        self.find_orphans();
-        self.change_outlets();
     }
 
     /// Tells of what is left of sinks, and lets go of lagging cursors that nothing needs.
@@ -345,28 +371,34 @@ impl<P: Parts> Supervisor<P> {
         }
     }
 
-    /// Looks for lanes of App IDs that nobody polls: what they hold is still published.
-    fn find_orphans(&mut self) {
+    /// Looks for lanes of App IDs that are not in the plan: what they hold, and what their last requests bring, is still
+    /// published.
+    fn find_orphans(&mut self, lanes: &[LaneStats]) {
         let Some(plan) = &self.plan else { return };
-        let is_polled = |app_id: &str| plan.polls(app_id) || self.polled.contains_key(app_id);
-        self.orphans.retain(|app_id, _| !is_polled(app_id));
-        for stats in self.journal.stats().lanes {
-            let app_id = stats.name.as_str();
-            let takers = lanes::takers(&stats);
-            let sinks = plan.sinks.iter();
-            let sinks: Vec<&str> = sinks
-                .filter(|sink| routes::gets_what_is_left(sink, &takers))
-                .map(|sink| sink.name.as_str())
-                .collect();
-            let is_known = is_polled(app_id) || self.orphans.contains_key(app_id);
-            if is_known || !lanes::is_pending(&stats, &sinks) {
+        self.orphans.retain(|app_id, _| !plan.polls(app_id));
+        for lane in lanes {
+            let app_id = lane.name.as_str();
+            if plan.polls(app_id) || self.orphans.contains_key(app_id) {
                 continue;
             }
-            // One that this process polled has its cursors open, and goes by its name.
-            let mut routes = self.outlets.iter();
-            let shown = routes.find(|(route, _)| route.app_id == app_id);
-            let shown = shown.map(|(_, told)| told.plan.borrow().app.clone());
-            match Orphan::open(&self.journal, &stats, shown, &self.orphans) {
+            let mut outlets = self.outlets.iter();
+            let outlet = outlets.find(|(route, _)| route.app_id == app_id);
+            let former = match (outlet, self.polled.get(app_id)) {
+                (Some((_, told)), _) => {
+                    let plan = told.plan.borrow();
+                    Some((plan.app.clone(), plan.copy_rule))
+                }
+                (None, Some(polled)) => Some((polled.name.clone(), None)),
+                (None, None) => None,
+            };
+            let mut sinks = plan.sinks.iter();
+            let is_left = |sink: &SinkPlan<_>| {
+                orphan::is_for(sink, lane) && orphan::is_pending(lane, &sink.name)
+            };
+            if former.is_none() && !sinks.any(is_left) {
+                continue;
+            }
+            match Orphan::open(&self.journal, lane, former, &self.orphans) {
                 Ok(orphan) => drop(self.orphans.insert(app_id.to_owned(), orphan)),
                 Err(error) => error!(
                     error = chain(&error),
@@ -378,31 +410,50 @@ impl<P: Parts> Supervisor<P> {
 
     /// Has every outlet do what the plan says: begins those that are missing, tells the others, and ends those that have
     /// no place in the plan.
-    fn change_outlets(&mut self) {
-        let wanted = self.wanted_outlets();
+    fn change_outlets(&mut self, lanes: &[LaneStats]) {
+        let wanted = self.wanted_outlets(lanes);
         let deadline = Instant::now() + self.drain_deadline();
+        let mut renamed = Vec::new();
+        let mut changed = Vec::new();
         for (route, told) in &self.outlets {
+            let old = told.plan.borrow().clone();
+            let by = match old.ending {
+                Ending::By(by) | Ending::AtOnce(by) => by,
+                Ending::Never | Ending::WhenEmpty => deadline,
+            };
             let current = self.sinks.get(&route.sink);
             let is_current = current.is_some_and(|sink| sink.is(&told.sink));
-            let plan = wanted.get(route).filter(|_| is_current);
-            told.plan.send_if_modified(|old| match plan {
-                Some(plan) if old == plan => false,
-                Some(plan) => {
-                    old.clone_from(plan);
-                    true
-                }
-                None if matches!(old.ending, Ending::By(_)) => false,
-                None => {
-                    old.ending = Ending::By(deadline);
-                    true
-                }
-            });
+            let ending = match wanted.get(route) {
+                Some(plan) if is_current => plan.ending,
+                Some(_) => Ending::AtOnce(by),
+                None => Ending::By(by),
+            };
+            let mut plan = wanted.get(route).unwrap_or(&old).clone();
+            plan.ending = ending;
+            plan.app = self.shown(&route.app_id).unwrap_or(plan.app);
+            if plan.app != old.app {
+                renamed.push((&*route.app_id, &*route.sink, plan.app.clone()));
+            }
+            if plan != old {
+                changed.push((told, plan));
+            }
+        }
+        self.state.rename_routes(&renamed);
+        for (told, plan) in changed {
+            told.plan.send_replace(plan);
         }
         for (route, plan) in wanted {
             if !self.outlets.contains_key(&route) {
                 self.start_outlet(route, plan);
             }
         }
+    }
+
+    /// What an App ID is shown as. No two are shown alike.
+    fn shown(&self, app_id: &str) -> Option<String> {
+        let planned = self.plan.as_ref().and_then(|plan| plan.app(app_id));
+        let orphan = self.orphans.get(app_id).map(|orphan| &orphan.name);
+        planned.map(|app| &app.name).or(orphan).cloned()
     }
 
     fn drain_deadline(&self) -> Duration {
@@ -412,17 +463,29 @@ impl<P: Parts> Supervisor<P> {
     }
 
     /// The outlets that there should be.
-    fn wanted_outlets(&self) -> BTreeMap<Route, OutletPlan> {
+    fn wanted_outlets(&self, lanes: &[LaneStats]) -> BTreeMap<Route, OutletPlan> {
         let Some(plan) = &self.plan else {
             return BTreeMap::new();
         };
         let mut wanted = routes::of_plan(plan);
-        routes::of_orphans(plan, &self.orphans, &mut wanted);
-        // An App ID that left the plan has entries to come until its last request is stored: its outlets go on as they are.
-        for (route, told) in &self.outlets {
-            let is_ending = self.polled.contains_key(&route.app_id) && !plan.polls(&route.app_id);
-            if is_ending && plan.publishes_to(&route.sink) {
-                wanted.insert(route.clone(), told.plan.borrow().clone());
+        for lane in lanes {
+            let app_id = lane.name.as_str();
+            let Some(orphan) = self.orphans.get(app_id) else {
+                continue;
+            };
+            // Requests may still be in flight.
+            let is_polled = self.polled.contains_key(app_id);
+            for sink in plan.sinks.iter().filter(|sink| orphan::is_for(sink, lane)) {
+                let route = Route::new(app_id, &sink.name);
+                let ending = match is_polled {
+                    true => Ending::Never,
+                    false => Ending::WhenEmpty,
+                };
+                // One that has ended begins again only where something is left.
+                let goes_on = is_polled || self.outlets.contains_key(&route);
+                if goes_on || orphan::is_pending(lane, &sink.name) {
+                    wanted.insert(route, routes::of_orphan(orphan, sink, ending));
+                }
             }
         }
         wanted
@@ -459,34 +522,14 @@ impl<P: Parts> Supervisor<P> {
                     .spawn(route.clone(), publishing.instrument(span));
                 self.outlets.insert(route, Told { plan, sink });
             }
-            Err(error) => error!(
-                sink = route.sink,
-                error = chain(&error),
-                "nothing is published: its entries wait in the journal for the next start"
-            ),
-        }
-    }
-
-    /// A publishing loop has ended: its sink or its App ID left the plan, or its sink's client is to be made anew.
-    fn outlet_ended(&mut self, route: Route, joined: Result<bool, JoinError>) {
-        ended(joined);
-        self.outlets.remove(&route);
-        self.state.remove_route(&route.app_id, &route.sink);
-        if !self
-            .outlets
-            .keys()
-            .any(|other| other.app_id == route.app_id)
-        {
-            self.orphans.remove(&route.app_id);
-        }
-        self.close_unused();
-        // What is left of an App ID that is not in the plan is published once.
-        let is_planned = self
-            .plan
-            .as_ref()
-            .is_some_and(|plan| plan.polls(&route.app_id));
-        if is_planned && let Some(plan) = self.wanted_outlets().remove(&route) {
-            self.start_outlet(route, plan);
+            Err(error) => {
+                self.state.remove_route(&route.app_id, &route.sink);
+                error!(
+                    sink = route.sink,
+                    error = chain(&error),
+                    "nothing is published: its entries wait in the journal for the next start"
+                );
+            }
         }
     }
 
@@ -502,8 +545,8 @@ impl<P: Parts> Supervisor<P> {
     async fn stop(mut self) -> Result<(), RunError> {
         info!("stopping: no further request is sent; waiting for those in flight");
         self.state.stopping();
-        for tx in self.polled.values() {
-            tx.send_replace(None);
+        for polled in self.polled.values() {
+            polled.told.send_replace(None);
         }
         while let Some((_, joined)) = self.polls.join_next().await {
             ended(joined);

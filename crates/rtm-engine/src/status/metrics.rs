@@ -64,9 +64,12 @@ macro_rules! metrics {
                 $(self.$name.add(labels);)*
             }
 
-            /// Removes the series of every metric that have these labels and values, whatever other labels they have.
-            fn remove(&self, labels: &[(&str, &str)]) {
-                $(self.$name.remove(labels);)*
+            /// Removes the series of every metric that have these labels and values, whatever other labels they have, those
+            /// with the label `but` aside.
+            fn remove(&self, labels: &[(&str, &str)], but: Option<&str>) {
+                $(if but.is_none_or(|but| ![$(stringify!($label)),*].contains(&but)) {
+                    self.$name.remove(labels);
+                })*
             }
 
             fn collect(&self) -> Vec<MetricFamily> {
@@ -215,9 +218,9 @@ impl Metrics {
         self.app_paused.of(&[app]).set(f64::from(paused));
     }
 
-    /// Removes an app, its rings, and its ways into all sinks.
+    /// Removes an app and its rings. Its ways into sinks are removed each by itself.
     pub fn remove_app(&self, app: &str) {
-        self.remove(&[("app", app)]);
+        self.remove(&[("app", app)], Some("sink"));
     }
 
     /// Adds a ring that is polled, where it is not there yet, and gives its handles.
@@ -255,7 +258,7 @@ impl Metrics {
 
     /// Removes an app's way into a sink.
     pub fn remove_pair(&self, app: &str, sink: &str) {
-        self.remove(&[("app", app), ("sink", sink)]);
+        self.remove(&[("app", app), ("sink", sink)], None);
     }
 
     /// The handles of an app's way into a sink.
@@ -288,9 +291,9 @@ impl Metrics {
         }
     }
 
-    /// Removes a sink, and all apps' ways into it.
+    /// Removes a sink. Apps' ways into it are removed each by itself.
     pub fn remove_sink(&self, sink: &str) {
-        self.remove(&[("sink", sink)]);
+        self.remove(&[("sink", sink)], Some("app"));
     }
 }
 

@@ -168,13 +168,11 @@ impl PipelineState {
     }
 
     /// The metrics of a ring.
-    #[must_use]
     pub(crate) fn ring(&self, ring: &Ring) -> Arc<RingMetrics> {
         Arc::clone(&self.state(ring).metrics)
     }
 
     /// Whether the configuration says that it is left alone.
-    #[must_use]
     pub(crate) fn is_paused(&self) -> bool {
         self.is_paused.load(Ordering::Relaxed)
     }
@@ -269,7 +267,6 @@ impl PipelineState {
     }
 
     /// Whether polling waits for room.
-    #[must_use]
     pub(crate) fn is_stopped(&self) -> bool {
         lock(&self.stopped).is_some()
     }

@@ -53,10 +53,9 @@ impl SinkState {
         lock(&self.app).clone()
     }
 
-    /// The App ID is called so from now on, and so are its series.
-    pub(crate) fn rename(&self, app: &str) {
-        let before = std::mem::replace(&mut *lock(&self.app), app.to_owned());
-        self.metrics.remove_pair(&before, &self.sink);
+    /// The App ID is called so from now on.
+    pub(super) fn rename(&self, app: &str) {
+        app.clone_into(&mut lock(&self.app));
         self.metrics.add_pair(app, &self.sink);
     }
 

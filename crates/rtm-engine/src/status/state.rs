@@ -94,6 +94,24 @@ impl State {
         }
     }
 
+    /// App IDs are called otherwise from now on, and so are the series of their ways into sinks: App ID, sink, and name.
+    pub(crate) fn rename_routes(&self, renamed: &[(&str, &str, String)]) {
+        let _no_scrape = lock(&self.scrape);
+        let routes = lock(&self.routes);
+        let of = |app_id: &str, sink: &str| routes.get(&(app_id.to_owned(), sink.to_owned()));
+        // One App ID may have the name that another one had.
+        for (app_id, sink, _) in renamed {
+            if let Some(state) = of(app_id, sink) {
+                self.metrics.remove_pair(&state.app(), sink);
+            }
+        }
+        for (app_id, sink, app) in renamed {
+            if let Some(state) = of(app_id, sink) {
+                state.rename(app);
+            }
+        }
+    }
+
     /// All ways of App IDs into sinks, as App ID, sink, and how it goes.
     pub(super) fn routes(&self) -> Vec<(String, String, Arc<SinkState>)> {
         let routes = lock(&self.routes);
@@ -108,8 +126,9 @@ impl State {
         let mut sinks: Vec<RunningSink> = sinks.collect();
         sinks.sort_by(|a, b| a.name().cmp(b.name()));
         let before = std::mem::replace(&mut *lock(&self.sinks), sinks.clone());
+        // Another client of the same name counts from zero.
         for gone in before {
-            if !sinks.iter().any(|sink| sink.name() == gone.name()) {
+            if !sinks.iter().any(|sink| sink.is(&gone)) {
                 self.metrics.remove_sink(gone.name());
             }
         }

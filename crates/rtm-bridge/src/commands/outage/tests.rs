@@ -1,4 +1,3 @@
-
 use super::*;
 
 /// What an entry of so many events took on the disk, compressed, by measurement: see [`ENTRY_BYTES`].

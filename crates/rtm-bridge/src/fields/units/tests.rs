@@ -1,4 +1,3 @@
-
 use serde::Deserialize;
 
 #[derive(Deserialize, Debug)]

@@ -96,7 +96,8 @@ async fn possible_loss_is_never_below_the_true_one() {
             let source = source(&simulator, app, Duration::from_millis(800));
             let mut random = fastrand::Rng::with_seed(app as u64);
             let (mut seen, mut reasons, mut true_loss) = (0, Vec::new(), 0);
-            for round in 1..10 {
+            let mut requests = 0;
+            for _ in 1..10 {
                 let events = events(&mut random);
                 let events: Vec<&str> = events.iter().map(String::as_str).collect();
                 simulator.push(&app.to_string(), "eu", rtm_sim::Stream::User, &events);
@@ -105,12 +106,21 @@ async fn possible_loss_is_never_below_the_true_one() {
                 // the same: what it does belongs to this round.
                 let stats = || simulator.stats().apps[app].requests;
                 let read = async {
-                    while stats() < round {
+                    while stats() == requests {
                         tokio::time::sleep(Duration::from_millis(5)).await;
                     }
                 };
                 let read = timeout(Duration::from_secs(10), read).await;
-                read.expect("the simulator reads every request");
+                // Nor need it have left by then.
+                let may_have_stayed = |error: &FetchError| {
+                    error.kind == FetchErrorKind::NotSent || error.reason == "timeout"
+                };
+                let may_have_stayed = fetched.as_ref().is_err_and(may_have_stayed);
+                assert!(
+                    read.is_ok() || may_have_stayed,
+                    "the simulator has read no request: {fetched:?}"
+                );
+                requests = stats();
                 let ledger = simulator.ledger().pages.into_iter();
                 let pages: Vec<LedgerPage> = ledger
                     .filter(|page| page.app_id == app.to_string())

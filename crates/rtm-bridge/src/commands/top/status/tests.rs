@@ -1,4 +1,3 @@
-
 use super::*;
 
 /// Holds: a document with less than this version knows is read, and one of another version is not.

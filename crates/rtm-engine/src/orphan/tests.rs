@@ -28,14 +28,14 @@ async fn removed_apps_go_by_the_names_they_had() {
             "" => b"of a later version".to_vec(),
             _ => entry::with_tags(&tags, None, b"{}"),
         };
-        let lane = open(&journal, app, app_id).unwrap();
+        let lane = lanes::open(&journal, app, app_id).unwrap();
         let room = lane.reserve(bytes.len()).await;
         room.append(bytes, 1).await.unwrap();
-        drop(reader(&lane, "kafka").unwrap());
+        drop(lanes::reader(&lane, "kafka").unwrap());
     }
     let mut orphans = BTreeMap::new();
     for stats in journal.stats().lanes {
-        assert!(is_pending(&stats, &["kafka"]) && is_pending(&stats, &["new"]));
+        assert!(is_pending(&stats, "kafka") && is_pending(&stats, "new"));
         let orphan = Orphan::open(&journal, &stats, None, &orphans).unwrap();
         orphans.insert(stats.name.to_string(), orphan);
     }
