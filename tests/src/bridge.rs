@@ -6,9 +6,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 
-use crate::binary;
 use crate::process::Process;
+use crate::{binary, wait_for};
 
 /// A running bridge.
 #[derive(Debug)]
@@ -48,6 +49,27 @@ impl Bridge {
             started,
             client: http_client()?,
         })
+    }
+
+    /// Has the configuration read again (SIGHUP) that `replace` puts in the place of the last one, and waits until it is
+    /// taken.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be replaced, or is not taken within half a minute.
+    pub async fn reload(&mut self, replace: impl FnOnce() -> Result<()>) -> Result<()> {
+        let taken = |metrics: &Metrics| {
+            metrics.get("rtm_bridge_config_last_reload_success_timestamp_seconds")
+        };
+        // Before the files change: the bridge looks at them by itself as well.
+        let before = taken(&self.metrics().await?);
+        replace()?;
+        self.process.signal(Signal::SIGHUP)?;
+        wait_for("a reload", RELOAD_DEADLINE, async || {
+            tokio::time::sleep(RELOAD_LOOK).await;
+            (self.metrics().await).is_ok_and(|metrics| taken(&metrics) > before)
+        })
+        .await
     }
 
     /// What `/metrics` says now.
@@ -216,6 +238,12 @@ fn simulator_url(line: &str) -> Option<String> {
 
 /// Opening a large journal is part of a start.
 const START_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Sinks may be made anew in a reload.
+const RELOAD_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How often it is looked whether a configuration is taken: each look costs a bridge of many App IDs some milliseconds.
+const RELOAD_LOOK: Duration = Duration::from_millis(40);
 
 #[cfg(test)]
 mod tests {

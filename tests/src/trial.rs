@@ -10,7 +10,7 @@
 //! | [`Disk`] | a disk that can be filled |
 //! | [`Plan`] | a random trial, by its seed |
 //! | [`shows`] | trials of given faults, longer than a random one |
-//! | [`measured`] | trials of figures with bounds: freshness, storms, cost, a backlog, many App IDs |
+//! | [`measured`] | trials of figures with bounds: freshness, storms, cost, a backlog, many App IDs, changes |
 //! | [`accounting`] | the bridge's counts, compared with the truth |
 
 pub mod accounting;

@@ -11,6 +11,7 @@ use rtm_tests::trial::measured::{
     Run, Table,
     apps::{self, Apps},
     bare::{self, BareArgs},
+    changes,
     cost::{self, Into},
     drain, fresh,
     storms::{self, Storm},
@@ -25,7 +26,7 @@ use rtm_tests::trial::{self, Brokers, Disk, Plan, Report};
 Brokers are started once for each command. A trial that fails keeps its directory and prints it, with logs, metrics and
 the simulator's ledger, and the command that runs it again. Build the bridge first, in the same profile:
   cargo build --release && cargo run --release -p rtm-tests --bin trial -- all
-fresh, storms, flood, cost, drain and apps print figures beside their bounds, and judge the medians of their runs:
+fresh, storms, flood, cost, drain, apps and changes print figures beside their bounds, and judge the medians of their runs:
   cargo run --release -p rtm-tests --bin trial -- fresh --runs 5")]
 struct Arguments {
     #[command(subcommand)]
@@ -122,6 +123,14 @@ enum Trial {
         /// How many App IDs [default: 200 busy, 500 idle, 20 beside a busier one]
         #[arg(long)]
         apps: Option<usize>,
+        #[command(flatten)]
+        measured: Measured,
+    },
+    /// 20 App IDs and a sink come, change and go by reload beside a busy App ID, which is to notice nothing
+    Changes {
+        /// Events a second of the busy one, both streams together
+        #[arg(long, default_value_t = 2_000.0)]
+        rate: f64,
         #[command(flatten)]
         measured: Measured,
     },
@@ -247,7 +256,7 @@ async fn run(trial: Trial) -> Result<bool> {
     }
     let with_nats = match &trial {
         Trial::Kafka(_) | Trial::Fresh { .. } | Trial::Storms { .. } | Trial::Flood { .. } => false,
-        Trial::Drain { .. } | Trial::Apps { .. } => false,
+        Trial::Drain { .. } | Trial::Apps { .. } | Trial::Changes { .. } => false,
         Trial::Cost { only, .. } => *only != Some(Into::Kafka),
         _ => true,
     };
@@ -350,6 +359,12 @@ async fn figures(brokers: &mut Brokers, trial: Trial) -> Result<bool> {
                 let name = format!("apps, {which:?}");
                 kept &= measured.table(brokers, &name, one).await;
             }
+        }
+        Trial::Changes { rate, measured } => {
+            let one = async |brokers: &mut Brokers| {
+                Box::pin(changes::changes(brokers, rate, measured.time(60))).await
+            };
+            kept &= measured.table(brokers, "changes", one).await;
         }
         _ => anyhow::bail!("not a trial of figures"),
     }

@@ -55,6 +55,21 @@ pub fn equation(
     Ok(broken)
 }
 
+/// Of all that an App ID was handed out, without anything odd, a sink has confirmed each event, and nothing else. Says if
+/// that does not hold.
+///
+/// # Errors
+///
+/// When a series is missing.
+pub fn whole(metrics: &Metrics, app: &str, sink: &str, handed_out: u64) -> Result<Option<String>> {
+    let confirmed = metrics.sum(CONFIRMED, &[("app", app), ("sink", sink)])?;
+    #[expect(clippy::cast_precision_loss, reason = "a count of events")]
+    let is_whole = confirmed == handed_out as f64;
+    Ok((!is_whole).then(|| {
+        format!("{sink}, {app}: {handed_out} events were handed out, and {confirmed} are confirmed")
+    }))
+}
+
 /// Upper bound of the events lost at the source, by all processes of the bridge.
 ///
 /// # Errors
@@ -107,5 +122,13 @@ mod tests {
         };
         assert!(broken(&metrics(0, 0), &other).contains("as dead-lettered"));
         assert!(equation(&metrics(0, 0), &["a".to_owned()], "unknown", &findings).is_err());
+    }
+
+    /// Holds: one event more or less than was handed out is told.
+    #[test]
+    fn an_account_is_whole_or_not() {
+        let of = |handed_out| whole(&metrics(0, 0), "a", "s", handed_out).unwrap();
+        assert_eq!(of(90), None);
+        assert!(of(89).is_some() && of(91).is_some());
     }
 }

@@ -47,6 +47,8 @@ pub struct Setup {
     pub regions: usize,
     /// How many App IDs.
     pub apps: usize,
+    /// How many more the simulator has, for trials that add them later.
+    pub apps_later: usize,
     /// Which of the brokers that run are published to.
     pub sinks: Sinks,
     /// `atomic_batches` of the NATS sink: `auto` or `off`; none leaves the sink's default.
@@ -97,6 +99,7 @@ impl Default for Setup {
             seed: 1,
             regions: 1,
             apps: 1,
+            apps_later: 0,
             sinks: Sinks::All,
             atomic_batches: None,
             backlog: 0,
@@ -154,10 +157,7 @@ impl Places {
     /// Writes the secret, right or wrong.
     pub(super) fn write_secret(&self, right: bool) -> Result<()> {
         let secret = if right { "demo-secret\n" } else { "wrong\n" };
-        // As a tool that rotates secrets does it: never half a file.
-        let new = self.secret.with_extension("new");
-        std::fs::write(&new, secret)?;
-        std::fs::rename(&new, &self.secret).context("replace the secret")
+        replace(&self.secret, secret).context("replace the secret")
     }
 
     /// Topics and whether they hold dead letters.
@@ -182,13 +182,9 @@ impl Places {
         names
     }
 
+    /// The configuration that the trial begins with.
     fn configuration(&self, dir: &Path, url: &str, brokers: &Brokers, setup: &Setup) -> String {
-        let dir = dir.display();
-        let regions: Vec<String> = REGIONS[..setup.regions]
-            .iter()
-            .map(|region| format!("{{ name = \"{region}\", base_url = \"{url}/{region}\" }}"))
-            .collect();
-        let regions = regions.join(", ");
+        let apps = setup.apps + setup.apps_later;
         let journal = match setup.disk {
             Some(disk) => format!(
                 "max_bytes = \"{}MiB\"\nmin_free_bytes = \"{}MiB\"\n",
@@ -197,25 +193,42 @@ impl Places {
                 disk.min_free_mib
             ),
             // Only a bound: a journal has to have room for the requests that may be in flight.
-            None if setup.apps > 8 => format!("max_bytes = \"{}MiB\"\n", setup.apps * 128),
+            None if apps > 8 => format!("max_bytes = \"{}MiB\"\n", apps * 128),
             None => String::new(),
         };
         let mut text = format!(
             "shutdown_deadline = \"10s\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\n\
-             [journal]\ndir = \"{dir}/journal\"\n{journal}\n",
+             [journal]\ndir = \"{}/journal\"\n{journal}\n",
+            dir.display()
         );
         for number in 0..setup.apps {
-            let _ = writeln!(
-                text,
-                "[[apps]]\nname = \"{}\"\napp_id = \"{}\"\n\
-                 auth = {{ basic = {{ key = \"demo-key\", secret_file = \"{dir}/secret\" }} }}\n\
-                 request_deadline = \"{}ms\"\nregions = [{regions}]\n",
-                app_name(number),
-                app_id(number),
-                setup.request_deadline.as_millis(),
-            );
+            let section = self.app_section(number, &app_name(number), url, setup);
+            let _ = writeln!(text, "{section}");
         }
         text + &self.sink_sections(brokers, setup)
+    }
+
+    /// The part of the configuration that is of one App ID. More of its keys may follow.
+    pub(super) fn app_section(
+        &self,
+        number: usize,
+        name: &str,
+        url: &str,
+        setup: &Setup,
+    ) -> String {
+        let regions: Vec<String> = REGIONS[..setup.regions]
+            .iter()
+            .map(|region| format!("{{ name = \"{region}\", base_url = \"{url}/{region}\" }}"))
+            .collect();
+        format!(
+            "[[apps]]\nname = \"{name}\"\napp_id = \"{}\"\n\
+             auth = {{ basic = {{ key = \"demo-key\", secret_file = \"{}\" }} }}\n\
+             request_deadline = \"{}ms\"\nregions = [{}]\n",
+            app_id(number),
+            self.secret.display(),
+            setup.request_deadline.as_millis(),
+            regions.join(", "),
+        )
     }
 
     fn sink_sections(&self, brokers: &Brokers, setup: &Setup) -> String {
@@ -323,4 +336,11 @@ impl Places {
         }
         Ok(())
     }
+}
+
+/// Writes a file as a tool that rotates secrets does it: never half of it.
+pub(super) fn replace(file: &Path, text: &str) -> Result<()> {
+    let new = file.with_extension("new");
+    std::fs::write(&new, text)?;
+    Ok(std::fs::rename(&new, file)?)
 }

@@ -526,7 +526,7 @@ async fn first_second(http: reqwest::Client, simulator: String) -> Result<u64> {
 
 /// The simulator's settings: nothing happens yet.
 fn simulated(setup: &Setup) -> SimConfig {
-    let apps = (0..setup.apps).map(|number| SimApp {
+    let apps = (0..setup.apps + setup.apps_later).map(|number| SimApp {
         app_id: app_id(number),
         ..SimApp::default()
     });

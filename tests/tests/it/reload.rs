@@ -14,7 +14,6 @@ use rtm_tests::brokers::{self, unique};
 use rtm_tests::{binary, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
-const TAKEN: &str = "rtm_bridge_config_last_reload_success_timestamp_seconds";
 const SUCCESSFUL: &str = "rtm_bridge_config_last_reload_successful";
 const BUDGET: &str = "rtm_bridge_request_budget_per_second";
 
@@ -74,13 +73,13 @@ pub(super) async fn until(
 
 /// Has the file read, and waits until it was taken.
 pub(super) async fn take(bridge: &mut Bridge, file: &mut File, text: &str) {
-    let before = bridge.metrics().await.unwrap().get(TAKEN).unwrap();
-    file.write(text);
-    bridge.process.signal(Signal::SIGHUP).unwrap();
-    until(bridge, "a reload", |metrics| {
-        Ok(metrics.get(TAKEN) > Some(before))
-    })
-    .await;
+    let replace = || {
+        file.write(text);
+        Ok(())
+    };
+    if let Err(error) = bridge.reload(replace).await {
+        panic!("{error}\n{}", bridge.process.output().unwrap());
+    }
     let metrics = bridge.metrics().await.unwrap();
     assert_eq!(metrics.get(SUCCESSFUL), Some(1.0));
 }

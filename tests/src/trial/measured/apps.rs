@@ -145,7 +145,7 @@ async fn many(brokers: &mut Brokers, count: usize, time: Duration) -> Result<Run
     let alone = Box::pin(even(brokers, 1, false, time)).await?;
     let many = Box::pin(even(brokers, count, false, time)).await?;
     let name = |name: &str| of(&format!("{count} App IDs"), name);
-    let mut figures = older(&name, alone.ages(), many.ages());
+    let mut figures = older(&name, alone.ages(), many.ages(), [OLDER; 2]);
     figures.extend([
         Figure::never_over(name("largest gap of a ring, ms"), many.gaps.at(1.0), GAP_MS),
         Figure::at_most(
@@ -171,7 +171,7 @@ async fn fair(brokers: &mut Brokers, count: usize, time: Duration) -> Result<Run
     let alone = Box::pin(even(brokers, count, false, time)).await?;
     let beside = Box::pin(even(brokers, count, true, time)).await?;
     let name = |name: &str| of(&format!("{count} beside a busy one"), name);
-    let mut figures = older(&name, alone.ages(), beside.ages());
+    let mut figures = older(&name, alone.ages(), beside.ages(), [OLDER; 2]);
     figures.extend([
         Figure::never_over(
             name("largest gap of a ring, ms"),
@@ -186,15 +186,21 @@ async fn fair(brokers: &mut Brokers, count: usize, time: Duration) -> Result<Run
     both(figures, &alone.report, &beside.report)
 }
 
-/// How much older events are than they were in the run that they are compared with.
-fn older(name: &dyn Fn(&str) -> String, before: [&Ages; 2], now: [&Ages; 2]) -> Vec<Figure> {
+/// How much older events are, at the fetch and at Kafka, than they were in the run that they are compared with, and may be
+/// at most: at the median, and at the 99th percentile.
+pub(super) fn older(
+    name: &dyn Fn(&str) -> String,
+    before: [&Ages; 2],
+    now: [&Ages; 2],
+    most: [f64; 2],
+) -> Vec<Figure> {
     let mut figures = Vec::new();
     for ((place, before), now) in ["fetch", "Kafka"].into_iter().zip(before).zip(now) {
-        for (what, share) in [("p50", 0.5), ("p99", 0.99)] {
+        for ((what, share), most) in [("p50", 0.5), ("p99", 0.99)].into_iter().zip(most) {
             let (then, now) = (before.at(share), now.at(share));
             let text = |what: String| name(&format!("age at {place} {what}"));
             figures.extend([
-                Figure::at_most(text(format!("{what}, times")), factor(now, then), OLDER),
+                Figure::at_most(text(format!("{what}, times")), factor(now, then), most),
                 Figure::told(text(format!("{what}, ms")), now),
                 Figure::told(text(format!("{what} before, ms")), then),
             ]);
@@ -204,7 +210,7 @@ fn older(name: &dyn Fn(&str) -> String, before: [&Ages; 2], now: [&Ages; 2]) -> 
 }
 
 /// The second report's conclusion, and what the first broke.
-fn both(figures: Vec<Figure>, first: &Report, second: &Report) -> Result<Run> {
+pub(super) fn both(figures: Vec<Figure>, first: &Report, second: &Report) -> Result<Run> {
     let first = conclude(Vec::new(), first)?;
     let mut run = conclude(figures, second)?;
     run.broken.extend(first.broken);
@@ -278,7 +284,12 @@ mod tests {
             let before = ages(100, 200);
             let mut table = Table::default();
             table.add(Run {
-                figures: older(&str::to_owned, [&before, &before], [&fetch, &kafka]),
+                figures: older(
+                    &str::to_owned,
+                    [&before, &before],
+                    [&fetch, &kafka],
+                    [OLDER; 2],
+                ),
                 broken: Vec::new(),
             });
             table.kept()

@@ -7,6 +7,7 @@
 //! | [`cost`] | processor time, beside that of a bare loop |
 //! | [`drain`] | a backlog of millions |
 //! | [`apps`] | hundreds of App IDs, busy, idle and uneven |
+//! | [`changes`] | a busy App ID, while others and a sink come, change and go |
 //! | [`figures`] | figures, bounds and tables |
 //! | [`ages`], [`fsync`] | what is measured: by the ledger, and of the disk |
 //! | [`feeder`], [`backlog`], [`bare`] | what is measured with: uneven loads, a journal that is full of events, a bare producer loop |
@@ -15,6 +16,7 @@ pub mod ages;
 pub mod apps;
 pub mod backlog;
 pub mod bare;
+pub mod changes;
 pub mod cost;
 pub mod drain;
 pub mod feeder;
