@@ -4,6 +4,7 @@
 //! [`run`] takes some milliseconds for half a minute of simulated trouble, so thousands of seeds fit in a minute. What it
 //! does not have is real brokers, files and processes: those are the trials'.
 
+pub mod changing;
 mod check;
 pub mod plan;
 pub mod sink;

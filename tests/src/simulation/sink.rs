@@ -14,7 +14,8 @@ pub struct SimulatedSink {
 }
 
 struct Shared {
-    stored: Mutex<Vec<Record>>,
+    /// Shared with other clients of the same store.
+    stored: Arc<Mutex<Vec<Record>>>,
     mood: Mutex<Mood>,
     /// Told when a poisoned record is published.
     pub poisoned: Notify,
@@ -29,6 +30,10 @@ pub struct Mood {
     pub slow: Duration,
     /// Nothing is taken, and calls wait.
     pub away: bool,
+    /// Nothing is taken, and calls fail at once.
+    pub down: bool,
+    /// How long a call goes on once its records are stored.
+    pub confirms_after: Duration,
     /// The share of records that are refused for good, decided by the record's id. Dead letters are not refused.
     pub refused: f64,
     /// A record that holds this kills the process, other than as a dead letter.
@@ -37,14 +42,42 @@ pub struct Mood {
     pub rng: Rng,
 }
 
+impl Default for Mood {
+    /// Everything is taken at once.
+    fn default() -> Mood {
+        Mood {
+            fails: 0.0,
+            slow: Duration::ZERO,
+            away: false,
+            down: false,
+            confirms_after: Duration::ZERO,
+            refused: 0.0,
+            poison: None,
+            rng: Rng::with_seed(0),
+        }
+    }
+}
+
 impl SimulatedSink {
     /// A sink that begins in this mood.
     #[must_use]
     pub fn new(mood: Mood) -> SimulatedSink {
         SimulatedSink {
             shared: Arc::new(Shared {
-                stored: Mutex::default(),
+                stored: Arc::default(),
                 mood: Mutex::new(mood),
+                poisoned: Notify::new(),
+            }),
+        }
+    }
+
+    /// Another client of the same store, whose mood is its own.
+    #[must_use]
+    pub fn another(&self) -> SimulatedSink {
+        SimulatedSink {
+            shared: Arc::new(Shared {
+                stored: Arc::clone(&self.shared.stored),
+                mood: Mutex::default(),
                 poisoned: Notify::new(),
             }),
         }
@@ -114,6 +147,13 @@ impl Sink for SimulatedSink {
         while self.mood().away {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+        if mood.down {
+            return Err(PublishError {
+                kind: PublishErrorKind::Unavailable,
+                outcomes: vec![Outcome::Unknown; records.len()],
+                source: "down in the simulation".into(),
+            });
+        }
         let is_dead = |record: &Record| record.topic.as_str() == super::world::DEAD_LETTERS;
         if let Some(poison) = mood.poison {
             let needle = poison.as_bytes();
@@ -159,6 +199,9 @@ impl Sink for SimulatedSink {
                     *outcome = Outcome::Confirmed;
                 }
             }
+        }
+        if !mood.confirms_after.is_zero() {
+            tokio::time::sleep(mood.confirms_after).await;
         }
         if outcomes
             .iter()

@@ -36,7 +36,7 @@ pub(super) const DEAD_LETTERS: &str = "dead_letters";
 /// The user of the event that kills the process.
 const POISON: &str = "poisoned-user";
 /// What time it is when a run begins: 2026-11-24.
-const BEGIN_MS: u64 = 1_795_478_400_000;
+pub(super) const BEGIN_MS: u64 = 1_795_478_400_000;
 /// How long everything may take to arrive once the trouble is over, in simulated time: backoffs of half a minute, and a
 /// stalled request before.
 const QUIET: Duration = Duration::from_secs(240);
@@ -116,10 +116,10 @@ impl<'p> World<'p> {
         let mood = |rng: &mut Rng, first: bool| Mood {
             fails: if plan.sinks_fail { 0.2 } else { 0.0 },
             slow: Duration::from_millis(rng.u64(1..80)),
-            away: false,
             refused: if first { plan.refused } else { 0.0 },
             poison: (first && plan.poison).then_some(POISON),
             rng: Rng::with_seed(rng.u64(..)),
+            ..Mood::default()
         };
         let sinks = vec![
             SimulatedSink::new(mood(&mut rng, true)),
@@ -150,21 +150,9 @@ impl<'p> World<'p> {
                     .saturating_add_signed(error.load(Ordering::Relaxed))
             }
         };
-        let options = Options {
-            max_bytes: self.plan.journal_bytes,
-            min_free_bytes: 0,
-            segment_bytes: 64 << 10,
-            lanes_expected: 1,
-            clock: Some(Arc::new({
-                let wall = wall.clone();
-                move || -> SystemTime { UNIX_EPOCH + Duration::from_millis(wall()) }
-            })),
-            monotonic: Some(Arc::new(|| Instant::now().into_std())),
-            epoch: Some(Epoch(self.plan.seed << 8 | self.lives)),
-            ..Options::default()
-        };
-        let (journal, driver) =
-            Journal::open_driven(Arc::clone(&self.disk), options).expect("every crash opens again");
+        let epoch = Epoch(self.plan.seed << 8 | self.lives);
+        let limits = (self.plan.journal_bytes, 1);
+        let (journal, driver) = journal(&self.disk, wall.clone(), limits, epoch);
         let driver = tokio::spawn(drive(driver, self.rng.u64(0..8)));
         let source = SimulatedSource::new(
             self.server.clone(),
@@ -413,8 +401,29 @@ impl<'p> World<'p> {
     }
 }
 
+/// Opens the journal of a simulated disk, of at most so many bytes and for so many lanes. `wall` is the time of day.
+pub(super) fn journal(
+    disk: &Arc<SimDisk>,
+    wall: impl Fn() -> u64 + Send + Sync + 'static,
+    (max_bytes, lanes_expected): (u64, usize),
+    epoch: Epoch,
+) -> (Journal, Driver) {
+    let clock = move || -> SystemTime { UNIX_EPOCH + Duration::from_millis(wall()) };
+    let options = Options {
+        max_bytes,
+        min_free_bytes: 0,
+        segment_bytes: 64 << 10,
+        lanes_expected,
+        clock: Some(Arc::new(clock)),
+        monotonic: Some(Arc::new(|| Instant::now().into_std())),
+        epoch: Some(epoch),
+        ..Options::default()
+    };
+    Journal::open_driven(Arc::clone(disk), options).expect("every crash opens again")
+}
+
 /// The journal's writer, whose disk takes up to `slow_ms` for everything it is asked to do together.
-async fn drive(mut driver: Driver, slow_ms: u64) {
+pub(super) async fn drive(mut driver: Driver, slow_ms: u64) {
     loop {
         let until = driver.run();
         match until {
@@ -430,13 +439,7 @@ async fn drive(mut driver: Driver, slow_ms: u64) {
 
 /// What the bridge is to do.
 fn bridge_plan(plan: &Plan) -> BridgePlan<SimulatedParts> {
-    let template = |text| Template::parse(text, STATIC).expect("a constant");
-    let routes = Routes {
-        topic: template("{stream}_events"),
-        dead_letters: template(DEAD_LETTERS),
-        key: KeyBy::Auto,
-        headers: false,
-    };
+    let routes = routes();
     let sink = |index: usize| SinkPlan {
         name: SINKS[index].to_owned(),
         kind: "simulated",
@@ -461,6 +464,17 @@ fn bridge_plan(plan: &Plan) -> BridgePlan<SimulatedParts> {
         }],
         sinks: (0..SINKS.len()).map(sink).collect(),
         drain_deadline: Duration::from_secs(10),
+    }
+}
+
+/// Where records go in a simulation.
+pub(super) fn routes() -> Routes {
+    let template = |text| Template::parse(text, STATIC).expect("a constant");
+    Routes {
+        topic: template("{stream}_events"),
+        dead_letters: template(DEAD_LETTERS),
+        key: KeyBy::Auto,
+        headers: false,
     }
 }
 
@@ -499,19 +513,9 @@ impl Parts for SimulatedParts {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use super::super::changing::bulky_page;
     use super::super::plan::Plan;
     use super::*;
-
-    /// Events that nothing compresses, a page of nearly 2 MiB.
-    fn page(rng: &mut Rng) -> Vec<String> {
-        let event = |_| {
-            let noise: String = std::iter::repeat_with(|| rng.alphanumeric())
-                .take(1_900)
-                .collect();
-            format!(r#"{{"user_id":"u","type":"Login","ms":{BEGIN_MS},"noise":"{noise}"}}"#)
-        };
-        (0..900).map(event).collect()
-    }
 
     /// Fills the journal while the second sink is away, and says how many events wait at Agora, how many reached the first
     /// sink, and how many the second one skipped.
@@ -539,7 +543,7 @@ mod tests {
         world.sinks[1].change(|mood| mood.away = true);
         let mut rng = Rng::with_seed(1);
         for _ in 0..24 {
-            let page = page(&mut rng);
+            let page = bulky_page(&mut rng);
             let events: Vec<&str> = page.iter().map(String::as_str).collect();
             world.server.push(APP_ID, "eu", Stream::User, &events);
             sleep(Duration::from_secs(2)).await;

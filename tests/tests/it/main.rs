@@ -18,6 +18,7 @@ mod nats_sink;
 mod nats_streams;
 mod nats_tls;
 mod operations;
+mod plans;
 mod planted;
 mod reload;
 mod replay;
