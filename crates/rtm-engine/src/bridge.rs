@@ -102,7 +102,7 @@ pub(crate) async fn poll<F: Fetch>(
             if panicked {
                 // Each request stores its page by itself. What the schedule knew of them may be wrong.
                 while in_flight.join_next().await.is_some() {}
-                end(&pipeline).await;
+                pipeline.account.losses.end().await;
                 pipeline.reschedule(epoch);
             }
             poll_until_told(&mut pipelines, &mut pipeline, &mut in_flight, &state).await;
@@ -129,7 +129,7 @@ async fn poll_until_told<F: Fetch>(
         if pipeline.is_paused {
             ticket = None;
             if is_marked && in_flight.is_empty() {
-                end(pipeline).await;
+                pipeline.account.losses.end().await;
                 is_marked = false;
             }
         } else if !is_marked {
@@ -182,7 +182,7 @@ async fn poll_until_told<F: Fetch>(
         observe(state, done);
     }
     if is_marked {
-        end(pipeline).await;
+        pipeline.account.losses.end().await;
     }
 }
 
@@ -214,43 +214,21 @@ async fn renew<F: Fetch>(
         .filter(|ring| !old.contains(ring))
         .cloned()
         .collect();
-    if is_marked && let Err(error) = renewed.account.losses.also(&added).await {
-        error!(
-            error = chain(&error),
-            "the journal did not take the mark of polling"
-        );
+    if is_marked {
+        renewed.account.losses.also(&added).await;
     }
     state.renew(renewed);
 }
 
-/// Says durably that nothing is in flight.
-async fn end<F>(pipeline: &Pipeline<F>) {
-    if let Err(error) = pipeline.account.losses.end().await {
-        warn!(
-            error = chain(&error),
-            "the end of polling is not noted: the next start counts requests in flight that there were not"
-        );
-    }
-}
-
 /// Says durably that rings are being polled, and counts what the last process may have cost if it died.
 async fn begin<F: Fetch>(pipeline: &Pipeline<F>, state: &PipelineState) {
-    let rings = pipeline.source.rings();
-    match pipeline
-        .account
-        .losses
-        .begin(&pipeline.name, rings, state.metrics())
-        .await
-    {
-        Ok(None) => {}
-        Ok(Some(possibly_lost)) => warn!(
+    let (rings, losses) = (pipeline.source.rings(), &pipeline.account.losses);
+    let died = losses.begin(&pipeline.name, rings, state.metrics()).await;
+    if let Some(possibly_lost) = died {
+        warn!(
             possibly_lost,
             "the last process died while it polled: requests that were in flight may have cost events"
-        ),
-        Err(error) => error!(
-            error = chain(&error),
-            "the journal did not take the mark of polling"
-        ),
+        );
     }
 }
 
@@ -353,7 +331,9 @@ async fn exchange<F: Fetch>(
     let metrics = state.ring(ring);
     // Until the page is stored, or is known not to come.
     let request = pipeline.account.requests.begin(ring);
-    several(pipeline, ring, &request).await;
+    // A crash may cost the page of each request in flight.
+    let requests = request.in_flight() as u64;
+    pipeline.account.losses.in_flight(ring, requests).await;
     let sent = Instant::now();
     let fetched = pipeline.source.fetch(ring, slot).await;
     metrics.poll_duration.observe(sent.elapsed().as_secs_f64());
@@ -381,18 +361,6 @@ async fn exchange<F: Fetch>(
         lost(pipeline, state, ring, reason, events).await;
     }
     (outcome, failure)
-}
-
-/// Says durably, before it is sent, that a ring has more requests in flight than ever before: a crash may cost the page of
-/// each.
-async fn several<F: Fetch>(pipeline: &Pipeline<F>, ring: &Ring, request: &Request) {
-    let requests = request.in_flight() as u64;
-    if let Err(error) = pipeline.account.losses.in_flight(ring, requests).await {
-        error!(
-            error = chain(&error),
-            requests, "the journal did not take the number of requests in flight"
-        );
-    }
 }
 
 /// Makes a page durable.
@@ -433,12 +401,7 @@ async fn lost<F: Fetch>(
 ) {
     state.ring(ring).in_doubt(reason, events);
     state.lost(ring, events);
-    if let Err(error) = pipeline.account.losses.count(ring, reason, events).await {
-        error!(
-            error = chain(&error),
-            events, "the journal did not take the count of events possibly lost"
-        );
-    }
+    pipeline.account.losses.count(ring, reason, events).await;
 }
 
 /// Counts a failed request, and remembers why it failed. [`observe`] logs it, with what comes of it.

@@ -9,10 +9,12 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use rtm_journal::{AppendError, Lane};
+use rtm_journal::Lane;
 use rtm_source::Ring;
 use serde::{Deserialize, Serialize};
+use tracing::error;
 
+use crate::chain;
 use crate::lock::lock;
 use crate::status::metrics::{LOSS_REASONS, Metrics};
 
@@ -80,12 +82,7 @@ impl Losses {
 
     /// Says durably that `rings` are polled from now on, and counts what the death of the last process may have cost:
     /// says how many events, if it did die while it polled.
-    pub(crate) async fn begin(
-        &self,
-        app: &str,
-        rings: &[Ring],
-        metrics: &Metrics,
-    ) -> Result<Option<u64>, AppendError> {
+    pub(crate) async fn begin(&self, app: &str, rings: &[Ring], metrics: &Metrics) -> Option<u64> {
         lock(&self.in_flight).clear();
         let crashed = {
             let mut mark = lock(&self.mark);
@@ -107,50 +104,45 @@ impl Losses {
             }
             crashed
         };
-        self.store().await?;
-        Ok(crashed)
+        self.store().await;
+        crashed
     }
 
     /// Says durably that further rings are polled from now on.
-    pub(crate) async fn also(&self, rings: &[Ring]) -> Result<(), AppendError> {
+    pub(crate) async fn also(&self, rings: &[Ring]) {
         if rings.is_empty() {
-            return Ok(());
+            return;
         }
         for ring in rings {
             lock(&self.mark).ring(ring).polled += 1;
         }
-        self.store().await
+        self.store().await;
     }
 
     /// Says durably that `ring` may have so many requests in flight at once, until the end: each may cost a page. Returns
     /// at once where that is known already.
-    pub(crate) async fn in_flight(&self, ring: &Ring, requests: u64) -> Result<(), AppendError> {
+    pub(crate) async fn in_flight(&self, ring: &Ring, requests: u64) {
         if requests <= 1 {
-            return Ok(());
+            return;
         }
         let known = lock(&self.in_flight)
             .insert(ring.clone(), requests)
             .unwrap_or(1);
         if known >= requests {
             lock(&self.in_flight).insert(ring.clone(), known);
-            return Ok(());
+            return;
         }
         lock(&self.mark).ring(ring).polled += requests - known;
-        self.store().await
+        self.store().await;
     }
 
     /// Counts events that `ring` may have cost, durably.
-    pub(crate) async fn count(
-        &self,
-        ring: &Ring,
-        reason: &str,
-        events: u64,
-    ) -> Result<(), AppendError> {
+    pub(crate) async fn count(&self, ring: &Ring, reason: &str, events: u64) {
         if events == 0 {
-            return Ok(());
+            return;
         }
         lock(&self.mark).ring(ring).add(reason, events);
-        self.store().await
+        self.store().await;
     }
 
     /// Events that all rings may have cost since the journal was made, also those that are polled no more.
@@ -160,16 +152,21 @@ impl Losses {
     }
 
     /// Says durably that no request is in flight.
-    pub(crate) async fn end(&self) -> Result<(), AppendError> {
+    pub(crate) async fn end(&self) {
         lock(&self.mark).polling = false;
-        self.store().await
+        self.store().await;
     }
 
-    async fn store(&self) -> Result<(), AppendError> {
+    async fn store(&self) {
         // One after the other, so that an older mark never comes after a newer one.
         let _turn = self.turn.lock().await;
         let bytes = serde_json::to_vec(&*lock(&self.mark)).unwrap_or_default();
-        self.lane.set_mark(Some(Bytes::from(bytes))).await
+        if let Err(error) = self.lane.set_mark(Some(Bytes::from(bytes))).await {
+            error!(
+                error = chain(&error),
+                "the journal did not take the mark of polling: what the next start counts as possibly lost may be wrong"
+            );
+        }
     }
 }
 

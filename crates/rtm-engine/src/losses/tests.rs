@@ -25,13 +25,13 @@ async fn a_crash_counts_every_request_that_may_have_been_in_flight() {
     let metrics = Metrics::new("1", "c");
     let begin = async || {
         let losses = shown(&lane, &metrics);
-        let crashed = losses.begin("main", &rings, &metrics).await.unwrap();
+        let crashed = losses.begin("main", &rings, &metrics).await;
         (losses, crashed)
     };
     let (losses, crashed) = begin().await;
     assert_eq!(crashed, None);
     for requests in [1, 2, 3, 2, 1] {
-        losses.in_flight(&rings[0], requests).await.unwrap();
+        losses.in_flight(&rings[0], requests).await;
     }
     let (losses, crashed) = begin().await;
     assert_eq!(
@@ -39,8 +39,8 @@ async fn a_crash_counts_every_request_that_may_have_been_in_flight() {
         Some(4 * PAGE),
         "three of one ring, one of the other"
     );
-    losses.in_flight(&rings[1], 2).await.unwrap();
-    losses.end().await.unwrap();
+    losses.in_flight(&rings[1], 2).await;
+    losses.end().await;
     let (_, crashed) = begin().await;
     assert_eq!(crashed, None);
     assert_eq!(begin().await.1, Some(2 * PAGE));
@@ -73,9 +73,9 @@ async fn a_removed_region_shows_its_losses_only() {
     };
     let before = Metrics::new("1", "c");
     let losses = shown(&lane, &before);
-    losses.begin("main", &removed, &before).await.unwrap();
-    losses.count(&removed[0], "cut", 300).await.unwrap();
-    losses.end().await.unwrap();
+    losses.begin("main", &removed, &before).await;
+    losses.count(&removed[0], "cut", 300).await;
+    losses.end().await;
     let lost = |reason: &str, stream: &str, events: u64| {
         format!(
             "rtm_bridge_events_possibly_lost_total{{app=\"main\",reason=\"{reason}\",region=\"us-east-1\",stream=\"{stream}\"}} {events}"
@@ -88,10 +88,10 @@ async fn a_removed_region_shows_its_losses_only() {
     assert_eq!(losses.ever(), 300);
 
     // Polled again, and then removed while the process was dead.
-    losses.begin("main", &removed, &stopped).await.unwrap();
+    losses.begin("main", &removed, &stopped).await;
     let crashed = Metrics::new("1", "c");
     let losses = shown(&lane, &crashed);
-    let cost = losses.begin("main", &kept, &crashed).await.unwrap();
+    let cost = losses.begin("main", &kept, &crashed).await;
     assert_eq!(cost, Some(2 * PAGE));
     let series = of_removed(&crashed);
     for stream in ["user", "channel"] {
