@@ -3,11 +3,8 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::Context;
-use figment::Figment;
-use figment::providers::Serialized;
 use rtm_sim::{Pattern, SimApp, SimAuth, SimConfig, Simulator};
 use toml_edit::{Array, InlineTable, Table, value};
 
@@ -87,15 +84,10 @@ pub(super) struct SimulateArgs {
     seed: Option<u64>,
 }
 
-pub(super) fn simulate(args: SimulateArgs) -> anyhow::Result<ExitCode> {
+pub(super) fn simulate(args: SimulateArgs) -> anyhow::Result<bool> {
     let tables = args.apps.is_some();
-    let config = match settings(args) {
-        Ok(config) => config,
-        Err(error) => return Ok(refuse(&crate::chain(error.as_ref()))),
-    };
-    if let Err(error) = telemetry::start(&LogConfig::default(), "info") {
-        return Ok(refuse(&error));
-    }
+    let config = settings(args).map_err(|error| refuse(crate::chain(error.as_ref())))?;
+    telemetry::start(&LogConfig::default(), "info")?;
     runtime()?.block_on(async {
         let stop = stop_on_signals()?;
         let (apps, regions) = (config.apps.clone(), config.regions.clone());
@@ -104,23 +96,18 @@ pub(super) fn simulate(args: SimulateArgs) -> anyhow::Result<ExitCode> {
             .context("cannot start the simulator")?;
         // With tables, what is printed is TOML as a whole.
         let mark = if tables { "# " } else { "" };
-        println!(
-            "{mark}simulator is listening on http://{}",
-            simulator.addr()
-        );
+        let address = simulator.addr();
+        println!("{mark}simulator is listening on http://{address}");
         for region in &regions {
-            println!(
-                "{mark}  region {region}: base_url = \"{}\"",
-                simulator.base_url(region)
-            );
+            let url = simulator.base_url(region);
+            println!("{mark}  region {region}: base_url = \"{url}\"");
         }
         if tables {
             print!("{}", bridge_config(&apps, &regions, &simulator));
         } else {
-            let apps = apps
-                .iter()
-                .map(|app| format!("{} ({})", app.app_id, accepts(&app.auth)));
-            println!("  App IDs: {}", apps.collect::<Vec<_>>().join(", "));
+            let apps = apps.iter();
+            let apps = apps.map(|app| format!("{} ({})", app.app_id, accepts(&app.auth)));
+            println!("  App IDs: {}", Vec::from_iter(apps).join(", "));
         }
         stop.cancelled().await;
         let stats = simulator.stats();
@@ -131,7 +118,7 @@ pub(super) fn simulate(args: SimulateArgs) -> anyhow::Result<ExitCode> {
                 app.app_id, app.requests, app.max_in_second
             );
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(true)
     })
 }
 
@@ -171,12 +158,12 @@ fn bridge_config(apps: &[SimApp], regions: &[String], simulator: &Simulator) -> 
 fn settings(args: SimulateArgs) -> anyhow::Result<SimConfig> {
     let mut config = match &args.config {
         Some(file) => {
-            let text =
-                std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+            let text = std::fs::read(file);
+            let file = file.display();
+            let text = text.with_context(|| format!("cannot read {file}"))?;
             parse(&text).with_context(|| {
                 format!(
-                    "{} is not a simulator's configuration (see `rtm-bridge simulate --help`)",
-                    file.display()
+                    "{file} is not a simulator's configuration (see `rtm-bridge simulate --help`)"
                 )
             })?
         }
@@ -185,23 +172,15 @@ fn settings(args: SimulateArgs) -> anyhow::Result<SimConfig> {
             ..SimConfig::default()
         },
     };
-    if let Some(listen) = args.listen {
-        config.listen = listen;
-    }
-    config.allow_any_address |= args.allow_any_address;
     if !args.regions.is_empty() {
         config.regions = args.regions;
     }
     if let Some(count) = args.apps {
-        config.apps = (1..=u32::from(count))
-            .map(|number| SimApp {
-                app_id: format!("{number:032x}"),
-                ..SimApp::default()
-            })
-            .collect();
-    }
-    if let Some(rate) = args.rate {
-        config.load.events_per_second = rate;
+        let app = |number| SimApp {
+            app_id: format!("{number:032x}"),
+            ..SimApp::default()
+        };
+        config.apps = (1..=count).map(app).collect();
     }
     if args.storms {
         config.load.pattern = Pattern::Storm {
@@ -210,41 +189,24 @@ fn settings(args: SimulateArgs) -> anyhow::Result<SimConfig> {
             times: 10.0,
         };
     }
-    if let Some(odd) = args.odd {
-        config.load.odd = odd;
-    }
-    if let Some(cut) = args.cut {
-        config.faults.cut = cut;
-    }
-    if let Some(errors) = args.errors {
-        config.faults.status = errors;
-    }
-    if let Some(seed) = args.seed {
-        config.seed = seed;
-    }
+    let (load, faults) = (&mut config.load, &mut config.faults);
+    load.events_per_second = args.rate.unwrap_or(load.events_per_second);
+    load.odd = args.odd.unwrap_or(load.odd);
+    faults.cut = args.cut.unwrap_or(faults.cut);
+    faults.status = args.errors.unwrap_or(faults.status);
+    config.seed = args.seed.unwrap_or(config.seed);
+    config.listen = args.listen.unwrap_or(config.listen);
+    config.allow_any_address |= args.allow_any_address;
     config.check()?;
     Ok(config)
 }
 
-/// Reads a file of settings. What is wrong is told with its line and column, and its key.
+/// Reads a file of settings. What is wrong is told with its key, its line and its column.
 fn parse(text: &[u8]) -> anyhow::Result<SimConfig> {
-    let error = match serde_json::from_slice(text) {
-        Ok(config) => return Ok(config),
-        Err(error) => error,
-    };
-    // serde_json knows the place and not the key; figment the other way round.
-    let key = serde_json::from_slice::<serde_json::Value>(text)
-        .ok()
-        .and_then(|value| {
-            let read = Figment::from(Serialized::defaults(value)).extract::<SimConfig>();
-            Some(read.err()?.path.join("."))
-        })
-        .filter(|key| !key.is_empty());
-    let error = anyhow::Error::new(error);
-    Err(match key {
-        Some(key) => error.context(key),
-        None => error,
-    })
+    let mut json = serde_json::Deserializer::from_slice(text);
+    let config = serde_path_to_error::deserialize(&mut json)?;
+    json.end()?;
+    Ok(config)
 }
 
 #[cfg(test)]

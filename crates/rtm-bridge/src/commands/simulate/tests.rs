@@ -28,7 +28,7 @@ fn a_wrong_file_says_what_is_wrong_and_where() {
         (
             r#"{"apps":[{}, {"auth": {"basic": {"key": 1}}}]}"#,
             &[
-                "apps.1.auth",
+                "apps[1].auth.basic.key",
                 "invalid type: integer `1`, expected a string",
             ],
         ),
