@@ -1,7 +1,6 @@
 //! `--config`, and what it names.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use super::process::refuse;
 use crate::config::Config;
@@ -20,16 +19,12 @@ pub(super) struct ConfigArgs {
     pub(super) config: PathBuf,
 }
 
-/// The configuration of a command; without one, what is wrong has been said. A reload says the same, without the advice.
-pub(super) fn configuration(args: &ConfigArgs) -> Result<Config, ExitCode> {
-    Config::load(&args.config).map_err(|error| {
-        let code = refuse(&error);
-        if !args.config.exists() {
-            eprintln!(
-                "rtm-bridge: name another file with --config, make one with `rtm-bridge config example`, or try \
-                 `rtm-bridge demo`"
-            );
-        }
-        code
+/// The configuration of a command. A reload says the same of what is wrong with it, without the advice.
+pub(super) fn configuration(args: &ConfigArgs) -> anyhow::Result<Config> {
+    Config::load(&args.config).map_err(|error| match args.config.exists() {
+        true => refuse(error),
+        false => refuse(format!(
+            "{error}\nname another file with --config, make one with `rtm-bridge config example`, or try `rtm-bridge demo`"
+        )),
     })
 }

@@ -6,7 +6,6 @@ mod forget;
 mod verify;
 
 use std::path::Path;
-use std::process::ExitCode;
 
 use bytesize::ByteSize;
 use rtm_journal::{Inspection, Journal, LaneInspection, ReaderInspection};
@@ -33,7 +32,7 @@ pub(super) struct StatArgs {
     json: bool,
 }
 
-pub(super) fn journal(command: JournalCommand) -> anyhow::Result<ExitCode> {
+pub(super) fn journal(command: JournalCommand) -> anyhow::Result<bool> {
     match command {
         JournalCommand::Stat(args) => stat(&args),
         JournalCommand::Verify(args) => verify::verify(&args),
@@ -42,21 +41,18 @@ pub(super) fn journal(command: JournalCommand) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn stat(args: &StatArgs) -> anyhow::Result<ExitCode> {
-    let dir = match args.place.dir() {
-        Ok(dir) => dir,
-        Err(code) => return Ok(code),
-    };
+fn stat(args: &StatArgs) -> anyhow::Result<bool> {
+    let dir = args.place.dir()?;
     let inspection = Journal::inspect(&dir)?;
     if inspection.segments.is_empty() {
-        return Ok(refuse(&format!("there is no journal in {}", dir.display())));
+        return Err(refuse(format!("there is no journal in {}", dir.display())));
     }
     if args.json {
         println!("{}", serde_json::to_string_pretty(&json(&inspection))?);
     } else {
         print(&dir, &inspection);
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(true)
 }
 
 /// For people.

@@ -20,6 +20,8 @@ mod simulate;
 mod telemetry;
 mod top;
 
+use process::Refused;
+
 pub use telemetry::tell_panic;
 
 /// Polls the Agora RTM event API and publishes every event to Kafka and NATS JetStream.
@@ -53,27 +55,31 @@ enum Command {
     Completions(schema::CompletionsArgs),
 }
 
-/// Runs what the command line asks for.
+/// Runs what the command line asks for. A command tells whether all was as it should be, or what ended it.
 #[must_use]
 pub fn main(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::check(&args),
-        Command::Demo(args) => demo::demo(args),
+        Command::Demo(args) => demo::demo(&args),
         Command::Bench(args) => bench::bench(&args),
         Command::Simulate(args) => simulate::simulate(args),
         Command::Journal(command) => journal::journal(command),
         Command::Top(args) => top::top(&args),
         Command::Replay(args) => replay::replay(&args),
-        Command::Schema(args) => Ok(schema::schema(&args)),
-        Command::Config(command) => Ok(schema::config(&command)),
-        Command::Completions(args) => Ok(schema::completions(&args, Cli::command())),
+        Command::Schema(args) => schema::schema(&args),
+        Command::Config(command) => schema::config(&command),
+        Command::Completions(args) => schema::completions(&args, Cli::command()),
     };
-    match done {
-        Ok(code) => code,
-        Err(error) => {
-            telemetry::complain(&crate::chain(error.as_ref()));
-            ExitCode::FAILURE
-        }
+    let error = match done {
+        Ok(true) => return ExitCode::SUCCESS,
+        Ok(false) => return ExitCode::FAILURE,
+        Err(error) => error,
+    };
+    if let Some(Refused(why)) = error.downcast_ref() {
+        why.lines().for_each(telemetry::complain);
+        return ExitCode::from(2);
     }
+    telemetry::complain(&crate::chain(error.as_ref()));
+    ExitCode::FAILURE
 }

@@ -1,6 +1,6 @@
-//! What every command's process needs: a runtime, signals, and a last word.
+//! What every command's process needs: a runtime, signals, questions, and what a wrong usage is.
 
-use std::process::ExitCode;
+use std::io::{BufRead, IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -8,17 +8,26 @@ use jiff::{Span, SpanRelativeTo};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::telemetry;
-
 /// Wrong usage or configuration: trying again without changing something cannot help.
-pub(super) const USAGE: u8 = 2;
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Refused(pub(super) String);
 
-/// Says what is wrong with a configuration.
-pub(super) fn refuse(error: &dyn std::fmt::Display) -> ExitCode {
-    for line in error.to_string().lines() {
-        telemetry::complain(line);
+/// The error of a command that is asked for what cannot be.
+pub(super) fn refuse(why: impl std::fmt::Display) -> anyhow::Error {
+    Refused(why.to_string()).into()
+}
+
+/// Whether somebody at a terminal answers a question with yes.
+pub(super) fn confirmed(question: &str) -> std::io::Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        return Ok(false);
     }
-    ExitCode::from(USAGE)
+    eprint!("{question} Type yes: ");
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(answer.trim() == "yes")
 }
 
 /// A duration with a unit, as in configuration files; days and weeks too, of 24 hours each.
@@ -30,14 +39,11 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "expected a duration with a unit, such as 30s, 2h or 10d".to_owned())
 }
 
-/// A view of a few lines that is drawn again and again; nothing without a target.
-pub(super) fn live_view(target: Option<ProgressDrawTarget>) -> ProgressBar {
-    let target = target.unwrap_or_else(ProgressDrawTarget::hidden);
-    let view = ProgressBar::with_draw_target(None, target);
-    if let Ok(style) = ProgressStyle::with_template("{msg}") {
-        view.set_style(style);
-    }
-    view
+/// A view that is drawn again and again; hidden where its target is no terminal.
+pub(super) fn live_view(target: ProgressDrawTarget, template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template);
+    ProgressBar::with_draw_target(None, target)
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// A runtime with all of tokio's drivers.

@@ -1,7 +1,5 @@
 //! `rtm-bridge schema`, `config example` and `completions`: what the program can say of itself.
 
-use std::process::ExitCode;
-
 /// Every key with its unit and its default.
 const EXAMPLE: &str = include_str!("../../../../deploy/rtm-bridge.toml");
 
@@ -32,13 +30,13 @@ enum Of {
     DeadLetter,
 }
 
-pub(super) fn schema(args: &SchemaArgs) -> ExitCode {
+pub(super) fn schema(args: &SchemaArgs) -> anyhow::Result<bool> {
     match args.of {
         Of::Config => println!("{:#}", crate::config::schema()),
         Of::Event => print!("{}", rtm_record::EVENT_SCHEMA),
         Of::DeadLetter => print!("{}", rtm_record::DEAD_LETTER_SCHEMA),
     }
-    ExitCode::SUCCESS
+    Ok(true)
 }
 
 /// What there is to say about configurations.
@@ -54,11 +52,11 @@ First steps:
     Example,
 }
 
-pub(super) fn config(command: &ConfigCommand) -> ExitCode {
+pub(super) fn config(command: &ConfigCommand) -> anyhow::Result<bool> {
     match command {
         ConfigCommand::Example => print!("{EXAMPLE}"),
     }
-    ExitCode::SUCCESS
+    Ok(true)
 }
 
 /// Print what a shell needs to complete commands and flags
@@ -74,12 +72,15 @@ pub(super) struct CompletionsArgs {
     shell: clap_complete::Shell,
 }
 
-pub(super) fn completions(args: &CompletionsArgs, mut command: clap::Command) -> ExitCode {
+pub(super) fn completions(
+    args: &CompletionsArgs,
+    mut command: clap::Command,
+) -> anyhow::Result<bool> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, "rtm-bridge", &mut script);
     let script = String::from_utf8_lossy(&script);
     // clap_complete up to 4.6.11 spells a hyphen of the program's name in two ways in one bash script, and then no
     // subcommand completes: https://github.com/clap-rs/clap/issues/6421. Nothing to replace once that is mended.
     print!("{}", script.replace("rtm__subcmd__bridge", "rtm__bridge"));
-    ExitCode::SUCCESS
+    Ok(true)
 }

@@ -1,7 +1,6 @@
 //! `--dir`, or what the configuration says instead.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use crate::commands::configuration::{ConfigArgs, configuration};
 
@@ -16,7 +15,7 @@ pub(super) struct DirArgs {
 }
 
 impl DirArgs {
-    pub(super) fn dir(&self) -> Result<PathBuf, ExitCode> {
+    pub(super) fn dir(&self) -> anyhow::Result<PathBuf> {
         match &self.dir {
             Some(dir) => Ok(dir.clone()),
             None => Ok(configuration(&self.config)?.journal.dir),

@@ -1,12 +1,10 @@
 //! `rtm-bridge journal dump`.
 
 use std::fmt::Write as _;
-use std::io::{self, BufWriter, Write as _};
 use std::path::Path;
-use std::process::ExitCode;
 
 use jiff::Timestamp;
-use rtm_journal::{Entry, EntryFilter, Journal, Position, StoredEntry};
+use rtm_journal::{EntryFilter, Journal, Position, StoredEntry};
 use serde_json::{Value, json};
 
 use super::dir::DirArgs;
@@ -34,45 +32,24 @@ pub(crate) struct DumpArgs {
     range: Range,
 }
 
-pub(super) fn dump(args: &DumpArgs) -> anyhow::Result<ExitCode> {
-    if let Err(message) = args.range.check() {
-        return Ok(refuse(&message));
-    }
-    let dir = match args.place.dir() {
-        Ok(dir) => dir,
-        Err(code) => return Ok(code),
-    };
+pub(super) fn dump(args: &DumpArgs) -> anyhow::Result<bool> {
+    args.range.check().map_err(refuse)?;
+    let dir = args.place.dir()?;
     let (first, last) = args.range.positions().into_inner();
     let filter = EntryFilter {
         positions: Position(first)..=Position(last),
         ..EntryFilter::default()
     };
-    let mut out = BufWriter::new(io::stdout().lock());
     let (mut printed, mut unreadable) = (false, false);
     for stored in Journal::stored(&dir, &filter)?.filter(|stored| wants(&args.range, stored)) {
         printed = true;
         unreadable |= stored.entry.is_err();
-        let line = terminal_safe(&line(&stored).to_string());
-        match writeln!(out, "{line}") {
-            // Whoever read it has had enough.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                return Ok(ExitCode::SUCCESS);
-            }
-            wrote => wrote?,
-        }
+        println!("{}", terminal_safe(&line(&stored).to_string()));
     }
-    match out.flush() {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
-        flushed => flushed?,
+    if !printed {
+        args.range.unknown(&known(&dir)?).map_err(refuse)?;
     }
-    if !printed && let Err(message) = args.range.unknown(&known(&dir)?) {
-        return Ok(refuse(&message));
-    }
-    Ok(if unreadable {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    Ok(!unreadable)
 }
 
 /// What cannot be read does not say what it is of: it may be what is asked for.
@@ -108,17 +85,14 @@ fn line(stored: &StoredEntry) -> Value {
         "count": stored.count,
         "pending": stored.pending.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
     });
-    match &stored.entry {
-        Ok(entry) => {
-            line["epoch"] = entry.epoch.to_string().into();
-            put_content(entry, &mut line);
+    let entry = match &stored.entry {
+        Ok(entry) => entry,
+        Err(error) => {
+            line["error"] = crate::chain(error.as_ref()).into();
+            return line;
         }
-        Err(error) => line["error"] = crate::chain(error.as_ref()).into(),
-    }
-    line
-}
-
-fn put_content(entry: &Entry, line: &mut Value) {
+    };
+    line["epoch"] = entry.epoch.to_string().into();
     let body = match entry::decode(&entry.bytes) {
         Ok((tags, body)) => {
             line["tags"] = serde_json::to_value(&tags).unwrap_or_default();
@@ -134,6 +108,7 @@ fn put_content(entry: &Entry, line: &mut Value) {
         Ok(text) => line["body"] = text.into(),
         Err(_) => line["body_hex"] = hex::encode(&body).into(),
     }
+    line
 }
 
 /// The same JSON, with nothing in it that a terminal obeys or that changes the direction of text.

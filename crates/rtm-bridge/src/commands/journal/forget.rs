@@ -1,8 +1,6 @@
 //! `rtm-bridge journal forget`.
 
-use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::Path;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -10,7 +8,7 @@ use rtm_journal::{Inspection, Journal, LaneName, Options, ReaderName};
 
 use super::dir::DirArgs;
 use crate::commands::configuration::configuration;
-use crate::commands::process::{refuse, runtime};
+use crate::commands::process::{confirmed, refuse, runtime};
 use crate::config::Config;
 
 /// How long the journal may take to store it.
@@ -41,33 +39,29 @@ pub(crate) struct ForgetArgs {
     place: DirArgs,
 }
 
-pub(super) fn forget(args: &ForgetArgs) -> anyhow::Result<ExitCode> {
-    let mut options = Options::default();
-    let dir = match &args.place.dir {
-        Some(dir) => dir.clone(),
-        None => match configuration(&args.place.config) {
-            Ok(config) if is_configured(&config, args) => {
-                return Ok(refuse(&format!(
+pub(super) fn forget(args: &ForgetArgs) -> anyhow::Result<bool> {
+    let (dir, options) = match &args.place.dir {
+        Some(dir) => (dir.clone(), Options::default()),
+        None => {
+            let config = configuration(&args.place.config)?;
+            if is_configured(&config, args) {
+                return Err(refuse(format!(
                     "the sink {} is in the configuration: take it out first, or the next start makes it again",
                     args.sink
                 )));
             }
-            Ok(config) => {
-                options = config.journal.bounds();
-                config.journal.dir
-            }
-            Err(code) => return Ok(code),
-        },
+            let options = config.journal.bounds();
+            (config.journal.dir, options)
+        }
     };
     let lanes = holding(&Journal::inspect(&dir)?, args);
     if lanes.is_empty() {
-        return Ok(refuse(&format!(
+        let of = args.app.iter().map(|app| format!(" of {app}"));
+        return Err(refuse(format!(
             "the journal in {} knows no sink {}{}",
             dir.display(),
             args.sink,
-            args.app
-                .as_ref()
-                .map_or_else(String::new, |app| format!(" of {app}"))
+            of.collect::<String>()
         )));
     }
     for (lane, events) in &lanes {
@@ -76,13 +70,12 @@ pub(super) fn forget(args: &ForgetArgs) -> anyhow::Result<ExitCode> {
             args.sink
         );
     }
-    if !args.yes && !confirmed()? {
-        return Ok(refuse(&"nothing was changed; answer `yes`, or give --yes"));
+    if !args.yes && !confirmed("Forget it?")? {
+        return Err(refuse("nothing was changed; answer `yes`, or give --yes"));
     }
-    let names = lanes.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
-    remove(&dir, options, &args.sink, &names)?;
+    remove(&dir, options, &args.sink, &lanes)?;
     println!("forgotten");
-    Ok(ExitCode::SUCCESS)
+    Ok(true)
 }
 
 /// Whether the next start would make the cursors again: of an App ID, where its events go to the sink.
@@ -111,27 +104,16 @@ fn holding(found: &Inspection, args: &ForgetArgs) -> Vec<(LaneName, u64)> {
         .collect()
 }
 
-fn confirmed() -> io::Result<bool> {
-    if !io::stdin().is_terminal() {
-        return Ok(false);
-    }
-    print!("Forget it? Type yes: ");
-    io::stdout().flush()?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    Ok(answer.trim() == "yes")
-}
-
 fn remove(
     dir: &Path,
     options: Options,
     sink: &ReaderName,
-    lanes: &[LaneName],
+    lanes: &[(LaneName, u64)],
 ) -> anyhow::Result<()> {
     // The error says so if the bridge runs.
     let journal = Journal::open(dir, options)?;
     runtime()?.block_on(async {
-        for name in lanes {
+        for (name, _) in lanes {
             let lane = journal.lane(name)?;
             tokio::time::timeout(PATIENCE, lane.remove_reader(sink))
                 .await

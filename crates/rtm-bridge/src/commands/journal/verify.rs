@@ -1,9 +1,8 @@
 //! `rtm-bridge journal verify`.
 
-use std::process::ExitCode;
-
 use bytesize::ByteSize;
 use rtm_journal::{Damage, Journal, Verification};
+use serde_json::{Value, json};
 
 use super::dir::DirArgs;
 
@@ -26,14 +25,11 @@ pub(crate) struct VerifyArgs {
     json: bool,
 }
 
-pub(super) fn verify(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
-    let dir = match args.place.dir() {
-        Ok(dir) => dir,
-        Err(code) => return Ok(code),
-    };
+pub(super) fn verify(args: &VerifyArgs) -> anyhow::Result<bool> {
+    let dir = args.place.dir()?;
     let found = Journal::verify(&dir)?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&json(&found))?);
+        println!("{}", serde_json::to_string_pretty(&document(&found))?);
     } else {
         println!(
             "{}: {} in {} segment(s), {} frames intact, {} of them entries",
@@ -53,11 +49,7 @@ pub(super) fn verify(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
             println!("  no damage");
         }
     }
-    Ok(if found.damage.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(found.damage.is_empty())
 }
 
 fn line(damage: &Damage) -> String {
@@ -67,21 +59,15 @@ fn line(damage: &Damage) -> String {
     )
 }
 
-fn json(found: &Verification) -> serde_json::Value {
-    let stretch = |damage: &Damage| {
-        serde_json::json!({
-            "segment": damage.segment,
-            "offset": damage.offset,
-            "bytes": damage.bytes,
-            "what": damage.what,
-        })
-    };
-    serde_json::json!({
+/// For programs.
+fn document(found: &Verification) -> Value {
+    let stretch = |of: &Damage| json!({ "segment": of.segment, "offset": of.offset, "bytes": of.bytes, "what": of.what });
+    json!({
         "segments": found.segments,
         "bytes": found.bytes,
         "frames": found.frames,
         "entries": found.entries,
-        "damage": found.damage.iter().map(stretch).collect::<Vec<_>>(),
-        "torn": found.torn.iter().map(stretch).collect::<Vec<_>>(),
+        "damage": found.damage.iter().map(stretch).collect::<Value>(),
+        "torn": found.torn.iter().map(stretch).collect::<Value>(),
     })
 }
