@@ -2,10 +2,11 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
+use super::process::refuse;
 use crate::admin::recent::Keep;
 use crate::config::{LogConfig, LogFormat, directives};
 
@@ -19,31 +20,20 @@ use journald::ToStderr;
 ///
 /// # Errors
 ///
-/// When the level is neither a level nor directives.
-pub(super) fn start(log: &LogConfig, default: &str) -> Result<SetLevel, String> {
-    let filter = filter(log, default)?;
+/// As of wrong usage, when the level is neither a level nor directives.
+pub(super) fn start(log: &LogConfig, default: &str) -> anyhow::Result<SetLevel> {
+    let (filter, set) = reload::Layer::new(filter(log, default).map_err(refuse)?);
     let colours = std::io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(ToStderr);
-    macro_rules! start {
-        ($builder:expr) => {{
-            let builder = $builder.with_filter_reloading();
-            let handle = builder.reload_handle();
-            let started = builder.finish().with(Keep).try_init();
-            started.map_err(|error| error.to_string())?;
-            Ok(SetLevel(Box::new(move |filter| {
-                drop(handle.reload(filter));
-            })))
-        }};
-    }
-    // Each is another type.
-    match log.format {
-        LogFormat::Text if journald::reads() => start!(builder.with_ansi(false).without_time()),
-        LogFormat::Text => start!(builder.with_ansi(colours)),
-        LogFormat::Json => start!(builder.json().flatten_event(true)),
-    }
+    let lines = fmt::layer().with_writer(ToStderr);
+    let lines = match log.format {
+        LogFormat::Text if journald::reads() => lines.with_ansi(false).without_time().boxed(),
+        LogFormat::Text => lines.with_ansi(colours).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    let log = tracing_subscriber::registry().with(filter).with(lines);
+    log.with(Keep).try_init()?;
+    Ok(SetLevel(set))
 }
 
 /// Says what ends a command, on standard error.
@@ -60,23 +50,19 @@ pub fn tell_panic(panic: &std::panic::PanicHookInfo<'_>) {
 }
 
 /// Logs something else from now on.
-pub(super) struct SetLevel(Box<dyn Fn(EnvFilter) + Send + Sync>);
+pub(super) struct SetLevel(reload::Handle<EnvFilter, Registry>);
 
 impl SetLevel {
     /// Whatever `log` says; `RUST_LOG` lies over it still.
     pub(super) fn set(&self, log: &LogConfig, default: &str) {
         match filter(log, default) {
-            Ok(filter) => (self.0)(filter),
+            Ok(filter) => drop(self.0.reload(filter)),
             Err(error) => tracing::error!(error, "the log level stays as it was"),
         }
     }
 }
 
 /// What to log.
-///
-/// # Errors
-///
-/// As [`start`].
 pub(super) fn filter(log: &LogConfig, default: &str) -> Result<EnvFilter, String> {
     let variable = std::env::var("RUST_LOG")
         .ok()
