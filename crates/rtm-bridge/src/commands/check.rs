@@ -1,11 +1,9 @@
 //! `rtm-bridge check`.
 
-use std::process::ExitCode;
-
 use rtm_source::Connections;
 
 use super::configuration::{ConfigArgs, configuration};
-use super::process::{USAGE, runtime};
+use super::process::{refuse, runtime};
 use super::{outage, telemetry};
 use crate::config::{AppConfig, Config};
 use crate::wire;
@@ -35,14 +33,11 @@ pub(super) struct CheckArgs {
     #[arg(long)]
     connect: bool,
     #[command(flatten)]
-    outage: outage::OutageArgs,
+    outage: Option<outage::Outage>,
 }
 
-pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
-    let config = match configuration(&args.config) {
-        Ok(config) => config,
-        Err(code) => return Ok(code),
-    };
+pub(super) fn check(args: &CheckArgs) -> anyhow::Result<bool> {
+    let config = configuration(&args.config)?;
     let rings: usize = config.apps.iter().map(|app| 2 * app.regions.len()).sum();
     println!(
         "{}: {} App ID(s), {rings} rings, sinks: {}",
@@ -73,24 +68,21 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             );
         }
     }
-    if let Some(outage) = args.outage.asked() {
+    if let Some(outage) = &args.outage {
         report.line("outage", outage.fits(&config));
     }
     if args.connect {
         runtime()?.block_on(connect(&config, &connections, &mut report));
     }
-    let verdict = report.verdict(args.connect);
-    if report.failures > 0 {
-        eprintln!("rtm-bridge: {verdict}");
+    let verdict = match (report.failures, args.connect) {
+        (0, false) => "valid; whether all of it can be reached, --connect tells",
+        (0, true) => "valid, and all of it can be reached",
         // What the configuration says is wrong counts as its fault; what is only out of reach now does not.
-        return Ok(if args.connect {
-            ExitCode::FAILURE
-        } else {
-            ExitCode::from(USAGE)
-        });
-    }
+        (failures, false) => return Err(refuse(format!("{failures} check(s) failed"))),
+        (failures, true) => anyhow::bail!("{failures} check(s) failed"),
+    };
     println!("{}: {verdict}", args.config.config.display());
-    Ok(ExitCode::SUCCESS)
+    Ok(true)
 }
 
 /// Lines of `what: ok, …` or `what: FAILED, …`.
@@ -100,15 +92,6 @@ struct Report {
 }
 
 impl Report {
-    /// The last word.
-    fn verdict(&self, connected: bool) -> String {
-        match (self.failures, connected) {
-            (0, false) => "valid; whether all of it can be reached, --connect tells".to_owned(),
-            (0, true) => "valid, and all of it can be reached".to_owned(),
-            (failures, _) => format!("{failures} check(s) failed"),
-        }
-    }
-
     fn line<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
         &mut self,
         what: &str,

@@ -29,36 +29,22 @@ const TELLING: u64 = 10_000;
 /// Of so many entries it is seen what they would take.
 const SAMPLE: usize = 200;
 
+/// No sink takes anything for this long, while this many events a second come.
 #[derive(Debug, clap::Args)]
-pub(super) struct OutageArgs {
+pub(super) struct Outage {
     /// Estimate the disk that an outage of the brokers of this length, such as 6h or 2d, needs, and whether the journal
     /// may have it
-    #[arg(long, value_name = "DURATION", value_parser = duration, requires = "rate")]
-    outage: Option<Duration>,
+    #[arg(long = "outage", value_name = "DURATION", value_parser = duration, required = false, requires = "rate")]
+    length: Duration,
     /// Events a second, over all App IDs, for --outage
-    #[arg(long, value_name = "EVENTS", requires = "outage", value_parser = rate, allow_hyphen_values = true)]
-    rate: Option<f64>,
+    #[arg(long, value_name = "EVENTS", required = false, requires = "length", value_parser = rate, allow_hyphen_values = true)]
+    rate: f64,
 }
 
 fn rate(text: &str) -> Result<f64, String> {
     let rate = text.parse().ok();
     rate.filter(|rate: &f64| *rate > 0.0 && *rate <= 1e9)
         .ok_or_else(|| "expected a number of events, such as 2000".to_owned())
-}
-
-impl OutageArgs {
-    pub(super) fn asked(&self) -> Option<Outage> {
-        Some(Outage {
-            length: self.outage?,
-            rate: self.rate?,
-        })
-    }
-}
-
-/// No sink takes anything for this long, while this many events a second come.
-pub(super) struct Outage {
-    length: Duration,
-    rate: f64,
 }
 
 impl Outage {
@@ -69,7 +55,7 @@ impl Outage {
         // each, says little of an outage, and after a backlog nothing.
         let requests = config.apps.iter().map(|app| app.requests_per_second);
         let entries = f64::from(requests.sum::<u32>()).min(self.rate);
-        let (per_event, why) = self.per_event(entries, measured(dir));
+        let (per_event, why) = measured(dir).unwrap_or_else(|| assumed(self.rate, entries));
         let seconds = self.length.as_secs_f64();
         let events = self.rate * seconds;
         let needed = events * per_event;
@@ -129,50 +115,22 @@ impl Outage {
             _ => Ok(format!("{needs}; {limits} hold {holds}{alone}")),
         }
     }
-
-    /// Bytes an event, with so many entries a second, and how that is known.
-    fn per_event(&self, entries: f64, measured: Option<Measured>) -> (f64, String) {
-        if let Some(Measured { events, per_event }) = measured {
-            let why = format!(
-                "{per_event:.0} bytes an event, as the {events} events that are in the journal now would take if they \
-                 waited"
-            );
-            return (per_event, why);
-        }
-        let why = format!(
-            "assumed, for the journal has too few to tell: {EVENT_BYTES} bytes an event and {ENTRY_BYTES} an entry, \
-             {entries:.0} entries a second; ids of up to 64 random characters"
-        );
-        (EVENT_BYTES + ENTRY_BYTES * entries / self.rate, why)
-    }
 }
 
-/// The part of a journal that entries may take: an eighth is left to clean in.
-const USABLE: f64 = 7.0 / 8.0;
-
-/// What the journal may take while nothing is confirmed and the requests in flight have their room. With several App IDs,
-/// as much as that only where all have their part of the load.
-fn usable(config: &Config) -> f64 {
-    (config.journal.max_bytes as f64 * USABLE - reserved(config)).max(0.0)
+/// Bytes an event at this rate and with so many entries a second, and why, where nothing could be measured.
+fn assumed(rate: f64, entries: f64) -> (f64, String) {
+    let why = format!(
+        "assumed, for the journal has too few to tell: {EVENT_BYTES} bytes an event and {ENTRY_BYTES} an entry, \
+         {entries:.0} entries a second; ids of up to 64 random characters"
+    );
+    (EVENT_BYTES + ENTRY_BYTES * entries / rate, why)
 }
 
-fn reserved(config: &Config) -> f64 {
-    let rings: usize = config.apps.iter().map(|app| 2 * app.regions.len()).sum();
-    (rings * MAX_PAGE_BYTES) as f64
-}
-
-#[derive(Clone, Copy)]
-struct Measured {
-    events: u64,
-    /// Bytes an event, in an outage.
-    per_event: f64,
-}
-
-/// What the entries of a journal would take in an outage, which compresses them, if there are enough of them. Reads only,
-/// also while a bridge runs.
-fn measured(dir: &Path) -> Option<Measured> {
+/// Bytes an event that the entries of a journal would take in an outage, which compresses them, and why, if there are enough
+/// of them. Reads only, also while a bridge runs.
+fn measured(dir: &Path) -> Option<(f64, String)> {
     let found = Journal::inspect(dir).ok()?;
-    let events = found.segments.iter().map(|segment| segment.counts).sum();
+    let events: u64 = found.segments.iter().map(|segment| segment.counts).sum();
     if events < TELLING {
         return None;
     }
@@ -188,10 +146,25 @@ fn measured(dir: &Path) -> Option<Measured> {
             counted += u64::from(stored.count);
         }
     }
-    (counted > 0).then_some(Measured {
-        events,
-        per_event: bytes as f64 / counted as f64,
-    })
+    let per_event = bytes as f64 / counted as f64;
+    let why = format!(
+        "{per_event:.0} bytes an event, as the {events} events that are in the journal now would take if they waited"
+    );
+    (counted > 0).then_some((per_event, why))
+}
+
+/// The part of a journal that entries may take: an eighth is left to clean in.
+const USABLE: f64 = 7.0 / 8.0;
+
+/// What the journal may take while nothing is confirmed and the requests in flight have their room. With several App IDs,
+/// as much as that only where all have their part of the load.
+fn usable(config: &Config) -> f64 {
+    (config.journal.max_bytes as f64 * USABLE - reserved(config)).max(0.0)
+}
+
+fn reserved(config: &Config) -> f64 {
+    let rings: usize = config.apps.iter().map(|app| 2 * app.regions.len()).sum();
+    (rings * MAX_PAGE_BYTES) as f64
 }
 
 fn size(bytes: f64) -> ByteSize {
