@@ -8,15 +8,13 @@
 mod deliver;
 mod select;
 
-use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use anyhow::Context;
 use rtm_journal::Journal;
 
 use super::configuration::{ConfigArgs, configuration};
-use super::process::{refuse, runtime, stop_on_signals};
+use super::process::{confirmed, refuse, runtime, stop_on_signals};
 use super::range::Range;
 use super::telemetry;
 use crate::config::Config;
@@ -75,111 +73,67 @@ pub(super) struct ReplayArgs {
     yes: bool,
 }
 
-pub(super) fn replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
-    if let Err(message) = args.range.check() {
-        return Ok(refuse(&message));
+pub(super) fn replay(args: &ReplayArgs) -> anyhow::Result<bool> {
+    args.range.check().map_err(refuse)?;
+    let config = configuration(&args.config)?;
+    telemetry::start(&config.log, "warn")?;
+    let name = the_sink(args, &config).map_err(refuse)?;
+    let dir = args.dir.as_ref().unwrap_or(&config.journal.dir);
+    if args.unconfirmed {
+        no_bridge_publishes(dir, &config)?;
     }
-    let config = match configuration(&args.config) {
-        Ok(config) => config,
-        Err(code) => return Ok(code),
-    };
-    if let Err(error) = telemetry::start(&config.log, "warn") {
-        return Ok(refuse(&error));
-    }
-    let name = match the_sink(args, &config) {
-        Ok(name) => name,
-        Err(message) => return Ok(refuse(&message)),
-    };
-    let dir = args
-        .dir
-        .clone()
-        .unwrap_or_else(|| config.journal.dir.clone());
-    if args.unconfirmed
-        && let Some(message) = may_be_published_by_a_bridge(&dir, &config)?
-    {
-        return Ok(refuse(&message));
-    }
-    let mut selection = Selection::make(&dir, &name, &args.range, args.unconfirmed)?;
+    let mut selection = Selection::make(dir, name, &args.range, args.unconfirmed)?;
     selection.known.see_config(&config);
-    if let Err(message) = args.range.unknown(&selection.known) {
-        return Ok(refuse(&message));
-    }
+    args.range.unknown(&selection.known).map_err(refuse)?;
     // Standard output belongs to the sink of that name.
-    eprint!("{}", selection.told(&dir, &name));
-    if selection.entries.is_empty() {
-        eprintln!("rtm-bridge: there is nothing to publish");
-        return Ok(ExitCode::FAILURE);
-    }
+    eprintln!("{}", selection.told(dir, name));
+    anyhow::ensure!(!selection.entries.is_empty(), "there is nothing to publish");
     if args.dry_run {
-        return Ok(ExitCode::SUCCESS);
+        return Ok(true);
     }
-    if config.sinks[&name].table().file().is_some() && Journal::inspect(&dir)?.in_use {
-        return Ok(refuse(&format!(
+    if config.sinks[name].table().file().is_some() && Journal::inspect(dir)?.in_use {
+        return Err(refuse(format!(
             "a bridge is running, and the file of {name} is its: stop it, or give another file in another configuration"
         )));
     }
-    if !args.yes && !confirmed(&selection, &name)? {
-        return Ok(refuse(
-            &"nothing was published; answer `yes`, or give --yes",
-        ));
+    let events = selection.events();
+    let question = format!("Publish about {events} events to {name}, marked as replayed?");
+    if !args.yes && !confirmed(&question)? {
+        return Err(refuse("nothing was published; answer `yes`, or give --yes"));
     }
-    let ended = runtime()?.block_on(publish(&config, &name, &dir, &selection, args.rate))?;
-    Ok(conclude(&ended, &selection, &name))
+    let ended = runtime()?.block_on(publish(&config, name, dir, &selection, args.rate))?;
+    Ok(conclude(&ended, &selection, name))
 }
 
 /// The name of the sink that is meant.
-fn the_sink(args: &ReplayArgs, config: &Config) -> Result<String, String> {
+fn the_sink<'a>(args: &'a ReplayArgs, config: &'a Config) -> Result<&'a str, String> {
     let names: Vec<&str> = config.sinks.keys().map(String::as_str).collect();
-    match (&args.sink, &names[..]) {
-        (Some(name), names) if names.contains(&name.as_str()) => Ok(name.clone()),
-        (Some(name), names) => Err(format!(
-            "there is no sink {name}; --sink takes one of: {}",
-            names.join(", ")
-        )),
-        (None, [only]) => Ok((*only).to_owned()),
-        (None, names) => Err(format!(
-            "which sink? --sink takes one of: {}",
-            names.join(", ")
-        )),
-    }
+    let why = match (args.sink.as_deref(), &names[..]) {
+        (Some(name), names) if names.contains(&name) => return Ok(name),
+        (None, [only]) => return Ok(only),
+        (Some(name), _) => format!("there is no sink {name};"),
+        (None, _) => "which sink?".to_owned(),
+    };
+    Err(format!("{why} --sink takes one of: {}", names.join(", ")))
 }
 
-/// Why what waits in a journal is not to be published by a replay: a bridge does so, or will, and it would come twice and
-/// out of order.
-fn may_be_published_by_a_bridge(dir: &Path, config: &Config) -> anyhow::Result<Option<String>> {
+/// Refuses a journal of which a bridge publishes what waits, or will: by a replay it would come twice and out of order.
+fn no_bridge_publishes(dir: &Path, config: &Config) -> anyhow::Result<()> {
     let found = Journal::inspect(dir)?;
-    let own = config.journal.dir.canonicalize();
-    Ok(if found.in_use {
+    let why = if found.in_use {
         let who = found
             .in_use_by
-            .map_or_else(String::new, |process| format!(" by process {process}"));
-        Some(format!(
-            "--unconfirmed: {} is in use{who}, which publishes what waits there",
-            dir.display()
-        ))
-    } else if own.is_ok_and(|own| dir.canonicalize().is_ok_and(|dir| dir == own)) {
-        Some(format!(
-            "--unconfirmed: {} is the journal of the configuration, and the next start publishes what waits there; the flag \
-             is for a journal that was set aside",
-            dir.display()
-        ))
+            .map(|process| format!(" by process {process}"));
+        let who = who.unwrap_or_default();
+        format!("in use{who}, which publishes what waits there")
+    } else if dir.canonicalize()? == config.journal.dir.canonicalize().unwrap_or_default() {
+        "the journal of the configuration, and the next start publishes what waits there; the flag is for a journal that \
+         was set aside"
+            .to_owned()
     } else {
-        None
-    })
-}
-
-fn confirmed(selection: &Selection, sink: &str) -> io::Result<bool> {
-    if !io::stdin().is_terminal() {
-        return Ok(false);
-    }
-    eprint!(
-        "Publish about {} events to {sink}, marked as replayed? Type yes: ",
-        selection.events()
-    );
-    io::stderr().flush()?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    Ok(answer.trim() == "yes")
+        return Ok(());
+    };
+    Err(refuse(format!("--unconfirmed: {} is {why}", dir.display())))
 }
 
 async fn publish(
@@ -200,7 +154,8 @@ async fn publish(
     ended
 }
 
-fn conclude(ended: &Ended, selection: &Selection, sink: &str) -> ExitCode {
+/// Says what was published; whether that is all that was asked for.
+fn conclude(ended: &Ended, selection: &Selection, sink: &str) -> bool {
     eprintln!(
         "{} events and {} dead letters were published to {sink} again, of {} entries",
         ended.events, ended.dead_letters, ended.entries
@@ -217,10 +172,5 @@ fn conclude(ended: &Ended, selection: &Selection, sink: &str) -> ExitCode {
             eprintln!("go on with: --from {}", next.position);
         }
     }
-    let whole = ended.stopped.is_none() && ended.unreadable == 0 && selection.missing() == 0;
-    if whole {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    ended.stopped.is_none() && ended.unreadable == 0 && selection.missing() == 0
 }

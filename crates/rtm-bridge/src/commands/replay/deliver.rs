@@ -1,18 +1,18 @@
 //! The publishing of a replay: entry by entry, in order, without a cursor.
 
-use std::io::{self, IsTerminal};
 use std::iter::Peekable;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use backon::{BackoffBuilder, ExponentialBuilder};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressDrawTarget;
 use rtm_journal::{Entry, Journal, StoredEntries};
 use rtm_sink::{AnySink, Outcome, PublishErrorKind, Reason, Record, Sink};
 use tokio_util::sync::CancellationToken;
 
 use super::select::Selection;
+use crate::commands::process::live_view;
 use rtm_record::Router;
 
 /// Records that are handed to a sink at once: a page.
@@ -57,15 +57,19 @@ pub(super) async fn deliver(
         pace: rate.map(Pace::new),
     };
     let mut ended = Ended::default();
-    let mut progress = Progress::new(selection.events());
-    let mut entries = Entries {
-        dir,
-        selection,
-        at: 0,
-        reading: None,
-    };
-    while let Some(entry) = entries.next()? {
-        let Some(entry) = entry else {
+    let style = "{wide_bar} {pos} of about {len}, {per_sec}, {eta} left";
+    let bar = live_view(ProgressDrawTarget::stderr(), style);
+    bar.set_length(selection.events());
+    let mut told = Instant::now();
+    let mut reading = Reading::new(dir, selection, 0)?;
+    for (at, wanted) in selection.entries.iter().enumerate() {
+        let mut found = reading.find(wanted.position);
+        if found.is_none() && reading.since.elapsed() > LOOK_AGAIN {
+            // Moved, perhaps, because another sink still needs it: looked for once more, where it is now.
+            reading = Reading::new(dir, selection, at)?;
+            found = reading.find(wanted.position);
+        }
+        let Some(entry) = found else {
             ended.unreadable += 1;
             continue;
         };
@@ -78,7 +82,6 @@ pub(super) async fn deliver(
                 ended.entries += 1;
                 ended.events += events;
                 ended.dead_letters += dead_letters;
-                progress.show(ended.events + ended.dead_letters);
             }
             // The entry was published in part, perhaps: it is published again when the replay is gone on with.
             Err(error) => {
@@ -86,17 +89,15 @@ pub(super) async fn deliver(
                 break;
             }
         }
+        let records = ended.events + ended.dead_letters;
+        bar.set_position(records);
+        if bar.is_hidden() && told.elapsed() >= LINE_INTERVAL {
+            told = Instant::now();
+            eprintln!("{records} of about {}", selection.events());
+        }
     }
-    progress.end();
+    bar.finish_and_clear();
     Ok(ended)
-}
-
-/// The entries of a selection, each once; none for one that cannot be read.
-struct Entries<'a> {
-    dir: &'a Path,
-    selection: &'a Selection,
-    at: usize,
-    reading: Option<Reading>,
 }
 
 /// What the journal held at one moment.
@@ -105,59 +106,26 @@ struct Reading {
     since: Instant,
 }
 
-impl Entries<'_> {
-    fn next(&mut self) -> anyhow::Result<Option<Option<Entry>>> {
-        let Some(wanted) = self.selection.entries.get(self.at) else {
-            return Ok(None);
-        };
-        let found = match self.find(wanted.position)? {
-            // Moved, perhaps, because another sink still needs it: looked for once more, where it is now.
-            Found::Gone(since) if since.elapsed() > LOOK_AGAIN => {
-                self.reading = None;
-                self.find(wanted.position)?
-            }
-            found => found,
-        };
-        self.at += 1;
-        Ok(Some(match found {
-            Found::Entry(entry) => Some(entry),
-            Found::Gone(_) | Found::Damaged => None,
-        }))
+impl Reading {
+    /// From the selection's entry of this index on.
+    fn new(dir: &Path, selection: &Selection, from: usize) -> anyhow::Result<Reading> {
+        let entries = Journal::stored_beside(dir, &selection.filter(from))?;
+        Ok(Reading {
+            entries: entries.peekable(),
+            since: Instant::now(),
+        })
     }
 
-    fn find(&mut self, position: u64) -> anyhow::Result<Found> {
-        let reading = match &mut self.reading {
-            Some(reading) => reading,
-            none => none.insert(Reading {
-                entries: Journal::stored_beside(self.dir, &self.selection.filter(self.at))?
-                    .peekable(),
-                since: Instant::now(),
-            }),
-        };
-        let entries = &mut reading.entries;
+    /// The entry at a position, which may only grow; none where it is damaged, or was not there at that moment.
+    fn find(&mut self, position: u64) -> Option<Entry> {
+        let entries = &mut self.entries;
         while entries
             .next_if(|stored| stored.position.0 < position)
             .is_some()
         {}
-        let stored = entries.next_if(|stored| stored.position.0 == position);
-        Ok(match stored.map(|stored| stored.entry) {
-            Some(Ok(entry)) => Found::Entry(entry),
-            Some(Err(error)) if !is_gone(error.as_ref()) => Found::Damaged,
-            Some(Err(_)) | None => Found::Gone(reading.since),
-        })
+        let stored = entries.next_if(|stored| stored.position.0 == position)?;
+        stored.entry.ok()
     }
-}
-
-enum Found {
-    Entry(Entry),
-    /// It was there when the selection was made, and is not at this moment.
-    Gone(Instant),
-    Damaged,
-}
-
-fn is_gone(error: &(dyn std::error::Error + 'static)) -> bool {
-    let io = error.downcast_ref::<io::Error>();
-    io.is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 struct Out {
@@ -225,17 +193,14 @@ impl Out {
             };
             let before = records.len();
             let mut outcomes = error.outcomes.iter();
-            records = std::mem::take(&mut records)
-                .into_iter()
-                .filter_map(|record| match outcomes.next() {
-                    Some(Outcome::Confirmed) => None,
-                    Some(Outcome::Rejected(why)) => {
-                        refused.push((record, why.clone()));
-                        None
-                    }
-                    Some(Outcome::Unknown) | None => Some(record),
-                })
-                .collect();
+            records.retain(|record| match outcomes.next() {
+                Some(Outcome::Confirmed) => false,
+                Some(Outcome::Rejected(why)) => {
+                    refused.push((record.clone(), why.clone()));
+                    false
+                }
+                Some(Outcome::Unknown) | None => true,
+            });
             if records.len() < before {
                 (waits, since) = (backoff(), Instant::now());
             }
@@ -281,46 +246,5 @@ impl Pace {
         let due = Duration::from_secs_f64(self.sent as f64 / self.rate);
         tokio::time::sleep(due.saturating_sub(self.began.elapsed())).await;
         self.sent += records as u64;
-    }
-}
-
-/// A bar on a terminal, a line now and then elsewhere.
-struct Progress {
-    bar: ProgressBar,
-    is_terminal: bool,
-    told: Instant,
-}
-
-impl Progress {
-    fn new(events: u64) -> Progress {
-        let is_terminal = io::stderr().is_terminal();
-        let target = if is_terminal {
-            ProgressDrawTarget::stderr()
-        } else {
-            ProgressDrawTarget::hidden()
-        };
-        let style =
-            ProgressStyle::with_template("{wide_bar} {pos} of about {len}, {per_sec}, {eta} left");
-        let bar = ProgressBar::with_draw_target(Some(events), target);
-        Progress {
-            bar: bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())),
-            is_terminal,
-            told: Instant::now(),
-        }
-    }
-
-    fn show(&mut self, records: u64) {
-        self.bar.set_position(records);
-        if !self.is_terminal && self.told.elapsed() >= LINE_INTERVAL {
-            self.told = Instant::now();
-            eprintln!(
-                "{records} of about {}",
-                self.bar.length().unwrap_or_default()
-            );
-        }
-    }
-
-    fn end(self) {
-        self.bar.finish_and_clear();
     }
 }

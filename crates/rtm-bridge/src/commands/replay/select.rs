@@ -1,7 +1,6 @@
 //! What a replay is of.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -15,6 +14,7 @@ use rtm_record::entry;
 pub(super) struct Selected {
     pub(super) position: u64,
     events: u32,
+    fetched_at: i64,
 }
 
 /// What is to be published, and what cannot be.
@@ -23,7 +23,7 @@ pub(super) struct Selection {
     /// By position.
     pub(super) entries: Vec<Selected>,
     /// Events by app, region and stream.
-    parts: BTreeMap<(String, String, String), u64>,
+    parts: BTreeMap<String, u64>,
     /// Events that the sink has not confirmed yet.
     pending: u64,
     /// The first entry with some of them.
@@ -34,8 +34,6 @@ pub(super) struct Selection {
     unreadable: u64,
     /// Positions that were asked for and are not in the journal.
     gone: u64,
-    /// The first and the last fetch.
-    fetched: Option<(i64, i64)>,
     /// The oldest entry in the journal, and when it was fetched.
     oldest: Option<(u64, i64)>,
     /// What was asked for begins before that.
@@ -81,11 +79,8 @@ impl Selection {
 
     fn look(&mut self, stored: &StoredEntry, sink: &str, range: &Range) {
         let asked = range.positions().contains(&stored.position.0);
-        let Some(entry) = stored.entry.as_ref().ok() else {
-            self.unreadable += u64::from(asked);
-            return;
-        };
-        let Ok((tags, _)) = entry::decode(&entry.bytes) else {
+        let entry = stored.entry.as_ref().ok();
+        let Some((tags, _)) = entry.and_then(|entry| entry::decode(&entry.bytes).ok()) else {
             self.unreadable += u64::from(asked);
             return;
         };
@@ -103,19 +98,12 @@ impl Selection {
                 return;
             }
         }
-        let part = (
-            tags.app.to_string(),
-            tags.region.to_string(),
-            tags.stream.to_string(),
-        );
+        let part = format!("{}, {}, {}", tags.app, tags.region, tags.stream);
         *self.parts.entry(part).or_default() += u64::from(stored.count);
-        let (first, last) = self
-            .fetched
-            .get_or_insert((tags.fetched_at, tags.fetched_at));
-        (*first, *last) = ((*first).min(tags.fetched_at), (*last).max(tags.fetched_at));
         self.entries.push(Selected {
             position: stored.position.0,
             events: stored.count,
+            fetched_at: tags.fetched_at,
         });
     }
 
@@ -143,29 +131,26 @@ impl Selection {
 
     /// For people, before anything is published.
     pub(super) fn told(&self, dir: &Path, sink: &str) -> String {
-        let mut text = String::new();
-        // Writing to a string cannot fail.
-        let _ = match self.oldest {
-            Some((1, fetched)) => writeln!(
-                text,
-                "{}: every entry is kept, the first fetched {}",
-                dir.display(),
-                time(fetched)
-            ),
-            Some((position, fetched)) => writeln!(
-                text,
-                "{}: the oldest entry that is kept is at position {position}, fetched {}; what was before it every sink has \
+        let kept = match self.oldest {
+            Some((1, fetched)) => {
+                format!("every entry is kept, the first fetched {}", time(fetched))
+            }
+            Some((position, fetched)) => format!(
+                "the oldest entry that is kept is at position {position}, fetched {}; what was before it every sink has \
                  confirmed, and its room was reclaimed",
-                dir.display(),
                 time(fetched)
             ),
-            None => writeln!(text, "{}: no entry is kept", dir.display()),
+            None => "no entry is kept".to_owned(),
         };
-        if let (Some(first), Some(last), Some((since, until))) =
-            (self.entries.first(), self.entries.last(), self.fetched)
-        {
-            let _ = writeln!(
-                text,
+        let mut lines = vec![format!("{}: {kept}", dir.display())];
+        let fetched = || self.entries.iter().map(|entry| entry.fetched_at);
+        if let (Some(first), Some(last), Some(since), Some(until)) = (
+            self.entries.first(),
+            self.entries.last(),
+            fetched().min(),
+            fetched().max(),
+        ) {
+            lines.push(format!(
                 "to {sink}: {} entries from position {} to {}, fetched {} to {}, about {} events",
                 self.entries.len(),
                 first.position,
@@ -173,47 +158,39 @@ impl Selection {
                 time(since),
                 time(until),
                 self.events()
-            );
+            ));
         }
-        for ((app, region, stream), events) in &self.parts {
-            let _ = writeln!(text, "  {app}, {region}, {stream}: {events}");
-        }
-        if let Some(first) = self.first_pending {
-            let events = self.pending;
-            let _ = match self.unconfirmed {
-                true => writeln!(
-                    text,
-                    "  {events} of them {sink} has not confirmed, the first at position {first}; --from {first} leaves out \
-                     what is before it"
-                ),
-                false => writeln!(
-                    text,
-                    "left out: {events} events that {sink} has not confirmed; the bridge of this journal publishes them. If \
-                     none is ever to run on it again: --unconfirmed"
-                ),
-            };
+        let parts = self.parts.iter();
+        lines.extend(parts.map(|(part, events)| format!("  {part}: {events}")));
+        let pending = self.pending;
+        match self.first_pending {
+            Some(first) if self.unconfirmed => lines.push(format!(
+                "  {pending} of them {sink} has not confirmed, the first at position {first}; --from {first} leaves out \
+                 what is before it"
+            )),
+            Some(_) => lines.push(format!(
+                "left out: {pending} events that {sink} has not confirmed; the bridge of this journal publishes them. If \
+                 none is ever to run on it again: --unconfirmed"
+            )),
+            None => {}
         }
         if self.gone > 0 {
-            let _ = writeln!(
-                text,
+            lines.push(format!(
                 "GONE: {} of the entries that are asked for are not kept any more",
                 self.gone
-            );
+            ));
         }
         if self.begins_before {
-            let _ = writeln!(
-                text,
-                "GONE: what was fetched before the oldest entry, which is asked for too"
-            );
+            let gone = "GONE: what was fetched before the oldest entry, which is asked for too";
+            lines.push(gone.to_owned());
         }
         if self.unreadable > 0 {
-            let _ = writeln!(
-                text,
+            lines.push(format!(
                 "UNREADABLE: {} entries; `rtm-bridge journal verify` tells more",
                 self.unreadable
-            );
+            ));
         }
-        text
+        lines.join("\n")
     }
 }
 
