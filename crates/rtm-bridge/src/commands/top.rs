@@ -7,10 +7,10 @@ mod view;
 use std::collections::VecDeque;
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::process::ExitCode;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
+use anyhow::anyhow;
 use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 
 use super::configuration::ConfigArgs;
@@ -61,21 +61,14 @@ pub(super) struct TopArgs {
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
-    let interval = duration(text)?;
     let sensible = Duration::from_millis(200)..=Duration::from_secs(60);
-    let message = || "expected 200ms to 60s".to_owned();
-    sensible
-        .contains(&interval)
-        .then_some(interval)
-        .ok_or_else(message)
+    let interval = duration(text).ok().filter(|time| sensible.contains(time));
+    interval.ok_or_else(|| "expected 200ms to 60s".to_owned())
 }
 
-pub(super) fn top(args: &TopArgs) -> anyhow::Result<ExitCode> {
+pub(super) fn top(args: &TopArgs) -> anyhow::Result<bool> {
     let url = args.url.clone().unwrap_or_else(|| default_url(args));
-    let asker = match Asker::new(&url) {
-        Ok(asker) => asker,
-        Err(message) => return Ok(refuse(&message)),
-    };
+    let asker = Asker::new(&url).map_err(refuse)?;
     if args.once || !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
         return once(&asker);
     }
@@ -96,8 +89,7 @@ pub(super) fn top(args: &TopArgs) -> anyhow::Result<ExitCode> {
     let ended = watch(&shown, &answers, || stop.is_cancelled());
     // A request under way has no reason to hold us.
     runtime.shutdown_background();
-    ended?;
-    Ok(ExitCode::SUCCESS)
+    ended.map(|()| true)
 }
 
 /// The address of the configuration, where there is one; from outside, "any address" is this machine.
@@ -113,19 +105,14 @@ fn default_url(args: &TopArgs) -> String {
 }
 
 /// One page, for people who look at it later and for programs that keep it.
-fn once(asker: &Asker) -> anyhow::Result<ExitCode> {
+fn once(asker: &Asker) -> anyhow::Result<bool> {
     let answers = runtime()?.block_on(async {
         let first = asker.ask().await?;
         tokio::time::sleep(ONCE_APART).await;
         Ok::<_, String>([first, asker.ask().await?])
     });
-    let [before, now] = match answers {
-        Ok(answers) => answers,
-        Err(error) => {
-            eprintln!("rtm-bridge: no answer from {}: {error}", asker.url());
-            return Ok(ExitCode::FAILURE);
-        }
-    };
+    let [before, now] =
+        answers.map_err(|error| anyhow!("no answer from {}: {error}", asker.url()))?;
     let seen = Seen {
         url: asker.url(),
         now: Some(&now),
@@ -135,7 +122,7 @@ fn once(asker: &Asker) -> anyhow::Result<ExitCode> {
     for line in lines(&seen, PLAIN_WIDTH, usize::MAX) {
         println!("{}", line.text().trim_end());
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(true)
 }
 
 /// Draws until it is told to end.
@@ -180,8 +167,7 @@ fn watch(
                     .as_ref()
                     .map(|(since, error)| (since.elapsed(), error.as_str())),
             };
-            let (width, height) = screen.size()?;
-            screen.draw(&lines(&seen, width, height), height)?;
+            screen.draw(|width, height| lines(&seen, width, height))?;
             changed = false;
         }
         if event::poll(TICK)? {

@@ -3,7 +3,7 @@
 use std::io::{self, Stdout, Write};
 
 use crossterm::cursor::{Hide, MoveTo, Show};
-use crossterm::style::{Attribute, Color, Print, ResetColor, SetAttribute, SetForegroundColor};
+use crossterm::style::{ContentStyle, PrintStyledContent, Stylize};
 use crossterm::terminal::{
     BeginSynchronizedUpdate, Clear, ClearType, EndSynchronizedUpdate, EnterAlternateScreen,
     LeaveAlternateScreen, disable_raw_mode, enable_raw_mode, size,
@@ -13,70 +13,50 @@ use crossterm::{execute, queue};
 use super::view::{Line, Style};
 
 /// Dropping it gives the terminal back, also while a panic unwinds.
-pub(super) struct Screen {
-    out: Stdout,
-    colours: bool,
-}
+pub(super) struct Screen(Stdout);
 
 impl Screen {
     pub(super) fn open() -> io::Result<Screen> {
         enable_raw_mode()?;
         // From here on, dropping it undoes what was done.
-        let mut screen = Screen {
-            out: io::stdout(),
-            colours: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
-        };
-        execute!(screen.out, EnterAlternateScreen, Hide)?;
+        let mut screen = Screen(io::stdout());
+        execute!(screen.0, EnterAlternateScreen, Hide)?;
         Ok(screen)
     }
 
-    /// Columns and lines.
-    pub(super) fn size(&self) -> io::Result<(usize, usize)> {
-        let (columns, lines) = size()?;
-        Ok((columns.into(), lines.into()))
-    }
-
-    /// Draws a page on a terminal of so many lines.
-    pub(super) fn draw(&mut self, lines: &[Line], height: usize) -> io::Result<()> {
-        queue!(self.out, BeginSynchronizedUpdate)?;
-        for (index, row) in (0..height).zip(0..) {
+    /// Draws a page that is made for so many columns and lines.
+    pub(super) fn draw(&mut self, page: impl FnOnce(usize, usize) -> Vec<Line>) -> io::Result<()> {
+        let (columns, rows) = size()?;
+        let lines = page(columns.into(), rows.into());
+        queue!(self.0, BeginSynchronizedUpdate)?;
+        for row in 0..rows {
             // Before it is drawn: after a line that is as wide as the terminal this would take its last character.
-            queue!(self.out, MoveTo(0, row), Clear(ClearType::UntilNewLine))?;
-            let spans = lines.get(index).map_or(&[][..], Line::spans);
-            for (style, text) in spans {
-                self.begin(*style)?;
-                queue!(self.out, Print(text), SetAttribute(Attribute::Reset))?;
-                if self.colours {
-                    queue!(self.out, ResetColor)?;
-                }
+            queue!(self.0, MoveTo(0, row), Clear(ClearType::UntilNewLine))?;
+            for (style, text) in lines.get(usize::from(row)).map_or(&[][..], Line::spans) {
+                queue!(self.0, PrintStyledContent(look(*style).apply(text)))?;
             }
         }
-        queue!(self.out, EndSynchronizedUpdate)?;
-        self.out.flush()
+        queue!(self.0, EndSynchronizedUpdate)?;
+        self.0.flush()
     }
+}
 
-    fn begin(&mut self, style: Style) -> io::Result<()> {
-        let (colour, attribute) = match style {
-            Style::Plain => return Ok(()),
-            Style::Heading => (None, Some(Attribute::Bold)),
-            Style::Faint => (None, Some(Attribute::Dim)),
-            Style::Good => (Some(Color::Green), None),
-            Style::Doubtful => (Some(Color::Yellow), None),
-            Style::Bad => (Some(Color::Red), Some(Attribute::Bold)),
-        };
-        if let Some(attribute) = attribute {
-            queue!(self.out, SetAttribute(attribute))?;
-        }
-        match colour {
-            Some(colour) if self.colours => queue!(self.out, SetForegroundColor(colour)),
-            _ => Ok(()),
-        }
+/// `NO_COLOR` takes the colours away again, as crossterm sees to.
+fn look(style: Style) -> ContentStyle {
+    let plain = ContentStyle::new();
+    match style {
+        Style::Plain => plain,
+        Style::Heading => plain.bold(),
+        Style::Faint => plain.dim(),
+        Style::Good => plain.green(),
+        Style::Doubtful => plain.yellow(),
+        Style::Bad => plain.red().bold(),
     }
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        let _ = execute!(self.out, Show, LeaveAlternateScreen);
+        let _ = execute!(self.0, Show, LeaveAlternateScreen);
         let _ = disable_raw_mode();
     }
 }

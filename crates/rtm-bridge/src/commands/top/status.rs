@@ -26,8 +26,8 @@ pub(super) struct Status {
 
 impl Status {
     fn parse(body: &[u8]) -> Option<Status> {
-        let status: Option<Status> = serde_json::from_slice(body).ok();
-        status.filter(|status| status.report.v == VERSION)
+        let status = serde_json::from_slice(body).ok();
+        status.filter(|status: &Status| status.report.v == VERSION)
     }
 }
 
@@ -35,7 +35,6 @@ impl Status {
 pub(super) struct Asker {
     client: reqwest::Client,
     document: Url,
-    shown: String,
 }
 
 impl Asker {
@@ -46,35 +45,24 @@ impl Asker {
         } else {
             format!("http://{url}")
         };
-        let parsed = Url::parse(&whole).ok().filter(Url::has_host);
-        let parsed = parsed.filter(|parsed| ["http", "https"].contains(&parsed.scheme()));
+        let is_ours = |url: &Url| url.has_host() && ["http", "https"].contains(&url.scheme());
+        let parsed = Url::parse(&whole).ok().filter(is_ours);
         let mut document = parsed
             .ok_or_else(|| format!("`{url}` is not an address such as http://127.0.0.1:9464"))?;
         let base = document.path().trim_end_matches('/');
-        let base = PATHS
-            .iter()
-            .find_map(|path| base.strip_suffix(path))
-            .unwrap_or(base);
-        document.set_path(&format!("{base}/status.json"));
-        let shown = document
-            .as_str()
-            .trim_end_matches("/status.json")
-            .to_owned();
+        let stripped = PATHS.iter().find_map(|path| base.strip_suffix(path));
+        document.set_path(&format!("{}/status.json", stripped.unwrap_or(base)));
         let client = reqwest::Client::builder()
             .timeout(DEADLINE)
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| crate::chain(&error))?;
-        Ok(Asker {
-            client,
-            document,
-            shown,
-        })
+        Ok(Asker { client, document })
     }
 
     /// The address without a path.
     pub(super) fn url(&self) -> &str {
-        &self.shown
+        self.document.as_str().trim_end_matches("/status.json")
     }
 
     /// What the bridge says now, or why it says nothing.
