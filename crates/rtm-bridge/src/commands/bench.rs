@@ -3,19 +3,16 @@
 //! The simulator runs in this process and the bridge in a child, so that what is counted of the bridge is the bridge's
 //! alone. At the end everything is read back from the sinks and compared with what was handed out.
 
-use std::io::IsTerminal;
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use indicatif::ProgressDrawTarget;
-use rtm_sim::{Load, SimApp, SimAuth, SimConfig, Simulator};
+use rtm_sim::{AppStats, Load, SimApp, SimConfig, Simulator};
 use tokio_util::sync::CancellationToken;
 
-use super::process::{live_view, refuse, runtime, stop_on_signals};
+use super::process::{live_view, runtime, stop_on_signals};
 use super::{preflight, telemetry};
 use crate::config::LogConfig;
-use crate::usage::Usage;
 
 mod args;
 mod child;
@@ -26,7 +23,7 @@ pub(super) use args::BenchArgs;
 
 use args::MOST_OF_AN_APP;
 use child::Child;
-use places::{PlaceError, Places};
+use places::Places;
 use report::{Report, requests};
 
 /// How long the bridge may take to its first request.
@@ -41,42 +38,36 @@ const LOOK: Duration = Duration::from_millis(300);
 /// How often progress is told: on a terminal, and as plain lines.
 const PROGRESS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 
-pub(super) fn bench(args: &BenchArgs) -> anyhow::Result<ExitCode> {
-    if let Some(file) = &args.bridge {
-        return child::bridge(file);
-    }
+pub(super) fn bench(args: &BenchArgs) -> anyhow::Result<bool> {
     // A broker that is away is told of once, by us.
-    telemetry::start(
-        &LogConfig::default(),
-        "error,rdkafka=off,async_nats=off,rtm_sink_nats=off",
-    )
-    .map_err(anyhow::Error::msg)?;
+    let quiet = "error,rdkafka=off,async_nats=off,rtm_sink_nats=off";
+    telemetry::start(&LogConfig::default(), quiet)?;
     runtime()?.block_on(Box::pin(measure(args)))
 }
 
-async fn measure(args: &BenchArgs) -> anyhow::Result<ExitCode> {
+async fn measure(args: &BenchArgs) -> anyhow::Result<bool> {
     let stop = stop_on_signals()?;
     let dir = tempfile::Builder::new().prefix("rtm-bench-").tempdir()?;
     let simulator = simulator(args).await?;
-    let places = match Places::new(args, dir.path(), &simulator) {
-        Ok(places) => places,
-        Err(PlaceError::Usage(text)) => return Ok(refuse(&text)),
-        Err(PlaceError::Failed(error)) => return Err(error),
-    };
+    let places = Places::new(args, dir.path(), &simulator)?;
     preflight::ready(&places.parsed).await?;
     places.make().await?;
-    if let Some(warning) = too_fast(args) {
-        eprintln!("warning: {warning}");
+    // More than that will be lost, whoever reads it.
+    let each = args.rate / f64::from(args.apps);
+    if each > MOST_OF_AN_APP {
+        eprintln!(
+            "warning: {each:.0} events a second for each App ID are more than the {MOST_OF_AN_APP:.0} that its API gives, \
+             whoever reads it: the rest is lost at the ring. --apps {:.0} would do",
+            (args.rate / MOST_OF_AN_APP).ceil()
+        );
     }
     let measured = Box::pin(measure_in(args, &places, simulator, &stop)).await;
+    let names = places.names().join(", ");
     if args.keep {
-        eprintln!("kept: {}", places.names().join(", "));
+        eprintln!("kept: {names}");
     } else if let Err(error) = places.remove().await {
-        eprintln!(
-            "rtm-bridge: not everything was removed ({}); look for: {}",
-            crate::chain(error.as_ref()),
-            places.names().join(", ")
-        );
+        let error = crate::chain(error.as_ref());
+        eprintln!("rtm-bridge: not everything was removed ({error}); look for: {names}");
     }
     let report = measured?;
     // Whoever reads the report may have gone, which ends us while it is printed.
@@ -86,42 +77,22 @@ async fn measure(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     } else {
         println!("{report}");
     }
-    Ok(if report.clean {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
-}
-
-/// Why events will be lost, if they must be.
-fn too_fast(args: &BenchArgs) -> Option<String> {
-    let each = args.rate / f64::from(args.apps);
-    (each > MOST_OF_AN_APP).then(|| {
-        format!(
-            "{each:.0} events a second for each App ID are more than the {MOST_OF_AN_APP:.0} that its API gives, whoever \
-             reads it: the rest is lost at the ring. --apps {:.0} would do",
-            (args.rate / MOST_OF_AN_APP).ceil()
-        )
-    })
+    Ok(report.clean)
 }
 
 async fn simulator(args: &BenchArgs) -> anyhow::Result<Simulator> {
-    let apps = (0..args.apps).map(|number| SimApp {
+    let app = |number| SimApp {
         app_id: places::app_id(number),
-        auth: SimAuth::Basic {
-            key: "bench".into(),
-            secret: "bench".into(),
-        },
-    });
+        ..SimApp::default()
+    };
     let config = SimConfig {
-        apps: apps.collect(),
+        apps: (0..args.apps).map(app).collect(),
         regions: places::regions(args.regions),
         load: load(0.0),
         ..SimConfig::default()
     };
-    Simulator::start(config)
-        .await
-        .context("cannot start the simulator")
+    let simulator = Simulator::start(config).await;
+    simulator.context("cannot start the simulator")
 }
 
 /// A load for each App ID.
@@ -138,118 +109,108 @@ async fn measure_in(
     simulator: Simulator,
     stop: &CancellationToken,
 ) -> anyhow::Result<Report> {
-    let mut bridge = Child::start(&places.config, args.config.is_some())?;
-    first_requests(&simulator, &mut bridge, stop).await?;
-    let before = bridge.usage()?;
+    let bridge = Child::start(&places.config, args.config.is_some())?;
+    let mut run = Run {
+        places,
+        simulator,
+        bridge,
+    };
+    run.first_requests(stop).await?;
+    let before = run.bridge.usage()?;
     let began = Instant::now();
-    simulator.set_load(load(args.rate / f64::from(args.apps)));
-    under_load(args, places, &simulator, &mut bridge, stop).await?;
-    simulator.stop_generating();
+    let load = load(args.rate / f64::from(args.apps));
+    run.simulator.set_load(load);
+    run.under_load(args.time, stop).await?;
+    run.simulator.stop_generating();
     let took = began.elapsed();
-    caught_up(places, &simulator, &mut bridge).await?;
-    let used: Usage = bridge.usage()?.since(&before);
-    bridge.stop().await?;
-    let (ledger, stats) = (simulator.ledger(), simulator.stats());
-    simulator.shutdown().await;
+    run.caught_up().await?;
+    let used = run.bridge.usage()?.since(&before);
+    run.bridge.stop().await?;
+    let (ledger, stats) = (run.simulator.ledger(), run.simulator.stats());
+    run.simulator.shutdown().await;
     eprintln!("reading the sinks back");
     let held = places.read_back(&ledger).await?;
-    Ok(Report::new(
-        args,
-        took,
-        &used,
-        &stats,
-        &held,
-        places.file_bytes(),
-    ))
+    let written = places.file_bytes();
+    Ok(Report::new(args, took, &used, &stats, &held, written))
 }
 
-/// Waits until every App ID is polled.
-async fn first_requests(
-    simulator: &Simulator,
-    bridge: &mut Child,
-    stop: &CancellationToken,
-) -> anyhow::Result<()> {
-    let deadline = Instant::now() + START;
-    while simulator.stats().apps.iter().any(|app| app.requests == 0) {
-        bridge.check()?;
-        if stop.is_cancelled() || Instant::now() > deadline {
-            return Err(bridge.failed("the bridge has not polled every App ID".to_owned()));
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-    Ok(())
+/// A bridge that is measured, and what it polls.
+struct Run<'a> {
+    places: &'a Places,
+    simulator: Simulator,
+    bridge: Child,
 }
 
-/// Tells progress until the time is over, or a signal ends it early.
-async fn under_load(
-    args: &BenchArgs,
-    places: &Places,
-    simulator: &Simulator,
-    bridge: &mut Child,
-    stop: &CancellationToken,
-) -> anyhow::Result<()> {
-    let terminal = std::io::stderr().is_terminal();
-    let view = live_view(terminal.then(ProgressDrawTarget::stderr));
-    let interval = if terminal { PROGRESS.0 } else { PROGRESS.1 };
-    let began = Instant::now();
-    while began.elapsed() < args.time {
-        let left = args.time.saturating_sub(began.elapsed());
-        tokio::select! {
-            () = stop.cancelled() => break,
-            () = tokio::time::sleep(interval.min(left)) => {}
+impl Run<'_> {
+    /// Waits until every App ID is polled.
+    async fn first_requests(&mut self, stop: &CancellationToken) -> anyhow::Result<()> {
+        let deadline = Instant::now() + START;
+        let is_idle = |app: &AppStats| app.requests == 0;
+        while self.simulator.stats().apps.iter().any(is_idle) {
+            self.bridge.check()?;
+            if stop.is_cancelled() || Instant::now() > deadline {
+                return Err(self.bridge.failed("the bridge has not polled every App ID"));
+            }
+            tokio::time::sleep(LOOK).await;
         }
-        bridge.check()?;
-        let stats = simulator.stats();
-        let handed: u64 = stats.rings.iter().map(|ring| ring.handed_out).sum();
-        let text = format!(
-            "{:>4} of {} s   {handed:>9} events, {:>6.0}/s   {:>6} requests   {:>5} pages wait in the journal",
-            began.elapsed().as_secs(),
-            args.time.as_secs(),
-            handed as f64 / began.elapsed().as_secs_f64(),
-            requests(&stats),
-            places.pending().await?
-        );
-        if terminal {
-            view.set_message(text);
-            view.tick();
-        } else {
-            eprintln!("{text}");
-        }
+        Ok(())
     }
-    view.finish();
-    Ok(())
-}
 
-/// Waits until the rings are empty and nothing waits in the journal.
-async fn caught_up(
-    places: &Places,
-    simulator: &Simulator,
-    bridge: &mut Child,
-) -> anyhow::Result<()> {
-    let mut moved = Instant::now();
-    let mut last = (0, 0);
-    let mut quiet = 0;
-    // Twice: between a response and its entry in the journal a page is in neither.
-    while quiet < 2 {
-        tokio::time::sleep(LOOK).await;
-        bridge.check()?;
-        let waiting: u64 = simulator
-            .stats()
-            .rings
-            .iter()
-            .map(|ring| ring.waiting)
-            .sum();
-        let now = (waiting, places.pending().await?);
-        quiet = if now == (0, 0) { quiet + 1 } else { 0 };
-        if now != last {
-            (moved, last) = (Instant::now(), now);
+    /// Tells progress until the time is over, or a signal ends it early.
+    async fn under_load(&mut self, time: Duration, stop: &CancellationToken) -> anyhow::Result<()> {
+        let view = live_view(ProgressDrawTarget::stderr(), "{msg}");
+        let (drawn, printed) = PROGRESS;
+        let interval = if view.is_hidden() { printed } else { drawn };
+        let began = Instant::now();
+        while began.elapsed() < time {
+            let left = time.saturating_sub(began.elapsed());
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(interval.min(left)) => {}
+            }
+            self.bridge.check()?;
+            let stats = self.simulator.stats();
+            let handed: u64 = stats.rings.iter().map(|ring| ring.handed_out).sum();
+            let text = format!(
+                "{:>4} of {} s   {handed:>9} events, {:>6.0}/s   {:>6} requests   {:>5} pages wait in the journal",
+                began.elapsed().as_secs(),
+                time.as_secs(),
+                handed as f64 / began.elapsed().as_secs_f64(),
+                requests(&stats),
+                self.places.pending().await?
+            );
+            if view.is_hidden() {
+                eprintln!("{text}");
+            } else {
+                view.set_message(text);
+                view.tick();
+            }
         }
-        if moved.elapsed() > PATIENCE {
-            return Err(bridge.failed(format!(
-                "nothing moves: {} events wait in rings and {} pages in the journal",
-                now.0, now.1
-            )));
-        }
+        view.finish();
+        Ok(())
     }
-    Ok(())
+
+    /// Waits until the rings are empty and nothing waits in the journal.
+    async fn caught_up(&mut self) -> anyhow::Result<()> {
+        let (mut moved, mut last, mut quiet) = (Instant::now(), (0, 0), 0);
+        // Twice: between a response and its entry in the journal a page is in neither.
+        while quiet < 2 {
+            tokio::time::sleep(LOOK).await;
+            self.bridge.check()?;
+            let rings = self.simulator.stats().rings;
+            let waiting: u64 = rings.iter().map(|ring| ring.waiting).sum();
+            let now = (waiting, self.places.pending().await?);
+            quiet = if now == (0, 0) { quiet + 1 } else { 0 };
+            if now != last {
+                (moved, last) = (Instant::now(), now);
+            }
+            if moved.elapsed() > PATIENCE {
+                return Err(self.bridge.failed(&format!(
+                    "nothing moves: {} events wait in rings and {} pages in the journal",
+                    now.0, now.1
+                )));
+            }
+        }
+        Ok(())
+    }
 }

@@ -1,7 +1,5 @@
 //! `rtm-bridge run`.
 
-use std::path::Path;
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -45,33 +43,29 @@ Examples:
 pub(super) struct RunArgs {
     #[command(flatten)]
     config: ConfigArgs,
+    /// Stop when standard input ends too, as it does with a parent that holds the other end
+    #[arg(long, hide = true)]
+    with_parent: bool,
 }
 
-pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
-    let config = match configuration(&args.config) {
-        Ok(config) => config,
-        Err(code) => return Ok(code),
-    };
-    let set_level = match telemetry::start(&config.log, "info") {
-        Ok(set_level) => set_level,
-        Err(error) => return Ok(refuse(&error)),
-    };
-    let running = run_until_signalled(&config, &args.config.config, set_level);
+pub(super) fn run(args: &RunArgs) -> anyhow::Result<bool> {
+    let config = configuration(&args.config)?;
+    let set_level = telemetry::start(&config.log, "info")?;
+    let running = run_until_stopped(&config, args, set_level);
     match runtime_for(config.apps.len())?.block_on(running) {
-        Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(error) => match error.downcast::<RunError>() {
-            Ok(error @ (RunError::Source { .. } | RunError::Sink { .. })) => {
-                Ok(refuse(&crate::chain(&error)))
+        Ok(()) => Ok(true),
+        Err(error) => match error.downcast_ref() {
+            Some(RunError::Source { .. } | RunError::Sink { .. }) => {
+                Err(refuse(crate::chain(error.as_ref())))
             }
-            Ok(error) => Err(error.into()),
-            Err(error) => Err(error),
+            _ => Err(error),
         },
     }
 }
 
-async fn run_until_signalled(
+async fn run_until_stopped(
     config: &Config,
-    file: &Path,
+    args: &RunArgs,
     set_level: telemetry::SetLevel,
 ) -> anyhow::Result<()> {
     info!(
@@ -84,11 +78,17 @@ async fn run_until_signalled(
     }
     let notify = Arc::new(Notify::from_env());
     let stop = stop_or_end_on_signals(Arc::clone(&notify))?;
-    let told = Arc::clone(&notify);
+    if args.with_parent {
+        let stop = stop.clone();
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            stop.cancel();
+        });
+    }
     let state = admin::Slot::default();
     let settings = Settings::shown(config);
-    let shown = Arc::clone(&settings);
-    let watch = Watch::new(file, told, move |config| {
+    let (told, shown) = (Arc::clone(&notify), Arc::clone(&settings));
+    let watch = Watch::new(&args.config.config, told, move |config| {
         set_level.set(&config.log, "info");
         *lock(&shown) = Settings::of(config);
     })?;
@@ -100,8 +100,7 @@ async fn run_until_signalled(
         served.clone(),
     )
     .await?;
-    let running = Arc::clone(&state);
-    let told = Arc::clone(&notify);
+    let (told, running) = (Arc::clone(&notify), Arc::clone(&state));
     let started = move |started| {
         let _ = running.set(started);
         info!("the bridge runs");

@@ -59,9 +59,6 @@ pub(crate) struct BenchArgs {
     /// Leave topics and streams as they are at the end
     #[arg(long)]
     pub(super) keep: bool,
-    /// Be the bridge that is measured
-    #[arg(long, hide = true, value_name = "FILE")]
-    pub(super) bridge: Option<PathBuf>,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

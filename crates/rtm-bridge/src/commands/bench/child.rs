@@ -1,16 +1,11 @@
-//! The bridge that is measured: a child process of the same executable.
+//! The bridge that is measured: `run`, in a child process of the same executable.
 
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, Stdio};
-use std::sync::Arc;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::Context;
 
-use super::super::process::{refuse, runtime, stop_on_signals};
-use super::super::telemetry;
-use crate::admin::{self, settings::Settings};
-use crate::config::Config;
 use crate::usage::Usage;
 
 /// How long it may take to end.
@@ -33,7 +28,7 @@ impl Child {
         let log = config.with_extension("log");
         let mut command = tokio::process::Command::new(std::env::current_exe()?);
         command
-            .args(["bench", "--bridge"])
+            .args(["run", "--with-parent", "--config"])
             .arg(config)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -57,7 +52,7 @@ impl Child {
     pub(super) fn check(&mut self) -> anyhow::Result<()> {
         match self.process.try_wait()? {
             None => Ok(()),
-            Some(status) => Err(self.failed(format!("the bridge has ended with {status}"))),
+            Some(status) => Err(self.ended(status)),
         }
     }
 
@@ -67,13 +62,13 @@ impl Child {
     }
 
     /// An error that says this, once the end of the log has been shown: an error is one line, and a log is not.
-    pub(super) fn failed(&self, text: String) -> anyhow::Error {
+    pub(super) fn failed(&self, text: &str) -> anyhow::Error {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         for line in &lines[lines.len().saturating_sub(LOG_LINES)..] {
             eprintln!("  the bridge's log: {line}");
         }
-        anyhow::Error::msg(text)
+        anyhow::Error::msg(text.to_owned())
     }
 
     /// Asks it to end, and waits.
@@ -81,43 +76,15 @@ impl Child {
         drop(self.process.stdin.take());
         let ended = tokio::time::timeout(END, self.process.wait()).await;
         let Ok(ended) = ended else {
-            return Err(self.failed("the bridge does not end".to_owned()));
+            return Err(self.failed("the bridge does not end"));
         };
         match ended? {
             status if status.success() => Ok(()),
-            status => Err(self.failed(format!("the bridge has ended with {status}"))),
+            status => Err(self.ended(status)),
         }
     }
-}
 
-/// What the child does: what `run` does, until its standard input ends.
-pub(super) fn bridge(file: &Path) -> anyhow::Result<ExitCode> {
-    let config = match Config::load(file) {
-        Ok(config) => config,
-        Err(error) => return Ok(refuse(&error)),
-    };
-    telemetry::start(&config.log, "warn").map_err(anyhow::Error::msg)?;
-    runtime()?.block_on(async {
-        let stop = stop_on_signals()?;
-        let ended = stop.clone();
-        std::thread::spawn(move || {
-            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
-            ended.cancel();
-        });
-        let state = admin::Slot::default();
-        let served = tokio_util::sync::CancellationToken::new();
-        admin::serve(
-            config.admin.listen,
-            Arc::clone(&state),
-            Settings::shown(&config),
-            served.clone(),
-        )
-        .await?;
-        let started = move |started| {
-            let _ = state.set(started);
-        };
-        crate::run::run(&config, None, started, stop).await?;
-        served.cancel();
-        Ok(ExitCode::SUCCESS)
-    })
+    fn ended(&self, status: ExitStatus) -> anyhow::Error {
+        self.failed(&format!("the bridge has ended with {status}"))
+    }
 }

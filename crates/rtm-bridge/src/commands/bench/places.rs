@@ -8,6 +8,7 @@ use rtm_sim::{Ledger, Simulator};
 use serde_json::{Value, json};
 
 use super::args::BenchArgs;
+use crate::commands::process::refuse;
 use crate::config::Config;
 use crate::read_back::{self, Held, Reading};
 use crate::sinks::{Bench, SinkConfig, Stored};
@@ -31,20 +32,6 @@ pub(super) fn regions(count: u16) -> Vec<String> {
         .collect()
 }
 
-/// Why the bench cannot begin.
-pub(super) enum PlaceError {
-    /// The user has to change something.
-    Usage(String),
-    /// Something else failed.
-    Failed(anyhow::Error),
-}
-
-impl<E: Into<anyhow::Error>> From<E> for PlaceError {
-    fn from(error: E) -> PlaceError {
-        PlaceError::Failed(error.into())
-    }
-}
-
 /// See the module.
 pub(super) struct Places {
     /// The bridge's configuration file.
@@ -59,16 +46,17 @@ impl Places {
         args: &BenchArgs,
         dir: &Path,
         simulator: &Simulator,
-    ) -> Result<Places, PlaceError> {
+    ) -> anyhow::Result<Places> {
         let tag = format!("{:08x}", fastrand::u32(..));
         let journal = dir.join("journal");
         let config = dir.join("rtm-bridge.toml");
-        let secret = dir.join("secret");
-        write_secret(&secret)?;
+        let rings = u64::from(args.apps) * u64::from(args.regions) * 2;
+        let room = LEAST_ROOM_MIB.max(ROOM_MIB * rings);
         let mut whole = json!({
             "admin": { "listen": "127.0.0.1:0" },
-            "journal": { "dir": journal.to_string_lossy(), "max_bytes": room(args) },
-            "apps": apps(args, &secret, simulator),
+            "log": { "level": "warn" },
+            "journal": { "dir": journal.to_string_lossy(), "max_bytes": format!("{room}MiB") },
+            "apps": apps(args, simulator),
         });
         whole["sinks"] = sinks(args, &whole, dir, &tag)?;
         let text = toml_edit::ser::to_string(&whole)?;
@@ -77,17 +65,13 @@ impl Places {
             Some(_) => Config::load(&config),
             None => Config::parse(&text),
         };
-        let parsed = parsed.map_err(|error| PlaceError::Usage(error.to_string()))?;
-        for (name, sink) in &parsed.sinks {
+        let parsed = parsed.map_err(refuse)?;
+        for (sink, table) in &parsed.sinks {
             // What is ours is removed at the end; what is not must not be.
-            let bench = Bench {
-                sink: name,
-                tag: &tag,
-                dir,
-            };
-            if !sink.table().is_of_bench(&bench) {
-                return Err(PlaceError::Usage(format!(
-                    "sinks.{name}: the environment lays another topic, stream or path over the bench's own; \
+            let tag = &tag;
+            if !table.table().is_of_bench(&Bench { sink, tag, dir }) {
+                return Err(refuse(format!(
+                    "sinks.{sink}: the environment lays another topic, stream or path over the bench's own; \
                      unset RTM_BRIDGE__SINKS__… for them"
                 )));
             }
@@ -157,17 +141,6 @@ impl Places {
     }
 }
 
-fn write_secret(path: &Path) -> std::io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?
-        .write_all(b"bench\n")
-}
-
 /// Pages that some sink has not confirmed, as the journal in `dir` tells.
 fn pending(dir: &Path) -> anyhow::Result<u64> {
     let found = Journal::inspect(dir).context("cannot look into the bench's journal")?;
@@ -175,20 +148,15 @@ fn pending(dir: &Path) -> anyhow::Result<u64> {
     Ok(readers.map(|reader| reader.pending.entries).sum())
 }
 
-fn room(args: &BenchArgs) -> String {
-    let rings = u64::from(args.apps) * u64::from(args.regions) * 2;
-    format!("{}MiB", LEAST_ROOM_MIB.max(ROOM_MIB * rings))
-}
-
-fn apps(args: &BenchArgs, secret: &Path, simulator: &Simulator) -> Value {
+fn apps(args: &BenchArgs, simulator: &Simulator) -> Value {
     let region = |name: &String| json!({ "name": name, "base_url": simulator.base_url(name) });
-    let regions: Vec<Value> = regions(args.regions).iter().map(region).collect();
+    let regions: Value = regions(args.regions).iter().map(region).collect();
     let app = |number| {
         json!({
             "name": format!("bench-{}", number + 1),
             "app_id": app_id(number),
             "regions": regions,
-            "auth": { "basic": { "key": "bench", "secret_file": secret.to_string_lossy() } },
+            "auth": { "basic": { "key": "demo-key", "secret": "demo-secret" } },
         })
     };
     (0..args.apps).map(app).collect()
@@ -196,7 +164,7 @@ fn apps(args: &BenchArgs, secret: &Path, simulator: &Simulator) -> Value {
 
 /// The sinks of the user's configuration, or those of the flags, with places of the bench's own; `rest` is all else that a
 /// configuration needs.
-fn sinks(args: &BenchArgs, rest: &Value, dir: &Path, tag: &str) -> Result<Value, PlaceError> {
+fn sinks(args: &BenchArgs, rest: &Value, dir: &Path, tag: &str) -> anyhow::Result<Value> {
     let theirs = match &args.config {
         Some(file) => Config::load(file),
         None => {
@@ -205,11 +173,10 @@ fn sinks(args: &BenchArgs, rest: &Value, dir: &Path, tag: &str) -> Result<Value,
             Config::parse(&toml_edit::ser::to_string(&whole)?)
         }
     };
-    let theirs = theirs.map_err(|error| PlaceError::Usage(error.to_string()))?;
-    rewritten(&theirs, dir, tag).map_err(|error| {
-        let file = args.config.iter();
-        let file = file.map(|file| format!("{}: ", file.display()));
-        PlaceError::Usage(file.chain([error]).collect())
+    let theirs = theirs.map_err(refuse)?;
+    rewritten(&theirs, dir, tag).map_err(|error| match &args.config {
+        Some(file) => refuse(format!("{}: {error}", file.display())),
+        None => refuse(error),
     })
 }
 

@@ -144,80 +144,65 @@ fn ages<'a>(arrived: impl Iterator<Item = &'a Arrived>) -> Option<Ages> {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut line = |what: &str, value: String| writeln!(f, "{what:<34} {value}");
-        line(
-            "events",
-            format!(
-                "{} in {:.1} s, {:.0}/s of {:.0}/s asked for",
-                self.events, self.seconds, self.events_per_second, self.rate_asked
-            ),
+        writeln!(
+            f,
+            "events                             {} in {:.1} s, {:.0}/s of {:.0}/s asked for\n\
+             App IDs, regions                   {}, {} each",
+            self.events,
+            self.seconds,
+            self.events_per_second,
+            self.rate_asked,
+            self.apps,
+            self.regions
         )?;
-        line(
-            "App IDs, regions",
-            format!("{}, {} each", self.apps, self.regions),
-        )?;
-        let cpu = (
+        if let (Some(all), Some(user), Some(system)) = (
             self.cpu_seconds_per_million_events,
             self.cpu_user_seconds_per_million_events,
             self.cpu_system_seconds_per_million_events,
-        );
-        if let (Some(all), Some(user), Some(system)) = cpu {
-            line(
-                "CPU s per million events",
-                format!("{all:.2} (user {user:.2}, system {system:.2})"),
+        ) {
+            writeln!(
+                f,
+                "CPU s per million events           {all:.2} (user {user:.2}, system {system:.2})\n\
+                 context switches per 1,000 events  {:.0}",
+                self.context_switches_per_thousand_events
             )?;
         }
-        line("CPU cores", format!("{:.3}", self.cpu_cores))?;
-        line(
-            "peak memory",
-            format!(
-                "{:.1} MiB, {} threads",
-                self.peak_memory_bytes as f64 / f64::from(1 << 20),
-                self.threads
-            ),
-        )?;
         if self.events > 0 {
-            line(
-                "written to disk per event",
-                format!(
-                    "{:.1} bytes, {:.1} of them the journal's",
-                    self.written_bytes_per_event, self.journal_bytes_per_event
-                ),
+            writeln!(
+                f,
+                "written to disk per event          {:.1} bytes, {:.1} of them the journal's",
+                self.written_bytes_per_event, self.journal_bytes_per_event
             )?;
         }
-        if self.cpu_seconds_per_million_events.is_some() {
-            line(
-                "context switches per 1,000 events",
-                format!("{:.0}", self.context_switches_per_thousand_events),
-            )?;
-        }
-        line(
-            "requests",
-            format!(
-                "{}, most of an App ID in any second {} (10 are allowed), refused {}",
-                self.requests, self.most_requests_of_an_app_in_a_second, self.refused_429
-            ),
+        writeln!(
+            f,
+            "CPU cores                          {:.3}\n\
+             peak memory                        {:.1} MiB, {} threads\n\
+             requests                           {}, most of an App ID in any second {} (10 are allowed), refused {}\n\
+             lost at the ring                   {}",
+            self.cpu_cores,
+            self.peak_memory_bytes as f64 / f64::from(1 << 20),
+            self.threads,
+            self.requests,
+            self.most_requests_of_an_app_in_a_second,
+            self.refused_429,
+            self.lost_at_the_ring
         )?;
-        line("lost at the ring", self.lost_at_the_ring.to_string())?;
         for sink in &self.sinks {
-            let ages = sink.age_ms.map_or_else(
-                || "age not told".to_owned(),
-                |age| {
-                    format!(
-                        "age p50 {} ms, p99 {} ms, max {} ms",
-                        age.p50, age.p99, age.max
-                    )
-                },
-            );
-            line(
-                &format!("sink {}", sink.name),
-                format!(
-                    "{ages}; found {}, missing {}, duplicates {}",
-                    sink.found, sink.missing, sink.duplicates
-                ),
+            write!(f, "{:<34} ", format!("sink {}", sink.name))?;
+            match sink.age_ms {
+                Some(Ages { p50, p99, max }) => {
+                    write!(f, "age p50 {p50} ms, p99 {p99} ms, max {max} ms")?;
+                }
+                None => write!(f, "age not told")?,
+            }
+            writeln!(
+                f,
+                "; found {}, missing {}, duplicates {}",
+                sink.found, sink.missing, sink.duplicates
             )?;
             for example in &sink.examples {
-                line("", example.clone())?;
+                writeln!(f, "{:35}{example}", "")?;
             }
         }
         f.write_str(if self.events == 0 {
@@ -234,18 +219,17 @@ impl fmt::Display for Report {
         }
         // The last word: what is found is no more than what was left.
         let made = self.events + self.lost_at_the_ring;
+        let beyond = if self.rate_asked > MOST_OF_AN_APP * f64::from(self.apps) {
+            "what the API gives, 10,000 events a second for an App ID"
+        } else {
+            "what this machine takes beside the simulator, or a ring got too few of its App ID's ten requests a second"
+        };
         write!(
             f,
-            "\nLOST AT THE RING: {} of {made} events ({:.1} %), overwritten before anybody read them: the rate is beyond ",
+            "\nLOST AT THE RING: {} of {made} events ({:.1} %), overwritten before anybody read them: the rate is beyond \
+             {beyond}",
             self.lost_at_the_ring,
             100.0 * self.lost_at_the_ring as f64 / made as f64
-        )?;
-        f.write_str(
-            if self.rate_asked > MOST_OF_AN_APP * f64::from(self.apps) {
-                "what the API gives, 10,000 events a second for an App ID"
-            } else {
-                "what this machine takes beside the simulator, or a ring got too few of its App ID's ten requests a second"
-            },
         )
     }
 }

@@ -26,7 +26,6 @@ fn report(rate: f64, events: u64, lost: u64, requests: u64, held: &[Held]) -> Re
         config: None,
         json: true,
         keep: false,
-        bridge: None,
     };
     let stats = SimStats {
         rings: vec![rtm_sim::RingStats {
