@@ -1,35 +1,33 @@
 //! `rtm-bridge demo`: simulator, bridge and a sink in one process, and then the proof.
 
-use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write as _};
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use indicatif::ProgressDrawTarget;
-use rtm_sim::{Load, SimApp, SimAuth, SimConfig, Simulator};
+use rtm_sim::{Audit, Load, SimApp, SimConfig, Simulator};
 use serde_json::json;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::process::{duration, live_view, runtime, stop_on_signals};
 use super::{preflight, telemetry};
 use crate::admin::settings::Settings;
 use crate::config::{Config, LogConfig};
-use crate::sinks::SinkConfig;
-use crate::{admin, run};
+use crate::sinks::Stored;
+use crate::{admin, read_back, run};
 use rtm_engine::status::State;
-use rtm_engine::tally::Tally;
+use rtm_engine::status::health::Health;
 
-use view::{APP, REGIONS, View};
+/// The App ID's name.
+const APP: &str = "demo";
 
-mod proof;
-mod view;
-
-/// The stream that a demo with a real NATS uses.
-const JETSTREAM: &str = "RTM_DEMO";
+/// The regions of the demo.
+const REGIONS: [&str; 2] = ["eu-west-1", "us-east-1"];
 
 /// How long everything may take to arrive once no more events are made.
 const QUIET_DEADLINE: Duration = Duration::from_secs(60);
@@ -63,14 +61,11 @@ pub(super) struct DemoArgs {
     odd: f64,
 }
 
-pub(super) fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
-    telemetry::start(&LogConfig::default(), "warn").map_err(anyhow::Error::msg)?;
-    let done = runtime()?.block_on(Demo::run(args));
-    match done {
+pub(super) fn demo(args: &DemoArgs) -> anyhow::Result<bool> {
+    telemetry::start(&LogConfig::default(), "warn")?;
+    match runtime()?.block_on(show(args)) {
         // Whoever reads our output has heard enough, as with `| head`. The bridge has ended, and its directory is gone.
-        Err(error) if error.downcast_ref().is_some_and(StdoutError::is_closed) => {
-            Ok(ExitCode::SUCCESS)
-        }
+        Err(error) if error.downcast_ref().is_some_and(StdoutError::is_closed) => Ok(true),
         done => done,
     }
 }
@@ -91,302 +86,295 @@ fn say(line: impl std::fmt::Display) -> Result<(), StdoutError> {
     Ok(writeln!(std::io::stdout().lock(), "{line}")?)
 }
 
+async fn show(args: &DemoArgs) -> anyhow::Result<bool> {
+    let stop = stop_on_signals()?;
+    let dir = tempfile::Builder::new()
+        .prefix("rtm-bridge-demo-")
+        .tempdir()
+        .context("cannot make a temporary directory")?;
+    // Random, so that records that an earlier demo left in a broker are told from this one's.
+    let seed = fastrand::u64(..);
+    let app = SimApp {
+        app_id: format!("{seed:016x}{seed:016x}"),
+        auth: SimApp::default().auth,
+    };
+    let app_id = app.app_id.clone();
+    let simulator = Simulator::start(SimConfig {
+        seed,
+        apps: vec![app],
+        regions: REGIONS.map(str::to_owned).to_vec(),
+        load: Load {
+            events_per_second: args.rate,
+            odd: args.odd,
+            ..Load::default()
+        },
+        ..SimConfig::default()
+    });
+    let simulator = simulator.await.context("cannot start the simulator")?;
+    let config = config(args, dir.path(), &app_id, &simulator)?;
+    preflight::ready(&config).await?;
+    say(format_args!(
+        "A simulation of Agora's API makes {} events a second in {} regions.\n\
+         The bridge polls it, stores every response and publishes to: {}.",
+        args.rate,
+        REGIONS.len(),
+        Vec::from_iter(config.sinks.keys().cloned()).join(", ")
+    ))?;
+
+    let (state, served) = (admin::Slot::default(), CancellationToken::new());
+    let serve = |port| {
+        let (state, settings) = (Arc::clone(&state), Settings::shown(&config));
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        admin::serve(address, state, settings, served.clone())
+    };
+    // The usual port if it is free, else any.
+    let admin = match serve(9464).await {
+        Ok(address) => address,
+        Err(_) => serve(0).await?,
+    };
+    say(format_args!(
+        "Metrics: http://{admin}/metrics   Readiness: http://{admin}/readyz   Journal: {}\n",
+        config.journal.dir.display()
+    ))?;
+
+    let end = CancellationToken::new();
+    let bridge = tokio::spawn({
+        let (config, state, end) = (config.clone(), Arc::clone(&state), end.clone());
+        let started = move |started| drop(state.set(started));
+        async move { run::run(&config, None, started, end).await }
+    });
+    let demo = Demo {
+        config,
+        simulator,
+        state,
+        bridge,
+    };
+    let shown = demo.show(args.time, &stop).await;
+    end.cancel();
+    demo.bridge
+        .await
+        .context("the bridge ended unexpectedly")??;
+    served.cancel();
+    let is_quiet = shown?;
+    prove(&demo.config, demo.simulator)
+        .await
+        .map(|clean| clean && is_quiet)
+}
+
+/// The demo's configuration, as a user would write it.
+fn config(
+    args: &DemoArgs,
+    dir: &Path,
+    app_id: &str,
+    simulator: &Simulator,
+) -> anyhow::Result<Config> {
+    let regions =
+        REGIONS.map(|region| json!({ "name": region, "base_url": simulator.base_url(region) }));
+    let mut sinks = json!({});
+    if let Some(broker) = &args.kafka {
+        sinks["kafka"] = json!({
+            "brokers": [broker],
+            "topic": "rtm-demo.{stream}_events",
+            "dead_letter_topic": "rtm-demo.dead_letters",
+            "create": true,
+        });
+    }
+    if let Some(url) = &args.nats {
+        sinks["nats"] = json!({
+            "servers": [url],
+            "stream": "RTM_DEMO",
+            "subject": "rtm_demo.{region}.{stream}_events",
+            "dead_letter_subject": "rtm_demo.dead_letters",
+            "create": { "max_age": "1h" },
+        });
+    }
+    if args.kafka.is_none() && args.nats.is_none() {
+        sinks["file"] = json!({ "path": dir.join("events.jsonl").to_string_lossy() });
+    }
+    let config = json!({
+        "journal": { "dir": dir.join("journal").to_string_lossy(), "max_bytes": "1GiB" },
+        "apps": [{
+            "name": APP,
+            "app_id": app_id,
+            "auth": { "basic": { "key": "demo-key", "secret": "demo-secret" } },
+            "regions": regions,
+        }],
+        "sinks": sinks,
+    });
+    Ok(Config::parse(&toml_edit::ser::to_string(&config)?)?)
+}
+
+/// A demo while it runs.
 struct Demo {
-    app_id: String,
-    kafka: Option<String>,
-    nats: Option<String>,
-    file: PathBuf,
-    sinks: Vec<&'static str>,
-    /// What is read back.
-    published: BTreeMap<String, SinkConfig>,
+    config: Config,
+    simulator: Simulator,
+    state: admin::Slot,
+    bridge: JoinHandle<anyhow::Result<()>>,
 }
 
 impl Demo {
-    async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
-        let stop = stop_on_signals()?;
-        let dir = tempfile::Builder::new()
-            .prefix("rtm-bridge-demo-")
-            .tempdir()
-            .context("cannot make a temporary directory")?;
-        // Random, so that records that an earlier demo left in a broker are told from this one's.
-        let seed = fastrand::u64(..);
-        let mut demo = Demo {
-            app_id: format!("{seed:016x}{seed:016x}"),
-            file: dir.path().join("events.jsonl"),
-            sinks: Vec::new(),
-            published: BTreeMap::new(),
-            kafka: args.kafka,
-            nats: args.nats,
-        };
-        let simulator = demo.simulator(seed, args.rate, args.odd).await?;
-        let config = demo.config(dir.path(), &simulator)?;
-        preflight::ready(&config).await?;
-        demo.published.clone_from(&config.sinks);
-        say(format_args!(
-            "A simulation of Agora's API makes {} events a second in {} regions.",
-            args.rate,
-            REGIONS.len()
-        ))?;
-        say(format_args!(
-            "The bridge polls it, stores every response and publishes to: {}.",
-            demo.sinks.join(", ")
-        ))?;
-
-        let slot = admin::Slot::default();
-        let served = CancellationToken::new();
-        let admin = demo.admin(&config, &slot, &served).await?;
-        say(format_args!(
-            "Metrics: http://{admin}/metrics   Readiness: http://{admin}/readyz   Journal: {}\n",
-            dir.path().join("journal").display()
-        ))?;
-
-        let bridge_stop = CancellationToken::new();
-        let running = {
-            let (config, stop, slot) = (config.clone(), bridge_stop.clone(), Arc::clone(&slot));
-            tokio::spawn(async move {
-                let started = move |state| {
-                    let _ = slot.set(state);
-                };
-                run::run(&config, None, started, stop).await
-            })
-        };
-        let shown = demo
-            .show(&slot, &simulator, args.time, &stop, &running)
-            .await;
-        bridge_stop.cancel();
-        running.await.context("the bridge ended unexpectedly")??;
-        served.cancel();
-        let quiet = shown?;
-        let ledger = simulator.ledger();
-        let stats = simulator.stats();
-        simulator.shutdown().await;
-        if !quiet {
-            say(format_args!(
-                "Not everything was published within {QUIET_DEADLINE:?}."
-            ))?;
-        }
-        let clean = demo.summary(&ledger).await?;
-        for app in &stats.apps {
-            say(format_args!(
-                "Requests: {}, most in any second {} (10 are allowed), refused {}.",
-                app.requests, app.max_in_second, app.refused_429
-            ))?;
-        }
-        let overwritten: u64 = stats.rings.iter().map(|ring| ring.overwritten).sum();
-        if overwritten > 0 {
-            say(format_args!(
-                "{overwritten} events were overwritten at the simulated Agora before the request limit let anyone read them."
-            ))?;
-        }
-        Ok(if clean && quiet {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        })
-    }
-
     /// How it goes, until every sink has what there is; whether that came to be.
-    async fn show<T>(
+    async fn show(
         &self,
-        slot: &admin::Slot,
-        simulator: &Simulator,
         time: Option<Duration>,
         stop: &CancellationToken,
-        running: &tokio::task::JoinHandle<T>,
     ) -> Result<bool, StdoutError> {
-        self.watch(slot, simulator, time, stop, running).await?;
-        simulator.stop_generating();
+        self.watch(time, stop).await?;
+        self.simulator.stop_generating();
         say("\nNo more events are made; waiting until every sink has what there is.")?;
-        self.quiet(slot, simulator, running).await
-    }
-
-    async fn simulator(&self, seed: u64, rate: f64, odd: f64) -> anyhow::Result<Simulator> {
-        let config = SimConfig {
-            seed,
-            apps: vec![SimApp {
-                app_id: self.app_id.clone(),
-                auth: SimAuth::Basic {
-                    key: "demo".into(),
-                    secret: "demo".into(),
-                },
-            }],
-            regions: REGIONS.map(str::to_owned).to_vec(),
-            load: Load {
-                events_per_second: rate,
-                odd,
-                ..Load::default()
-            },
-            ..SimConfig::default()
-        };
-        Simulator::start(config)
-            .await
-            .context("cannot start the simulator")
-    }
-
-    /// The demo's configuration, as a user would write it.
-    fn config(&mut self, dir: &Path, simulator: &Simulator) -> anyhow::Result<Config> {
-        let regions =
-            REGIONS.map(|region| json!({ "name": region, "base_url": simulator.base_url(region) }));
-        let mut sinks = json!({});
-        if let Some(broker) = &self.kafka {
-            self.sinks.push("kafka");
-            sinks["kafka"] = json!({
-                "brokers": [broker],
-                "topic": "rtm-demo.{stream}_events",
-                "dead_letter_topic": "rtm-demo.dead_letters",
-                "create": true,
-            });
-        }
-        if let Some(url) = &self.nats {
-            self.sinks.push("nats");
-            sinks["nats"] = json!({
-                "servers": [url],
-                "stream": JETSTREAM,
-                "subject": "rtm_demo.{region}.{stream}_events",
-                "dead_letter_subject": "rtm_demo.dead_letters",
-                "create": { "max_age": "1h" },
-            });
-        }
-        if self.sinks.is_empty() {
-            self.sinks.push("file");
-            sinks["file"] = json!({ "path": self.file.to_string_lossy() });
-        }
-        let secret_file = secret_file(dir)?;
-        let config = json!({
-            "journal": { "dir": dir.join("journal").to_string_lossy(), "max_bytes": "1GiB" },
-            "apps": [{
-                "name": APP,
-                "app_id": self.app_id,
-                "auth": { "basic": { "key": "demo", "secret_file": secret_file.to_string_lossy() } },
-                "regions": regions,
-            }],
-            "sinks": sinks,
-        });
-        Ok(Config::parse(&toml_edit::ser::to_string(&config)?)?)
-    }
-
-    /// The usual port if it is free, else any.
-    async fn admin(
-        &self,
-        config: &Config,
-        slot: &admin::Slot,
-        served: &CancellationToken,
-    ) -> anyhow::Result<SocketAddr> {
-        let usual = SocketAddr::from(([127, 0, 0, 1], 9464));
-        let settings = Settings::shown(config);
-        let serve = |address| {
-            let (slot, settings) = (Arc::clone(slot), Arc::clone(&settings));
-            admin::serve(address, slot, settings, served.clone())
-        };
-        match serve(usual).await {
-            Ok(address) => Ok(address),
-            Err(_) => Ok(serve(SocketAddr::from(([127, 0, 0, 1], 0))).await?),
-        }
-    }
-
-    /// The live view, until the time is over, a signal comes or the bridge ends.
-    async fn watch<T>(
-        &self,
-        slot: &admin::Slot,
-        simulator: &Simulator,
-        time: Option<Duration>,
-        stop: &CancellationToken,
-        running: &tokio::task::JoinHandle<T>,
-    ) -> Result<(), StdoutError> {
-        let terminal = std::io::stdout().is_terminal();
-        let progress = live_view(terminal.then(ProgressDrawTarget::stdout));
-        let interval = if terminal {
-            VIEW_INTERVAL.0
-        } else {
-            VIEW_INTERVAL.1
-        };
-        let started = Instant::now();
-        let mut view = View::default();
-        let mut shown = false;
-        let mut ticks = tokio::time::interval(interval);
-        while !running.is_finished() && time.is_none_or(|time| started.elapsed() < time) {
-            tokio::select! {
-                () = stop.cancelled() => break,
-                _ = ticks.tick() => {}
-            }
-            let Some(state) = slot.get() else { continue };
-            if !shown && self.confirmed(state) > 0 {
-                shown = true;
-                self.show_records().await?;
-            }
-            let text = view.text(&self.sinks, state, simulator, started.elapsed());
-            if terminal {
-                progress.set_message(text);
-                progress.tick();
-            } else if started.elapsed() >= interval {
-                say(text.replace('\n', "  |"))?;
-            }
-        }
-        progress.finish();
-        Ok(())
-    }
-
-    fn confirmed(&self, state: &State) -> u64 {
-        let stats = state.journal.stats();
-        let readers = stats.lanes.iter().flat_map(|lane| &lane.readers);
-        readers
-            .map(|reader| Tally::decode(&reader.tally).confirmed)
-            .sum()
-    }
-
-    /// Waits until nothing waits anywhere.
-    async fn quiet<T>(
-        &self,
-        slot: &admin::Slot,
-        simulator: &Simulator,
-        running: &tokio::task::JoinHandle<T>,
-    ) -> Result<bool, StdoutError> {
         let deadline = Instant::now() + QUIET_DEADLINE;
-        while Instant::now() < deadline && !running.is_finished() {
-            let waiting: u64 = simulator
-                .stats()
-                .rings
-                .iter()
-                .map(|ring| ring.waiting)
-                .sum();
-            let fetching = simulator
-                .ledger()
-                .pages
-                .iter()
-                .any(|page| page.finished_at_ms.is_none());
-            let pending = slot.get().is_none_or(|state| {
-                state
-                    .journal
-                    .stats()
-                    .lanes
-                    .iter()
-                    .flat_map(|lane| &lane.readers)
-                    .any(|reader| reader.pending_entries > 0)
-            });
-            if waiting == 0 && !fetching && !pending {
+        while Instant::now() < deadline && !self.bridge.is_finished() {
+            if self.is_quiet() {
                 return Ok(true);
             }
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_millis(100)) => {}
-                _ = tokio::signal::ctrl_c() => {
-                    say("Not waiting any longer.")?;
-                    return Ok(false);
-                }
+                _ = tokio::signal::ctrl_c() => break,
             }
         }
+        say("Not everything was published: not waiting any longer.")?;
         Ok(false)
+    }
+
+    /// The live view, until the time is over, a signal comes or the bridge ends.
+    async fn watch(
+        &self,
+        time: Option<Duration>,
+        stop: &CancellationToken,
+    ) -> Result<(), StdoutError> {
+        let view = live_view(ProgressDrawTarget::stdout(), "{msg}");
+        let (drawn, printed) = VIEW_INTERVAL;
+        let interval = if view.is_hidden() { printed } else { drawn };
+        let began = Instant::now();
+        let mut ticks = tokio::time::interval_at((began + interval).into(), interval);
+        let mut are_records_shown = false;
+        while !self.bridge.is_finished() && time.is_none_or(|time| began.elapsed() < time) {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                _ = ticks.tick() => {}
+            }
+            let Some(state) = self.state.get() else {
+                continue;
+            };
+            let (text, confirmed) = progress(state, began.elapsed());
+            if confirmed > 0 && !are_records_shown {
+                are_records_shown = true;
+                self.show_records().await?;
+            }
+            if view.is_hidden() {
+                say(text.replace('\n', "  |"))?;
+            } else {
+                view.set_message(text);
+                view.tick();
+            }
+        }
+        view.finish();
+        Ok(())
+    }
+
+    /// Two records, as they are stored.
+    async fn show_records(&self) -> Result<(), StdoutError> {
+        let mut records = Vec::new();
+        for sink in self.config.sinks.values() {
+            let mut each = |stored: &Stored<'_>| {
+                if records.len() < 2 && !stored.dead_letter {
+                    records.push(String::from_utf8_lossy(stored.payload).into_owned());
+                }
+            };
+            if sink.table().read_back(&mut each).await.is_err() {
+                return Ok(());
+            }
+        }
+        let records = records.join("\n  ");
+        say(format_args!("Two of the records:\n  {records}\n"))
+    }
+
+    /// Whether nothing waits in a ring, on its way or in the journal.
+    fn is_quiet(&self) -> bool {
+        let (rings, pages) = (self.simulator.stats().rings, self.simulator.ledger().pages);
+        let is_published = |state: &Arc<State>| {
+            let sinks = state.snapshot().sinks;
+            sinks.iter().all(|sink| sink.pending_events == 0)
+        };
+        rings.iter().all(|ring| ring.waiting == 0)
+            && pages.iter().all(|page| page.finished_at_ms.is_some())
+            && self.state.get().is_some_and(is_published)
     }
 }
 
-fn secret_file(dir: &Path) -> std::io::Result<PathBuf> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let path = dir.join("secret");
-    std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)?
-        .write_all(b"demo\n")?;
-    Ok(path)
+/// How it goes, a line for each sink; and how many events are confirmed.
+fn progress(state: &State, elapsed: Duration) -> (String, u64) {
+    let now = state.snapshot();
+    let rings = || now.rings.iter();
+    let mut text = format!(
+        "{:>4} s  fetched {:>8}, {:>6.0}/s   requests {:>6}, {:>4.1}/s of 10   journal {:>5.1} MiB",
+        elapsed.as_secs(),
+        rings().map(|ring| ring.events).sum::<u64>(),
+        rings().map(|ring| ring.events_per_second).sum::<f64>(),
+        now.apps.iter().map(|app| app.requests).sum::<u64>(),
+        rings().map(|ring| ring.polls_per_second).sum::<f64>(),
+        now.journal.bytes as f64 / f64::from(1 << 20),
+    );
+    let mut confirmed = 0;
+    for sink in &now.sinks {
+        let of_sink = sink
+            .outlets
+            .iter()
+            .map(|outlet| outlet.confirmed)
+            .sum::<u64>();
+        confirmed += of_sink;
+        let ages = state.metrics.sink(APP, &sink.name).event_age;
+        let age = 1000.0 * ages.get_sample_sum() / ages.get_sample_count().max(1) as f64;
+        let up = if sink.health == Health::Down {
+            "  DOWN"
+        } else {
+            ""
+        };
+        // Writing to a string cannot fail.
+        let _ = write!(
+            text,
+            "\n        {:<6} confirmed {of_sink:>8}   mean age {age:>4.0} ms   events waiting {:>4}{up}",
+            sink.name, sink.pending_events
+        );
+    }
+    (text, confirmed)
+}
+
+/// Compares what was handed out with what each sink holds. True when nothing is missing and nothing is wrong.
+async fn prove(config: &Config, simulator: Simulator) -> anyhow::Result<bool> {
+    let (ledger, stats) = (simulator.ledger(), simulator.stats());
+    simulator.shutdown().await;
+    let lines = read_back::as_lines(&ledger);
+    let (mut clean, mut handed_out) = (true, 0);
+    for (name, sink) in &config.sinks {
+        let is_lines = sink.table().file().is_some();
+        let mut audit = Audit::new(if is_lines { &lines } else { &ledger });
+        let app_id = &config.apps[0].app_id;
+        let mut each = |stored: &Stored<'_>| read_back::observe(&mut audit, app_id, stored);
+        sink.table().read_back(&mut each).await?;
+        let findings = audit.finish();
+        say(format_args!(
+            "\nRead back from {name} and compared with what was handed out, event by event:\n{findings}"
+        ))?;
+        clean &= findings.clean();
+        handed_out = findings.handed_out;
+    }
+    say(match (handed_out, clean) {
+        (0, _) => "\nNOTHING WAS HANDED OUT, so nothing was shown",
+        (_, true) => "\nnothing missing",
+        (_, false) => "\nSOMETHING IS MISSING OR WRONG",
+    })?;
+    for app in &stats.apps {
+        say(format_args!(
+            "Requests: {}, most in any second {} (10 are allowed), refused {}.",
+            app.requests, app.max_in_second, app.refused_429
+        ))?;
+    }
+    let overwritten: u64 = stats.rings.iter().map(|ring| ring.overwritten).sum();
+    if overwritten > 0 {
+        say(format_args!(
+            "{overwritten} events were overwritten at the simulated Agora before the request limit let anyone read them."
+        ))?;
+    }
+    Ok(clean && handed_out > 0)
 }
