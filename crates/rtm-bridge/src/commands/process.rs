@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::{Span, SpanRelativeTo};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// Wrong usage or configuration: trying again without changing something cannot help.
@@ -47,10 +48,8 @@ pub(super) fn live_view(target: ProgressDrawTarget, template: &str) -> ProgressB
 }
 
 /// A runtime with all of tokio's drivers.
-pub(super) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
+pub(super) fn runtime() -> std::io::Result<Runtime> {
+    Builder::new_multi_thread().enable_all().build()
 }
 
 /// App IDs that one of the runtime's threads serves. Each costs it a few milliseconds a second.
@@ -58,19 +57,17 @@ const APPS_PER_WORKER: usize = 32;
 
 /// A runtime for a bridge of so many App IDs. With few of them it is the calling thread: a second one finds nothing to do,
 /// and is woken for nothing again and again. Brokers and the journal have threads of their own.
-pub(super) fn runtime_for(apps: usize) -> std::io::Result<tokio::runtime::Runtime> {
+pub(super) fn runtime_for(apps: usize) -> std::io::Result<Runtime> {
     keep_freed_memory();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = apps.div_ceil(APPS_PER_WORKER).min(cores);
-    if threads <= 1 {
-        return tokio::runtime::Builder::new_current_thread()
+    match threads {
+        0 | 1 => Builder::new_current_thread().enable_all().build(),
+        _ => Builder::new_multi_thread()
+            .worker_threads(threads)
             .enable_all()
-            .build();
+            .build(),
     }
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
-        .enable_all()
-        .build()
 }
 
 /// Free memory that a thread's heap keeps at its end is twice as much: librdkafka takes a megabyte for every page.
@@ -83,42 +80,34 @@ fn keep_freed_memory() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(KEPT_BYTES)));
 }
 
-/// SIGTERM and SIGINT.
-pub(super) struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    pub(super) fn new() -> std::io::Result<Signals> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    /// The next one, as its number.
-    pub(super) async fn next(&mut self) -> u8 {
-        let kind = tokio::select! {
-            _ = self.terminate.recv() => SignalKind::terminate(),
-            _ = self.interrupt.recv() => SignalKind::interrupt(),
-        };
-        u8::try_from(kind.as_raw_value()).unwrap_or(u8::MAX)
-    }
+/// Calls `each` at every SIGTERM and SIGINT, with the signal's number.
+///
+/// # Errors
+///
+/// When the handlers cannot be installed.
+pub(super) fn on_signals(mut each: impl FnMut(i32) + Send + 'static) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        loop {
+            let kind = tokio::select! {
+                _ = terminate.recv() => SignalKind::terminate(),
+                _ = interrupt.recv() => SignalKind::interrupt(),
+            };
+            each(kind.as_raw_value());
+        }
+    });
+    Ok(())
 }
 
 /// A token that SIGTERM and SIGINT cancel.
 ///
 /// # Errors
 ///
-/// When the handlers cannot be installed.
+/// As [`on_signals`].
 pub(super) fn stop_on_signals() -> std::io::Result<CancellationToken> {
     let stop = CancellationToken::new();
-    let mut signals = Signals::new()?;
     let cancel = stop.clone();
-    tokio::spawn(async move {
-        signals.next().await;
-        cancel.cancel();
-    });
+    on_signals(move |_| cancel.cancel())?;
     Ok(stop)
 }

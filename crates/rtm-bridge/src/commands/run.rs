@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::configuration::{ConfigArgs, configuration};
-use super::process::{Signals, refuse, runtime_for};
+use super::process::{on_signals, refuse, runtime_for};
 use super::telemetry;
 use crate::admin::{self, settings::Settings};
 use crate::config::Config;
@@ -122,18 +122,19 @@ async fn run_until_stopped(
 /// When the handlers cannot be installed.
 fn stop_or_end_on_signals(notify: Arc<Notify>) -> std::io::Result<CancellationToken> {
     let stop = CancellationToken::new();
-    let mut signals = Signals::new()?;
-    let cancel = stop.clone();
-    tokio::spawn(async move {
-        signals.next().await;
+    let (cancel, mut is_second) = (stop.clone(), false);
+    on_signals(move |signal| {
+        if is_second {
+            error!(
+                signal,
+                "a second signal: ending at once; the journal keeps what is stored, and the next start counts what was in \
+                 flight"
+            );
+            std::process::exit(128 + signal);
+        }
+        is_second = true;
         notify.stopping();
         cancel.cancel();
-        let signal = signals.next().await;
-        error!(
-            signal,
-            "a second signal: ending at once; the journal keeps what is stored, and the next start counts what was in flight"
-        );
-        std::process::exit(i32::from(128 + signal));
-    });
+    })?;
     Ok(stop)
 }
