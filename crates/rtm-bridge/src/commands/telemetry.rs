@@ -67,12 +67,9 @@ pub(super) fn filter(log: &LogConfig, default: &str) -> Result<EnvFilter, String
     let variable = std::env::var("RUST_LOG")
         .ok()
         .filter(|level| !level.is_empty());
-    let origin = match variable {
-        Some(_) => "the environment variable RUST_LOG",
-        None => "log.level",
+    let (origin, level) = match &variable {
+        Some(level) => ("the environment variable RUST_LOG", level.as_str()),
+        None => ("log.level", log.level.as_deref().unwrap_or(default)),
     };
-    let level = variable
-        .or_else(|| log.level.clone())
-        .unwrap_or_else(|| default.to_owned());
-    directives(&level).map_err(|message| format!("{origin}: {message}"))
+    directives(level).map_err(|message| format!("{origin}: {message}"))
 }

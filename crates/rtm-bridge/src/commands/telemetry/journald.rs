@@ -4,7 +4,7 @@
 //! would need a second connection and leave nothing on standard error for who redirects it.
 
 use std::fs::File;
-use std::io::{self, Stderr, Write};
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::LazyLock;
@@ -60,18 +60,9 @@ pub(super) struct Entry(&'static str);
 
 impl Write for Entry {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.write_all(bytes).map(|()| bytes.len())
-    }
-
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let stderr: Stderr = io::stderr();
-        if self.0.is_empty() {
-            return stderr.lock().write_all(bytes);
-        }
-        // In one piece, as without it: standard error is not buffered, and other threads write to it as well.
-        stderr
-            .lock()
-            .write_all(&[self.0.as_bytes(), bytes].concat())
+        // In one piece: standard error is not buffered, and other threads write to it as well.
+        let entry = [self.0.as_bytes(), bytes].concat();
+        io::stderr().write_all(&entry).map(|()| bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
