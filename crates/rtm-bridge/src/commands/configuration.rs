@@ -1,4 +1,4 @@
-//! `--config`, and what it names.
+//! `--config`, and `--dir` in its place, and what they name.
 
 use std::path::PathBuf;
 
@@ -27,4 +27,23 @@ pub(super) fn configuration(args: &ConfigArgs) -> anyhow::Result<Config> {
             "{error}\nname another file with --config, make one with `rtm-bridge config example`, or try `rtm-bridge demo`"
         )),
     })
+}
+
+/// Where the journal is.
+#[derive(Debug, clap::Args)]
+pub(super) struct DirArgs {
+    /// The journal's directory; without it, the configuration says
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(super) dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+}
+
+impl DirArgs {
+    pub(super) fn dir(&self) -> anyhow::Result<PathBuf> {
+        match &self.dir {
+            Some(dir) => Ok(dir.clone()),
+            None => Ok(configuration(&self.config)?.journal.dir),
+        }
+    }
 }

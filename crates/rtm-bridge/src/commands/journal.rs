@@ -1,6 +1,5 @@
 //! `rtm-bridge journal`: what a journal holds, whether it is sound, and what to forget.
 
-mod dir;
 mod dump;
 mod forget;
 mod verify;
@@ -10,8 +9,8 @@ use std::path::Path;
 use bytesize::ByteSize;
 use rtm_journal::{Inspection, Journal, LaneInspection, ReaderInspection};
 
+use super::configuration::DirArgs;
 use super::process::refuse;
-use dir::DirArgs;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum JournalCommand {

@@ -107,14 +107,9 @@ pub(super) struct Known {
 impl Known {
     /// Of an entry: they are those of then.
     pub(super) fn see(&mut self, tags: &Tags<'_>) {
-        let add = |names: &mut BTreeSet<String>, name: &str| {
-            if !names.contains(name) {
-                names.insert(name.to_owned());
-            }
-        };
-        add(&mut self.apps, &tags.app);
-        add(&mut self.app_ids, &tags.app_id);
-        add(&mut self.regions, &tags.region);
+        self.apps.insert(tags.app.to_string());
+        self.app_ids.insert(tags.app_id.to_string());
+        self.regions.insert(tags.region.to_string());
     }
 
     /// Those of a configuration, of which there may be no entry yet.

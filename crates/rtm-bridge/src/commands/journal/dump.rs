@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use rtm_journal::{EntryFilter, Journal, Position, StoredEntry};
 use serde_json::{Value, json};
 
-use super::dir::DirArgs;
+use crate::commands::configuration::DirArgs;
 use crate::commands::process::refuse;
 use crate::commands::range::{Known, Range};
 use rtm_record::entry;

@@ -6,8 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use rtm_journal::{Inspection, Journal, LaneName, Options, ReaderName};
 
-use super::dir::DirArgs;
-use crate::commands::configuration::configuration;
+use crate::commands::configuration::{DirArgs, configuration};
 use crate::commands::process::{confirmed, refuse, runtime};
 use crate::config::Config;
 
@@ -97,11 +96,10 @@ fn holding(found: &Inspection, args: &ForgetArgs) -> Vec<(LaneName, u64)> {
         let name: LaneName = lane.name.parse().ok()?;
         let mut readers = lane.readers.iter();
         let reader = readers.find(|reader| reader.name == args.sink.as_str())?;
-        Some((name, reader.pending.count))
+        let is_meant = args.app.as_ref().is_none_or(|app| *app == name);
+        is_meant.then_some((name, reader.pending.count))
     });
-    lanes
-        .filter(|(lane, _)| args.app.as_ref().is_none_or(|app| app == lane))
-        .collect()
+    lanes.collect()
 }
 
 fn remove(

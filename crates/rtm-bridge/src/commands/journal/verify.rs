@@ -4,7 +4,7 @@ use bytesize::ByteSize;
 use rtm_journal::{Damage, Journal, Verification};
 use serde_json::{Value, json};
 
-use super::dir::DirArgs;
+use crate::commands::configuration::DirArgs;
 
 /// Read and check everything that is stored, on a stopped bridge or a copy; exit code 1 when something is damaged
 ///
