@@ -137,22 +137,23 @@ pub(super) fn lines(seen: &Seen<'_>, width: usize, height: usize) -> Vec<Line> {
         // Three headings and the journal's line.
         let room = height.saturating_sub(page.len() + 4);
         let few: usize = wanted.iter().map(|rows| *rows.min(&ROWS)).sum();
-        let spaces = if room >= few + 4 { 4 } else { 0 };
-        let space = || (spaces > 0).then(Line::default);
-        let rows = share(room - spaces, wanted);
+        let is_roomy = room >= few + 4;
+        let rows = share(if is_roomy { room - 4 } else { room }, wanted);
         let [sinks, apps, rings] = sections;
         // What matters most in an outage comes first: what does not fit is at the end.
-        page.extend(space());
-        page.push(layout.heading("SINK", &SINK_COLUMNS));
-        page.extend(fit(sinks, rows[0]));
-        page.extend(space());
-        page.push(journal(&rates, layout));
-        page.extend(space());
-        page.push(layout.heading("REQUESTS A SECOND", &REQUEST_COLUMNS));
-        page.extend(fit(apps, rows[1]));
-        page.extend(space());
-        page.push(layout.heading("RING", &RING_COLUMNS));
-        page.extend(fit(rings, rows[2]));
+        for (heading, rows) in [
+            (layout.heading("SINK", &SINK_COLUMNS), fit(sinks, rows[0])),
+            (journal(&rates, layout), Vec::new()),
+            (
+                layout.heading("REQUESTS A SECOND", &REQUEST_COLUMNS),
+                fit(apps, rows[1]),
+            ),
+            (layout.heading("RING", &RING_COLUMNS), fit(rings, rows[2])),
+        ] {
+            page.extend(is_roomy.then(Line::default));
+            page.push(heading);
+            page.extend(rows);
+        }
     }
     page.truncate(height);
     page.into_iter().map(|line| line.cut(width)).collect()
@@ -291,11 +292,9 @@ fn totals(now: &Snapshot) -> Line {
         ("rings full", full),
     ];
     let text = text.map(|(what, events)| format!("{what} {}", count(events)));
-    let is_any = lost + given_up + dead_letters + full > 0;
-    let how = if is_any {
-        Style::Doubtful
-    } else {
-        Style::Faint
+    let how = match lost + given_up + dead_letters + full {
+        0 => Style::Faint,
+        _ => Style::Doubtful,
     };
     Line::of(how, text.join(", "))
 }
@@ -340,22 +339,18 @@ fn outlets(rates: &Rates<'_>, layout: Layout) -> Vec<Line> {
         let before = rates
             .outlet_before(&sink.name, &outlet.app)
             .unwrap_or(outlet);
+        let oldest = outlet.oldest_pending_age_seconds.unwrap_or_default();
         let confirmed = outlet.last_confirmation_age_seconds;
+        let confirmed = confirmed.map(|age| format!("{} ago", brief(age)));
         layout.cells(
             &format!("{} > {}", outlet.app, sink.name),
             SINK_COLUMNS,
             [
                 (how, word.to_owned()),
                 (ill, count(outlet.pending_events)),
-                (
-                    ill,
-                    brief(outlet.oldest_pending_age_seconds.unwrap_or_default()),
-                ),
+                (ill, brief(oldest)),
                 (Style::Plain, rates.rate(outlet.confirmed, before.confirmed)),
-                (
-                    Style::Plain,
-                    confirmed.map_or("never".to_owned(), |age| format!("{} ago", brief(age))),
-                ),
+                (Style::Plain, confirmed.unwrap_or("never".to_owned())),
             ],
         )
     };
@@ -366,8 +361,7 @@ fn journal(rates: &Rates<'_>, layout: Layout) -> Line {
     let (now, before) = (&rates.now.journal, &rates.before.journal);
     let fill = now.used_bytes as f64 / now.max_bytes.max(1) as f64;
     let bars = (fill * 10.0).round().clamp(0.0, 10.0) as usize;
-    let syncs = now.syncs.saturating_sub(before.syncs);
-    let sync = match syncs {
+    let sync = match now.syncs.saturating_sub(before.syncs) {
         0 => String::new(),
         syncs => {
             let seconds = now.syncs_seconds - before.syncs_seconds;
@@ -376,20 +370,18 @@ fn journal(rates: &Rates<'_>, layout: Layout) -> Line {
     };
     let (bar, used) = match layout.is_wide {
         true => (
-            format!("[{}{}] ", "#".repeat(bars), ".".repeat(10 - bars)),
+            format!("[{:.<10}] ", "#".repeat(bars)),
             format!(" {}", ByteSize(now.used_bytes)),
         ),
         false => (String::new(), String::new()),
     };
-    Line::of(Style::Heading, "JOURNAL ").and(
-        Style::Plain,
-        format!(
-            "{bar}{:.1} %{used} of {}; free {}{sync}",
-            100.0 * fill,
-            ByteSize(now.max_bytes),
-            ByteSize(now.free_disk_bytes.unwrap_or_default())
-        ),
-    )
+    let text = format!(
+        "{bar}{:.1} %{used} of {}; free {}{sync}",
+        100.0 * fill,
+        ByteSize(now.max_bytes),
+        ByteSize(now.free_disk_bytes.unwrap_or_default())
+    );
+    Line::of(Style::Heading, "JOURNAL ").and(Style::Plain, text)
 }
 
 fn budgets(rates: &Rates<'_>, layout: Layout) -> Vec<Line> {
@@ -425,6 +417,7 @@ fn rings(now: &Snapshot, layout: Layout) -> Vec<Line> {
             _ if ring.paused => "off".to_owned(),
             age => age.map_or("-".to_owned(), brief),
         };
+        let gap = ring.last_gap_seconds.map_or("-".to_owned(), brief);
         let (full, lost) = (ring.full_pages, ring.possibly_lost_ever);
         layout.cells(
             &format!("{} {} {}", ring.app, ring.region, ring.stream),
@@ -432,10 +425,7 @@ fn rings(now: &Snapshot, layout: Layout) -> Vec<Line> {
             [
                 (Style::Plain, format!("{:.1}", ring.events_per_second)),
                 (style(ill(ring), Style::Bad), age),
-                (
-                    Style::Plain,
-                    ring.last_gap_seconds.map_or("-".to_owned(), brief),
-                ),
+                (Style::Plain, gap),
                 (Style::Plain, count(ring.events)),
                 (style(full > 0, Style::Doubtful), count(full)),
                 (style(lost > 0, Style::Bad), count(lost)),
