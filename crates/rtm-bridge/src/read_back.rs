@@ -154,13 +154,8 @@ impl<'l> Reading<'l> {
         observe(&mut self.audit, outer.app_id, stored);
         let event = outer.event.map_or("", |event| event.get());
         if let (Some(at), Ok(Inner { ms })) = (stored.timestamp, serde_json::from_str(event)) {
-            let arrived = Arrived { at, ms };
-            match self.arrived.get_mut(outer.app) {
-                Some(known) => known.push(arrived),
-                None => {
-                    self.arrived.insert(outer.app.to_owned(), vec![arrived]);
-                }
-            }
+            let arrived = self.arrived.entry(outer.app.to_owned()).or_default();
+            arrived.push(Arrived { at, ms });
         }
     }
 

@@ -52,7 +52,6 @@ async fn measure(args: &BenchArgs) -> anyhow::Result<bool> {
     let places = Places::new(args, dir.path(), &simulator)?;
     preflight::ready(&places.parsed).await?;
     places.make().await?;
-    // More than that will be lost, whoever reads it.
     let each = args.rate / f64::from(args.apps);
     if each > MOST_OF_AN_APP {
         eprintln!(

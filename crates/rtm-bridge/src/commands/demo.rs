@@ -19,7 +19,7 @@ use super::{preflight, telemetry};
 use crate::admin::settings::Settings;
 use crate::config::{Config, LogConfig};
 use crate::sinks::Stored;
-use crate::{admin, read_back, run};
+use crate::{admin, read_back};
 use rtm_engine::status::State;
 use rtm_engine::status::health::Health;
 
@@ -63,7 +63,7 @@ pub(super) struct DemoArgs {
 
 pub(super) fn demo(args: &DemoArgs) -> anyhow::Result<bool> {
     telemetry::start(&LogConfig::default(), "warn")?;
-    match runtime()?.block_on(show(args)) {
+    match runtime()?.block_on(run(args)) {
         // Whoever reads our output has heard enough, as with `| head`. The bridge has ended, and its directory is gone.
         Err(error) if error.downcast_ref().is_some_and(StdoutError::is_closed) => Ok(true),
         done => done,
@@ -86,7 +86,7 @@ fn say(line: impl std::fmt::Display) -> Result<(), StdoutError> {
     Ok(writeln!(std::io::stdout().lock(), "{line}")?)
 }
 
-async fn show(args: &DemoArgs) -> anyhow::Result<bool> {
+async fn run(args: &DemoArgs) -> anyhow::Result<bool> {
     let stop = stop_on_signals()?;
     let dir = tempfile::Builder::new()
         .prefix("rtm-bridge-demo-")
@@ -141,7 +141,7 @@ async fn show(args: &DemoArgs) -> anyhow::Result<bool> {
     let bridge = tokio::spawn({
         let (config, state, end) = (config.clone(), Arc::clone(&state), end.clone());
         let started = move |started| drop(state.set(started));
-        async move { run::run(&config, None, started, end).await }
+        async move { crate::run::run(&config, None, started, end).await }
     });
     let demo = Demo {
         config,

@@ -91,15 +91,12 @@ fn host_and_port(text: &str) -> Result<String, String> {
 }
 
 fn nats_url(text: &str) -> Result<String, String> {
-    match text.parse::<async_nats::ServerAddr>() {
-        Ok(server)
-            if (text.starts_with("nats://") || text.starts_with("tls://"))
-                && !server.host().is_empty() =>
-        {
-            Ok(text.to_owned())
-        }
-        _ => Err("expected a URL such as nats://127.0.0.1:4222".to_owned()),
-    }
+    let server = text.parse::<async_nats::ServerAddr>();
+    let has_host = server.is_ok_and(|server| !server.host().is_empty());
+    let has_scheme = text.starts_with("nats://") || text.starts_with("tls://");
+    (has_host && has_scheme)
+        .then(|| text.to_owned())
+        .ok_or_else(|| "expected a URL such as nats://127.0.0.1:4222".to_owned())
 }
 
 #[cfg(test)]

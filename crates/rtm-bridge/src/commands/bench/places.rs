@@ -83,10 +83,13 @@ impl Places {
         })
     }
 
-    /// Pages that wait in the bridge's journal.
+    /// Pages that some sink has not confirmed, as the bridge's journal tells.
     pub(super) async fn pending(&self) -> anyhow::Result<u64> {
         let dir = self.journal.clone();
-        tokio::task::spawn_blocking(move || pending(&dir)).await?
+        let found = tokio::task::spawn_blocking(move || Journal::inspect(&dir)).await?;
+        let lanes = found.context("cannot look into the bench's journal")?.lanes;
+        let readers = lanes.iter().flat_map(|lane| &lane.readers);
+        Ok(readers.map(|reader| reader.pending.entries).sum())
     }
 
     /// What it makes at the brokers, for people.
@@ -139,13 +142,6 @@ impl Places {
         }
         Ok(held)
     }
-}
-
-/// Pages that some sink has not confirmed, as the journal in `dir` tells.
-fn pending(dir: &Path) -> anyhow::Result<u64> {
-    let found = Journal::inspect(dir).context("cannot look into the bench's journal")?;
-    let readers = found.lanes.iter().flat_map(|lane| &lane.readers);
-    Ok(readers.map(|reader| reader.pending.entries).sum())
 }
 
 fn apps(args: &BenchArgs, simulator: &Simulator) -> Value {

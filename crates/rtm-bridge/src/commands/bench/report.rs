@@ -80,6 +80,7 @@ impl Report {
         let events: u64 = rings().map(|ring| ring.handed_out).sum();
         let lost_at_the_ring = rings().map(|ring| ring.overwritten).sum();
         let requests = requests(stats);
+        let most = stats.apps.iter().map(|app| app.max_in_second).max();
         let telling = events >= TELLING.0 && events >= TELLING.1 * requests;
         let each = |what: f64| what / (events.max(1) as f64);
         let seconds = took.as_secs_f64();
@@ -93,12 +94,7 @@ impl Report {
             events_per_second: events as f64 / seconds,
             lost_at_the_ring,
             requests,
-            most_requests_of_an_app_in_a_second: stats
-                .apps
-                .iter()
-                .map(|app| app.max_in_second)
-                .max()
-                .unwrap_or_default(),
+            most_requests_of_an_app_in_a_second: most.unwrap_or_default(),
             refused_429: stats.apps.iter().map(|app| app.refused_429).sum(),
             cpu_seconds_per_million_events: telling.then(|| each(used.cpu() * 1e6)),
             cpu_user_seconds_per_million_events: telling.then(|| each(used.user * 1e6)),
