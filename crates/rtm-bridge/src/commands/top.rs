@@ -11,7 +11,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
-use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use crossterm::event::{self, KeyCode, KeyModifiers};
 
 use super::configuration::ConfigArgs;
 use super::process::{duration, refuse, runtime, stop_on_signals};
@@ -171,16 +171,15 @@ fn watch(
             changed = false;
         }
         if event::poll(TICK)? {
-            match event::read()? {
-                Event::Resize(..) => changed = true,
-                Event::Key(key) if key.kind == KeyEventKind::Press => match key.code {
+            let event = event::read()?;
+            changed |= event.as_resize_event().is_some();
+            if let Some(key) = event.as_key_press_event() {
+                let control = key.modifiers.contains(KeyModifiers::CONTROL);
+                match key.code {
                     KeyCode::Char('q') | KeyCode::Esc => return Ok(()),
-                    KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => {
-                        return Ok(());
-                    }
+                    KeyCode::Char('c') if control => return Ok(()),
                     _ => {}
-                },
-                _ => {}
+                }
             }
         }
     }
