@@ -36,17 +36,15 @@ pub(super) struct Range {
 impl Range {
     /// What no journal can hold.
     pub(super) fn check(&self) -> Result<(), String> {
-        if let (Some(from), Some(to)) = (self.from, self.to)
-            && from > to
-        {
-            return Err(format!("--from {from} is behind --to {to}"));
+        match (self.from, self.to, self.since, self.until) {
+            (Some(from), Some(to), ..) if from > to => {
+                Err(format!("--from {from} is behind --to {to}"))
+            }
+            (.., Some(since), Some(until)) if since >= until => {
+                Err(format!("--since {since} is not before --until {until}"))
+            }
+            _ => Ok(()),
         }
-        if let (Some(since), Some(until)) = (self.since, self.until)
-            && since >= until
-        {
-            return Err(format!("--since {since} is not before --until {until}"));
-        }
-        Ok(())
     }
 
     pub(super) fn positions(&self) -> RangeInclusive<u64> {
@@ -75,24 +73,18 @@ impl Range {
             return Ok(());
         }
         let one_of = |names: &BTreeSet<String>| Vec::from_iter(names.iter().cloned()).join(", ");
-        if let Some(app) = &self.app
-            && !known.apps.contains(app)
-            && !known.app_ids.contains(app)
-        {
-            return Err(format!(
+        let is_app = |app| known.apps.contains(app) || known.app_ids.contains(app);
+        match (&self.app, &self.region) {
+            (Some(app), _) if !is_app(app) => Err(format!(
                 "there is no app {app}; --app takes an App ID or one of: {}",
                 one_of(&known.apps)
-            ));
-        }
-        if let Some(region) = &self.region
-            && !known.regions.contains(region)
-        {
-            return Err(format!(
+            )),
+            (_, Some(region)) if !known.regions.contains(region) => Err(format!(
                 "there is no region {region}; --region takes one of: {}",
                 one_of(&known.regions)
-            ));
+            )),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
