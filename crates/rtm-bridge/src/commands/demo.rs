@@ -196,7 +196,7 @@ fn config(
         "apps": [{
             "name": APP,
             "app_id": app_id,
-            "auth": { "basic": { "key": "demo-key", "secret": "demo-secret" } },
+            "auth": preflight::auth(dir)?,
             "regions": regions,
         }],
         "sinks": sinks,
@@ -305,14 +305,14 @@ impl Demo {
 /// How it goes, a line for each sink; and how many events are confirmed.
 fn progress(state: &State, elapsed: Duration) -> (String, u64) {
     let now = state.snapshot();
-    let rings = || now.rings.iter();
+    let fetched: u64 = now.rings.iter().map(|ring| ring.events).sum();
+    let requests: u64 = now.apps.iter().map(|app| app.requests).sum();
+    let per_second = |total: u64| total as f64 / now.uptime_seconds;
     let mut text = format!(
-        "{:>4} s  fetched {:>8}, {:>6.0}/s   requests {:>6}, {:>4.1}/s of 10   journal {:>5.1} MiB",
+        "{:>4} s  fetched {fetched:>8}, {:>6.0}/s   requests {requests:>6}, {:>4.1}/s of 10   journal {:>5.1} MiB",
         elapsed.as_secs(),
-        rings().map(|ring| ring.events).sum::<u64>(),
-        rings().map(|ring| ring.events_per_second).sum::<f64>(),
-        now.apps.iter().map(|app| app.requests).sum::<u64>(),
-        rings().map(|ring| ring.polls_per_second).sum::<f64>(),
+        per_second(fetched),
+        per_second(requests),
         now.journal.bytes as f64 / f64::from(1 << 20),
     );
     let mut confirmed = 0;

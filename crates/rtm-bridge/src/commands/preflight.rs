@@ -1,10 +1,14 @@
 //! What has to be there before a demo or a bench begins, so that it fails at once and says why, and not after a minute
 //! of waiting for events that cannot come.
 
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::Context;
 use bytesize::ByteSize;
+use serde_json::{Value, json};
 
 use crate::config::{Config, free_bytes};
 
@@ -33,6 +37,15 @@ pub(super) async fn ready(config: &Config) -> anyhow::Result<()> {
         ready.with_context(|| format!("sink {name}"))?;
     }
     Ok(())
+}
+
+/// The credentials that the simulator takes, as a configuration has them: the secret is in a file that only we may read.
+pub(super) fn auth(dir: &Path) -> std::io::Result<Value> {
+    let file = dir.join("secret");
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    options.open(&file)?.write_all(b"demo-secret\n")?;
+    Ok(json!({ "basic": { "key": "demo-key", "secret_file": file.to_string_lossy() } }))
 }
 
 fn room(dir: &Path, free: u64, needed: u64, left_alone: u64) -> anyhow::Result<()> {

@@ -8,6 +8,7 @@ use rtm_sim::{Ledger, Simulator};
 use serde_json::{Value, json};
 
 use super::args::BenchArgs;
+use crate::commands::preflight;
 use crate::commands::process::refuse;
 use crate::config::Config;
 use crate::read_back::{self, Held, Reading};
@@ -52,11 +53,12 @@ impl Places {
         let config = dir.join("rtm-bridge.toml");
         let rings = u64::from(args.apps) * u64::from(args.regions) * 2;
         let room = LEAST_ROOM_MIB.max(ROOM_MIB * rings);
+        let auth = preflight::auth(dir)?;
         let mut whole = json!({
             "admin": { "listen": "127.0.0.1:0" },
             "log": { "level": "warn" },
             "journal": { "dir": journal.to_string_lossy(), "max_bytes": format!("{room}MiB") },
-            "apps": apps(args, simulator),
+            "apps": apps(args, &auth, simulator),
         });
         whole["sinks"] = sinks(args, &whole, dir, &tag)?;
         let text = toml_edit::ser::to_string(&whole)?;
@@ -144,7 +146,7 @@ impl Places {
     }
 }
 
-fn apps(args: &BenchArgs, simulator: &Simulator) -> Value {
+fn apps(args: &BenchArgs, auth: &Value, simulator: &Simulator) -> Value {
     let region = |name: &String| json!({ "name": name, "base_url": simulator.base_url(name) });
     let regions: Value = regions(args.regions).iter().map(region).collect();
     let app = |number| {
@@ -152,7 +154,7 @@ fn apps(args: &BenchArgs, simulator: &Simulator) -> Value {
             "name": format!("bench-{}", number + 1),
             "app_id": app_id(number),
             "regions": regions,
-            "auth": { "basic": { "key": "demo-key", "secret": "demo-secret" } },
+            "auth": auth,
         })
     };
     (0..args.apps).map(app).collect()
