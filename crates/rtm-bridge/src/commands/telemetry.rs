@@ -27,7 +27,7 @@ pub(super) fn start(log: &LogConfig, default: &str) -> anyhow::Result<SetLevel> 
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let lines = fmt::layer().with_writer(ToStderr);
     let lines = match log.format {
-        LogFormat::Text if journald::reads() => lines.with_ansi(false).without_time().boxed(),
+        LogFormat::Text if *journald::READS => lines.with_ansi(false).without_time().boxed(),
         LogFormat::Text => lines.with_ansi(colours).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
@@ -38,13 +38,13 @@ pub(super) fn start(log: &LogConfig, default: &str) -> anyhow::Result<SetLevel> 
 
 /// Says what ends a command, on standard error.
 pub(super) fn complain(line: &str) {
-    let priority = if journald::reads() { "<3>" } else { "" };
+    let priority = if *journald::READS { "<3>" } else { "" };
     eprintln!("{priority}rtm-bridge: {line}");
 }
 
 /// Says in the journal that something panicked, with a priority; what the usual hook prints has none.
 pub fn tell_panic(panic: &std::panic::PanicHookInfo<'_>) {
-    if journald::reads() {
+    if *journald::READS {
         complain(&panic.to_string().replace('\n', " "));
     }
 }

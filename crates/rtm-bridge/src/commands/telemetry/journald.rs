@@ -12,8 +12,9 @@ use std::sync::LazyLock;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Whether standard error is journald's stream, and not one that has been redirected since: systemd.exec(5).
-static READS: LazyLock<bool> = LazyLock::new(|| {
+/// Whether journald reads what goes to standard error: whether that is its stream, and not one that has been redirected
+/// since (systemd.exec(5)).
+pub(super) static READS: LazyLock<bool> = LazyLock::new(|| {
     let Some(stream) = std::env::var_os("JOURNAL_STREAM") else {
         return false;
     };
@@ -23,11 +24,6 @@ static READS: LazyLock<bool> = LazyLock::new(|| {
         .and_then(|owned| File::from(owned).metadata());
     ours.is_ok_and(|ours| stream == format!("{}:{}", ours.dev(), ours.ino()).as_str())
 });
-
-/// Whether journald reads what goes to standard error.
-pub(super) fn reads() -> bool {
-    *READS
-}
 
 /// Standard error, with a priority before each entry of the log where journald reads it.
 #[derive(Debug, Default)]
@@ -41,7 +37,7 @@ impl<'a> MakeWriter<'a> for ToStderr {
     }
 
     fn make_writer_for(&'a self, of: &Metadata<'_>) -> Entry {
-        Entry(if reads() { priority(*of.level()) } else { "" })
+        Entry(if *READS { priority(*of.level()) } else { "" })
     }
 }
 
