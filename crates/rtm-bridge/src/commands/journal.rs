@@ -62,22 +62,17 @@ fn print(dir: &Path, found: &Inspection) {
         (false, _) if found.clean => "closed cleanly".to_owned(),
         (false, _) => "not closed: the last process died; the next start recovers it".to_owned(),
     };
+    let (segments, processes) = (found.segments.len(), found.epochs.len());
+    let entries: u64 = found.segments.iter().map(|segment| segment.entries).sum();
     println!("{}: {holder}", dir.display());
     println!(
-        "  size      {} in {} segment(s)",
-        ByteSize(found.bytes),
-        found.segments.len()
+        "  size      {} in {segments} segment(s)",
+        ByteSize(found.bytes)
     );
-    let entries: u64 = found.segments.iter().map(|segment| segment.entries).sum();
-    println!(
-        "  entries   {entries}, written by {} process(es)",
-        found.epochs.len()
-    );
+    println!("  entries   {entries}, written by {processes} process(es)");
     if found.torn_bytes > 0 {
-        println!(
-            "  torn      {} at the end, which opening cuts off",
-            ByteSize(found.torn_bytes)
-        );
+        let torn = ByteSize(found.torn_bytes);
+        println!("  torn      {torn} at the end, which opening cuts off");
     }
     if found.damaged > 0 {
         println!("  DAMAGED   {} place(s) cannot be read", found.damaged);
@@ -91,18 +86,17 @@ fn print(dir: &Path, found: &Inspection) {
             lane.appended
         );
         for reader in &lane.readers {
-            let age = reader
-                .pending
-                .oldest_age
-                .map_or_else(String::new, |age| format!(", oldest {} s", age.as_secs()));
+            let pending = &reader.pending;
+            let age = pending.oldest_age.map(|age| age.as_secs());
             println!(
-                "    {:<12} committed through {}, {} events; pending {} entries, {} events, {}{age}",
+                "    {:<12} committed through {}, {} events; pending {} entries, {} events, {}{}",
                 reader.name,
                 reader.committed.0,
                 reader.passed,
-                reader.pending.entries,
-                reader.pending.count,
-                ByteSize(reader.pending.bytes)
+                pending.entries,
+                pending.count,
+                ByteSize(pending.bytes),
+                age.map_or_else(String::new, |age| format!(", oldest {age} s"))
             );
         }
     }
