@@ -115,6 +115,9 @@ struct Supervisor<P: Parts> {
     suspicion: Arc<tokio::sync::Mutex<()>>,
 }
 
+/// An App ID of a plan, and its source.
+type Sourced<'a, P> = (&'a AppPlan<<P as Parts>::SourceSpec>, <P as Parts>::Source);
+
 /// A polling loop: the name that it goes by, and what it is told.
 struct Polled<F> {
     name: String,
@@ -197,7 +200,7 @@ impl<P: Parts> Supervisor<P> {
         &self,
         plan: &'a Plan<P>,
         apps: &Changes,
-    ) -> Result<Vec<(&'a AppPlan<P::SourceSpec>, P::Source)>, RunError> {
+    ) -> Result<Vec<Sourced<'a, P>>, RunError> {
         let is_new = |app: &&AppPlan<_>| {
             apps.start.contains(&app.app_id) || apps.renew.contains(&app.app_id)
         };
@@ -236,7 +239,7 @@ impl<P: Parts> Supervisor<P> {
     /// What belongs to App IDs that were not polled since the start.
     fn new_accounts(
         &self,
-        sources: &[(&AppPlan<P::SourceSpec>, P::Source)],
+        sources: &[Sourced<'_, P>],
     ) -> Result<BTreeMap<String, Account>, LaneError> {
         let apps = sources.iter().map(|(app, _)| app);
         let is_new = |app: &&&AppPlan<_>| !self.accounts.contains_key(&app.app_id);
