@@ -22,6 +22,9 @@ const SOON: Duration = Duration::from_secs(30);
 /// The polling loops have begun, and have requests in flight.
 const BEGUN: Duration = Duration::from_secs(3);
 
+/// Seeds of an ordinary run; `RTM_SIMULATION_SEEDS` sets another number.
+const SEEDS: u64 = 5;
+
 /// Cursors that a lane may have.
 const MOST_CURSORS: usize = 16;
 
@@ -500,13 +503,21 @@ const NAMES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
 /// The first of them stays all the time.
 const SINKS: [&str; 3] = ["stays", "one", "two"];
 
+/// One half of them have requests in flight at almost every moment.
+fn any_app(app_id: &str, name: &str) -> App {
+    match app_id {
+        "0a" | "0b" | "0c" => slow_app(app_id, name, 100, 900),
+        _ => app(app_id, name),
+    }
+}
+
 impl Chance {
     fn new(seed: u64) -> Chance {
         let apps = APP_IDS.into_iter().zip(NAMES);
         Chance {
             rng: Rng::with_seed(seed),
             apps: apps
-                .map(|(app_id, name)| (app_id, app(app_id, name)))
+                .map(|(app_id, name)| (app_id, any_app(app_id, name)))
                 .collect(),
             sinks: SINKS
                 .into_iter()
@@ -553,7 +564,7 @@ impl Chance {
                 let free = NAMES
                     .into_iter()
                     .find(|name| self.app_id_of(name).is_none());
-                self.apps.insert(app_id, app(app_id, free.unwrap()));
+                self.apps.insert(app_id, any_app(app_id, free.unwrap()));
             }
             2 | 3 => self.rename(app_id, name),
             4 if sink_name == SINKS[0] => {}
@@ -604,8 +615,13 @@ async fn thirty_plans(seed: u64) -> Vec<String> {
         }
         sleep(Duration::from_millis(chance.rng.u64(0..1_500))).await;
     }
-    // Everything is back, and works.
-    let last = Chance::new(seed);
+    // All that stays is back, and works.
+    let mut last = Chance::new(seed);
+    for app_id in APP_IDS {
+        if chance.rng.f64() < 0.3 {
+            last.apps.remove(app_id);
+        }
+    }
     for sink in SINKS {
         let last = chance.clients.get(sink).copied().unwrap_or_default();
         for client in 0..=last {
@@ -614,7 +630,7 @@ async fn thirty_plans(seed: u64) -> Vec<String> {
     }
     bridge.take(last.plan()).await;
     let is_read =
-        |bridge: &ChangingBridge| APP_IDS.iter().all(|app_id| bridge.waiting(app_id) == 0);
+        |bridge: &ChangingBridge| last.apps.keys().all(|app_id| bridge.waiting(app_id) == 0);
     bridge
         .until(&format!("seed {seed}: every ring is read"), SOON, is_read)
         .await;
@@ -633,11 +649,12 @@ async fn thirty_plans(seed: u64) -> Vec<String> {
 
 /// Holds: App IDs and sinks that come, go, change their names and their clients again and again, under load and with sinks
 /// that are down for a while, cost no event and double none: every sink that was there at the beginning and is at the end
-/// holds all of them, in the order of their rings. No App ID has more requests in a second than Agora allows, and the
+/// holds all that was read, in the order of its rings, be the App ID back at the end or not. No App ID has more requests in a second than Agora allows, and the
 /// metrics are those of a bridge that never had another plan.
 #[tokio::test(start_paused = true)]
 async fn any_plans_lose_nothing() {
-    for seed in 1..=5 {
+    let seeds = std::env::var("RTM_SIMULATION_SEEDS").map_or(SEEDS, |seeds| seeds.parse().unwrap());
+    for seed in 1..=seeds {
         let wrong = thirty_plans(seed).await;
         assert!(wrong.is_empty(), "seed {seed}: {wrong:#?}");
     }
