@@ -12,7 +12,6 @@ use tracing::debug;
 
 use crate::config::{AppConfig, AuthConfig, Config, CopyPolicy};
 use crate::fields::region::RegionConfig;
-use crate::fields::secret::secret;
 use crate::sinks::{SinkConfig, WhenFull};
 
 /// App IDs for whose first requests connections are opened early.
@@ -47,10 +46,14 @@ pub fn plan(config: &Config) -> Result<Plan<Wire>, RunError> {
     });
     let sinks = config.sinks.iter().map(|(name, sink)| {
         let common = sink.common();
-        let routes = sink.table().routes().map_err(|error| RunError::Sink {
-            sink: name.clone(),
-            source: error.into(),
-        })?;
+        let routes = sink
+            .table()
+            .templates()
+            .routes()
+            .map_err(|error| RunError::Sink {
+                sink: name.clone(),
+                source: error.into(),
+            })?;
         Ok(SinkPlan {
             name: name.clone(),
             kind: sink.kind(),
@@ -60,12 +63,7 @@ pub fn plan(config: &Config) -> Result<Plan<Wire>, RunError> {
             apps: common.apps.clone(),
             streams: Stream::ALL
                 .into_iter()
-                .filter(|stream| {
-                    common
-                        .streams
-                        .iter()
-                        .any(|taken| taken.as_str() == stream.as_str())
-                })
+                .filter(|stream| common.takes_stream(stream.as_str()))
                 .collect(),
             client: ClientSpec {
                 sink: sink.clone(),
@@ -111,7 +109,7 @@ impl Parts for Wire {
     }
 
     async fn client(&self, name: &str, spec: &ClientSpec) -> Result<AnySink, BoxError> {
-        let client = spec.sink.client(name, spec.places.clone(), false).await;
+        let client = spec.sink.table().open(name, &spec.places, false).await;
         client.map_err(anyhow::Error::into_boxed_dyn_error)
     }
 
@@ -156,17 +154,17 @@ pub fn source(app: &AppConfig, connections: &Connections) -> Result<Source, BoxE
 }
 
 fn auth(app: &AppConfig) -> Auth {
+    let (_, keys) = app.auth.secret();
+    let secret = keys.secret();
     match &app.auth {
         AuthConfig::Basic(basic) => Auth::Basic {
             key: basic.key.clone(),
-            secret: secret(&basic.secret, &basic.secret_file, &basic.secret_env),
+            secret,
         },
         AuthConfig::Token(token) => Auth::Token {
             uid: token.uid.clone(),
-            token: secret(&token.token, &token.token_file, &token.token_env),
+            token: secret,
         },
-        AuthConfig::AgoraToken(token) => Auth::AgoraToken {
-            token: secret(&token.token, &token.token_file, &token.token_env),
-        },
+        AuthConfig::AgoraToken(_) => Auth::AgoraToken { token: secret },
     }
 }

@@ -50,6 +50,15 @@ impl KafkaOptions {
         }
     }
 
+    /// What another client of the same brokers needs, with what the files hold now. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`], as of a sink.
+    pub fn client_config(&self) -> Result<ClientConfig, ConnectError> {
+        client_config(&self.read()?)
+    }
+
     /// With what the files hold now among the options. Blocks.
     pub(crate) fn read(&self) -> Result<KafkaOptions, ConnectError> {
         let mut read = self.clone();

@@ -19,7 +19,7 @@ use crate::batch::Batching;
 use crate::failure::LinkError;
 use crate::inbox::Inboxes;
 use crate::jetstream;
-use crate::options::{Credentials, NatsOptions};
+use crate::options::{Credentials, CredentialsError, NatsOptions};
 use crate::stats::Counters;
 
 /// Commands that the client queues. Small, because what is queued is beyond recall; large enough to fill a packet.
@@ -173,6 +173,19 @@ async fn open(shared: &Shared) -> Result<Arc<Connection>, LinkError> {
         inboxes,
         alarms,
     }))
+}
+
+impl NatsOptions {
+    /// How another client reaches the same servers, with what the files hold now: for what a sink does not do.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialsError`] when the credentials cannot be read.
+    pub async fn connect_options(&self) -> Result<ConnectOptions, CredentialsError> {
+        let credentials = Credentials::read(&self.auth).await?;
+        let alarms = watch::Sender::default();
+        Ok(connect_options(self, credentials, &alarms, &Arc::default()))
+    }
 }
 
 fn connect_options(

@@ -145,9 +145,14 @@ async fn publish(
 ) -> anyhow::Result<Ended> {
     let stop = stop_on_signals()?;
     let sink = &config.sinks[name];
-    let client = sink.client(name, sink.places(&config.names()), true).await;
+    let places = sink.places(&config.names());
+    let client = sink.table().open(name, &places, true).await;
     let client = client.with_context(|| format!("the sink {name}"))?;
-    let routes = sink.table().routes().map_err(anyhow::Error::msg)?;
+    let routes = sink
+        .table()
+        .templates()
+        .routes()
+        .map_err(anyhow::Error::msg)?;
     let router = Router::replaying(routes);
     let ended = deliver::deliver(&client, router, dir, selection, rate, &stop).await;
     client.close().await;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fields::problem::NAME_PATTERN;
 use crate::fields::region::RegionConfig;
-use crate::fields::secret::InlineSecret;
+use crate::fields::secret::{InlineSecret, SecretKeys};
 use crate::fields::units;
 
 /// One `[[apps]]`: an App ID, its regions and its credentials.
@@ -29,7 +29,10 @@ pub struct AppConfig {
     pub paused: bool,
     /// Requests a second that this bridge may use of the App ID's. Default 10, which is all that Agora allows: more only
     /// where Agora has raised it for yours, or what is over is answered with 429.
-    #[serde(default = "ten", deserialize_with = "units::number")]
+    #[serde(
+        default = "units::constant::<10, u32>",
+        deserialize_with = "units::number"
+    )]
     #[schemars(range(min = 1, max = 1000))]
     pub requests_per_second: u32,
     /// Region names of the built-in table, or `{ name, base_url }`.
@@ -40,7 +43,7 @@ pub struct AppConfig {
     #[serde(default)]
     pub cross_region_copies: CopyPolicy,
     /// How far apart the fetches of two copies may be. Default `60s`. The journal keeps the entries of this time.
-    #[serde(default = "sixty_seconds", with = "units::duration")]
+    #[serde(default = "units::seconds::<60>", with = "units::duration")]
     #[schemars(schema_with = "units::duration::schema")]
     pub copies_window: Duration,
     /// Path of the user events below the project. Default `rtm/vendor/user_events`.
@@ -50,27 +53,17 @@ pub struct AppConfig {
     #[serde(default = "channel_events_path")]
     pub channel_events_path: String,
     /// What ends a request that has no answer. Default `30s`; nothing else does.
-    #[serde(default = "thirty_seconds", with = "units::duration")]
+    #[serde(default = "units::seconds::<30>", with = "units::duration")]
     #[schemars(schema_with = "units::duration::schema")]
     pub request_deadline: Duration,
     /// How long opening a connection may take. Default `10s`.
-    #[serde(default = "ten_seconds", with = "units::duration")]
+    #[serde(default = "units::seconds::<10>", with = "units::duration")]
     #[schemars(schema_with = "units::duration::schema")]
     pub connect_timeout: Duration,
     /// A proxy for Agora, such as `http://proxy:3128`. Default: the system's (`HTTPS_PROXY`), or none.
-    #[serde(default)]
     pub proxy: Option<String>,
     /// A PEM file with further certificate authorities for Agora. Default: none.
-    #[serde(default)]
     pub ca_file: Option<PathBuf>,
-}
-
-fn ten() -> u32 {
-    10
-}
-
-fn sixty_seconds() -> Duration {
-    Duration::from_secs(60)
 }
 
 /// What becomes of an event that another region has given already. True repeats, two equal events of one region, are
@@ -93,14 +86,6 @@ fn channel_events_path() -> String {
     "rtm/vendor/channel_events".to_owned()
 }
 
-fn thirty_seconds() -> Duration {
-    Duration::from_secs(30)
-}
-
-fn ten_seconds() -> Duration {
-    Duration::from_secs(10)
-}
-
 /// `auth`: one of three.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -113,6 +98,26 @@ pub enum AuthConfig {
     AgoraToken(AgoraTokenConfig),
 }
 
+impl AuthConfig {
+    /// The kind's key, and where the secret comes from.
+    pub(crate) fn secret(&self) -> (&'static str, SecretKeys<'_>) {
+        match self {
+            AuthConfig::Basic(of) => {
+                let keys = SecretKeys::new("secret", &of.secret, &of.secret_file, &of.secret_env);
+                ("basic", keys)
+            }
+            AuthConfig::Token(of) => {
+                let keys = SecretKeys::new("token", &of.token, &of.token_file, &of.token_env);
+                ("token", keys)
+            }
+            AuthConfig::AgoraToken(of) => {
+                let keys = SecretKeys::new("token", &of.token, &of.token_file, &of.token_env);
+                ("agora_token", keys)
+            }
+        }
+    }
+}
+
 /// Basic credentials. Exactly one of `secret`, `secret_file`, `secret_env`.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -123,13 +128,10 @@ pub struct BasicConfig {
     #[schemars(schema_with = "units::text_schema")]
     pub key: String,
     /// The API secret, inline: warned about.
-    #[serde(default)]
     pub secret: Option<InlineSecret>,
     /// A file that holds it; read again when it changes.
-    #[serde(default)]
     pub secret_file: Option<PathBuf>,
     /// An environment variable that holds it.
-    #[serde(default)]
     pub secret_env: Option<String>,
 }
 
@@ -143,13 +145,10 @@ pub struct TokenConfig {
     #[schemars(schema_with = "units::text_schema")]
     pub uid: String,
     /// The token, inline: warned about.
-    #[serde(default)]
     pub token: Option<InlineSecret>,
     /// A file that holds it; read again when it changes.
-    #[serde(default)]
     pub token_file: Option<PathBuf>,
     /// An environment variable that holds it.
-    #[serde(default)]
     pub token_env: Option<String>,
 }
 
@@ -159,12 +158,9 @@ pub struct TokenConfig {
 #[schemars(extend("oneOf" = [{"required": ["token"]}, {"required": ["token_file"]}, {"required": ["token_env"]}]))]
 pub struct AgoraTokenConfig {
     /// The token, inline: warned about.
-    #[serde(default)]
     pub token: Option<InlineSecret>,
     /// A file that holds it; read again when it changes.
-    #[serde(default)]
     pub token_file: Option<PathBuf>,
     /// An environment variable that holds it.
-    #[serde(default)]
     pub token_env: Option<String>,
 }

@@ -212,7 +212,7 @@ fn depth(table: &Dict, key: &str) -> usize {
 
 /// What may be the name, or the App ID, of one app only: a problem for each that `part` takes from `other`.
 fn same_apps(other: &Part, part: &Part) -> Vec<Fault> {
-    let text = |app: &Value, key: &str| units::text(app.find_ref(key)?).ok();
+    let text = |app: &Value, key: &str| units::text::<_, String>(app.find_ref(key)?).ok();
     let mut found = Vec::new();
     for (index, app) in part.apps().iter().enumerate() {
         for key in ["name", "app_id"] {

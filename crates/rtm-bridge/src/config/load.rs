@@ -64,7 +64,7 @@ pub(super) struct Raw {
     journal: JournalConfig,
     /// How long the sinks may go on publishing after SIGTERM, and a sink that leaves the configuration, before what is left
     /// waits in the journal. Default `10s`.
-    #[serde(default = "ten_seconds", with = "units::duration")]
+    #[serde(default = "units::seconds::<10>", with = "units::duration")]
     #[schemars(schema_with = "units::duration::schema")]
     shutdown_deadline: Duration,
     /// The App IDs to poll.
@@ -74,10 +74,6 @@ pub(super) struct Raw {
     /// needs `type`.
     #[schemars(schema_with = "super::schema::sinks")]
     sinks: BTreeMap<String, Value>,
-}
-
-fn ten_seconds() -> Duration {
-    Duration::from_secs(10)
 }
 
 fn extract(

@@ -1,11 +1,10 @@
 //! What types cannot say: names, templates, and keys that depend on each other.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 
-use super::{AppConfig, AuthConfig, Config};
-use crate::fields::problem::{A_DAY, Add, NAME, deadline, is_name, readable, up_to_a_day};
-use crate::fields::secret::one_secret;
+use super::{AppConfig, Config, JournalConfig};
+use crate::fields::problem::{NAME, Problems, is_name};
 use crate::sinks;
 
 mod place;
@@ -29,71 +28,69 @@ fn is_app_id(text: &str) -> bool {
 /// Every problem of a configuration that could be parsed, as key and message.
 pub(super) fn problems(config: &Config) -> Vec<(String, String)> {
     let mut found = Vec::new();
+    let mut problems = Problems::new(&mut found);
     if config.apps.is_empty() {
-        found.push((
-            "apps".to_owned(),
-            "at least one [[apps]] is needed".to_owned(),
-        ));
+        problems.add("apps", "at least one [[apps]] is needed");
     }
     if config.sinks.is_empty() {
-        found.push((
-            "sinks".to_owned(),
-            "at least one sink is needed, such as [sinks.stdout]".to_owned(),
-        ));
+        problems.add(
+            "sinks",
+            "at least one sink is needed, such as [sinks.stdout]",
+        );
     }
     let mut names = HashSet::new();
     let mut ids = HashSet::new();
     for (index, app) in config.apps.iter().enumerate() {
-        let mut add =
-            |key: &str, message: String| found.push((format!("apps.{index}.{key}"), message));
+        let mut problems = problems.of(format_args!("apps.{index}"));
         if !names.insert(&app.name) {
-            add("name", format!("`{}` is the name of two apps", app.name));
+            problems.add("name", format!("`{}` is the name of two apps", app.name));
         }
         if !ids.insert(&app.app_id) {
-            add(
+            problems.add(
                 "app_id",
-                "two apps have this App ID; they would steal each other's events".to_owned(),
+                "two apps have this App ID; they would steal each other's events",
             );
         }
-        app_problems(app, &mut add);
+        app_problems(app, &mut problems);
     }
-    let rings: u64 = config
-        .apps
-        .iter()
-        .map(|app| 2 * app.regions.len() as u64)
-        .sum();
+    let rings = config.apps.iter().map(|app| 2 * app.regions.len() as u64);
+    let rings: u64 = rings.sum();
     let room = 4 * ROOM_PER_REQUEST * rings.max(1);
-    if config.journal.max_bytes < room {
-        found.push((
-            "journal.max_bytes".to_owned(),
+    let JournalConfig {
+        max_bytes,
+        max_entries,
+        ..
+    } = config.journal;
+    if max_bytes < room {
+        problems.add(
+            "journal.max_bytes",
             format!(
                 "{} is too small for the requests that may be in flight on {rings} rings: at least {} MiB",
-                bytesize::ByteSize(config.journal.max_bytes),
+                bytesize::ByteSize(max_bytes),
                 room >> 20
             ),
-        ));
+        );
     }
-    let max_entries = config.journal.max_entries;
     if !ENTRIES.contains(&max_entries) {
-        found.push((
-            "journal.max_entries".to_owned(),
+        problems.add(
+            "journal.max_entries",
             format!(
                 "{max_entries} cannot be; expected {} to {}, each with 40 bytes of memory",
                 ENTRIES.start(),
                 ENTRIES.end()
             ),
-        ));
+        );
     }
     if let Some(level) = &config.log.level
         && let Err(message) = super::directives(level)
     {
-        found.push(("log.level".to_owned(), message));
+        problems.add("log.level", message);
     }
-    found.extend(place::problems(&config.journal));
-    if config.shutdown_deadline > A_DAY {
-        found.push(("shutdown_deadline".to_owned(), up_to_a_day()));
+    if let Err(message) = place::can_hold_a_journal(&config.journal.dir) {
+        problems.add("journal.dir", message);
     }
-    sinks::problems(&config.sinks, &config.names(), &mut found);
+    problems.up_to_a_day("shutdown_deadline", config.shutdown_deadline);
+    sinks::problems(&config.sinks, &config.names(), &mut problems.of("sinks"));
     found
 }
 
@@ -101,87 +98,80 @@ impl Config {
     /// What is accepted and may still be a mistake, as key and message. With several files the key names its own.
     #[must_use]
     pub fn warnings(&self) -> Vec<(String, String)> {
-        let found = warnings(self).into_iter();
+        let mut found = Vec::new();
+        warnings(self, &mut Problems::new(&mut found));
+        for (key, _) in &mut found {
+            *key = self.origin.key(key);
+        }
         found
-            .map(|(key, message)| (self.origin.key(&key), message))
-            .collect()
     }
 }
 
-/// What is accepted and may still be a mistake, as key and message.
-fn warnings(config: &Config) -> Vec<(String, String)> {
-    let mut found = place::warnings(&config.journal);
+fn warnings(config: &Config, warnings: &mut Problems<'_>) {
+    place::warnings(&config.journal, &mut warnings.of("journal"));
     for (index, app) in config.apps.iter().enumerate() {
+        let mut warnings = warnings.of(format_args!("apps.{index}"));
         if !is_app_id(&app.app_id) {
-            found.push((
-                format!("apps.{index}.app_id"),
+            warnings.add(
+                "app_id",
                 format!(
                     "`{}` is not 32 hexadecimal digits, as Agora's console shows App IDs; Agora would answer 400",
                     app.app_id
                 ),
-            ));
+            );
         }
         if app.requests_per_second > AGORA_REQUESTS_PER_SECOND {
-            found.push((
-                format!("apps.{index}.requests_per_second"),
+            warnings.add(
+                "requests_per_second",
                 format!(
                     "{} is more than the {AGORA_REQUESTS_PER_SECOND} that Agora allows for an App ID, unless it has \
                      raised them for yours; what is over is answered with 429",
                     app.requests_per_second
                 ),
-            ));
+            );
         }
         for (number, region) in app.regions.iter().enumerate() {
             if region.region().is_ok_and(|region| region.is_insecure()) {
-                found.push((
-                    format!("apps.{index}.regions.{number}"),
-                    "credentials and events cross the network in the clear".to_owned(),
-                ));
+                warnings.add(
+                    format_args!("regions.{number}"),
+                    "credentials and events cross the network in the clear",
+                );
             }
         }
     }
-    sinks::warnings(&config.sinks, &config.names(), &mut found);
+    sinks::warnings(&config.sinks, &config.names(), warnings);
     if !config.admin.listen.ip().is_loopback() {
-        found.push((
-            "admin.listen".to_owned(),
-            "is not loopback, and the endpoint asks nobody who they are: shield it".to_owned(),
-        ));
-    }
-    found
-}
-
-fn app_problems(app: &AppConfig, add: Add<'_>) {
-    if !is_name(&app.name) {
-        add(
-            "name",
-            format!("`{}` is not a name: {NAME}", app.name.escape_debug()),
+        warnings.add(
+            "admin.listen",
+            "is not loopback, and the endpoint asks nobody who they are: shield it",
         );
     }
+}
+
+fn app_problems(app: &AppConfig, problems: &mut Problems<'_>) {
+    let no_name = |name: &str| format!("`{}` is not a name: {NAME}", name.escape_debug());
+    if !is_name(&app.name) {
+        problems.add("name", no_name(&app.name));
+    }
     if !is_name(&app.app_id) {
-        add(
+        problems.add(
             "app_id",
-            "is not an App ID: 32 hexadecimal digits, from Agora's console".to_owned(),
+            "is not an App ID: 32 hexadecimal digits, from Agora's console",
         );
     }
     if !(1..=1000).contains(&app.requests_per_second) {
-        add(
+        problems.add(
             "requests_per_second",
-            "expected 1 to 1000; Agora allows 10 for an App ID".to_owned(),
+            "expected 1 to 1000; Agora allows 10 for an App ID",
         );
     }
-    for (key, value) in [
-        ("copies_window", app.copies_window),
-        ("request_deadline", app.request_deadline),
-        ("connect_timeout", app.connect_timeout),
-    ] {
-        deadline(key, value, add);
-    }
-    let bare = |path: &str| path.trim_matches('/').to_owned();
-    if bare(&app.user_events_path) == bare(&app.channel_events_path) {
-        add(
+    problems.deadline("copies_window", app.copies_window);
+    problems.deadline("request_deadline", app.request_deadline);
+    problems.deadline("connect_timeout", app.connect_timeout);
+    if app.user_events_path.trim_matches('/') == app.channel_events_path.trim_matches('/') {
+        problems.add(
             "channel_events_path",
-            "is the path of the user events too: each poll would delete the other stream's events"
-                .to_owned(),
+            "is the path of the user events too: each poll would delete the other stream's events",
         );
     }
     for (key, path) in [
@@ -189,86 +179,49 @@ fn app_problems(app: &AppConfig, add: Add<'_>) {
         ("channel_events_path", &app.channel_events_path),
     ] {
         if path.is_empty() || path.contains(['?', '#', ' ']) {
-            add(
+            let path = path.escape_debug();
+            problems.add(
                 key,
-                format!(
-                    "`{}` is not a path such as `rtm/vendor/user_events`",
-                    path.escape_debug()
-                ),
+                format!("`{path}` is not a path such as `rtm/vendor/user_events`"),
             );
         }
     }
     if app.regions.is_empty() {
-        add(
+        problems.add(
             "regions",
-            "at least one region is needed, such as \"eu-west-1\"".to_owned(),
+            "at least one region is needed, such as \"eu-west-1\"",
         );
     }
     let mut names = HashSet::new();
-    let mut hosts: Vec<(String, &str)> = Vec::new();
+    let mut hosts: HashMap<String, &str> = HashMap::new();
     for (index, region) in app.regions.iter().enumerate() {
-        if !is_name(&region.name) {
-            add(
-                &format!("regions.{index}.name"),
-                format!("`{}` is not a name: {NAME}", region.name.escape_debug()),
-            );
-        } else if !names.insert(&region.name) {
-            add(
-                &format!("regions.{index}"),
-                format!("`{}` stands twice", region.name),
-            );
-        } else {
-            match region.region() {
-                Err(error) => add(&format!("regions.{index}"), crate::chain(&error)),
-                Ok(polled) => {
-                    let url = polled.base_url().as_str().trim_end_matches('/').to_owned();
-                    match hosts.iter().find(|(other, _)| *other == url) {
-                        Some((_, other)) => add(
-                            &format!("regions.{index}"),
-                            format!(
-                                "`{}` and `{other}` have the same base URL, and each would delete the other's events",
-                                region.name
-                            ),
+        let (key, name) = (format!("regions.{index}"), region.name.as_str());
+        if !is_name(name) {
+            problems.add(format_args!("{key}.name"), no_name(name));
+            continue;
+        }
+        if !names.insert(name) {
+            problems.add(key, format!("`{name}` stands twice"));
+            continue;
+        }
+        match region.region() {
+            Err(error) => problems.add(key, crate::chain(&error)),
+            Ok(polled) => {
+                let url = polled.base_url().as_str().trim_end_matches('/');
+                if let Some(other) = hosts.insert(url.to_owned(), name) {
+                    problems.add(
+                        key,
+                        format!(
+                            "`{name}` and `{other}` have the same base URL, and each would delete the other's events"
                         ),
-                        None => hosts.push((url, &region.name)),
-                    }
+                    );
                 }
             }
         }
     }
-    match &app.auth {
-        AuthConfig::Basic(basic) => {
-            one_secret(
-                "secret",
-                &basic.secret,
-                &basic.secret_file,
-                &basic.secret_env,
-                "auth.basic",
-                add,
-            );
-        }
-        AuthConfig::Token(token) => {
-            one_secret(
-                "token",
-                &token.token,
-                &token.token_file,
-                &token.token_env,
-                "auth.token",
-                add,
-            );
-        }
-        AuthConfig::AgoraToken(token) => {
-            one_secret(
-                "token",
-                &token.token,
-                &token.token_file,
-                &token.token_env,
-                "auth.agora_token",
-                add,
-            );
-        }
-    }
+    let (kind, keys) = app.auth.secret();
+    keys.problems(&format!("auth.{kind}"), problems);
     if let Some(file) = &app.ca_file {
-        readable(file, "ca_file", add);
+        problems.readable("ca_file", file, "");
     }
 }

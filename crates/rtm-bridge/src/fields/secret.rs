@@ -3,17 +3,22 @@
 use std::path::{Path, PathBuf};
 
 use rtm_source::Secret;
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use tracing::warn;
 
-use super::problem::{Add, readable};
+use super::problem::Problems;
 use super::units;
 
 /// A secret that stands in the file itself. Never printed.
-#[derive(Debug, Clone)]
-pub struct InlineSecret(pub SecretString);
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub struct InlineSecret(
+    #[serde(deserialize_with = "units::text")]
+    #[schemars(schema_with = "units::text_schema")]
+    SecretString,
+);
 
 impl PartialEq for InlineSecret {
     fn eq(&self, other: &InlineSecret) -> bool {
@@ -21,89 +26,75 @@ impl PartialEq for InlineSecret {
     }
 }
 
-impl<'de> Deserialize<'de> for InlineSecret {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<InlineSecret, D::Error> {
-        units::text(deserializer).map(|text| InlineSecret(text.into()))
-    }
+/// Where a secret may come from: three keys, of which exactly one is needed.
+pub(crate) struct SecretKeys<'a> {
+    /// The key of the secret itself. Those of its file and of its variable end in `_file` and `_env`.
+    name: &'static str,
+    inline: &'a Option<InlineSecret>,
+    file: &'a Option<PathBuf>,
+    variable: &'a Option<String>,
 }
 
-/// Text, and no file.
-impl JsonSchema for InlineSecret {
-    fn inline_schema() -> bool {
-        true
+impl<'a> SecretKeys<'a> {
+    pub(crate) fn new(
+        name: &'static str,
+        inline: &'a Option<InlineSecret>,
+        file: &'a Option<PathBuf>,
+        variable: &'a Option<String>,
+    ) -> SecretKeys<'a> {
+        SecretKeys {
+            name,
+            inline,
+            file,
+            variable,
+        }
     }
 
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "InlineSecret".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        units::text_schema(generator)
-    }
-}
-
-/// Exactly one source, and it can be read now.
-pub(crate) fn one_secret(
-    name: &str,
-    inline: &Option<InlineSecret>,
-    file: &Option<PathBuf>,
-    variable: &Option<String>,
-    key: &str,
-    add: Add<'_>,
-) {
-    let given = usize::from(inline.is_some())
-        + usize::from(file.is_some())
-        + usize::from(variable.is_some());
-    if given != 1 {
-        add(
-            key,
-            format!(
-                "exactly one of `{name}_file`, `{name}_env` and `{name}` is needed, found {given}"
-            ),
-        );
-    }
-    if let Some(file) = file {
-        let mut add = |key: &str, message: String| {
-            add(
+    /// What is wrong with the keys, which stand at `key`: one is needed, and it can be read now.
+    pub(crate) fn problems(&self, key: &str, problems: &mut Problems<'_>) {
+        let name = self.name;
+        let given = [
+            self.inline.is_some(),
+            self.file.is_some(),
+            self.variable.is_some(),
+        ];
+        let given = given.into_iter().filter(|given| *given).count();
+        if given != 1 {
+            problems.add(
                 key,
-                format!(
-                    "{message}; it is to hold the {name} and nothing else: write it, or name another file"
-                ),
+                format!("exactly one of `{name}_file`, `{name}_env` and `{name}` is needed, found {given}"),
             );
-        };
-        readable(file, &format!("{key}.{name}_file"), &mut add);
+        }
+        if let Some(file) = self.file {
+            let hint = format!(
+                "; it is to hold the {name} and nothing else: write it, or name another file"
+            );
+            problems.readable(format_args!("{key}.{name}_file"), file, &hint);
+        }
+        if let Some(variable) = self.variable
+            && std::env::var_os(variable).is_none_or(|value| value.is_empty())
+        {
+            problems.add(
+                format_args!("{key}.{name}_env"),
+                format!("the environment variable `{variable}` is not set"),
+            );
+        }
     }
-    if let Some(variable) = variable
-        && std::env::var_os(variable).is_none_or(|value| value.is_empty())
-    {
-        add(
-            &format!("{key}.{name}_env"),
-            format!("the environment variable `{variable}` is not set"),
-        );
-    }
-}
 
-/// Validation has seen that exactly one is given.
-pub(crate) fn secret(
-    inline: &Option<InlineSecret>,
-    file: &Option<PathBuf>,
-    variable: &Option<String>,
-) -> Secret {
-    match (inline, file, variable) {
-        (_, Some(file), _) => {
+    /// The secret, or its file. Validation has seen that exactly one of the keys is given.
+    pub(crate) fn secret(&self) -> Secret {
+        if let Some(file) = self.file {
             warn_if_world_readable(file);
-            Secret::File(file.clone())
+            return Secret::File(file.clone());
         }
-        (_, _, Some(variable)) => {
-            Secret::Inline(std::env::var(variable).unwrap_or_default().into())
+        if let Some(variable) = self.variable {
+            return Secret::Inline(std::env::var(variable).unwrap_or_default().into());
         }
-        (Some(inline), _, _) => {
-            warn!(
-                "a secret stands in the configuration itself; a file or an environment variable keeps it out of backups"
-            );
-            Secret::Inline(inline.0.clone())
-        }
-        (None, None, None) => Secret::Inline(SecretString::default()),
+        warn!(
+            "a secret stands in the configuration itself; a file or an environment variable keeps it out of backups"
+        );
+        let inline = self.inline.as_ref();
+        Secret::Inline(inline.map(|inline| inline.0.clone()).unwrap_or_default())
     }
 }
 

@@ -1,5 +1,7 @@
 //! Values as they may be shown.
 
+use serde::Serialize;
+
 /// Scheme, host and port of a URL or an address: neither a user and a password before them, nor a path, a query or a
 /// fragment, which may hold a token.
 pub(crate) fn host(url: &str) -> String {
@@ -22,6 +24,12 @@ pub(crate) fn list(values: impl Iterator<Item = String>) -> String {
         return "none".to_owned();
     }
     values.join(", ")
+}
+
+/// One of a few words, as it is written.
+pub(crate) fn word(value: impl Serialize) -> String {
+    let value = serde_json::to_value(value).unwrap_or_default();
+    value.as_str().unwrap_or_default().to_owned()
 }
 
 pub(crate) fn is_set(set: bool) -> String {

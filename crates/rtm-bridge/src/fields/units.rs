@@ -12,14 +12,15 @@ use serde::de::{Deserializer, Error, Unexpected, Visitor};
 pub(crate) mod duration {
     use super::*;
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+    /// One that is there, or an optional one.
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>, T: From<Duration>>(
         deserializer: D,
-    ) -> Result<Duration, D::Error> {
+    ) -> Result<T, D::Error> {
         deserializer.deserialize_any(Written {
             expected: "a duration with a unit, such as \"30s\" or \"250ms\"",
             read: |text| {
                 let signed = text.parse::<jiff::SignedDuration>().ok()?;
-                Duration::try_from(signed).ok()
+                Some(Duration::try_from(signed).ok()?.into())
             },
         })
     }
@@ -50,10 +51,13 @@ pub(crate) mod duration {
 pub(crate) mod size {
     use super::*;
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    /// One that is there, or an optional one.
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>, T: From<u64>>(
+        deserializer: D,
+    ) -> Result<T, D::Error> {
         deserializer.deserialize_any(Written {
             expected: "a size, such as \"4GiB\" or \"512MiB\"",
-            read: |text| Some(text.parse::<bytesize::ByteSize>().ok()?.as_u64()),
+            read: |text| Some(text.parse::<bytesize::ByteSize>().ok()?.as_u64().into()),
         })
     }
 
@@ -86,16 +90,28 @@ pub(crate) fn number<'de, D: Deserializer<'de>, N: FromStr>(
     })
 }
 
+/// A default of this many seconds.
+pub(crate) fn seconds<const N: u64>() -> Duration {
+    Duration::from_secs(N)
+}
+
+/// A default of this number.
+pub(crate) fn constant<const N: u16, T: From<u16>>() -> T {
+    N.into()
+}
+
 /// What [`text`] reads.
 pub(crate) fn text_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": ["string", "integer"] })
 }
 
 /// Text that may look like a number: an App ID or a secret of digits only is still text.
-pub(crate) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+pub(crate) fn text<'de, D: Deserializer<'de>, T: From<String>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     deserializer.deserialize_any(Written {
         expected: "text",
-        read: |text| Some(text.to_owned()),
+        read: |text| Some(text.to_owned().into()),
     })
 }
 

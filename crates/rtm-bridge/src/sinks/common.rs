@@ -11,20 +11,26 @@ pub(crate) const KEYS: &[&str] = &["type", "when_full", "apps", "streams"];
 #[serde(deny_unknown_fields)]
 pub struct Common {
     /// Only to tell the type where the sink has another name.
-    #[serde(default, rename = "type")]
+    #[serde(rename = "type")]
     pub kind: Option<String>,
     /// What happens when the journal is full because of this sink: `stop` (polling stops; default) or `skip` (the oldest
     /// events are given up for this sink, counted).
     #[serde(default)]
     pub when_full: WhenFull,
     /// The names of the apps whose events go to this sink. Default: all.
-    #[serde(default)]
     #[schemars(length(min = 1))]
     pub apps: Option<Vec<String>>,
     /// The streams whose events go to this sink: `user`, `channel`. Default: both.
     #[serde(default = "both")]
     #[schemars(length(min = 1))]
     pub streams: Vec<Stream>,
+}
+
+impl Common {
+    /// Whether the events of a stream go to the sink.
+    pub(crate) fn takes_stream(&self, stream: &str) -> bool {
+        self.streams.iter().any(|taken| taken.as_str() == stream)
+    }
 }
 
 /// What happens when an App ID's room in the journal is gone because a sink lags.

@@ -1,20 +1,18 @@
 //! Lines in a file, and on standard output.
 
-use std::any::Any;
-use std::future::ready;
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use futures::future::{BoxFuture, FutureExt, LocalBoxFuture};
-use rtm_record::{KeyBy, Routes, STATIC, Template};
-use rtm_sink::{AnySink, CreateError, FileSink};
+use async_trait::async_trait;
+use rtm_record::{KeyBy, STATIC};
+use rtm_sink::{AnySink, FileSink};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::kind::{Bench, Each, Kind, Opening, Stored, changed};
-use crate::fields::problem::Add;
+use super::kind::{Bench, Each, Kind, Stored, Templates, changed};
+use crate::fields::problem::Problems;
 
 /// A sink of type `file`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -29,28 +27,28 @@ pub(crate) struct FileConfig {
 #[serde(deny_unknown_fields)]
 pub(crate) struct StdoutConfig {}
 
+#[async_trait]
 impl Kind for FileConfig {
-    fn problems(&self, _: &[String], add: Add<'_>) {
+    fn problems(&self, _: &[String], problems: &mut Problems<'_>) {
         let path = &self.path;
-        let parent = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
+        let parent = path.parent();
+        let parent = parent.filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir());
         if path.is_dir() {
-            add(
+            let path = path.display();
+            problems.add(
                 "path",
-                format!(
-                    "{} is a directory; expected a file to append to",
-                    path.display()
-                ),
+                format!("{path} is a directory; expected a file to append to"),
             );
         } else if path.file_name().is_none() {
-            add("path", "expected a file to append to".to_owned());
-        } else if let Some(parent) = parent.filter(|parent| !parent.is_dir()) {
-            add(
-                "path",
-                format!("there is no directory {} to hold it", parent.display()),
-            );
+            problems.add("path", "expected a file to append to");
+        } else if let Some(parent) = parent {
+            let parent = parent.display();
+            problems.add("path", format!("there is no directory {parent} to hold it"));
         }
+    }
+
+    fn templates(&self) -> Templates<'_> {
+        LINES
     }
 
     fn file(&self) -> Option<&Path> {
@@ -65,12 +63,8 @@ impl Kind for FileConfig {
         changed!(self to new of FileConfig, renewed: , fixed: path)
     }
 
-    fn routes(&self) -> Result<Routes, String> {
-        lines()
-    }
-
-    fn open(&self, _: Opening) -> BoxFuture<'_, anyhow::Result<AnySink>> {
-        opened(FileSink::create(&self.path))
+    async fn open(&self, _: &str, _: &[String], _: bool) -> anyhow::Result<AnySink> {
+        Ok(AnySink::new(Arc::new(FileSink::create(&self.path)?)))
     }
 
     fn bench(&self, bench: &Bench<'_>) -> Result<Value, String> {
@@ -82,31 +76,21 @@ impl Kind for FileConfig {
         self.path.starts_with(bench.dir)
     }
 
-    fn read_back<'a>(&'a self, each: Each<'a>) -> LocalBoxFuture<'a, anyhow::Result<()>> {
-        ready(read_back(&self.path, each)).boxed_local()
+    async fn read_back(&self, each: Each<'_>) -> anyhow::Result<()> {
+        read_back(&self.path, each)
     }
 }
 
+#[async_trait]
 impl Kind for StdoutConfig {
-    fn problems(&self, _: &[String], _: Add<'_>) {}
+    fn problems(&self, _: &[String], _: &mut Problems<'_>) {}
 
-    fn shown(&self) -> Vec<(&'static str, String)> {
-        Vec::new()
+    fn templates(&self) -> Templates<'_> {
+        LINES
     }
 
-    fn needs_new_client(&self, new: &dyn Kind) -> Vec<&'static str> {
-        match (new as &dyn Any).is::<StdoutConfig>() {
-            true => Vec::new(),
-            false => vec!["type"],
-        }
-    }
-
-    fn routes(&self) -> Result<Routes, String> {
-        lines()
-    }
-
-    fn open(&self, _: Opening) -> BoxFuture<'_, anyhow::Result<AnySink>> {
-        opened(FileSink::stdout())
+    async fn open(&self, _: &str, _: &[String], _: bool) -> anyhow::Result<AnySink> {
+        Ok(AnySink::new(Arc::new(FileSink::stdout()?)))
     }
 
     fn bench(&self, bench: &Bench<'_>) -> Result<Value, String> {
@@ -117,24 +101,14 @@ impl Kind for StdoutConfig {
     }
 }
 
-fn opened(made: Result<FileSink, CreateError>) -> BoxFuture<'static, anyhow::Result<AnySink>> {
-    let sink = made.map(|sink| AnySink::new(Arc::new(sink)));
-    ready(sink.map_err(Into::into)).boxed()
-}
-
-/// A file has no topics; its lines say where they come from.
-///
-/// # Errors
-///
-/// None: its templates are constants.
-pub fn lines() -> Result<Routes, String> {
-    Ok(Routes {
-        topic: Template::parse("{stream}_events", STATIC)?,
-        dead_letters: Template::parse("dead_letters", STATIC)?,
-        key: KeyBy::Auto,
-        headers: false,
-    })
-}
+/// A file has no topics, and no key says where its lines go: they say themselves where they come from.
+const LINES: Templates<'static> = Templates {
+    records: ("", "{stream}_events"),
+    dead_letters: ("", "dead_letters"),
+    allowed: STATIC,
+    key: KeyBy::Auto,
+    headers: false,
+};
 
 /// Every line of a file sink.
 ///

@@ -1,6 +1,5 @@
 //! Kafka.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::PathBuf;
@@ -8,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use futures::future::{BoxFuture, FutureExt, LocalBoxFuture};
+use async_trait::async_trait;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -16,20 +15,21 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
-use rtm_record::{KeyBy, Routes, STATIC, Template};
+use rtm_record::{KeyBy, STATIC};
 use rtm_sink::AnySink;
 use rtm_sink_kafka::{KafkaOptions, KafkaSink, TopicSpec};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
+use serde::de::{Error, Unexpected};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
-use super::kind::{Bench, Each, Found, Kind, Opening, Stored, Templates, changed};
-use crate::fields::problem::{Add, readable};
+use super::kind::{Bench, Each, Found, Kind, Stored, Templates, changed};
+use crate::fields::problem::Problems;
 use crate::fields::secret::warn_if_world_readable;
-use crate::fields::shown::{host, list};
+use crate::fields::shown::{host, list, word};
 use crate::fields::units;
 
 /// Partitions, or replicas, of a created topic: the cluster's default.
@@ -79,6 +79,7 @@ pub(crate) struct KafkaConfig {
     pub(crate) replication_factor: Option<i32>,
     /// Any option of librdkafka by its name, such as `"security.protocol" = "SASL_SSL"`.
     #[serde(default)]
+    #[schemars(schema_with = "options_schema")]
     pub(crate) options: BTreeMap<String, OptionValue>,
     /// As `options`, each value read from a file: `"sasl.password" = "/run/secrets/kafka"`.
     #[serde(default)]
@@ -112,99 +113,68 @@ impl fmt::Debug for OptionValue {
     }
 }
 
-impl JsonSchema for OptionValue {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        "OptionValue".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": ["string", "number", "boolean"] })
-    }
+/// Of names and [`OptionValue`]s.
+fn options_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "additionalProperties": { "type": ["string", "number", "boolean"] },
+    })
 }
 
 impl<'de> Deserialize<'de> for OptionValue {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<OptionValue, D::Error> {
-        struct Visitor;
-        impl serde::de::Visitor<'_> for Visitor {
-            type Value = OptionValue;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("text, a number or a boolean")
+        let found = match Value::deserialize(deserializer)? {
+            Value::String(text) => return Ok(OptionValue(text)),
+            Value::Bool(truth) => return Ok(OptionValue(truth.to_string())),
+            Value::Number(number) => {
+                // librdkafka takes `5` for a whole number, and not `5.0`.
+                let float = number.as_f64().filter(|_| number.is_f64());
+                let text = float.map_or_else(|| number.to_string(), |float| float.to_string());
+                return Ok(OptionValue(text));
             }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<OptionValue, E> {
-                Ok(OptionValue(text.to_owned()))
-            }
-
-            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<OptionValue, E> {
-                Ok(OptionValue(number.to_string()))
-            }
-
-            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<OptionValue, E> {
-                Ok(OptionValue(number.to_string()))
-            }
-
-            fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<OptionValue, E> {
-                Ok(OptionValue(number.to_string()))
-            }
-
-            fn visit_bool<E: serde::de::Error>(self, truth: bool) -> Result<OptionValue, E> {
-                Ok(OptionValue(truth.to_string()))
-            }
-        }
-        deserializer.deserialize_any(Visitor)
+            Value::Array(_) => Unexpected::Seq,
+            Value::Object(_) | Value::Null => Unexpected::Map,
+        };
+        Err(D::Error::invalid_type(
+            found,
+            &"text, a number or a boolean",
+        ))
     }
 }
 
+#[async_trait]
 impl Kind for KafkaConfig {
-    fn problems(&self, _: &[String], add: Add<'_>) {
+    fn problems(&self, _: &[String], problems: &mut Problems<'_>) {
         if self.brokers.is_empty() {
-            add(
+            problems.add(
                 "brokers",
-                "at least one broker is needed, such as \"kafka:9092\"".to_owned(),
+                "at least one broker is needed, such as \"kafka:9092\"",
             );
         }
-        for (key, text) in [
-            ("topic", &self.topic),
-            ("dead_letter_topic", &self.dead_letter_topic),
-        ] {
-            match Template::parse(text, STATIC) {
-                Err(error) => add(key, error),
-                Ok(template) => {
-                    let name = template.with_all("x");
-                    let legal = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
-                    if !name.bytes().all(legal) || name.len() > 249 {
-                        add(
-                            key,
-                            format!(
-                                "`{}` is not a Kafka topic: letters, digits, `.`, `_` and `-`",
-                                text.escape_debug()
-                            ),
-                        );
-                    }
-                }
-            }
-        }
+        let legal = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+        self.templates().problems(
+            |topic| topic.bytes().all(legal) && topic.len() <= 249,
+            "a Kafka topic: letters, digits, `.`, `_` and `-`",
+            problems,
+        );
         for (option, file) in &self.option_files {
-            readable(file, &format!("option_files.{option}"), add);
+            problems.readable(format_args!("option_files.{option}"), file, "");
         }
         for (option, variable) in &self.option_env {
             if std::env::var_os(variable).is_none() {
-                add(
-                    &format!("option_env.{option}"),
+                problems.add(
+                    format_args!("option_env.{option}"),
                     format!("the environment variable `{variable}` is not set"),
                 );
             }
         }
-        if self.partitions.is_some_and(|partitions| partitions < 1) {
-            add("partitions", "expected at least 1".to_owned());
-        }
-        if self.replication_factor.is_some_and(|factor| factor < 1) {
-            add("replication_factor", "expected at least 1".to_owned());
+        for (key, number) in [
+            ("partitions", self.partitions),
+            ("replication_factor", self.replication_factor),
+        ] {
+            if number.is_some_and(|number| number < 1) {
+                problems.add(key, "expected at least 1");
+            }
         }
     }
 
@@ -212,20 +182,17 @@ impl Kind for KafkaConfig {
         Some("Kafka")
     }
 
-    fn templates(&self) -> Option<Templates<'_>> {
-        Some(Templates {
+    fn templates(&self) -> Templates<'_> {
+        Templates {
             records: ("topic", &self.topic),
             dead_letters: ("dead_letter_topic", &self.dead_letter_topic),
-        })
+            allowed: STATIC,
+            key: self.key,
+            headers: self.headers,
+        }
     }
 
     fn shown(&self) -> Vec<(&'static str, String)> {
-        let key = match self.key {
-            KeyBy::Auto => "auto",
-            KeyBy::UserId => "user_id",
-            KeyBy::ChannelId => "channel_id",
-            KeyBy::None => "none",
-        };
         let options = self.options.keys();
         let options = options
             .chain(self.option_files.keys())
@@ -234,7 +201,7 @@ impl Kind for KafkaConfig {
             ("brokers", list(self.brokers.iter().map(|url| host(url)))),
             ("topic", self.topic.clone()),
             ("dead_letter_topic", self.dead_letter_topic.clone()),
-            ("key", key.to_owned()),
+            ("key", word(self.key)),
             ("headers", self.headers.to_string()),
             ("create", self.create.to_string()),
             ("options set", list(options.cloned())),
@@ -249,50 +216,32 @@ impl Kind for KafkaConfig {
         )
     }
 
-    fn routes(&self) -> Result<Routes, String> {
-        Ok(Routes {
-            topic: Template::parse(&self.topic, STATIC)?,
-            dead_letters: Template::parse(&self.dead_letter_topic, STATIC)?,
-            key: self.key,
-            headers: self.headers,
-        })
-    }
-
-    fn open(&self, opening: Opening) -> BoxFuture<'_, anyhow::Result<AnySink>> {
-        async {
-            let sink = Arc::new(self.sink()?);
-            if self.create {
-                create_topics(opening, Arc::clone(&sink));
-            }
-            Ok(AnySink::new(sink))
+    async fn open(&self, name: &str, places: &[String], _: bool) -> anyhow::Result<AnySink> {
+        let sink = Arc::new(self.sink()?);
+        if self.create {
+            create_topics(name.to_owned(), places.to_vec(), Arc::clone(&sink));
         }
-        .boxed()
+        Ok(AnySink::new(sink))
     }
 
     fn accepted(&self) -> Option<anyhow::Result<()>> {
         Some(self.sink().map(drop))
     }
 
-    fn reach<'a>(&'a self, places: &'a [String]) -> BoxFuture<'a, Vec<Found>> {
-        async {
-            match self.look(places).await {
-                Ok(found) => found,
-                Err(error) => vec![(String::new(), Err(error))],
-            }
+    async fn reach(&self, places: &[String]) -> Vec<Found> {
+        match self.look(places).await {
+            Ok(found) => found,
+            Err(error) => vec![(String::new(), Err(error))],
         }
-        .boxed()
     }
 
-    fn ready<'a>(&'a self, places: &'a [String]) -> BoxFuture<'a, anyhow::Result<()>> {
-        async {
-            // librdkafka would try again and again, and say nothing but that time is over.
-            connect(&self.brokers).await?;
-            let topics: Vec<&str> = places.iter().map(String::as_str).collect();
-            let reached = self.sink()?.check(&topics).await;
-            reached.with_context(|| format!("cannot use {}", self.brokers.join(", ")))?;
-            Ok(())
-        }
-        .boxed()
+    async fn ready(&self, places: &[String]) -> anyhow::Result<()> {
+        // librdkafka would try again and again, and say nothing but that time is over.
+        connect(&self.brokers).await?;
+        let topics: Vec<&str> = places.iter().map(String::as_str).collect();
+        let reached = self.sink()?.check(&topics).await;
+        reached.with_context(|| format!("cannot use {}", self.brokers.join(", ")))?;
+        Ok(())
     }
 
     fn bench(&self, bench: &Bench<'_>) -> Result<Value, String> {
@@ -315,41 +264,79 @@ impl Kind for KafkaConfig {
     }
 
     /// The topics, which are to tell when a record was stored; all of them, or none.
-    fn make(&self) -> BoxFuture<'_, anyhow::Result<()>> {
-        self.make_topics().boxed()
-    }
-
-    fn remove(&self) -> BoxFuture<'_, anyhow::Result<()>> {
-        self.remove_topics().boxed()
-    }
-
-    fn read_back<'a>(&'a self, each: Each<'a>) -> LocalBoxFuture<'a, anyhow::Result<()>> {
-        let read = || {
-            let client = self.client()?;
-            for (index, (topic, dead)) in self.topics().iter().enumerate() {
-                // Partitions of two topics must not be taken for one another.
-                let offset = i32::try_from(index)? * 10_000;
-                read_back(&client, topic, *dead, |stored| {
-                    each(&Stored {
-                        partition: stored.partition + offset,
-                        ..*stored
-                    });
-                })?;
+    async fn make(&self) -> anyhow::Result<()> {
+        let admin = self.admin()?;
+        let topics = self.topics();
+        let topics: Vec<NewTopic<'_>> = topics
+            .iter()
+            .map(|(name, _)| NewTopic {
+                name,
+                num_partitions: self.partitions.unwrap_or(1),
+                replication: TopicReplication::Fixed(
+                    self.replication_factor.unwrap_or(CLUSTER_DEFAULT),
+                ),
+                config: vec![("message.timestamp.type", "LogAppendTime")],
+            })
+            .collect();
+        let created = admin.create_topics(&topics, &admin_options()).await;
+        let created = created
+            .with_context(|| format!("cannot create topics at {}", self.brokers.join(", ")))?;
+        let mut failed = None;
+        let mut made = Vec::new();
+        for result in created {
+            match result {
+                Ok(topic) => made.push(topic),
+                Err((topic, code)) => {
+                    failed = Some(anyhow::anyhow!("cannot create topic {topic}: {code}"));
+                }
             }
-            Ok(())
-        };
-        async { tokio::task::block_in_place(read) }.boxed_local()
+        }
+        let Some(failed) = failed else { return Ok(()) };
+        let made: Vec<&str> = made.iter().map(String::as_str).collect();
+        if !made.is_empty() && admin.delete_topics(&made, &admin_options()).await.is_err() {
+            return Err(
+                failed.context(format!("made before, and not removed: {}", made.join(", ")))
+            );
+        }
+        Err(failed)
+    }
+
+    async fn remove(&self) -> anyhow::Result<()> {
+        use RDKafkaErrorCode::{UnknownTopic, UnknownTopicOrPartition};
+        let admin = self.admin()?;
+        let topics = self.topics();
+        let names: Vec<&str> = topics.iter().map(|(topic, _)| topic.as_str()).collect();
+        for result in admin.delete_topics(&names, &admin_options()).await? {
+            match result {
+                Ok(_) | Err((_, UnknownTopic | UnknownTopicOrPartition)) => {}
+                Err((topic, code)) => anyhow::bail!("cannot delete topic {topic}: {code}"),
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_back(&self, each: Each<'_>) -> anyhow::Result<()> {
+        let client = self.client()?;
+        // Partitions of two topics must not be taken for one another.
+        for ((topic, dead), offset) in self.topics().iter().zip((0..).step_by(10_000)) {
+            let each = |stored: &Stored<'_>| {
+                each(&Stored {
+                    partition: stored.partition + offset,
+                    ..*stored
+                });
+            };
+            tokio::task::block_in_place(|| read_back(&client, topic, *dead, each))?;
+        }
+        Ok(())
     }
 }
 
 impl KafkaConfig {
     /// The options, secrets read.
     fn options(&self) -> anyhow::Result<KafkaOptions> {
-        let mut options: BTreeMap<String, String> = self
-            .options
-            .iter()
-            .map(|(name, value)| (name.clone(), value.0.clone()))
-            .collect();
+        let given = self.options.iter();
+        let given = given.map(|(name, value)| (name.clone(), value.0.clone()));
+        let mut options: BTreeMap<String, String> = given.collect();
         for file in self.option_files.values() {
             warn_if_world_readable(file);
         }
@@ -421,17 +408,7 @@ impl KafkaConfig {
 
     /// What a client beside the sink's needs, with what the files hold now.
     fn client(&self) -> anyhow::Result<ClientConfig> {
-        let options = self.options()?;
-        let mut client = ClientConfig::new();
-        client.set("bootstrap.servers", options.brokers.join(","));
-        for (name, value) in &options.options {
-            client.set(name, value);
-        }
-        for (name, file) in &options.option_files {
-            let value = std::fs::read_to_string(file)
-                .with_context(|| format!("cannot read {}", file.display()))?;
-            client.set(name, value.trim_end_matches(['\r', '\n']));
-        }
+        let mut client = self.options()?.client_config()?;
         // A producer's options mean nothing to a consumer, which would say so.
         client.set_log_level(RDKafkaLogLevel::Emerg);
         Ok(client)
@@ -450,67 +427,16 @@ impl KafkaConfig {
             (self.dead_letter_topic.clone(), true),
         ]
     }
-
-    async fn make_topics(&self) -> anyhow::Result<()> {
-        let admin = self.admin()?;
-        let topics = self.topics();
-        let topics: Vec<NewTopic<'_>> = topics
-            .iter()
-            .map(|(name, _)| NewTopic {
-                name,
-                num_partitions: self.partitions.unwrap_or(1),
-                replication: TopicReplication::Fixed(
-                    self.replication_factor.unwrap_or(CLUSTER_DEFAULT),
-                ),
-                config: vec![("message.timestamp.type", "LogAppendTime")],
-            })
-            .collect();
-        let created = admin.create_topics(&topics, &admin_options()).await;
-        let created = created
-            .with_context(|| format!("cannot create topics at {}", self.brokers.join(", ")))?;
-        let mut failed = None;
-        let mut made = Vec::new();
-        for result in created {
-            match result {
-                Ok(topic) => made.push(topic),
-                Err((topic, code)) => {
-                    failed = Some(anyhow::anyhow!("cannot create topic {topic}: {code}"));
-                }
-            }
-        }
-        let Some(failed) = failed else { return Ok(()) };
-        let made: Vec<&str> = made.iter().map(String::as_str).collect();
-        if !made.is_empty() && admin.delete_topics(&made, &admin_options()).await.is_err() {
-            return Err(
-                failed.context(format!("made before, and not removed: {}", made.join(", ")))
-            );
-        }
-        Err(failed)
-    }
-
-    async fn remove_topics(&self) -> anyhow::Result<()> {
-        use RDKafkaErrorCode::{UnknownTopic, UnknownTopicOrPartition};
-        let admin = self.admin()?;
-        let topics = self.topics();
-        let names: Vec<&str> = topics.iter().map(|(topic, _)| topic.as_str()).collect();
-        for result in admin.delete_topics(&names, &admin_options()).await? {
-            match result {
-                Ok(_) | Err((_, UnknownTopic | UnknownTopicOrPartition)) => {}
-                Err((topic, code)) => anyhow::bail!("cannot delete topic {topic}: {code}"),
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Creates a sink's topics, in the background: polling does not wait for a broker, and where this fails the first records
 /// try again.
-fn create_topics(opening: Opening, sink: Arc<KafkaSink>) {
+fn create_topics(name: String, topics: Vec<String>, sink: Arc<KafkaSink>) {
     tokio::spawn(async move {
-        let topics: Vec<&str> = opening.places.iter().map(String::as_str).collect();
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
         if let Err(problem) = sink.ensure_topics(&topics).await {
             warn!(
-                sink = opening.sink,
+                sink = name,
                 error = crate::chain(&problem),
                 "cannot create the topics now; trying again with the first records"
             );

@@ -2,35 +2,33 @@
 
 use std::any::Any;
 use std::fmt::Debug;
-use std::future::ready;
 use std::path::Path;
 
-use futures::future::{BoxFuture, FutureExt, LocalBoxFuture};
-use rtm_record::Routes;
+use async_trait::async_trait;
+use rtm_record::{KeyBy, Routes, STATIC, Template, Variable};
 use rtm_sink::AnySink;
 use serde_json::Value;
 
-use crate::fields::problem::Add;
+use crate::fields::problem::Problems;
 
 /// A table of one kind: the keys that no other kind has, and all that the program does with them. Each kind writes this in
 /// a file of its own.
 ///
 /// `places` are the topics or subjects that the sink can publish to, each once, with `x` for a part of an event.
+#[async_trait]
 pub(crate) trait Kind: Any + Debug + Send + Sync {
     // The table.
 
     /// What is wrong with it that types cannot say.
-    fn problems(&self, places: &[String], add: Add<'_>);
+    fn problems(&self, places: &[String], problems: &mut Problems<'_>);
 
     /// The broker's name among people; none where there is no broker.
     fn title(&self) -> Option<&'static str> {
         None
     }
 
-    /// The templates that places are made of; none where nothing has a name.
-    fn templates(&self) -> Option<Templates<'_>> {
-        None
-    }
+    /// The templates that places are made of.
+    fn templates(&self) -> Templates<'_>;
 
     /// The file that the sink writes to, which then nobody else may write to.
     fn file(&self) -> Option<&Path> {
@@ -38,22 +36,22 @@ pub(crate) trait Kind: Any + Debug + Send + Sync {
     }
 
     /// What may be shown of it: no secret, and not where a secret is read from.
-    fn shown(&self) -> Vec<(&'static str, String)>;
+    fn shown(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
 
     /// The keys in which `new`, a table of the same kind, needs another client: see [`changed`].
-    fn needs_new_client(&self, new: &dyn Kind) -> Vec<&'static str>;
+    fn needs_new_client(&self, new: &dyn Kind) -> Vec<&'static str> {
+        let _ = new;
+        Vec::new()
+    }
 
     // Publishing.
 
-    /// Where records go.
-    ///
-    /// # Errors
-    ///
-    /// With what is wrong with a template.
-    fn routes(&self) -> Result<Routes, String>;
-
-    /// Makes the sink, which need not be connected yet.
-    fn open(&self, opening: Opening) -> BoxFuture<'_, anyhow::Result<AnySink>>;
+    /// Makes the sink of this name, which need not be connected yet. Records of a replay are to be stored though the broker
+    /// may know their ids.
+    async fn open(&self, name: &str, places: &[String], is_replay: bool)
+    -> anyhow::Result<AnySink>;
 
     // Looking.
 
@@ -64,15 +62,13 @@ pub(crate) trait Kind: Any + Debug + Send + Sync {
     }
 
     /// `check --connect`: what is found of the sink, and of each place, without making anything.
-    fn reach<'a>(&'a self, places: &'a [String]) -> BoxFuture<'a, Vec<Found>> {
-        let _ = places;
-        ready(Vec::new()).boxed()
+    async fn reach(&self, _places: &[String]) -> Vec<Found> {
+        Vec::new()
     }
 
     /// The demo and the bench: whether the sink can do its work, told soon. Nothing is made.
-    fn ready<'a>(&'a self, places: &'a [String]) -> BoxFuture<'a, anyhow::Result<()>> {
-        let _ = places;
-        ready(Ok(())).boxed()
+    async fn ready(&self, _places: &[String]) -> anyhow::Result<()> {
+        Ok(())
     }
 
     // The bench, which publishes to places of its own.
@@ -85,8 +81,7 @@ pub(crate) trait Kind: Any + Debug + Send + Sync {
     fn bench(&self, bench: &Bench<'_>) -> Result<Value, String>;
 
     /// Whether all that the sink writes to is the bench's own.
-    fn is_of_bench(&self, bench: &Bench<'_>) -> bool {
-        let _ = bench;
+    fn is_of_bench(&self, _bench: &Bench<'_>) -> bool {
         false
     }
 
@@ -96,36 +91,63 @@ pub(crate) trait Kind: Any + Debug + Send + Sync {
     }
 
     /// Makes what the bridge does not make by itself.
-    fn make(&self) -> BoxFuture<'_, anyhow::Result<()>> {
-        ready(Ok(())).boxed()
+    async fn make(&self) -> anyhow::Result<()> {
+        Ok(())
     }
 
     /// Removes what was made; what is missing already is no error.
-    fn remove(&self) -> BoxFuture<'_, anyhow::Result<()>> {
-        ready(Ok(())).boxed()
+    async fn remove(&self) -> anyhow::Result<()> {
+        Ok(())
     }
 
     /// Gives every record that the sink holds, in order. Only places of the demo's or the bench's, which name no app.
-    fn read_back<'a>(&'a self, each: Each<'a>) -> LocalBoxFuture<'a, anyhow::Result<()>> {
-        let _ = each;
-        ready(Ok(())).boxed_local()
+    async fn read_back(&self, _each: Each<'_>) -> anyhow::Result<()> {
+        Ok(())
     }
 }
 
-/// A template of records and one of dead letters, each with its key.
+/// Where records go, and how, as it is written.
 pub(crate) struct Templates<'a> {
+    /// The key of the template of records, and the template.
     pub(crate) records: (&'static str, &'a str),
+    /// The same of dead letters, which may name what configuration alone decides.
     pub(crate) dead_letters: (&'static str, &'a str),
+    /// What `records` may name.
+    pub(crate) allowed: &'static [Variable],
+    pub(crate) key: KeyBy,
+    pub(crate) headers: bool,
 }
 
-/// What a sink is made for.
-pub(crate) struct Opening {
-    /// The sink's name.
-    pub(crate) sink: String,
-    /// See [`Kind`].
-    pub(crate) places: Vec<String>,
-    /// Records are to be stored though the broker may know their ids.
-    pub(crate) is_replay: bool,
+impl Templates<'_> {
+    /// Where records go.
+    ///
+    /// # Errors
+    ///
+    /// With what is wrong with a template.
+    pub(crate) fn routes(&self) -> Result<Routes, String> {
+        Ok(Routes {
+            topic: Template::parse(self.records.1, self.allowed)?,
+            dead_letters: Template::parse(self.dead_letters.1, STATIC)?,
+            key: self.key,
+            headers: self.headers,
+        })
+    }
+
+    /// What is wrong with each, where it has to lead to `a_place`.
+    pub(crate) fn problems(
+        &self,
+        is_place: impl Fn(&str) -> bool,
+        a_place: &str,
+        problems: &mut Problems<'_>,
+    ) {
+        for ((key, text), allowed) in [(self.records, self.allowed), (self.dead_letters, STATIC)] {
+            match Template::parse(text, allowed) {
+                Err(error) => problems.add(key, error),
+                Ok(template) if is_place(&template.with_all("x")) => {}
+                Ok(_) => problems.add(key, format!("`{}` is not {a_place}", text.escape_debug())),
+            }
+        }
+    }
 }
 
 /// What was found: of the sink where the text is empty, otherwise of what the text names.
@@ -142,7 +164,7 @@ pub(crate) struct Bench<'a> {
 }
 
 /// Takes each record that is read back.
-pub(crate) type Each<'a> = &'a mut dyn FnMut(&Stored<'_>);
+pub(crate) type Each<'a> = &'a mut (dyn FnMut(&Stored<'_>) + Send);
 
 /// A record as a sink holds it.
 #[derive(Debug)]
@@ -169,13 +191,9 @@ pub struct Stored<'a> {
 macro_rules! changed {
     ($old:ident to $new:ident of $table:ident, renewed: $($renewed:ident)*, fixed: $($fixed:ident)+) => {{
         let $table { $($renewed: _,)* $($fixed,)+ } = $old;
-        match ($new as &dyn std::any::Any).downcast_ref::<$table>() {
-            None => vec!["type"],
-            Some(new) => {
-                let keys = [$((stringify!($fixed), *$fixed != new.$fixed)),+];
-                keys.iter().filter(|(_, differs)| *differs).map(|(key, _)| *key).collect()
-            }
-        }
+        let new = ($new as &dyn std::any::Any).downcast_ref::<$table>();
+        let keys = [$((stringify!($fixed), new.is_some_and(|new| *$fixed != new.$fixed))),+];
+        keys.iter().filter(|(_, differs)| *differs).map(|(key, _)| *key).collect::<Vec<_>>()
     }};
 }
 

@@ -10,13 +10,13 @@ use std::sync::Arc;
 
 use figment::value::{Dict, Value};
 use rtm_record::{ALL, AppNames, Template};
-use rtm_sink::AnySink;
 use rtm_sink_nats::{covers, widen};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use crate::fields::problem::{NAME, is_name, list};
+use crate::fields::problem::{NAME, Problems, is_name, list};
+use crate::fields::shown::word;
 
 mod common;
 pub mod file;
@@ -28,8 +28,6 @@ pub(crate) use common::KEYS;
 pub use common::{Common, Stream, WhenFull};
 pub use kind::Stored;
 pub(crate) use kind::{Bench, Kind};
-
-use kind::Opening;
 
 use file::{FileConfig, StdoutConfig};
 use kafka::KafkaConfig;
@@ -158,22 +156,6 @@ impl SinkConfig {
         &*self.table
     }
 
-    /// Its client, made and perhaps not yet connected; `places` is what [`SinkConfig::places`] gives. A replay stores records
-    /// again that the broker may know.
-    pub(crate) async fn client(
-        &self,
-        name: &str,
-        places: Vec<String>,
-        is_replay: bool,
-    ) -> anyhow::Result<AnySink> {
-        let opening = Opening {
-            sink: name.to_owned(),
-            places,
-            is_replay,
-        };
-        self.table.open(opening).await
-    }
-
     /// What people call the sink of this name, in the middle of a sentence.
     pub(crate) fn title(&self, name: &str) -> String {
         match self.table.title() {
@@ -185,23 +167,13 @@ impl SinkConfig {
 
     /// What may be shown of it.
     pub(crate) fn shown(&self) -> Vec<(&'static str, String)> {
-        let Common {
-            when_full,
-            apps,
-            streams,
-            ..
-        } = &self.common;
-        let when_full = match when_full {
-            WhenFull::Stop => "stop",
-            WhenFull::Skip => "skip",
-        };
-        let apps = apps
-            .as_ref()
-            .map_or_else(|| "all".to_owned(), |apps| apps.join(", "));
-        let streams: Vec<&str> = streams.iter().map(|stream| stream.as_str()).collect();
+        let common = &self.common;
+        let apps = common.apps.as_ref();
+        let apps = apps.map_or_else(|| "all".to_owned(), |apps| apps.join(", "));
+        let streams: Vec<&str> = common.streams.iter().map(|one| one.as_str()).collect();
         let mut shown = vec![("type", self.kind.to_owned())];
         shown.extend(self.table.shown());
-        shown.push(("when_full", when_full.to_owned()));
+        shown.push(("when_full", word(common.when_full)));
         shown.push(("apps", apps));
         shown.push(("streams", streams.join(", ")));
         shown
@@ -216,7 +188,10 @@ impl SinkConfig {
     /// The keys in which `new` needs another client.
     #[must_use]
     pub fn needs_new_client(&self, new: &SinkConfig) -> Vec<&'static str> {
-        self.table.needs_new_client(&*new.table)
+        match self.kind == new.kind {
+            true => self.table.needs_new_client(&*new.table),
+            false => vec!["type"],
+        }
     }
 
     /// Whether the events of a stream of an app go to this sink.
@@ -224,18 +199,14 @@ impl SinkConfig {
     pub fn takes(&self, app: &str, stream: &str) -> bool {
         let apps = self.common.apps.as_ref();
         apps.is_none_or(|apps| apps.iter().any(|known| known == app))
-            && self
-                .common
-                .streams
-                .iter()
-                .any(|known| known.as_str() == stream)
+            && self.common.takes_stream(stream)
     }
 
     /// Every topic or subject that the sink can publish to, with `x` for each part of an event.
     pub(crate) fn places(&self, apps: &[AppNames<'_>]) -> Vec<String> {
-        let templates = self.table.templates().into_iter();
-        let texts = templates.flat_map(|of| [of.records.1, of.dead_letters.1]);
-        let mut places: Vec<String> = texts.flat_map(|text| self.names(text, apps, "x")).collect();
+        let templates = self.table.templates();
+        let mut places = self.names(templates.records.1, apps, "x");
+        places.extend(self.names(templates.dead_letters.1, apps, "x"));
         places.sort();
         places.dedup();
         places
@@ -250,41 +221,37 @@ impl SinkConfig {
     }
 }
 
-/// Every problem of the sinks, as key and message.
+/// Every problem of the sinks.
 pub(crate) fn problems(
     sinks: &BTreeMap<String, SinkConfig>,
     apps: &[AppNames<'_>],
-    found: &mut Vec<(String, String)>,
+    problems: &mut Problems<'_>,
 ) {
+    let known: Vec<&str> = apps.iter().map(|names| names.app).collect();
     let mut paths: HashMap<PathBuf, &str> = HashMap::new();
     for (name, sink) in sinks {
-        let mut add =
-            |key: &str, message: String| found.push((format!("sinks.{name}.{key}"), message));
+        let mut problems = problems.of(name);
         let nothing = "takes nothing; leave it out for all";
         if sink.common.streams.is_empty() {
-            add("streams", nothing.to_owned());
+            problems.add("streams", nothing);
         }
         if sink.common.apps.as_ref().is_some_and(Vec::is_empty) {
-            add("apps", nothing.to_owned());
+            problems.add("apps", nothing);
         }
-        let known: Vec<&str> = apps.iter().map(|names| names.app).collect();
         let wanted = sink.common.apps.iter().flatten().enumerate();
         for (index, app) in wanted.filter(|(_, app)| !known.contains(&app.as_str())) {
-            add(
-                &format!("apps.{index}"),
-                format!(
-                    "`{}` is not the name of an app; expected some of {}",
-                    app.escape_debug(),
-                    list(&known)
-                ),
+            let (app, known) = (app.escape_debug(), list(&known));
+            problems.add(
+                format_args!("apps.{index}"),
+                format!("`{app}` is not the name of an app; expected some of {known}"),
             );
         }
-        sink.table.problems(&sink.places(apps), &mut add);
+        sink.table.problems(&sink.places(apps), &mut problems);
         if let Some(file) = sink.table.file() {
             // Two spellings of one file are one file.
             let path = file.canonicalize().unwrap_or_else(|_| file.to_owned());
             if let Some(other) = paths.insert(path, name) {
-                add(
+                problems.add(
                     "path",
                     format!("the sink `{other}` writes to this file too"),
                 );
@@ -297,33 +264,31 @@ pub(crate) fn problems(
 pub(crate) fn warnings(
     sinks: &BTreeMap<String, SinkConfig>,
     apps: &[AppNames<'_>],
-    found: &mut Vec<(String, String)>,
+    warnings: &mut Problems<'_>,
 ) {
     for (name, sink) in sinks {
-        let Some(templates) = sink.table.templates() else {
-            continue;
-        };
+        let templates = sink.table.templates();
         let (of_records, records) = templates.records;
         let (key, dead) = templates.dead_letters;
         let records = sink.names(records, apps, "*");
         let among = |dead: &String| records.iter().any(|records| covers(&widen(records), dead));
         if let Some(place) = sink.names(dead, apps, "*").into_iter().find(among) {
-            found.push((
-                format!("sinks.{name}.{key}"),
+            warnings.add(
+                format_args!("sinks.{name}.{key}"),
                 format!(
                     "dead letters go to `{place}`, which is among the places of events by `{of_records}`: a consumer of \
                      events meets both there"
                 ),
-            ));
+            );
         }
     }
     for app in apps.iter().map(|names| names.app) {
         for stream in [Stream::User, Stream::Channel].map(Stream::as_str) {
             if !sinks.values().any(|sink| sink.takes(app, stream)) {
-                found.push((
-                    "sinks".to_owned(),
+                warnings.add(
+                    "sinks",
                     format!("no sink takes the {stream} events of the app `{app}`: they are polled, and published nowhere"),
-                ));
+                );
             }
         }
     }

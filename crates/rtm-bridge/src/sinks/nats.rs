@@ -8,23 +8,23 @@ use std::time::Duration;
 use anyhow::Context;
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
+use async_nats::jetstream::context::DeleteStreamErrorKind;
+use async_trait::async_trait;
 use futures::StreamExt;
-use futures::future::{BoxFuture, FutureExt, LocalBoxFuture};
-use rtm_record::{ALL, KeyBy, Routes, STATIC, Template};
+use rtm_record::{ALL, KeyBy, Template};
 use rtm_sink::{AnySink, Sink};
 use rtm_sink_nats::{
-    CheckError, NatsAuth, NatsCheck, NatsOptions, NatsSink, NatsTls, Secret, StreamSpec, covers,
-    widen,
+    CheckError, MAX_IN_FLIGHT, NatsAuth, NatsCheck, NatsOptions, NatsSink, NatsTls, Secret,
+    StreamSpec, covers, widen,
 };
 use schemars::JsonSchema;
-use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::kind::{Bench, Each, Found, Kind, Opening, Stored, Templates, changed};
-use crate::fields::problem::{Add, deadline, readable};
-use crate::fields::secret::{self, InlineSecret, one_secret, warn_if_world_readable};
-use crate::fields::shown::{host, is_set, list};
+use super::kind::{Bench, Each, Found, Kind, Stored, Templates, changed};
+use crate::fields::problem::Problems;
+use crate::fields::secret::{InlineSecret, SecretKeys, warn_if_world_readable};
+use crate::fields::shown::{host, is_set, list, word};
 use crate::fields::units;
 
 /// How long the server may take to let a client in.
@@ -56,18 +56,20 @@ pub(crate) struct NatsConfig {
     #[serde(default)]
     pub(crate) headers: bool,
     /// Credentials. Default: none.
-    #[serde(default)]
     pub(crate) auth: Option<NatsAuthConfig>,
     /// TLS. Default: as the URL's scheme says.
     #[serde(default)]
     pub(crate) tls: TlsConfig,
     /// How long an acknowledgement may take before the record is published again. Default `5s`.
-    #[serde(default = "five_seconds", with = "units::duration")]
+    #[serde(default = "units::seconds::<5>", with = "units::duration")]
     #[schemars(schema_with = "units::duration::schema")]
     pub(crate) ack_timeout: Duration,
     /// Records in flight at most, 1 to 8000. Default 4000.
-    #[serde(default = "four_thousand", deserialize_with = "units::number")]
-    #[schemars(range(min = 1, max = rtm_sink_nats::MAX_IN_FLIGHT))]
+    #[serde(
+        default = "units::constant::<4000, usize>",
+        deserialize_with = "units::number"
+    )]
+    #[schemars(range(min = 1, max = MAX_IN_FLIGHT))]
     pub(crate) in_flight: usize,
     /// Whether each page is published as one atomic batch: for one acknowledgement, less CPU, and in order per key
     /// whatever fails. `auto` (default): where the server (2.12 and later) and the stream take them, which `check
@@ -77,7 +79,6 @@ pub(crate) struct NatsConfig {
     #[serde(default)]
     pub(crate) atomic_batches: AtomicBatches,
     /// Creates the stream at start when it is missing. Default: it must exist.
-    #[serde(default)]
     pub(crate) create: Option<CreateStream>,
 }
 
@@ -98,14 +99,6 @@ fn nats_subject() -> String {
 
 fn nats_dead_letters() -> String {
     "rtm.{app}.dead_letters".to_owned()
-}
-
-fn five_seconds() -> Duration {
-    Duration::from_secs(5)
-}
-
-fn four_thousand() -> usize {
-    4000
 }
 
 /// `auth` of a NATS sink: one of five.
@@ -144,13 +137,10 @@ pub(crate) struct PasswordConfig {
     #[schemars(schema_with = "units::text_schema")]
     pub(crate) user: String,
     /// The password, inline: warned about.
-    #[serde(default)]
     pub(crate) password: Option<InlineSecret>,
     /// A file that holds it.
-    #[serde(default)]
     pub(crate) password_file: Option<PathBuf>,
     /// An environment variable that holds it.
-    #[serde(default)]
     pub(crate) password_env: Option<String>,
 }
 
@@ -176,144 +166,94 @@ pub(crate) struct CreateStream {
     #[serde(default)]
     pub(crate) subjects: Vec<String>,
     /// Bound on its size. Default: none.
-    #[serde(default, deserialize_with = "optional_size")]
+    #[serde(default, deserialize_with = "units::size::deserialize")]
     #[schemars(schema_with = "units::size::schema")]
     pub(crate) max_bytes: Option<u64>,
     /// Bound on a message's age. Default: none.
-    #[serde(default, deserialize_with = "optional_duration")]
+    #[serde(default, deserialize_with = "units::duration::deserialize")]
     #[schemars(schema_with = "units::duration::schema")]
     pub(crate) max_age: Option<Duration>,
     /// Replicas. Default 1.
-    #[serde(default = "one", deserialize_with = "units::number")]
+    #[serde(
+        default = "units::constant::<1, usize>",
+        deserialize_with = "units::number"
+    )]
     pub(crate) replicas: usize,
     /// How long the server remembers record ids. Default `2m`, the server's own.
-    #[serde(default = "two_minutes", with = "units::duration")]
+    #[serde(default = "units::seconds::<120>", with = "units::duration")]
     #[schemars(schema_with = "units::duration::schema")]
     pub(crate) duplicate_window: Duration,
 }
 
-fn one() -> usize {
-    1
-}
-
-fn two_minutes() -> Duration {
-    Duration::from_secs(120)
-}
-
-fn optional_size<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<u64>, D::Error> {
-    units::size::deserialize(deserializer).map(Some)
-}
-
-fn optional_duration<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<Duration>, D::Error> {
-    units::duration::deserialize(deserializer).map(Some)
-}
-
+#[async_trait]
 impl Kind for NatsConfig {
-    fn problems(&self, places: &[String], add: Add<'_>) {
+    fn problems(&self, places: &[String], problems: &mut Problems<'_>) {
         if self.servers.is_empty() {
-            add(
+            problems.add(
                 "servers",
-                "at least one server is needed, such as \"nats://nats:4222\"".to_owned(),
+                "at least one server is needed, such as \"nats://nats:4222\"",
             );
         }
         let illegal = |c: char| c.is_whitespace() || c.is_control() || ".*>/\\".contains(c);
         if self.stream.is_empty() || self.stream.contains(illegal) {
-            add(
+            let stream = self.stream.escape_debug();
+            problems.add(
                 "stream",
-                format!(
-                    "`{}` is not the name of a JetStream stream",
-                    self.stream.escape_debug()
-                ),
+                format!("`{stream}` is not the name of a JetStream stream"),
             );
         }
-        for (key, text, allowed) in [
-            ("subject", &self.subject, ALL),
-            ("dead_letter_subject", &self.dead_letter_subject, STATIC),
-        ] {
-            match Template::parse(text, allowed) {
-                Err(error) => add(key, error),
-                Ok(template) => {
-                    let subject = template.with_all("x");
-                    let legal = |token: &str| {
-                        !token.is_empty()
-                            && token
-                                .bytes()
-                                .all(|b| b.is_ascii_graphic() && b != b'*' && b != b'>')
-                    };
-                    if !subject.split('.').all(legal) {
-                        add(
-                            key,
-                            format!(
-                                "`{}` is not a subject: tokens without wildcards or spaces, separated by `.`",
-                                text.escape_debug()
-                            ),
-                        );
-                    }
-                }
-            }
-        }
-        if !(1..=rtm_sink_nats::MAX_IN_FLIGHT).contains(&self.in_flight) {
-            add(
-                "in_flight",
-                format!("expected 1 to {}", rtm_sink_nats::MAX_IN_FLIGHT),
-            );
+        self.templates().problems(
+            |subject| subject.split('.').all(is_token),
+            "a subject: tokens without wildcards or spaces, separated by `.`",
+            problems,
+        );
+        if !(1..=MAX_IN_FLIGHT).contains(&self.in_flight) {
+            problems.add("in_flight", format!("expected 1 to {MAX_IN_FLIGHT}"));
         }
         for (index, server) in self.servers.iter().enumerate() {
             if let Err(error) = rtm_sink_nats::check_server(server) {
-                add(&format!("servers.{index}"), crate::chain(&error));
+                problems.add(format_args!("servers.{index}"), crate::chain(&error));
             }
         }
-        deadline("ack_timeout", self.ack_timeout, add);
-        let mut file = |path: &Option<PathBuf>, key: &str| {
-            if let Some(path) = path {
-                readable(path, key, add);
+        problems.deadline("ack_timeout", self.ack_timeout);
+        for (key, file) in [
+            ("tls.ca_file", &self.tls.ca_file),
+            ("tls.cert_file", &self.tls.cert_file),
+            ("tls.key_file", &self.tls.key_file),
+        ] {
+            if let Some(file) = file {
+                problems.readable(key, file, "");
             }
-        };
-        file(&self.tls.ca_file, "tls.ca_file");
-        file(&self.tls.cert_file, "tls.cert_file");
-        file(&self.tls.key_file, "tls.key_file");
+        }
         if self.tls.cert_file.is_some() != self.tls.key_file.is_some() {
-            add("tls", "`cert_file` and `key_file` go together".to_owned());
+            problems.add("tls", "`cert_file` and `key_file` go together");
         }
+        let seed = |file: &PathBuf| NatsAuth::NkeySeed(Secret::File(file.clone()));
         match &self.auth {
             None => {}
-            Some(NatsAuthConfig::CredentialsFile(path)) => {
-                usable(
-                    &NatsAuth::CredentialsFile(path.clone()),
-                    path,
-                    "auth.credentials_file",
-                    add,
-                );
+            Some(NatsAuthConfig::CredentialsFile(file)) => {
+                let auth = NatsAuth::CredentialsFile(file.clone());
+                usable("auth.credentials_file", file, &auth, problems);
             }
-            Some(NatsAuthConfig::NkeyFile(path)) => {
-                usable(
-                    &NatsAuth::NkeySeed(Secret::File(path.clone())),
-                    path,
-                    "auth.nkey_file",
-                    add,
-                );
+            Some(NatsAuthConfig::NkeyFile(file)) => {
+                usable("auth.nkey_file", file, &seed(file), problems);
             }
-            Some(NatsAuthConfig::TokenFile(path)) => readable(path, "auth.token_file", add),
-            Some(NatsAuthConfig::Jwt(jwt)) => {
-                readable(&jwt.jwt_file, "auth.jwt.jwt_file", add);
-                let seed = NatsAuth::NkeySeed(Secret::File(jwt.seed_file.clone()));
-                usable(&seed, &jwt.seed_file, "auth.jwt.seed_file", add);
+            Some(NatsAuthConfig::TokenFile(file)) => {
+                problems.readable("auth.token_file", file, "");
             }
-            Some(NatsAuthConfig::Password(password)) => one_secret(
-                "password",
-                &password.password,
-                &password.password_file,
-                &password.password_env,
-                "auth.password",
-                add,
-            ),
+            Some(NatsAuthConfig::Jwt(JwtConfig {
+                jwt_file,
+                seed_file,
+            })) => {
+                problems.readable("auth.jwt.jwt_file", jwt_file, "");
+                usable("auth.jwt.seed_file", seed_file, &seed(seed_file), problems);
+            }
+            Some(NatsAuthConfig::Password(password)) => {
+                password.keys().problems("auth.password", problems);
+            }
         }
         if let Some(create) = &self.create {
-            create.problems(places, add);
+            create.problems(places, &mut problems.of("create"));
         }
     }
 
@@ -321,11 +261,14 @@ impl Kind for NatsConfig {
         Some("NATS")
     }
 
-    fn templates(&self) -> Option<Templates<'_>> {
-        Some(Templates {
+    fn templates(&self) -> Templates<'_> {
+        Templates {
             records: ("subject", &self.subject),
             dead_letters: ("dead_letter_subject", &self.dead_letter_subject),
-        })
+            allowed: ALL,
+            key: KeyBy::Auto,
+            headers: self.headers,
+        }
     }
 
     fn shown(&self) -> Vec<(&'static str, String)> {
@@ -337,10 +280,6 @@ impl Kind for NatsConfig {
             Some(NatsAuthConfig::Password(_)) => "password",
             Some(NatsAuthConfig::TokenFile(_)) => "token_file",
         };
-        let batches = match self.atomic_batches {
-            AtomicBatches::Auto => "auto",
-            AtomicBatches::Off => "off",
-        };
         vec![
             ("servers", list(self.servers.iter().map(|url| host(url)))),
             ("stream", self.stream.clone()),
@@ -350,7 +289,7 @@ impl Kind for NatsConfig {
             ("headers", self.headers.to_string()),
             ("ack_timeout", format!("{:?}", self.ack_timeout)),
             ("in_flight", self.in_flight.to_string()),
-            ("atomic_batches", batches.to_owned()),
+            ("atomic_batches", word(self.atomic_batches)),
             ("create", is_set(self.create.is_some())),
         ]
     }
@@ -372,68 +311,49 @@ impl Kind for NatsConfig {
         keys
     }
 
-    fn routes(&self) -> Result<Routes, String> {
-        Ok(Routes {
-            topic: Template::parse(&self.subject, ALL)?,
-            dead_letters: Template::parse(&self.dead_letter_subject, STATIC)?,
-            key: KeyBy::Auto,
-            headers: self.headers,
-        })
-    }
-
     /// For a replay the ids are not those that the server knows already, nor those of another replay.
-    fn open(&self, opening: Opening) -> BoxFuture<'_, anyhow::Result<AnySink>> {
+    async fn open(&self, _: &str, _: &[String], is_replay: bool) -> anyhow::Result<AnySink> {
         let mut options = self.options();
-        if opening.is_replay {
+        if is_replay {
             "rtm-bridge replay".clone_into(&mut options.name);
             // A stream that is missing holds nothing that could be replayed beside it.
             options.create_stream = None;
             options.id_suffix = format!(".replay-{:08x}", fastrand::u32(..));
         }
-        async move { Ok(AnySink::new(Arc::new(NatsSink::connect(options).await?))) }.boxed()
+        Ok(AnySink::new(Arc::new(NatsSink::connect(options).await?)))
     }
 
-    fn reach<'a>(&'a self, places: &'a [String]) -> BoxFuture<'a, Vec<Found>> {
-        async {
-            let of_sink = |found| (String::new(), found);
-            let found = match self.look(places).await {
-                Err(error) => return vec![of_sink(Err(error))],
-                Ok(Err(CheckError::Missing(_))) if self.create.is_some() => {
-                    let missing = format!("stream {} is missing; `run` creates it", self.stream);
-                    return vec![of_sink(Ok(missing))];
-                }
-                Ok(Err(error)) => return vec![of_sink(Err(error.into()))],
-                Ok(Ok(found)) => found,
-            };
-            let reached = format!(
-                "{} {}, stream {} stores every subject; records are published {}",
-                found.server, found.version, self.stream, found.published
-            );
-            let warnings = found
-                .warnings
-                .iter()
-                .map(|warning| format!("warning: {warning}"));
-            std::iter::once(reached)
-                .chain(warnings)
-                .map(|text| of_sink(Ok(text)))
-                .collect()
-        }
-        .boxed()
-    }
-
-    fn ready<'a>(&'a self, places: &'a [String]) -> BoxFuture<'a, anyhow::Result<()>> {
-        async {
-            drop(self.client().await?);
-            match self.look(places).await? {
-                Err(CheckError::Missing(_)) if self.create.is_some() => Ok(()),
-                Err(CheckError::Off) => anyhow::bail!(
-                    "JetStream is not enabled at {}: start the server with `nats-server -js`, or enable it for the account",
-                    hidden(&self.servers)
-                ),
-                checked => Ok(checked.map(drop)?),
+    async fn reach(&self, places: &[String]) -> Vec<Found> {
+        let of_sink = |found| (String::new(), found);
+        let found = match self.look(places).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(CheckError::Missing(_))) if self.create.is_some() => {
+                let missing = format!("stream {} is missing; `run` creates it", self.stream);
+                return vec![of_sink(Ok(missing))];
             }
+            Ok(Err(error)) => return vec![of_sink(Err(error.into()))],
+            Err(error) => return vec![of_sink(Err(error))],
+        };
+        let reached = format!(
+            "{} {}, stream {} stores every subject; records are published {}",
+            found.server, found.version, self.stream, found.published
+        );
+        let warnings = found.warnings.iter();
+        let warnings = warnings.map(|warning| format!("warning: {warning}"));
+        let told = std::iter::once(reached).chain(warnings);
+        told.map(|text| of_sink(Ok(text))).collect()
+    }
+
+    async fn ready(&self, places: &[String]) -> anyhow::Result<()> {
+        drop(self.client().await?);
+        match self.look(places).await? {
+            Err(CheckError::Missing(_)) if self.create.is_some() => Ok(()),
+            Err(CheckError::Off) => anyhow::bail!(
+                "JetStream is not enabled at {}: start the server with `nats-server -js`, or enable it for the account",
+                hidden(&self.servers)
+            ),
+            checked => Ok(checked.map(drop)?),
         }
-        .boxed()
     }
 
     fn bench(&self, bench: &Bench<'_>) -> Result<Value, String> {
@@ -459,31 +379,24 @@ impl Kind for NatsConfig {
         vec![format!("JetStream stream {}", self.stream)]
     }
 
-    fn remove(&self) -> BoxFuture<'_, anyhow::Result<()>> {
-        async {
-            let context = jetstream::new(self.client().await?);
-            match context.delete_stream(&self.stream).await {
-                Ok(_) => Ok(()),
-                Err(error) => match error.kind() {
-                    jetstream::context::DeleteStreamErrorKind::JetStream(told)
-                        if told.error_code() == jetstream::ErrorCode::STREAM_NOT_FOUND =>
-                    {
-                        Ok(())
-                    }
-                    _ => Err(error).context("cannot delete the stream"),
-                },
-            }
+    async fn remove(&self) -> anyhow::Result<()> {
+        let context = jetstream::new(self.client().await?);
+        match context.delete_stream(&self.stream).await {
+            Ok(_) => Ok(()),
+            Err(error) => match error.kind() {
+                DeleteStreamErrorKind::JetStream(told)
+                    if told.error_code() == jetstream::ErrorCode::STREAM_NOT_FOUND =>
+                {
+                    Ok(())
+                }
+                _ => Err(error).context("cannot delete the stream"),
+            },
         }
-        .boxed()
     }
 
-    fn read_back<'a>(&'a self, each: Each<'a>) -> LocalBoxFuture<'a, anyhow::Result<()>> {
-        async {
-            let client = self.client().await?;
-            let is_dead = |subject: &str| subject.ends_with(".dead_letters");
-            read_back(&client, &self.stream, is_dead, each).await
-        }
-        .boxed_local()
+    async fn read_back(&self, each: Each<'_>) -> anyhow::Result<()> {
+        let is_dead = |subject: &str| subject.ends_with(".dead_letters");
+        read_back(&self.client().await?, &self.stream, is_dead, each).await
     }
 }
 
@@ -505,7 +418,10 @@ impl NatsConfig {
             },
             Some(NatsAuthConfig::Password(password)) => NatsAuth::UserPassword {
                 user: password.user.clone(),
-                password: password.secret(),
+                password: match password.keys().secret() {
+                    rtm_source::Secret::Inline(secret) => Secret::Text(secret),
+                    rtm_source::Secret::File(file) => Secret::File(file),
+                },
             },
         };
         let create_stream = self.create.as_ref().map(|create| StreamSpec {
@@ -567,156 +483,104 @@ impl NatsConfig {
 
     /// A client beside the sink's.
     async fn client(&self) -> anyhow::Result<async_nats::Client> {
-        let mut options = async_nats::ConnectOptions::new()
+        let options = self.options().connect_options().await?;
+        let options = options
             .name("rtm-bridge bench")
-            .require_tls(self.tls.required)
-            .connection_timeout(PATIENCE);
-        options = match &self.auth {
-            None => options,
-            Some(NatsAuthConfig::CredentialsFile(file)) => options.credentials_file(file).await?,
-            Some(NatsAuthConfig::NkeyFile(file)) => options.nkey(read(file)?),
-            Some(NatsAuthConfig::TokenFile(file)) => options.token(read(file)?),
-            Some(NatsAuthConfig::Password(password)) => {
-                let secret = match password.secret() {
-                    Secret::Text(text) => text.expose_secret().to_owned(),
-                    Secret::File(file) => read(&file)?,
-                };
-                options.user_and_password(password.user.clone(), secret)
-            }
-            Some(NatsAuthConfig::Jwt(jwt)) => {
-                let seed = nkeys::KeyPair::from_seed(&read(&jwt.seed_file)?)
-                    .map_err(|error| anyhow::anyhow!("{}: {error}", jwt.seed_file.display()))?;
-                let seed = Arc::new(seed);
-                options.jwt(read(&jwt.jwt_file)?, move |nonce| {
-                    let seed = Arc::clone(&seed);
-                    async move { seed.sign(&nonce).map_err(async_nats::AuthError::new) }
-                })
-            }
-        };
-        if let Some(file) = &self.tls.ca_file {
-            options = options.add_root_certificates(file.clone());
-        }
-        if let (Some(cert), Some(key)) = (&self.tls.cert_file, &self.tls.key_file) {
-            options = options.add_client_certificate(cert.clone(), key.clone());
-        }
-        options
-            .connect(self.servers.clone())
-            .await
-            .with_context(|| format!("cannot reach {}", hidden(&self.servers)))
+            .connection_timeout(PATIENCE)
+            .subscription_capacity(2 * READING_BATCH);
+        let client = options.connect(self.servers.clone()).await;
+        client.with_context(|| format!("cannot reach {}", hidden(&self.servers)))
     }
 }
 
 impl PasswordConfig {
-    fn secret(&self) -> Secret {
-        match secret::secret(&self.password, &self.password_file, &self.password_env) {
-            rtm_source::Secret::Inline(secret) => Secret::Text(secret),
-            rtm_source::Secret::File(file) => Secret::File(file),
-        }
+    fn keys(&self) -> SecretKeys<'_> {
+        SecretKeys::new(
+            "password",
+            &self.password,
+            &self.password_file,
+            &self.password_env,
+        )
     }
 }
 
 impl CreateStream {
-    fn problems(&self, places: &[String], add: Add<'_>) {
+    fn problems(&self, places: &[String], problems: &mut Problems<'_>) {
         for (index, filter) in self.subjects.iter().enumerate() {
-            let tokens: Vec<&str> = filter.split('.').collect();
-            let last = tokens.len() - 1;
-            let legal = |(at, token): (usize, &&str)| {
-                let plain = |b: u8| b.is_ascii_graphic() && b != b'*' && b != b'>';
-                *token == "*"
-                    || (*token == ">" && at == last)
-                    || (!token.is_empty() && token.bytes().all(plain))
+            let all = filter.strip_suffix(".>").unwrap_or(filter);
+            let legal = |token: &str| token == "*" || is_token(token);
+            if filter != ">" && !all.split('.').all(legal) {
+                let filter = filter.escape_debug();
+                problems.add(
+                    format_args!("subjects.{index}"),
+                    format!(
+                        "`{filter}` is no subject filter: tokens separated by `.`, of which `*` stands for one and a last \
+                         `>` for all"
+                    ),
+                );
+            }
+        }
+        let stored = |subject: &&String| self.subjects.iter().any(|filter| covers(filter, subject));
+        let lost: Vec<&String> = places.iter().filter(|subject| !stored(subject)).collect();
+        if let [first, rest @ ..] = &lost[..]
+            && !self.subjects.is_empty()
+        {
+            let more = match rest.len() {
+                0 => String::new(),
+                more => format!(", and of {more} more"),
             };
-            if !tokens.iter().enumerate().all(legal) {
-                add(
-                    &format!("create.subjects.{index}"),
-                    format!(
-                        "`{}` is no subject filter: tokens separated by `.`, of which `*` stands for one and a last `>` for all",
-                        filter.escape_debug()
-                    ),
-                );
-            }
-        }
-        if !self.subjects.is_empty() {
-            let stored =
-                |subject: &&String| self.subjects.iter().any(|filter| covers(filter, subject));
-            let lost: Vec<&str> = places
-                .iter()
-                .filter(|subject| !stored(subject))
-                .map(String::as_str)
-                .collect();
-            if let [first, rest @ ..] = &lost[..] {
-                let more = if rest.is_empty() {
-                    String::new()
-                } else {
-                    format!(", and of {} more", rest.len())
-                };
-                add(
-                    "create.subjects",
-                    format!(
-                        "`{}` would not store what is published to `{first}`{more}; expected filters that cover `subject` and \
-                         `dead_letter_subject`",
-                        self.subjects.join("`, `"),
-                    ),
-                );
-            }
-        }
-        if self.max_bytes == Some(0) {
-            add(
-                "create.max_bytes",
-                "is nothing; leave it out for no bound".to_owned(),
+            problems.add(
+                "subjects",
+                format!(
+                    "`{}` would not store what is published to `{first}`{more}; expected filters that cover `subject` and \
+                     `dead_letter_subject`",
+                    self.subjects.join("`, `"),
+                ),
             );
         }
+        if self.max_bytes == Some(0) {
+            problems.add("max_bytes", "is nothing; leave it out for no bound");
+        }
         if !(1..=5).contains(&self.replicas) {
-            add("create.replicas", "expected 1 to 5".to_owned());
+            problems.add("replicas", "expected 1 to 5");
         }
         let window = self.duplicate_window;
         if window.is_zero() {
-            add(
-                "create.duplicate_window",
-                "is nothing; expected a time such as \"2m\"".to_owned(),
+            problems.add(
+                "duplicate_window",
+                "is nothing; expected a time such as \"2m\"",
             );
         }
-        match self.max_age {
-            Some(age) if age.is_zero() => {
-                add(
-                    "create.max_age",
-                    "is nothing; leave it out for no bound".to_owned(),
-                );
-            }
-            Some(age) if age < window => add(
-                "create.max_age",
-                "is shorter than `duplicate_window` (2m by default), which a server refuses"
-                    .to_owned(),
-            ),
-            _ => {}
+        if self.max_age == Some(Duration::ZERO) {
+            problems.add("max_age", "is nothing; leave it out for no bound");
+        } else if self.max_age.is_some_and(|age| age < window) {
+            problems.add(
+                "max_age",
+                "is shorter than `duplicate_window` (2m by default), which a server refuses",
+            );
         }
     }
 }
 
+/// Whether it is one token of a subject, and no wildcard.
+fn is_token(text: &str) -> bool {
+    let legal = |b: u8| b.is_ascii_graphic() && b != b'*' && b != b'>';
+    !text.is_empty() && text.bytes().all(legal)
+}
+
 /// A secret that a server's nonce can be signed with.
-fn usable(auth: &NatsAuth, file: &Path, key: &str, add: Add<'_>) {
+fn usable(key: &str, file: &Path, auth: &NatsAuth, problems: &mut Problems<'_>) {
     if let Err(error) = auth.check() {
         // Where it is no seed, the error does not say of which file.
-        add(key, format!("{}: {}", file.display(), crate::chain(&error)));
+        let error = crate::chain(&error);
+        problems.add(key, format!("{}: {error}", file.display()));
     }
 }
 
 /// Server URLs without what may be a password.
 fn hidden(servers: &[String]) -> String {
-    let hosts = servers.iter().map(|server| {
-        let host = server.rsplit_once('@').map_or_else(
-            || server.rsplit_once("//").map_or(&**server, |(_, host)| host),
-            |(_, host)| host,
-        );
-        host.to_owned()
-    });
-    hosts.collect::<Vec<_>>().join(", ")
-}
-
-fn read(file: &Path) -> anyhow::Result<String> {
-    let text =
-        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    Ok(text.trim().to_owned())
+    let urls = servers.iter().map(|url| host(url));
+    list(urls.map(|url| url.rsplit("://").next().unwrap_or_default().to_owned()))
 }
 
 /// Every message that a JetStream stream holds now, in order. `is_dead` tells dead letters by their subjects.

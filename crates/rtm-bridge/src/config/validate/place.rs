@@ -7,51 +7,43 @@ use bytesize::ByteSize;
 use rustix::fs::{Access, StatVfs, StatVfsMountFlags, access, statvfs};
 
 use crate::config::JournalConfig;
+use crate::fields::problem::Problems;
 
-/// Key and message of everything that is wrong. Nothing is made here: an absent directory is one that can be made, as far as
-/// its parents tell.
-pub(super) fn problems(journal: &JournalConfig) -> Vec<(String, String)> {
-    let unusable = can_hold_a_journal(&journal.dir).err();
-    let key = "journal.dir".to_owned();
-    unusable.map(|message| (key, message)).into_iter().collect()
-}
-
-/// As [`problems`], of what another user, or an hour later, may be right.
-pub(super) fn warnings(journal: &JournalConfig) -> Vec<(String, String)> {
+/// What another user, or an hour later, may be right.
+pub(super) fn warnings(journal: &JournalConfig, warnings: &mut Problems<'_>) {
     let dir = &journal.dir;
-    let mut found = Vec::new();
     let Some(there) = existing(dir) else {
-        return found;
+        return;
     };
     if access(there, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK).is_err() {
-        found.push((
-            "journal.dir".to_owned(),
+        warnings.add(
+            "dir",
             format!(
                 "this user may not write in {}; the user that runs the bridge must be able to",
                 there.display()
             ),
-        ));
+        );
     }
-    if let Some(free) = free_bytes(dir) {
-        let room = free.saturating_add(stored(dir));
-        if room < journal.max_bytes.saturating_add(journal.min_free_bytes) {
-            found.push((
-                "journal.max_bytes".to_owned(),
-                format!(
-                    "{} and min_free_bytes = {} are more than the disk of {} has left for the journal, {}: polling would \
-                     stop before max_bytes is reached",
-                    ByteSize(journal.max_bytes),
-                    ByteSize(journal.min_free_bytes),
-                    dir.display(),
-                    ByteSize(room)
-                ),
-            ));
-        }
+    let Some(free) = free_bytes(dir) else { return };
+    let room = free.saturating_add(stored(dir));
+    if room < journal.max_bytes.saturating_add(journal.min_free_bytes) {
+        warnings.add(
+            "max_bytes",
+            format!(
+                "{} and min_free_bytes = {} are more than the disk of {} has left for the journal, {}: polling would \
+                 stop before max_bytes is reached",
+                ByteSize(journal.max_bytes),
+                ByteSize(journal.min_free_bytes),
+                dir.display(),
+                ByteSize(room)
+            ),
+        );
     }
-    found
 }
 
-fn can_hold_a_journal(dir: &Path) -> Result<(), String> {
+/// Whether a journal can be in `dir`. Nothing is made here: an absent directory is one that can be made, as far as its parents
+/// tell.
+pub(super) fn can_hold_a_journal(dir: &Path) -> Result<(), String> {
     if dir.as_os_str().is_empty() {
         return Err("is empty; expected a directory".to_owned());
     }
