@@ -8,15 +8,12 @@ use std::sync::{Arc, Mutex};
 use bytesize::ByteSize;
 use serde::Serialize;
 
-use crate::config::{AppConfig, AuthConfig, Config, CopyPolicy, LogFormat};
-use crate::fields::shown::{host, is_set, list};
+use crate::config::{AppConfig, Config};
+use crate::fields::shown::{host, is_set, list, word};
 
 /// What may be shown of a configuration.
 #[derive(Debug, Clone, Default, Serialize)]
-#[serde(transparent)]
-pub struct Settings {
-    sections: Vec<Section>,
-}
+pub struct Settings(Vec<Section>);
 
 #[derive(Debug, Clone, Serialize)]
 struct Section {
@@ -37,82 +34,55 @@ impl Settings {
     /// What may be shown of `config`.
     #[must_use]
     pub fn of(config: &Config) -> Settings {
-        let general = vec![
-            ("admin.listen", config.admin.listen.to_string()),
-            (
-                "log.level",
-                config
-                    .log
-                    .level
-                    .clone()
-                    .unwrap_or_else(|| "info".to_owned()),
-            ),
-            (
-                "log.format",
-                match config.log.format {
-                    LogFormat::Text => "text",
-                    LogFormat::Json => "json",
-                }
-                .to_owned(),
-            ),
-            ("journal.dir", config.journal.dir.display().to_string()),
-            ("journal.max_bytes", size(config.journal.max_bytes)),
-            (
-                "journal.max_entries",
-                config.journal.max_entries.to_string(),
-            ),
-            (
-                "journal.min_free_bytes",
-                size(config.journal.min_free_bytes),
-            ),
-            (
-                "shutdown_deadline",
-                format!("{:?}", config.shutdown_deadline),
-            ),
-        ];
-        let mut sections = vec![Section {
+        let bridge = Section {
             name: "Bridge".to_owned(),
-            values: general,
-        }];
-        sections.extend(config.apps.iter().map(app));
-        for (name, sink) in &config.sinks {
-            sections.push(Section {
-                name: format!("Sink {name}"),
-                values: sink.shown(),
-            });
-        }
-        Settings { sections }
+            values: bridge(config),
+        };
+        let apps = config.apps.iter().map(|config| Section {
+            name: format!("App {}", config.name),
+            values: app(config),
+        });
+        let sinks = config.sinks.iter().map(|(name, sink)| Section {
+            name: format!("Sink {name}"),
+            values: sink.shown(),
+        });
+        Settings([bridge].into_iter().chain(apps).chain(sinks).collect())
     }
 }
 
-fn app(app: &AppConfig) -> Section {
+fn bridge(config: &Config) -> Vec<(&'static str, String)> {
+    let Config { log, journal, .. } = config;
+    let level = log.level.as_deref().unwrap_or("info");
+    let deadline = config.shutdown_deadline;
+    vec![
+        ("admin.listen", config.admin.listen.to_string()),
+        ("log.level", level.to_owned()),
+        ("log.format", word(log.format)),
+        ("journal.dir", journal.dir.display().to_string()),
+        ("journal.max_bytes", size(journal.max_bytes)),
+        ("journal.max_entries", journal.max_entries.to_string()),
+        ("journal.min_free_bytes", size(journal.min_free_bytes)),
+        ("shutdown_deadline", format!("{deadline:?}")),
+    ]
+}
+
+fn app(app: &AppConfig) -> Vec<(&'static str, String)> {
     let regions = app.regions.iter().map(|region| match &region.base_url {
         None => region.name.clone(),
         Some(url) => format!("{} at {}", region.name, host(url)),
     });
-    let auth = match &app.auth {
-        AuthConfig::Basic(_) => "basic",
-        AuthConfig::Token(_) => "token",
-        AuthConfig::AgoraToken(_) => "agora_token",
-    };
-    let copies = match app.cross_region_copies {
-        CopyPolicy::Publish => "publish",
-        CopyPolicy::Drop => "drop",
-    };
-    Section {
-        name: format!("App {}", app.name),
-        values: vec![
-            ("auth", auth.to_owned()),
-            ("regions", list(regions)),
-            ("requests_per_second", app.requests_per_second.to_string()),
-            ("request_deadline", format!("{:?}", app.request_deadline)),
-            ("connect_timeout", format!("{:?}", app.connect_timeout)),
-            ("cross_region_copies", copies.to_owned()),
-            ("copies_window", format!("{:?}", app.copies_window)),
-            ("proxy", is_set(app.proxy.is_some())),
-            ("ca_file", is_set(app.ca_file.is_some())),
-        ],
-    }
+    let (auth, _) = app.auth.secret();
+    vec![
+        ("auth", auth.to_owned()),
+        ("regions", list(regions)),
+        ("requests_per_second", app.requests_per_second.to_string()),
+        ("request_deadline", format!("{:?}", app.request_deadline)),
+        ("connect_timeout", format!("{:?}", app.connect_timeout)),
+        ("cross_region_copies", word(app.cross_region_copies)),
+        ("copies_window", format!("{:?}", app.copies_window)),
+        ("proxy", is_set(app.proxy.is_some())),
+        ("ca_file", is_set(app.ca_file.is_some())),
+    ]
 }
 
 fn size(bytes: u64) -> String {

@@ -1,5 +1,7 @@
 //! Environment variables that lie over the files.
 
+use std::ffi::OsString;
+
 use figment::value::{Dict, Map, Value};
 use figment::{Metadata, Profile, Provider};
 
@@ -7,73 +9,52 @@ use figment::{Metadata, Profile, Provider};
 /// Kubernetes injects for a service that happens to be called `rtm-bridge`.
 const PREFIX: &str = "RTM_BRIDGE__";
 
-/// Variables such as `RTM_BRIDGE__JOURNAL__DIR=/data`. Lists, tables and booleans are in TOML's form; all else is text even
+/// A variable such as `RTM_BRIDGE__JOURNAL__DIR=/data`. Lists, tables and booleans are in TOML's form; all else is text even
 /// if it looks like a number (`007` is not 7), of which [`units::number`](super::units::number) makes numbers.
-pub(super) struct Environment {
-    variables: Vec<Variable>,
-}
-
-struct Variable {
-    name: String,
+pub(super) struct Variable {
+    pub(super) name: String,
     /// `journal__dir`.
     path: String,
     value: String,
 }
 
-impl Environment {
-    pub(super) fn new(
-        variables: impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
-    ) -> Environment {
-        let ours = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+impl Variable {
+    /// Those of the environment that are ours.
+    pub(super) fn all() -> Vec<Variable> {
+        let ours = |(name, value): (OsString, OsString)| {
             let (name, value) = (name.into_string().ok()?, value.into_string().ok()?);
             let path = name.strip_prefix(PREFIX)?.to_ascii_lowercase();
             Some(Variable { name, path, value })
         };
-        Environment {
-            variables: variables.filter_map(ours).collect(),
-        }
+        std::env::vars_os().filter_map(ours).collect()
     }
 
-    /// Names, and the keys that they set.
-    pub(super) fn places(&self) -> Vec<(String, String)> {
-        let place = |variable: &Variable| (variable.name.clone(), variable.path.replace("__", "."));
-        self.variables.iter().map(place).collect()
+    /// The key that it sets.
+    pub(super) fn key(&self) -> String {
+        self.path.replace("__", ".")
+    }
+
+    fn value(&self) -> Value {
+        let text = self.value.as_str();
+        let is_toml = text.starts_with(['[', '{', '"']) || ["true", "false"].contains(&text);
+        match text.parse() {
+            Ok(value) if is_toml => value,
+            _ => Value::from(text),
+        }
     }
 }
 
-impl Provider for Environment {
+impl Provider for Variable {
     fn metadata(&self) -> Metadata {
-        Metadata::named(format!("the environment ({PREFIX}…)"))
+        Metadata::named(format!("the environment variable {}", self.name))
     }
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
-        let mut dict = Dict::new();
-        for Variable { path, value, .. } in &self.variables {
-            let path: Vec<&str> = path.split("__").collect();
-            let is_toml =
-                value.starts_with(['[', '{', '"']) || ["true", "false"].contains(&value.as_str());
-            let text = || Value::from(value.as_str());
-            let value = if is_toml {
-                value.parse().unwrap_or_else(|_| text())
-            } else {
-                text()
-            };
-            insert(&mut dict, &path, value);
-        }
+        let tables = self.path.rsplit("__");
+        let nested = tables.fold(self.value(), |value, key| {
+            Value::from(Dict::from([(key.to_owned(), value)]))
+        });
+        let dict = nested.into_dict().unwrap_or_default();
         Ok(Map::from([(Profile::Default, dict)]))
-    }
-}
-
-fn insert(dict: &mut Dict, path: &[&str], value: Value) {
-    let [first, rest @ ..] = path else { return };
-    if rest.is_empty() {
-        dict.insert((*first).to_owned(), value);
-        return;
-    }
-    let entry = dict
-        .entry((*first).to_owned())
-        .or_insert_with(|| Value::from(Dict::new()));
-    if let Value::Dict(_, inner) = entry {
-        insert(inner, rest, value);
     }
 }

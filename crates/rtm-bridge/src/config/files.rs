@@ -13,6 +13,7 @@ use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Metadata, Profile, Provider};
 
+use super::problem::Problem;
 use crate::fields::units;
 
 /// What the files say, as a whole and each for itself.
@@ -28,14 +29,6 @@ pub(super) struct Files {
 struct Part {
     file: String,
     said: Dict,
-}
-
-/// What is wrong with a file before anything knows which keys there are.
-pub(super) struct Fault {
-    pub(super) file: String,
-    /// Where the key stands in the file; none for the whole file. What is no key of ours may be a secret.
-    pub(super) path: Vec<String>,
-    pub(super) message: String,
 }
 
 /// The files that count at `place`: itself, or those of a directory that are named `*.toml`, in the order of their names.
@@ -64,7 +57,7 @@ pub(crate) fn files(place: &Path) -> io::Result<Vec<PathBuf>> {
 
 impl Files {
     /// Reads what stands at `place`. With problems, what could be read.
-    pub(super) fn read(place: &Path) -> (Files, Vec<Fault>) {
+    pub(super) fn read(place: &Path) -> (Files, Vec<Problem>) {
         let mut found = Vec::new();
         let mut read = Files::new(place.display().to_string());
         let files = files(place).unwrap_or_else(|error| {
@@ -72,13 +65,9 @@ impl Files {
             Vec::new()
         });
         if files.is_empty() && found.is_empty() {
-            found.push(Fault {
-                file: read.name.clone(),
-                path: Vec::new(),
-                message: "no configuration is in this directory; expected at least one file named `*.toml`, whose \
-                          name does not begin with a dot; directories in it are not looked into"
-                    .to_owned(),
-            });
+            let message = "no configuration is in this directory; expected at least one file named `*.toml`, whose name \
+                           does not begin with a dot; directories in it are not looked into";
+            found.push(Problem::new(&read.name, &[], message));
         }
         for file in files {
             let name = file.display().to_string();
@@ -91,7 +80,7 @@ impl Files {
     }
 
     /// A configuration that is no file.
-    pub(super) fn text(toml: &str) -> (Files, Vec<Fault>) {
+    pub(super) fn text(toml: &str) -> (Files, Vec<Problem>) {
         let mut found = Vec::new();
         let mut read = Files::new("the configuration".to_owned());
         read.add(read.name.clone(), toml, &mut found);
@@ -138,15 +127,12 @@ impl Files {
         }
     }
 
-    fn add(&mut self, file: String, text: &str, found: &mut Vec<Fault>) {
+    fn add(&mut self, file: String, text: &str, found: &mut Vec<Problem>) {
         let said: Dict = match Toml::from_str(text) {
             Ok(said) => said,
             Err(error) => {
-                return found.push(Fault {
-                    file,
-                    path: Vec::new(),
-                    message: without_source(error.to_string()),
-                });
+                let message = without_source(error.to_string());
+                return found.push(Problem::new(&file, &[], message));
             }
         };
         let part = Part { file, said };
@@ -155,22 +141,16 @@ impl Files {
         merge(&mut self.whole, &part.said, &mut Vec::new(), &mut twice);
         for path in twice {
             let (other, _) = self.of(&path.join("."));
-            found.push(Fault {
-                file: part.file.clone(),
-                path,
-                message: format!("stands in {other} too, and a key may stand in one file only"),
-            });
+            let message = format!("stands in {other} too, and a key may stand in one file only");
+            found.push(Problem::new(&part.file, &path, message));
         }
         self.parts.push(part);
     }
 }
 
-fn cannot_read(file: &str, error: &io::Error) -> Fault {
-    Fault {
-        file: file.to_owned(),
-        path: Vec::new(),
-        message: format!("cannot read the configuration: {error}"),
-    }
+fn cannot_read(file: &str, error: &io::Error) -> Problem {
+    let message = format!("cannot read the configuration: {error}");
+    Problem::new(file, &[], message)
 }
 
 /// The TOML parser repeats the line that it does not understand, which may hold a secret: of those lines only the numbers
@@ -211,18 +191,18 @@ fn depth(table: &Dict, key: &str) -> usize {
 }
 
 /// What may be the name, or the App ID, of one app only: a problem for each that `part` takes from `other`.
-fn same_apps(other: &Part, part: &Part) -> Vec<Fault> {
+fn same_apps(other: &Part, part: &Part) -> Vec<Problem> {
     let text = |app: &Value, key: &str| units::text::<_, String>(app.find_ref(key)?).ok();
     let mut found = Vec::new();
     for (index, app) in part.apps().iter().enumerate() {
         for key in ["name", "app_id"] {
-            let Some(value) = text(app, key) else {
+            let value = text(app, key);
+            let mut others = other.apps().iter().map(|other| text(other, key));
+            let Some(value) =
+                value.filter(|value| others.any(|other| other.as_ref() == Some(value)))
+            else {
                 continue;
             };
-            let mut others = other.apps().iter();
-            if !others.any(|other| text(other, key).as_ref() == Some(&value)) {
-                continue;
-            }
             let file = &other.file;
             let message = match key {
                 "name" => format!("`{value}` is the name of an app in {file} too"),
@@ -230,13 +210,8 @@ fn same_apps(other: &Part, part: &Part) -> Vec<Fault> {
                     "an app in {file} has this App ID too; they would steal each other's events"
                 ),
             };
-            found.push(Fault {
-                file: part.file.clone(),
-                path: ["apps", &index.to_string(), key]
-                    .map(str::to_owned)
-                    .to_vec(),
-                message,
-            });
+            let path = ["apps", &index.to_string(), key].map(str::to_owned);
+            found.push(Problem::new(&part.file, &path, message));
         }
     }
     found

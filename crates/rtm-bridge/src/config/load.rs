@@ -7,14 +7,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use figment::Figment;
-use figment::value::Value;
+use figment::value::{Dict, Value};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::changes::Values;
-use super::environment::Environment;
-use super::files::{Fault, Files};
-use super::problem::{AUTH_KEYS, ConfigError, Origin, Problem, problems};
+use super::environment::Variable;
+use super::files::Files;
+use super::origin::Origin;
+use super::problem::{AUTH_KEYS, ConfigError, Problem};
 use super::{AdminConfig, AppConfig, Config, JournalConfig, LogConfig, validate};
 use crate::fields::problem::list;
 use crate::fields::units;
@@ -28,8 +29,7 @@ impl Config {
     ///
     /// [`ConfigError`] with every problem found, each with its file and key.
     pub fn load(place: &Path) -> Result<Config, ConfigError> {
-        let environment = Environment::new(std::env::vars_os());
-        extract(Files::read(place), environment)
+        extract(Files::read(place), &Variable::all())
     }
 
     /// As [`Config::load`], from text; for tests and the demo.
@@ -38,7 +38,7 @@ impl Config {
     ///
     /// As [`Config::load`].
     pub fn parse(toml: &str) -> Result<Config, ConfigError> {
-        extract(Files::text(toml), Environment::new(std::iter::empty()))
+        extract(Files::text(toml), &[])
     }
 
     /// The admin address of a configuration, whatever else is wrong with it: who watches a bridge may not be able to read
@@ -46,7 +46,7 @@ impl Config {
     #[must_use]
     pub fn admin_listen(place: &Path) -> Option<SocketAddr> {
         let (files, _) = Files::read(place);
-        let figment = Figment::from(files).merge(Environment::new(std::env::vars_os()));
+        let figment = merged(&files, &Variable::all());
         figment.extract_inner("admin.listen").ok()
     }
 }
@@ -76,20 +76,25 @@ pub(super) struct Raw {
     sinks: BTreeMap<String, Value>,
 }
 
+/// The environment over the files.
+fn merged(files: &Files, variables: &[Variable]) -> Figment {
+    variables.iter().fold(Figment::from(files), Figment::merge)
+}
+
 fn extract(
-    (files, faults): (Files, Vec<Fault>),
-    environment: Environment,
+    (files, problems): (Files, Vec<Problem>),
+    variables: &[Variable],
 ) -> Result<Config, ConfigError> {
-    if !faults.is_empty() {
-        let problems = faults.into_iter().map(Problem::from).collect();
+    if !problems.is_empty() {
         return Err(ConfigError { problems });
     }
-    let variables = environment.places();
-    let figment = &Figment::from(&files).merge(environment);
+    let figment = &merged(&files, variables);
+    let keys = variables.iter().map(|one| (one.name.clone(), one.key()));
+    let variables = keys.collect();
     let origin = Origin { files, variables };
-    let raw: Raw = figment
-        .extract()
-        .map_err(|error| problems(error, &origin, &[], &[]))?;
+    let raw: Raw = figment.extract().map_err(|error| ConfigError {
+        problems: origin.problems(error, &[], &[]),
+    })?;
     let mut sinks = BTreeMap::new();
     let mut found = Vec::new();
     for (name, table) in &raw.sinks {
@@ -103,7 +108,7 @@ fn extract(
                 let paths = successors(Some(&*path), |path| Some(path.rsplit_once('.')?.0));
                 let mut metadata = paths.map(|path| figment.find_metadata(path));
                 error.metadata = metadata.find_map(|found| found.cloned());
-                found.extend(problems(*error, &origin, &["sinks", name], KEYS).problems);
+                found.extend(origin.problems(*error, &["sinks", name], KEYS));
             }
             Err(SinkProblem::Type(message)) => found.push(Problem {
                 origin: origin.of(&format!("sinks.{name}")).0,
@@ -128,46 +133,44 @@ fn extract(
         // They are there, and what is wrong with them is told.
         problems.retain(|(key, _)| key != "sinks");
     }
-    for (key, message) in problems {
-        found.push(config.origin.problem(&key, message));
-    }
-    if found.is_empty() {
-        Ok(config)
-    } else {
-        Err(ConfigError { problems: found })
+    let problems = problems.into_iter();
+    found.extend(problems.map(|(key, message)| config.origin.problem(&key, message)));
+    match found.is_empty() {
+        true => Ok(config),
+        false => Err(ConfigError { problems: found }),
     }
 }
 
 /// Where `auth` says two things: figment would take the first and forget the other, which may be the one that is meant.
 fn two_kinds(figment: &Figment) -> Vec<(String, String)> {
     let apps = figment.find_value("apps").ok();
+    let apps = apps.iter().filter_map(Value::as_array).flatten();
     let apps = apps
-        .iter()
-        .filter_map(Value::as_array)
-        .flatten()
-        .enumerate();
-    let apps = apps.map(|(index, app)| (format!("apps.{index}.auth"), app.find_ref("auth")));
+        .enumerate()
+        .map(|(index, app)| (format!("apps.{index}"), app));
     let sinks = figment.find_value("sinks").ok();
     let sinks = sinks.iter().filter_map(Value::as_dict).flatten();
-    let sinks = sinks.map(|(name, sink)| (format!("sinks.{name}.auth"), sink.find_ref("auth")));
-    apps.chain(sinks)
-        .filter_map(|(key, auth)| {
-            let kinds = auth?.as_dict()?;
-            // What is no key of ours may be a secret in the wrong place.
-            let known = |name: &&str| AUTH_KEYS.contains(name);
-            let names = kinds.keys().map(String::as_str);
-            let names: Vec<&str> = names
-                .map(|name| Some(name).filter(known).unwrap_or("…"))
-                .collect();
-            let message = || {
-                format!(
-                    "exactly one kind of credentials is expected, found {}",
-                    list(&names)
-                )
-            };
-            (names.len() > 1).then(|| (key, message()))
-        })
-        .collect()
+    let sinks = sinks.map(|(name, sink)| (format!("sinks.{name}"), sink));
+    let mut found = Vec::new();
+    for (table, value) in apps.chain(sinks) {
+        let kinds = value.find_ref("auth").and_then(Value::as_dict);
+        let names = kinds.into_iter().flat_map(Dict::keys).map(String::as_str);
+        // What is no key of ours may be a secret in the wrong place.
+        let known = |name| {
+            if AUTH_KEYS.contains(&name) {
+                name
+            } else {
+                "…"
+            }
+        };
+        let names: Vec<&str> = names.map(known).collect();
+        if names.len() > 1 {
+            let names = list(&names);
+            let message = format!("exactly one kind of credentials is expected, found {names}");
+            found.push((format!("{table}.auth"), message));
+        }
+    }
+    found
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod environment;
 mod files;
 mod load;
 mod log;
+mod origin;
 mod problem;
 mod schema;
 mod tables;

@@ -4,7 +4,6 @@ use std::fmt;
 
 use figment::error::{Actual, Kind};
 
-use super::files::{Fault, Files};
 use crate::fields::problem::list;
 
 /// Keys that may stand in or below `auth`.
@@ -49,12 +48,13 @@ pub struct Problem {
     pub message: String,
 }
 
-impl From<Fault> for Problem {
-    fn from(fault: Fault) -> Problem {
+impl Problem {
+    /// Of the key at `path` of a file; of the whole file without one. What is no key of ours may be a secret.
+    pub(super) fn new(origin: &str, path: &[String], message: impl Into<String>) -> Problem {
         Problem {
-            origin: fault.file,
-            key: shown(&fault.path),
-            message: fault.message,
+            origin: origin.to_owned(),
+            key: shown(path),
+            message: message.into(),
         }
     }
 }
@@ -83,98 +83,8 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Where values come from.
-#[derive(Debug, Clone)]
-pub(super) struct Origin {
-    pub(super) files: Files,
-    /// Names, and the keys that they set.
-    pub(super) variables: Vec<(String, String)>,
-}
-
-impl Origin {
-    /// The variable that sets the value at this key, a table that holds it, or a part of it; otherwise the file. And the key
-    /// as it is there.
-    pub(super) fn of(&self, key: &str) -> (String, String) {
-        let within = |inner: &str, outer: &str| {
-            let rest = inner.strip_prefix(outer);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        };
-        let sets = |(_, path): &&(String, String)| within(key, path);
-        let adds = |(_, path): &&(String, String)| within(path, key);
-        let variables = &self.variables;
-        let found = variables.iter().find(sets);
-        match found.or_else(|| variables.iter().find(adds)) {
-            Some((name, _)) => (format!("the environment variable {name}"), key.to_owned()),
-            None => self.files.of(key),
-        }
-    }
-
-    /// The key, behind its file where there are several.
-    pub(super) fn key(&self, key: &str) -> String {
-        match self.of(key) {
-            (origin, key) if self.files.are_several() => format!("{origin}: {key}"),
-            (_, key) => key,
-        }
-    }
-
-    /// A problem with the value at this key.
-    pub(super) fn problem(&self, key: &str, message: String) -> Problem {
-        let (origin, key) = self.of(key);
-        Problem {
-            origin,
-            key,
-            message,
-        }
-    }
-}
-
-/// What figment found, with the file and the whole key, and without values where they may be secret. `beside` are keys of the
-/// table at `prefix` that figment did not know of.
-pub(super) fn problems(
-    error: figment::Error,
-    origin: &Origin,
-    prefix: &[&str],
-    beside: &[&str],
-) -> ConfigError {
-    let problems = error
-        .into_iter()
-        .map(|error| {
-            let mut path: Vec<&str> = error.path.iter().map(String::as_str).collect();
-            // figment appends what was extracted from where it stands.
-            if !prefix.is_empty() && path.ends_with(prefix) && path.len() > prefix.len() {
-                path.truncate(path.len() - prefix.len());
-            }
-            if !path.starts_with(prefix) {
-                path.splice(0..0, prefix.iter().copied());
-            }
-            let metadata = error.metadata.as_ref();
-            let mut set = metadata.is_some_and(|set| set.name.contains("environment"));
-            let mut key = path.join(".");
-            if let Kind::UnknownField(field, _) = &error.kind {
-                // figment tells where the first key of the table is from, and at the root the key is in the path.
-                set = true;
-                if path.last() != Some(&field.as_str()) {
-                    key = format!("{key}.{field}");
-                }
-            }
-            let of = |key: &str| match set {
-                true => origin.of(key),
-                false => origin.files.of(key),
-            };
-            let is_of_table = path.len() == prefix.len() + 1;
-            let beside = if is_of_table { beside } else { &[] };
-            Problem {
-                origin: of(&key).0,
-                key: of(&shown(&path)).1,
-                message: describe(&error.kind, beside, is_sensitive(&path)),
-            }
-        })
-        .collect();
-    ConfigError { problems }
-}
-
 /// The key at `path`, without what follows `auth` and is no key of ours: that may be a secret in the wrong place.
-fn shown<S: AsRef<str>>(path: &[S]) -> String {
+pub(super) fn shown<S: AsRef<str>>(path: &[S]) -> String {
     let path: Vec<&str> = path.iter().map(AsRef::as_ref).collect();
     let auth = path.iter().position(|part| *part == "auth");
     let (before, below) = path.split_at(auth.unwrap_or(path.len()));
@@ -184,12 +94,12 @@ fn shown<S: AsRef<str>>(path: &[S]) -> String {
 }
 
 /// Whether a value at this key may be a secret, or hold one.
-fn is_sensitive(path: &[&str]) -> bool {
+pub(super) fn is_sensitive(path: &[&str]) -> bool {
     path.iter()
         .any(|part| ["auth", "basic", "token", "secret", "password", "options"].contains(part))
 }
 
-fn describe(kind: &Kind, beside: &[&str], sensitive: bool) -> String {
+pub(super) fn describe(kind: &Kind, beside: &[&str], sensitive: bool) -> String {
     match kind {
         Kind::InvalidType(actual, expected) | Kind::InvalidValue(actual, expected) if sensitive => {
             format!("expected {expected}, found {}", type_of(actual))

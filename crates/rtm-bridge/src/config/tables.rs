@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::AppConfig;
 use super::changes::Values;
-use super::problem::Origin;
+use super::origin::Origin;
 use crate::fields::units;
 use crate::sinks::SinkConfig;
 
