@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use jiff::Timestamp;
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -18,7 +19,7 @@ use crate::{COMMIT, lock};
 use recent::Recent;
 use rtm_engine::status::State;
 use rtm_engine::status::report::{self, Readiness, Report};
-use rtm_engine::status::words::{self, Finding};
+use rtm_engine::status::words;
 use settings::{Settings, Shown};
 
 mod page;
@@ -105,15 +106,6 @@ struct Document {
     settings: Settings,
 }
 
-/// `/status.json` before the bridge runs.
-#[derive(serde::Serialize)]
-struct Early {
-    v: u32,
-    at: Timestamp,
-    findings: [Finding; 1],
-    recent: Vec<Recent>,
-}
-
 async fn status(
     Extract((state, settings)): Extract<(Slot, Shown)>,
     Query(asked): Query<Asked>,
@@ -133,12 +125,12 @@ async fn status(
         };
         return (headers, Json(document)).into_response();
     }
-    let document = Json(Early {
-        v: report::VERSION,
-        at: Timestamp::now(),
-        findings: [words::starting()],
-        recent,
-    });
+    let document = Json(json!({
+        "v": report::VERSION,
+        "at": Timestamp::now(),
+        "findings": [words::starting()],
+        "recent": recent,
+    }));
     (StatusCode::SERVICE_UNAVAILABLE, headers, document).into_response()
 }
 

@@ -45,7 +45,7 @@ pub fn plan(config: &Config) -> Result<Plan<Wire>, RunError> {
         source: app.clone(),
     });
     let sinks = config.sinks.iter().map(|(name, sink)| {
-        let common = sink.common();
+        let common = &sink.common;
         let routes = sink
             .table()
             .templates()
@@ -56,7 +56,7 @@ pub fn plan(config: &Config) -> Result<Plan<Wire>, RunError> {
             })?;
         Ok(SinkPlan {
             name: name.clone(),
-            kind: sink.kind(),
+            kind: sink.kind,
             title: sink.title(name),
             routes,
             skips_when_full: common.when_full == WhenFull::Skip,
@@ -114,7 +114,7 @@ impl Parts for Wire {
     }
 
     fn is_same_client(&self, old: &ClientSpec, new: &ClientSpec) -> bool {
-        old.sink.same_client(&new.sink)
+        old.sink.needs_new_client(&new.sink).is_empty()
     }
 }
 

@@ -1,7 +1,5 @@
 //! Templates of topics and subjects: literal text with `{variables}`.
 
-use std::fmt::Write;
-
 /// A parsed template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
@@ -45,14 +43,9 @@ pub struct AppNames<'a> {
 }
 
 /// The variables whose values come from configuration alone.
-pub const STATIC: &[Variable] = &[
-    Variable::App,
-    Variable::AppId,
-    Variable::Region,
-    Variable::Stream,
-];
+pub const STATIC: &[Variable] = ALL.split_at(4).0;
 
-/// All variables.
+/// All variables, those of [`STATIC`] first.
 pub const ALL: &[Variable] = &[
     Variable::App,
     Variable::AppId,
@@ -97,19 +90,13 @@ impl Template {
                 parts.push(Part::Literal(rest[..open].to_owned()));
             }
             let name = &rest[open + 1..open + length];
-            let variable = allowed
-                .iter()
-                .find(|variable| variable.name() == name)
-                .ok_or_else(|| {
-                    let known: Vec<String> = allowed
-                        .iter()
-                        .map(|known| format!("{{{}}}", known.name()))
-                        .collect();
-                    format!(
-                        "unknown variable `{{{name}}}` in `{text}`; known here: {}",
-                        known.join(" ")
-                    )
-                })?;
+            let Some(variable) = allowed.iter().find(|known| known.name() == name) else {
+                let known = allowed.iter().map(|known| format!("{{{}}}", known.name()));
+                let known = known.collect::<Vec<_>>().join(" ");
+                return Err(format!(
+                    "unknown variable `{{{name}}}` in `{text}`; known here: {known}"
+                ));
+            };
             parts.push(Part::Variable(*variable));
             rest = &rest[open + length + 1..];
         }
@@ -177,9 +164,7 @@ impl Template {
     /// The template with every variable replaced by `value`, for validation and for subjects to subscribe to.
     #[must_use]
     pub fn with_all(&self, value: &str) -> String {
-        self.render(|_, rendered| {
-            let _ = rendered.write_str(value);
-        })
+        self.render(|_, rendered| rendered.push_str(value))
     }
 }
 

@@ -7,7 +7,7 @@ use figment::Figment;
 use figment::value::{Dict, Value};
 
 /// What a configuration was made of, files and environment together: as it was written, and so without defaults.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(super) struct Values(Dict);
 
 impl Values {

@@ -17,7 +17,7 @@ use super::problem::Problem;
 use crate::fields::units;
 
 /// What the files say, as a whole and each for itself.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(super) struct Files {
     /// The file, or the directory.
     name: String,
@@ -59,7 +59,10 @@ impl Files {
     /// Reads what stands at `place`. With problems, what could be read.
     pub(super) fn read(place: &Path) -> (Files, Vec<Problem>) {
         let mut found = Vec::new();
-        let mut read = Files::new(place.display().to_string());
+        let mut read = Files {
+            name: place.display().to_string(),
+            ..Files::default()
+        };
         let files = files(place).unwrap_or_else(|error| {
             found.push(cannot_read(&read.name, &error));
             Vec::new()
@@ -82,8 +85,12 @@ impl Files {
     /// A configuration that is no file.
     pub(super) fn text(toml: &str) -> (Files, Vec<Problem>) {
         let mut found = Vec::new();
-        let mut read = Files::new("the configuration".to_owned());
-        read.add(read.name.clone(), toml, &mut found);
+        let name = "the configuration".to_owned();
+        let mut read = Files {
+            name: name.clone(),
+            ..Files::default()
+        };
+        read.add(name, toml, &mut found);
         (read, found)
     }
 
@@ -117,14 +124,6 @@ impl Files {
     /// Whether they are those of a directory.
     pub(super) fn are_several(&self) -> bool {
         self.parts.iter().any(|part| part.file != self.name)
-    }
-
-    fn new(name: String) -> Files {
-        Files {
-            name,
-            parts: Vec::new(),
-            whole: Dict::new(),
-        }
     }
 
     fn add(&mut self, file: String, text: &str, found: &mut Vec<Problem>) {

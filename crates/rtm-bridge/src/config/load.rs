@@ -1,24 +1,19 @@
 //! From files and the environment to a [`Config`], or to problems that say what to do.
 
-use std::collections::BTreeMap;
 use std::iter::successors;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
 use figment::Figment;
 use figment::value::{Dict, Value};
-use schemars::JsonSchema;
-use serde::Deserialize;
 
 use super::changes::Values;
 use super::environment::Variable;
 use super::files::Files;
 use super::origin::Origin;
 use super::problem::{AUTH_KEYS, ConfigError, Problem};
-use super::{AdminConfig, AppConfig, Config, JournalConfig, LogConfig, validate};
+use super::{Config, validate};
 use crate::fields::problem::list;
-use crate::fields::units;
 use crate::sinks::{KEYS, SinkConfig, SinkProblem};
 
 impl Config {
@@ -51,31 +46,6 @@ impl Config {
     }
 }
 
-/// The configuration of rtm-bridge, in TOML. Environment variables lie over it: `RTM_BRIDGE__SECTION__KEY`.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(title = "rtm-bridge")]
-pub(super) struct Raw {
-    #[serde(default)]
-    admin: AdminConfig,
-    #[serde(default)]
-    log: LogConfig,
-    #[serde(default)]
-    journal: JournalConfig,
-    /// How long the sinks may go on publishing after SIGTERM, and a sink that leaves the configuration, before what is left
-    /// waits in the journal. Default `10s`.
-    #[serde(default = "units::seconds::<10>", with = "units::duration")]
-    #[schemars(schema_with = "units::duration::schema")]
-    shutdown_deadline: Duration,
-    /// The App IDs to poll.
-    #[schemars(length(min = 1))]
-    apps: Vec<AppConfig>,
-    /// Where to publish, by the sink's name. One named `kafka`, `nats`, `stdout` or `file` is of that type; another name
-    /// needs `type`.
-    #[schemars(schema_with = "super::schema::sinks")]
-    sinks: BTreeMap<String, Value>,
-}
-
 /// The environment over the files.
 fn merged(files: &Files, variables: &[Variable]) -> Figment {
     variables.iter().fold(Figment::from(files), Figment::merge)
@@ -92,15 +62,15 @@ fn extract(
     let keys = variables.iter().map(|one| (one.name.clone(), one.key()));
     let variables = keys.collect();
     let origin = Origin { files, variables };
-    let raw: Raw = figment.extract().map_err(|error| ConfigError {
+    let mut config: Config = figment.extract().map_err(|error| ConfigError {
         problems: origin.problems(error, &[], &[]),
     })?;
-    let mut sinks = BTreeMap::new();
     let mut found = Vec::new();
-    for (name, table) in &raw.sinks {
+    let tables = std::mem::take(&mut config.tables);
+    for (name, table) in &tables {
         match SinkConfig::read(name, table) {
             Ok(sink) => {
-                sinks.insert(name.clone(), sink);
+                config.sinks.insert(name.clone(), sink);
             }
             Err(SinkProblem::Value(mut error)) => {
                 // The table was cut out of the whole, which knows where the value is from, or what holds it.
@@ -117,24 +87,16 @@ fn extract(
             }),
         }
     }
-    let config = Config {
-        admin: raw.admin,
-        log: raw.log,
-        journal: raw.journal,
-        shutdown_deadline: raw.shutdown_deadline,
-        apps: raw.apps,
-        sinks,
-        origin,
-        values: Values::of(figment),
-    };
+    config.values = Values::of(figment);
     let mut problems = two_kinds(figment);
     problems.extend(validate::problems(&config));
-    if !raw.sinks.is_empty() {
+    if !tables.is_empty() {
         // They are there, and what is wrong with them is told.
         problems.retain(|(key, _)| key != "sinks");
     }
     let problems = problems.into_iter();
-    found.extend(problems.map(|(key, message)| config.origin.problem(&key, message)));
+    found.extend(problems.map(|(key, message)| origin.problem(&key, message)));
+    config.origin = origin;
     match found.is_empty() {
         true => Ok(config),
         false => Err(ConfigError { problems: found }),
@@ -156,14 +118,8 @@ fn two_kinds(figment: &Figment) -> Vec<(String, String)> {
         let kinds = value.find_ref("auth").and_then(Value::as_dict);
         let names = kinds.into_iter().flat_map(Dict::keys).map(String::as_str);
         // What is no key of ours may be a secret in the wrong place.
-        let known = |name| {
-            if AUTH_KEYS.contains(&name) {
-                name
-            } else {
-                "…"
-            }
-        };
-        let names: Vec<&str> = names.map(known).collect();
+        let known = |name| Some(name).filter(|name| AUTH_KEYS.contains(name));
+        let names: Vec<&str> = names.map(|name| known(name).unwrap_or("…")).collect();
         if names.len() > 1 {
             let names = list(&names);
             let message = format!("exactly one kind of credentials is expected, found {names}");

@@ -6,7 +6,7 @@ use super::files::Files;
 use super::problem::{Problem, describe, is_sensitive, shown};
 
 /// Where values come from.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Origin {
     pub(super) files: Files,
     /// Names, and the keys that they set.

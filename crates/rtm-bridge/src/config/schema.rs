@@ -5,21 +5,21 @@ use schemars::transform::{Transform, transform_subschemas};
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
-use super::load::Raw;
+use super::Config;
 use crate::fields::problem::NAME_PATTERN;
 use crate::sinks::SinkConfig;
 
 /// The JSON Schema (2020-12) of a configuration file.
 ///
 /// It says what types can say: keys, types, ranges, what excludes what. What depends on files, on other keys or on a
-/// template's variables is for [`super::Config::load`].
+/// template's variables is for [`Config::load`].
 #[must_use]
 pub fn schema() -> Value {
     let mut settings = SchemaSettings::draft2020_12();
     settings.transforms.push(Box::new(NoNull));
     settings
         .into_generator()
-        .into_root_schema_for::<Raw>()
+        .into_root_schema_for::<Config>()
         .to_value()
 }
 

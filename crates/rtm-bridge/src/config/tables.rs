@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use figment::value::Value;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -14,23 +15,37 @@ use super::origin::Origin;
 use crate::fields::units;
 use crate::sinks::SinkConfig;
 
-/// The whole configuration, valid.
-#[derive(Debug, Clone)]
+/// The configuration of rtm-bridge, in TOML. Environment variables lie over it: `RTM_BRIDGE__SECTION__KEY`.
+// As it is read, and once `load` is through with it: valid.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "rtm-bridge")]
 pub struct Config {
-    /// The admin endpoint.
-    pub admin: AdminConfig,
-    /// Logging.
-    pub log: LogConfig,
-    /// The journal.
-    pub journal: JournalConfig,
+    #[serde(default)]
+    pub(crate) admin: AdminConfig,
+    #[serde(default)]
+    pub(crate) log: LogConfig,
+    #[serde(default)]
+    pub(crate) journal: JournalConfig,
     /// How long the sinks may go on publishing after SIGTERM, and a sink that leaves the configuration, before what is left
-    /// waits in the journal.
-    pub shutdown_deadline: Duration,
+    /// waits in the journal. Default `10s`.
+    #[serde(default = "units::seconds::<10>", with = "units::duration")]
+    #[schemars(schema_with = "units::duration::schema")]
+    pub(crate) shutdown_deadline: Duration,
     /// The App IDs to poll.
+    #[schemars(length(min = 1))]
     pub apps: Vec<AppConfig>,
-    /// Where to publish, by sink name.
+    /// Where to publish, by the sink's name. One named `kafka`, `nats`, `stdout` or `file` is of that type; another name
+    /// needs `type`.
+    #[serde(rename = "sinks")]
+    #[schemars(schema_with = "super::schema::sinks")]
+    pub(super) tables: BTreeMap<String, Value>,
+    /// What `tables` said, by sink name: each was read for itself, so that every problem is found.
+    #[serde(skip)]
     pub sinks: BTreeMap<String, SinkConfig>,
+    #[serde(skip)]
     pub(super) origin: Origin,
+    #[serde(skip)]
     pub(super) values: Values,
 }
 

@@ -281,18 +281,12 @@ impl Kind for KafkaConfig {
         let created = admin.create_topics(&topics, &admin_options()).await;
         let created = created
             .with_context(|| format!("cannot create topics at {}", self.brokers.join(", ")))?;
-        let mut failed = None;
-        let mut made = Vec::new();
-        for result in created {
-            match result {
-                Ok(topic) => made.push(topic),
-                Err((topic, code)) => {
-                    failed = Some(anyhow::anyhow!("cannot create topic {topic}: {code}"));
-                }
-            }
-        }
-        let Some(failed) = failed else { return Ok(()) };
-        let made: Vec<&str> = made.iter().map(String::as_str).collect();
+        let failed = created.iter().find_map(|result| result.as_ref().err());
+        let Some((topic, code)) = failed else {
+            return Ok(());
+        };
+        let failed = anyhow::anyhow!("cannot create topic {topic}: {code}");
+        let made: Vec<&str> = created.iter().flatten().map(String::as_str).collect();
         if !made.is_empty() && admin.delete_topics(&made, &admin_options()).await.is_err() {
             return Err(
                 failed.context(format!("made before, and not removed: {}", made.join(", ")))
@@ -368,11 +362,8 @@ impl KafkaConfig {
         let reached = self.sink()?.check(&topics).await?;
         let brokers = format!("{} broker(s)", reached.brokers);
         let mut found = vec![(String::new(), Ok(brokers))];
-        let is_missing = reached
-            .topics
-            .iter()
-            .any(|topic| topic.partitions.is_none());
-        let is_on = match is_missing && !self.create {
+        let mut topics = reached.topics.iter();
+        let is_on = match topics.any(|topic| topic.partitions.is_none()) && !self.create {
             true => self.creates_by_itself().await,
             false => None,
         };

@@ -64,8 +64,9 @@ const fn entry<K: Kind + DeserializeOwned + JsonSchema>(kind: &'static str) -> E
 /// One sink, by its `type`; a sink named as a kind needs none.
 #[derive(Debug, Clone)]
 pub struct SinkConfig {
-    kind: &'static str,
-    common: Common,
+    /// What `type` says.
+    pub(crate) kind: &'static str,
+    pub(crate) common: Common,
     table: Table,
 }
 
@@ -139,18 +140,6 @@ impl SinkConfig {
             .collect()
     }
 
-    /// What `type` says.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        self.kind
-    }
-
-    /// The keys that every sink has.
-    #[must_use]
-    pub fn common(&self) -> &Common {
-        &self.common
-    }
-
     /// The keys of its kind.
     pub(crate) fn table(&self) -> &dyn Kind {
         &*self.table
@@ -179,15 +168,8 @@ impl SinkConfig {
         shown
     }
 
-    /// Whether the same client can publish as `new` says. Of the common keys all can be renewed while the client goes on.
-    #[must_use]
-    pub fn same_client(&self, new: &SinkConfig) -> bool {
-        self.needs_new_client(new).is_empty()
-    }
-
-    /// The keys in which `new` needs another client.
-    #[must_use]
-    pub fn needs_new_client(&self, new: &SinkConfig) -> Vec<&'static str> {
+    /// The keys in which `new` needs another client. The common keys are none of them: what they say, any client does.
+    pub(crate) fn needs_new_client(&self, new: &SinkConfig) -> Vec<&'static str> {
         match self.kind == new.kind {
             true => self.table.needs_new_client(&*new.table),
             false => vec!["type"],

@@ -67,41 +67,36 @@ impl<'a> PageContext<'a> {
 
 /// The tags of a page as headers, made once for all of its records.
 pub(crate) struct PageHeaders {
-    app: Bytes,
-    region: Bytes,
-    stream: Bytes,
-    fetched_at: Bytes,
+    tags: [(Cow<'static, str>, Bytes); 4],
     is_replayed: bool,
 }
 
 impl PageHeaders {
     pub(crate) fn new(page: &PageContext<'_>) -> PageHeaders {
+        let copy = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+        let tags = [
+            ("rtm-app", copy(&page.tags.app)),
+            ("rtm-region", copy(&page.tags.region)),
+            ("rtm-stream", copy(&page.tags.stream)),
+            ("rtm-fetched-at", page.fetched_at.clone()),
+        ];
         PageHeaders {
-            app: Bytes::copy_from_slice(page.tags.app.as_bytes()),
-            region: Bytes::copy_from_slice(page.tags.region.as_bytes()),
-            stream: Bytes::copy_from_slice(page.tags.stream.as_bytes()),
-            fetched_at: page.fetched_at.clone(),
+            tags: tags.map(|(name, value)| (Cow::Borrowed(name), value)),
             is_replayed: page.is_replayed,
         }
     }
 
     /// The headers of one record; a dead letter has no event key.
     pub(crate) fn of(&self, id: RecordId, event_key: Option<&EventKey>) -> Headers {
-        let mut headers: Headers = vec![
-            (Cow::Borrowed("rtm-id"), Bytes::from(id.to_string())),
-            (Cow::Borrowed("rtm-app"), self.app.clone()),
-            (Cow::Borrowed("rtm-region"), self.region.clone()),
-            (Cow::Borrowed("rtm-stream"), self.stream.clone()),
-            (Cow::Borrowed("rtm-fetched-at"), self.fetched_at.clone()),
-        ];
+        let mut headers = Headers::with_capacity(8);
+        headers.push((Cow::Borrowed("rtm-id"), Bytes::from(id.to_string())));
+        headers.extend_from_slice(&self.tags);
+        let mut add = |name, value| headers.push((Cow::Borrowed(name), value));
         if let Some(event_key) = event_key {
-            headers.push((
-                Cow::Borrowed("rtm-event-key"),
-                Bytes::copy_from_slice(hex_key(event_key).as_slice()),
-            ));
+            add("rtm-event-key", Bytes::copy_from_slice(&hex_key(event_key)));
         }
         if self.is_replayed {
-            headers.push((Cow::Borrowed("rtm-replayed"), Bytes::from_static(b"true")));
+            add("rtm-replayed", Bytes::from_static(b"true"));
         }
         headers
     }

@@ -36,7 +36,7 @@ fn a_syntax_error_repeats_no_secret() {
 fn the_smallest_configuration_is_enough() {
     let config = Config::parse(MINIMAL).unwrap();
     assert_eq!(config.apps[0].requests_per_second, 10);
-    assert_eq!(config.sinks["stdout"].kind(), "stdout");
+    assert_eq!(config.sinks["stdout"].kind, "stdout");
 }
 
 #[test]
