@@ -78,14 +78,8 @@ async fn metrics(Extract(state): Extract<Slot>) -> Response {
     let Some(state) = state.get() else {
         return (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response();
     };
-    (
-        [(
-            header::CONTENT_TYPE,
-            "text/plain; version=0.0.4; charset=utf-8",
-        )],
-        state.render_metrics(),
-    )
-        .into_response()
+    let format = "text/plain; version=0.0.4; charset=utf-8";
+    ([(header::CONTENT_TYPE, format)], state.render_metrics()).into_response()
 }
 
 /// What the status page asks for.

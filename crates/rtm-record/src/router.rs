@@ -11,7 +11,7 @@ use rtm_source::Event;
 use crate::entry::{self, EntryError, Tags};
 use crate::format::dead_letter::dead_letter;
 use crate::format::envelope::Envelope;
-use crate::format::page::{Format, PageContext, PageHeaders};
+use crate::format::{Format, PageContext, PageHeaders};
 use crate::key::{EventKey, KeyBy, KeyHash};
 use crate::template::{STATIC, Template, Variable};
 use crate::token::escape_token;
@@ -291,16 +291,11 @@ fn sane(ms: Option<i64>, fetched_at: i64) -> Option<i64> {
 
 /// `text` within `body` without a copy, or a copy where it had to be unescaped.
 fn share(body: &Bytes, text: &str) -> Bytes {
-    if within(body, text) {
-        body.slice_ref(text.as_bytes())
-    } else {
-        Bytes::copy_from_slice(text.as_bytes())
+    let (of_body, of_text) = (body.as_ptr_range(), text.as_bytes().as_ptr_range());
+    match of_body.contains(&of_text.start) && of_text.end <= of_body.end {
+        true => body.slice_ref(text.as_bytes()),
+        false => Bytes::copy_from_slice(text.as_bytes()),
     }
-}
-
-fn within(body: &Bytes, text: &str) -> bool {
-    body.as_ptr_range().contains(&text.as_ptr())
-        && text.as_bytes().as_ptr_range().end <= body.as_ptr_range().end
 }
 
 #[cfg(test)]

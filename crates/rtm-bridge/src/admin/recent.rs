@@ -55,9 +55,6 @@ pub fn all() -> Vec<Recent> {
 #[derive(Debug)]
 pub struct Keep;
 
-/// A span's fields.
-struct Of(String);
-
 impl<S> Layer<S> for Keep
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
@@ -66,7 +63,7 @@ where
         let mut text = Text::default();
         attributes.record(&mut text);
         if let Some(span) = context.span(id) {
-            span.extensions_mut().insert(Of(text.fields));
+            span.extensions_mut().insert(text);
         }
     }
 
@@ -80,8 +77,8 @@ where
         event.record(&mut text);
         let mut of = String::new();
         for span in context.event_scope(event).into_iter().flatten() {
-            if let Some(Of(fields)) = span.extensions().get() {
-                append(&mut of, fields);
+            if let Some(text) = span.extensions().get::<Text>() {
+                append(&mut of, &text.fields);
             }
         }
         keep(&mut lock(&RECENT), level, &text, of, Timestamp::now());
@@ -112,7 +109,7 @@ fn keep(
     recent.truncate(KEPT);
 }
 
-/// An event's message and its fields, control characters escaped.
+/// The message and the fields of an event, or of a span, control characters escaped.
 #[derive(Default)]
 struct Text {
     message: String,

@@ -1,7 +1,6 @@
 //! In which keys two configurations differ: keys only, for the values may be secrets.
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use figment::Figment;
 use figment::value::{Dict, Value};
@@ -54,13 +53,6 @@ fn compare(old: &Dict, new: &Dict, at: &str, found: &mut Vec<String>) {
             }
             _ => found.push(path),
         }
-    }
-}
-
-/// Without the values: there may be secrets among them.
-impl fmt::Debug for Values {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[REDACTED]")
     }
 }
 

@@ -5,7 +5,6 @@
 //! that no value has to carry its origin with it.
 
 use std::cmp::Reverse;
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -85,12 +84,11 @@ impl Files {
     /// A configuration that is no file.
     pub(super) fn text(toml: &str) -> (Files, Vec<Problem>) {
         let mut found = Vec::new();
-        let name = "the configuration".to_owned();
         let mut read = Files {
-            name: name.clone(),
+            name: "the configuration".to_owned(),
             ..Files::default()
         };
-        read.add(name, toml, &mut found);
+        read.add(read.name.clone(), toml, &mut found);
         (read, found)
     }
 
@@ -241,13 +239,6 @@ impl Provider for Files {
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
         Ok(Map::from([(Profile::Default, self.whole.clone())]))
-    }
-}
-
-/// Without what they say: there may be secrets in it.
-impl fmt::Debug for Files {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Files({})", self.name)
     }
 }
 

@@ -60,8 +60,11 @@ fn extract(
     }
     let figment = &merged(&files, variables);
     let keys = variables.iter().map(|one| (one.name.clone(), one.key()));
-    let variables = keys.collect();
-    let origin = Origin { files, variables };
+    let origin = Origin {
+        variables: keys.collect(),
+        values: Values::of(figment),
+        files,
+    };
     let mut config: Config = figment.extract().map_err(|error| ConfigError {
         problems: origin.problems(error, &[], &[]),
     })?;
@@ -87,7 +90,6 @@ fn extract(
             }),
         }
     }
-    config.values = Values::of(figment);
     let mut problems = two_kinds(figment);
     problems.extend(validate::problems(&config));
     if !tables.is_empty() {

@@ -1,16 +1,28 @@
 //! Where the values of a configuration come from.
 
+use std::fmt;
+
 use figment::error::Kind;
 
+use super::changes::Values;
 use super::files::Files;
 use super::problem::{Problem, describe, is_sensitive, shown};
 
 /// Where values come from.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Origin {
     pub(super) files: Files,
     /// Names, and the keys that they set.
     pub(super) variables: Vec<(String, String)>,
+    /// Files and environment together.
+    pub(super) values: Values,
+}
+
+/// Without what they say: there may be secrets in it.
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Origin")
+    }
 }
 
 impl Origin {

@@ -10,7 +10,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::AppConfig;
-use super::changes::Values;
 use super::origin::Origin;
 use crate::fields::units;
 use crate::sinks::SinkConfig;
@@ -45,8 +44,6 @@ pub struct Config {
     pub sinks: BTreeMap<String, SinkConfig>,
     #[serde(skip)]
     pub(super) origin: Origin,
-    #[serde(skip)]
-    pub(super) values: Values,
 }
 
 impl Config {
@@ -65,18 +62,12 @@ impl Config {
     /// sink or another table that only one of the two has is one key. Two spellings of one value are a difference.
     #[must_use]
     pub fn changed(&self, new: &Config) -> Vec<String> {
-        self.values.changed(&new.values)
+        self.origin.values.changed(&new.origin.values)
     }
 
     /// The table of sinks as the files have it, without the environment and without defaults. There may be secrets in it.
     pub(crate) fn sinks_as_written(&self) -> serde_json::Value {
         self.origin.files.sinks()
-    }
-
-    /// Where the value at a key such as `journal.dir` comes from: the file, or the environment variable.
-    #[must_use]
-    pub fn origin(&self, key: &str) -> String {
-        self.origin.of(key).0
     }
 }
 

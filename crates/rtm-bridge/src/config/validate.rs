@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 
-use super::{AppConfig, Config, JournalConfig};
+use super::{AppConfig, Config};
 use crate::fields::problem::{NAME, Problems, is_name};
 use crate::sinks;
 
@@ -56,11 +56,7 @@ pub(super) fn problems(config: &Config) -> Vec<(String, String)> {
     let rings = config.apps.iter().map(|app| 2 * app.regions.len() as u64);
     let rings: u64 = rings.sum();
     let room = 4 * ROOM_PER_REQUEST * rings.max(1);
-    let JournalConfig {
-        max_bytes,
-        max_entries,
-        ..
-    } = config.journal;
+    let (max_bytes, max_entries) = (config.journal.max_bytes, config.journal.max_entries);
     if max_bytes < room {
         problems.add(
             "journal.max_bytes",

@@ -53,12 +53,8 @@ impl<'a> SecretKeys<'a> {
     /// What is wrong with the keys, which stand at `key`: one is needed, and it can be read now.
     pub(crate) fn problems(&self, key: &str, problems: &mut Problems<'_>) {
         let name = self.name;
-        let given = [
-            self.inline.is_some(),
-            self.file.is_some(),
-            self.variable.is_some(),
-        ];
-        let given = given.into_iter().filter(|given| *given).count();
+        let (inline, file, variable) = (self.inline.iter(), self.file.iter(), self.variable.iter());
+        let given = inline.count() + file.count() + variable.count();
         if given != 1 {
             problems.add(
                 key,

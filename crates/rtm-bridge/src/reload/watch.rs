@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::Instant;
 use tracing::info;
 
 use crate::config::{Config, files};
@@ -53,7 +52,6 @@ impl Watch {
     /// Returns when the file is to be read again.
     pub(super) async fn next(&mut self) {
         let mut last = self.seen.clone();
-        let mut look = Instant::now() + LOOK;
         loop {
             tokio::select! {
                 _ = self.hangup.recv() => {
@@ -61,7 +59,7 @@ impl Watch {
                     self.seen = self.look().await;
                     return;
                 }
-                () = tokio::time::sleep_until(look) => {}
+                () = tokio::time::sleep(LOOK) => {}
             }
             let content = self.look().await;
             if content != self.seen && content == last {
@@ -70,7 +68,6 @@ impl Watch {
                 return;
             }
             last = content;
-            look = Instant::now() + LOOK;
         }
     }
     async fn look(&self) -> Content {

@@ -229,10 +229,8 @@ impl Kind for KafkaConfig {
     }
 
     async fn reach(&self, places: &[String]) -> Vec<Found> {
-        match self.look(places).await {
-            Ok(found) => found,
-            Err(error) => vec![(String::new(), Err(error))],
-        }
+        let found = self.look(places).await;
+        found.unwrap_or_else(|error| vec![(String::new(), Err(error))])
     }
 
     async fn ready(&self, places: &[String]) -> anyhow::Result<()> {
@@ -505,11 +503,8 @@ pub fn read_back(
         .with_context(|| format!("no metadata of topic {topic}"))?;
     let mut ends: HashMap<i32, i64> = HashMap::new();
     let mut assignment = TopicPartitionList::new();
-    for partition in metadata
-        .topics()
-        .iter()
-        .flat_map(|topic| topic.partitions())
-    {
+    let topics = metadata.topics().iter();
+    for partition in topics.flat_map(|topic| topic.partitions()) {
         let (low, high) = consumer
             .fetch_watermarks(topic, partition.id(), READING_PATIENCE)
             .with_context(|| format!("no watermarks of topic {topic}"))?;
@@ -533,11 +528,9 @@ pub fn read_back(
             dead_letter,
             is_line: false,
         });
-        if ends
-            .get(&message.partition())
-            .is_some_and(|end| message.offset() + 1 >= *end)
-        {
-            ends.remove(&message.partition());
+        let (partition, next) = (message.partition(), message.offset() + 1);
+        if ends.get(&partition).is_some_and(|end| next >= *end) {
+            ends.remove(&partition);
         }
     }
     Ok(())

@@ -41,8 +41,7 @@ pub(crate) trait Kind: Any + Debug + Send + Sync {
     }
 
     /// The keys in which `new`, a table of the same kind, needs another client: see [`changed`].
-    fn needs_new_client(&self, new: &dyn Kind) -> Vec<&'static str> {
-        let _ = new;
+    fn needs_new_client(&self, _new: &dyn Kind) -> Vec<&'static str> {
         Vec::new()
     }
 

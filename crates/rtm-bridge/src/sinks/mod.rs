@@ -78,12 +78,6 @@ pub(crate) enum SinkProblem {
     Type(String),
 }
 
-impl From<Box<figment::Error>> for SinkProblem {
-    fn from(error: Box<figment::Error>) -> SinkProblem {
-        SinkProblem::Value(error)
-    }
-}
-
 impl SinkConfig {
     /// The sink of a name and its table.
     pub(crate) fn read(name: &str, table: &Value) -> Result<SinkConfig, SinkProblem> {
@@ -108,10 +102,11 @@ impl SinkConfig {
                 common.extend(keys.remove_entry(*key));
             }
         }
+        let common = Value::from(common).deserialize().map_err(Box::new);
         Ok(SinkConfig {
             kind: entry.kind,
-            common: Value::from(common).deserialize().map_err(Box::new)?,
-            table: (entry.read)(&own)?,
+            common: common.map_err(SinkProblem::Value)?,
+            table: (entry.read)(&own).map_err(SinkProblem::Value)?,
         })
     }
 

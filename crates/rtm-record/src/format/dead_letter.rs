@@ -6,7 +6,7 @@ use bytes::Bytes;
 use rtm_sink::{Reason, Record, RecordId, Timestamp, Topic};
 use serde::Serialize;
 
-use super::page::{PageContext, PageHeaders};
+use super::{PageContext, PageHeaders};
 
 /// Bound on what a dead letter repeats of a payload that the broker has refused twice.
 pub(crate) const TRUNCATED_BYTES: usize = 64 << 10;

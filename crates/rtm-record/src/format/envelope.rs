@@ -7,11 +7,11 @@ use std::borrow::Cow;
 use bytes::{Bytes, BytesMut};
 use rtm_source::Event;
 
-use super::page::{Format, PageContext, format_time};
+use super::{Format, PageContext, format_time};
 use crate::key::{EventKey, hex_key};
 
 /// The format `json`.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Envelope {
     /// `{"v":1,"id":"<epoch>.<position>.`
     begin: String,
@@ -24,20 +24,7 @@ pub struct Envelope {
     /// The payloads of a page lie in one piece of memory, one behind the other.
     arena: BytesMut,
     /// The last second that was formatted, and its text: events of a page share few.
-    second: (i64, String),
-}
-
-impl Default for Envelope {
-    fn default() -> Envelope {
-        Envelope {
-            begin: String::new(),
-            source: String::new(),
-            fetch: String::new(),
-            end: String::new(),
-            arena: BytesMut::new(),
-            second: (-1, String::new()),
-        }
-    }
+    second: Option<(i64, String)>,
 }
 
 impl Format for Envelope {
@@ -96,14 +83,8 @@ impl Format for Envelope {
                 json.extend_from_slice(b"\"");
                 json.extend_from_slice(seconds.as_bytes());
                 let digit = |n: u16| b'0' + (n % 10) as u8;
-                json.extend_from_slice(&[
-                    b'.',
-                    digit(ms / 100),
-                    digit(ms / 10),
-                    digit(ms),
-                    b'Z',
-                    b'"',
-                ]);
+                json.extend_from_slice(&[b'.', digit(ms / 100), digit(ms / 10), digit(ms)]);
+                json.extend_from_slice(b"Z\"");
             }
             None => json.extend_from_slice(b"null"),
         }
@@ -131,15 +112,16 @@ fn put_text(json: &mut BytesMut, text: &Cow<'_, str>) {
 }
 
 /// The time to the second, as in [`format_time`], and the milliseconds after it. `last` is what was formatted last.
-fn time_of(ms: i64, last: &mut (i64, String)) -> Option<(&str, u16)> {
+fn time_of(ms: i64, last: &mut Option<(i64, String)>) -> Option<(&str, u16)> {
     let second = ms.div_euclid(1000);
-    if last.0 != second {
-        let text = format_time(second * 1000)?;
+    if last.as_ref().is_none_or(|(known, _)| *known != second) {
+        let mut text = format_time(second * 1000)?;
         // Without `.000Z`.
-        let kept = text.len().checked_sub(5)?;
-        *last = (second, text[..kept].to_owned());
+        text.truncate(text.len().checked_sub(5)?);
+        *last = Some((second, text));
     }
-    Some((&last.1, u16::try_from(ms.rem_euclid(1000)).unwrap_or(0)))
+    let (_, text) = last.as_ref()?;
+    Some((text, u16::try_from(ms.rem_euclid(1000)).unwrap_or(0)))
 }
 
 fn quoted(text: &str) -> String {

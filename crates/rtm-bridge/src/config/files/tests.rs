@@ -282,10 +282,16 @@ fn the_environment_lies_over_all_files() {
         let config = Config::load(&at).unwrap();
         assert_eq!(config.journal.dir, Path::new("elsewhere"));
         assert_eq!(
-            config.origin("journal.dir"),
+            config.origin.of("journal.dir").0,
             "the environment variable RTM_BRIDGE__JOURNAL__DIR"
         );
-        assert!(config.origin("sinks.kafka.brokers").ends_with("/a.toml"));
+        assert!(
+            config
+                .origin
+                .of("sinks.kafka.brokers")
+                .0
+                .ends_with("/a.toml")
+        );
         jail.set_env("RTM_BRIDGE__ADMIN__LISTEN", "127.0.0.1:1");
         assert_eq!(
             Config::admin_listen(&at).map(|listen| listen.port()),

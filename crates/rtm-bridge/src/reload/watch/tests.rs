@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::symlink;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::*;
 
