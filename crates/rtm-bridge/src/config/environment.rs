@@ -10,7 +10,7 @@ use figment::{Metadata, Profile, Provider};
 const PREFIX: &str = "RTM_BRIDGE__";
 
 /// A variable such as `RTM_BRIDGE__JOURNAL__DIR=/data`. Lists, tables and booleans are in TOML's form; all else is text even
-/// if it looks like a number (`007` is not 7), of which [`units::number`](super::units::number) makes numbers.
+/// if it looks like a number (`007` is not 7), of which [`units::number`](crate::fields::units::number) makes numbers.
 pub(super) struct Variable {
     pub(super) name: String,
     /// `journal__dir`.

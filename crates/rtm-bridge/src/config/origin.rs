@@ -60,6 +60,7 @@ impl Origin {
             message,
         }
     }
+
     /// What figment found in the table at a path, with the file and the whole key, and without values where they may be secret.
     /// `beside` are keys of the table that figment did not know of.
     pub(super) fn problems(
