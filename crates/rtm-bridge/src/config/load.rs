@@ -51,7 +51,7 @@ fn merged(files: &Files, variables: &[Variable]) -> Figment {
     variables.iter().fold(Figment::from(files), Figment::merge)
 }
 
-fn extract(
+pub(super) fn extract(
     (files, problems): (Files, Vec<Problem>),
     variables: &[Variable],
 ) -> Result<Config, ConfigError> {

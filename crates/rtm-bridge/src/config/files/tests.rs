@@ -2,7 +2,8 @@
 
 use std::os::unix::fs::symlink;
 
-use super::super::Config;
+use super::super::load::extract;
+use super::super::{Config, ConfigError};
 use super::*;
 use crate::sinks::kafka::KafkaConfig;
 
@@ -24,10 +25,15 @@ fn dir(files: &[(&str, &str)]) -> tempfile::TempDir {
     dir
 }
 
+/// The files alone: another test of this process may have set a variable.
+fn load(place: &Path) -> Result<Config, ConfigError> {
+    extract(Files::read(place), &[])
+}
+
 /// What is wrong with them, without the directory's own path.
 fn refused(files: &[(&str, &str)]) -> String {
     let dir = dir(files);
-    let error = Config::load(dir.path()).unwrap_err().to_string();
+    let error = load(dir.path()).unwrap_err().to_string();
     assert!(!error.contains("canary"), "{error}");
     error.replace(&format!("{}/", dir.path().display()), "")
 }
@@ -51,7 +57,7 @@ fn the_files_of_a_directory_are_one_configuration() {
     std::fs::create_dir(dir.path().join("80.toml")).unwrap();
     std::fs::create_dir(dir.path().join("more")).unwrap();
     std::fs::write(dir.path().join("more/90.toml"), "broken").unwrap();
-    let config = Config::load(dir.path()).unwrap();
+    let config = load(dir.path()).unwrap();
     let names = config.apps.iter().map(|app| app.name.as_str());
     assert_eq!(names.collect::<Vec<_>>(), ["a", "b", "c"]);
     assert_eq!(config.journal.dir, Path::new("journal"));
@@ -75,7 +81,7 @@ fn a_mounted_configuration_map_is_read() {
     for name in ["10.toml", "20.toml"] {
         symlink(format!("..data/{name}"), at(name)).unwrap();
     }
-    assert_eq!(Config::load(dir.path()).unwrap().apps.len(), 1);
+    assert_eq!(load(dir.path()).unwrap().apps.len(), 1);
     assert_eq!(files(dir.path()).unwrap(), [at("10.toml"), at("20.toml")]);
 }
 
@@ -204,7 +210,7 @@ fn a_problem_names_its_file() {
     }
     assert_eq!(wrong, [""; 0]);
     let dir = dir(&[("a.toml", BASE)]);
-    let told = Config::load(dir.path()).unwrap_err().to_string();
+    let told = load(dir.path()).unwrap_err().to_string();
     assert_eq!(
         told,
         format!("{}: the key `apps` is missing", dir.path().display())
@@ -226,7 +232,7 @@ fn a_warning_names_its_file() {
         ("b.toml", &app("a", &"0".repeat(32))),
         ("c.toml", &app("b", "0b")),
     ]);
-    let config = Config::load(dir.path()).unwrap();
+    let config = load(dir.path()).unwrap();
     let c = dir.path().join("c.toml").display().to_string();
     assert!(
         warned(&config).contains(&format!("{c}: apps.0.app_id")),
@@ -247,7 +253,7 @@ fn a_warning_names_its_file() {
 fn what_cannot_be_read_is_told() {
     let broken = dir(&[("b.toml", "broken")]);
     symlink("nowhere", broken.path().join("a.toml")).unwrap();
-    let told = Config::load(broken.path()).unwrap_err().to_string();
+    let told = load(broken.path()).unwrap_err().to_string();
     let lines: Vec<&str> = told.lines().collect();
     let [a, b] = lines[..] else { panic!("{told}") };
     assert!(
@@ -256,7 +262,7 @@ fn what_cannot_be_read_is_told() {
     );
     assert!(b.contains("/b.toml: TOML parse error"), "{b}");
     let empty = dir(&[(".a.toml", ""), ("a.txt", "")]);
-    let told = Config::load(empty.path()).unwrap_err().to_string();
+    let told = load(empty.path()).unwrap_err().to_string();
     assert!(
         told.starts_with(&empty.path().display().to_string()),
         "{told}"
