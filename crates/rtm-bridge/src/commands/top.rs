@@ -1,6 +1,5 @@
 //! `rtm-bridge top`: a running bridge, in a terminal.
 
-mod screen;
 mod status;
 mod view;
 
@@ -11,14 +10,15 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
-use crossterm::event::{self, KeyCode, KeyModifiers};
+use ratatui::crossterm::event::{self, KeyCode, KeyModifiers};
+use ratatui::crossterm::style::Colored;
+use ratatui::style::{Color, Style};
 
 use super::configuration::ConfigArgs;
 use super::process::{duration, refuse, runtime, stop_on_signals};
 use crate::config::Config;
-use screen::Screen;
 use status::{Asker, Status};
-use view::{Seen, lines};
+use view::{Seen, plain};
 
 /// Rates are over this many seconds, as far as there are answers: one poll more or less is no change.
 const WINDOW_SECONDS: f64 = 10.0;
@@ -28,9 +28,6 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Between the two answers that plain output takes.
 const ONCE_APART: Duration = Duration::from_secs(2);
-
-/// How wide plain output is.
-const PLAIN_WIDTH: usize = 80;
 
 /// Watch a running bridge in the terminal: losses, rings, request budget, journal, sinks
 ///
@@ -86,7 +83,9 @@ pub(super) fn top(args: &TopArgs) -> anyhow::Result<bool> {
             }
         }
     });
-    let ended = watch(&shown, &answers, || stop.is_cancelled());
+    let mut terminal = ratatui::try_init()?;
+    let ended = watch(&mut terminal, &shown, &answers, || stop.is_cancelled());
+    ratatui::restore();
     // A request under way has no reason to hold us.
     runtime.shutdown_background();
     ended.map(|()| true)
@@ -115,30 +114,25 @@ fn once(asker: &Asker) -> anyhow::Result<bool> {
         answers.map_err(|error| anyhow!("no answer from {}: {error}", asker.url()))?;
     let seen = Seen {
         url: asker.url(),
-        now: Some(&now),
-        before: Some(&before),
+        known: Some((&before, &now)),
         away: None,
     };
-    for line in lines(&seen, PLAIN_WIDTH, usize::MAX) {
-        println!("{}", line.text().trim_end());
-    }
+    print!("{}", plain(&seen));
     Ok(true)
 }
 
 /// Draws until it is told to end.
 fn watch(
+    terminal: &mut ratatui::DefaultTerminal,
     url: &str,
     answers: &Receiver<Result<Status, String>>,
     ended: impl Fn() -> bool,
 ) -> anyhow::Result<()> {
-    let mut screen = Screen::open()?;
     let mut kept: VecDeque<Status> = VecDeque::new();
     let uptime = |status: &Status| status.report.now.uptime_seconds;
     let mut away: Option<(Instant, String)> = None;
-    let mut changed = true;
     while !ended() {
         for answer in answers.try_iter() {
-            changed = true;
             match answer {
                 Ok(now) => {
                     away = None;
@@ -158,28 +152,30 @@ fn watch(
                 }
             }
         }
-        if changed {
-            let seen = Seen {
-                url,
-                now: kept.back(),
-                before: kept.front(),
-                away: away
-                    .as_ref()
-                    .map(|(since, error)| (since.elapsed(), error.as_str())),
-            };
-            screen.draw(|width, height| lines(&seen, width, height))?;
-            changed = false;
-        }
-        if event::poll(TICK)? {
-            let event = event::read()?;
-            changed |= event.as_resize_event().is_some();
-            if let Some(key) = event.as_key_press_event() {
-                let control = key.modifiers.contains(KeyModifiers::CONTROL);
-                match key.code {
-                    KeyCode::Char('q') | KeyCode::Esc => return Ok(()),
-                    KeyCode::Char('c') if control => return Ok(()),
-                    _ => {}
-                }
+        let seen = Seen {
+            url,
+            known: kept.front().zip(kept.back()),
+            away: away
+                .as_ref()
+                .map(|(since, error)| (since.elapsed(), error.as_str())),
+        };
+        terminal.draw(|frame| {
+            let area = frame.area();
+            frame.render_widget(&seen, area);
+            // crossterm takes colours away for NO_COLOR, and what is bold with them.
+            if Colored::ansi_color_disabled_memoized() {
+                let uncoloured = Style::new().fg(Color::Reset);
+                frame.buffer_mut().set_style(area, uncoloured);
+            }
+        })?;
+        if event::poll(TICK)?
+            && let Some(key) = event::read()?.as_key_press_event()
+        {
+            let control = key.modifiers.contains(KeyModifiers::CONTROL);
+            match key.code {
+                KeyCode::Char('q') | KeyCode::Esc => return Ok(()),
+                KeyCode::Char('c') if control => return Ok(()),
+                _ => {}
             }
         }
     }

@@ -1,9 +1,14 @@
-//! From what a bridge says of itself to lines of a page. Pure: what is wrong, the bridge has decided.
+//! From what a bridge says of itself to a page. Pure: what is wrong, the bridge has decided.
 
 use std::cmp::Reverse;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Constraint, Rect};
+use ratatui::style::{Color, Modifier, Style, Stylize};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Cell, Row, Table, Widget};
 
 use super::status::Status;
 use rtm_engine::status::health::Health;
@@ -11,275 +16,179 @@ use rtm_engine::status::phrases::duration;
 use rtm_engine::status::snapshot::{App, Outlet, Ring, Sink, Snapshot};
 use rtm_engine::status::words::{Finding, Level};
 
-/// How wide the name of a row is, within these bounds: what the columns leave.
-const NAME: (usize, usize) = (10, 40);
+/// How wide the name of a row is, within these bounds: what its figures leave. Rings are told apart by it, so that a
+/// narrow terminal shows fewer figures, each of them whole.
+const NAME: (u16, u16) = (16, 40);
+
+/// How wide the figures of a row are: all sections have the same columns, and what matters most in the first ones.
+const FIGURES: [u16; 6] = [7, 7, 9, 12, 10, 8];
+const SINK_COLUMNS: [&str; 6] = ["up", "oldest", "waiting", "confirmed", "records/s", ""];
+const REQUEST_COLUMNS: [&str; 6] = ["limit", "used", "refused", "429s", "unused", ""];
+const RING_COLUMNS: [&str; 6] = ["age", "gap", "events/s", "maybe lost", "events", "full"];
+
+/// How wide plain output is.
+const PLAIN_WIDTH: u16 = 80;
 
 /// Rows that a section has, if it has them, before lines are spent on space between sections.
 const ROWS: usize = 4;
 
-/// A narrower terminal shows fewer columns, so that rings are still told apart.
-const WIDE: usize = 80;
-
-/// A heading, as wide as its column, and whether the column stays where the terminal is narrow.
-type Column = (&'static str, bool);
-
-const RING_COLUMNS: [Column; 6] = [
-    ("  events/s", true),
-    ("   age", true),
-    ("   gap", true),
-    ("    events", false),
-    ("  full", false),
-    ("  maybe lost", true),
-];
-const REQUEST_COLUMNS: [Column; 5] = [
-    ("   limit", true),
-    ("    used", true),
-    ("  unused", false),
-    ("   refused", true),
-    ("      429s", true),
-];
-const SINK_COLUMNS: [Column; 5] = [
-    ("   up", true),
-    ("   waiting", true),
-    ("    oldest", true),
-    ("  records/s", false),
-    ("   confirmed", true),
-];
-
 /// The part of the page that findings may have, and lines that they always have.
 const FINDINGS: (usize, usize) = (3, 2);
 
-/// How text looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Style {
-    Plain,
-    Heading,
-    Faint,
-    Good,
-    Doubtful,
-    Bad,
-}
-
-/// One line of the page.
-#[derive(Debug, Default, Clone)]
-pub(super) struct Line(Vec<(Style, String)>);
-
-impl Line {
-    fn of(style: Style, text: impl AsRef<str>) -> Line {
-        Line::default().and(style, text)
-    }
-
-    /// Adds a text. Control characters are not what a terminal is given: the text comes from another process.
-    fn and(mut self, style: Style, text: impl AsRef<str>) -> Line {
-        self.0
-            .push((style, text.as_ref().replace(char::is_control, "?")));
-        self
-    }
-
-    pub(super) fn spans(&self) -> &[(Style, String)] {
-        &self.0
-    }
-
-    pub(super) fn text(&self) -> String {
-        self.0.iter().map(|(_, text)| text.as_str()).collect()
-    }
-
-    /// No wider than this many columns.
-    fn cut(mut self, width: usize) -> Line {
-        let mut left = width;
-        for (_, text) in &mut self.0 {
-            if text.chars().count() > left {
-                *text = text.chars().take(left).collect();
-            }
-            left -= text.chars().count();
-        }
-        self
-    }
-}
+const PLAIN: Style = Style::new();
+const FAINT: Style = Style::new().add_modifier(Modifier::DIM);
+const GOOD: Style = Style::new().fg(Color::Green);
+const DOUBTFUL: Style = Style::new().fg(Color::Yellow);
+const BAD: Style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
 
 /// What there is to show.
 pub(super) struct Seen<'a> {
     pub(super) url: &'a str,
-    /// What the bridge said last.
-    pub(super) now: Option<&'a Status>,
-    /// What rates are since; the same as the last where there is no other.
-    pub(super) before: Option<&'a Status>,
+    /// What rates are since, and what the bridge said last; the same where there is no other.
+    pub(super) known: Option<(&'a Status, &'a Status)>,
     /// How long nobody has answered, and why.
     pub(super) away: Option<(Duration, &'a str)>,
 }
 
-/// The page, at most so wide and so high. What does not fit is counted.
-pub(super) fn lines(seen: &Seen<'_>, width: usize, height: usize) -> Vec<Line> {
-    let mut page = vec![title(seen, width)];
+impl Widget for &Seen<'_> {
+    fn render(self, area: Rect, buffer: &mut Buffer) {
+        table(rows(self, area.width, area.height.into()), area.width).render(area, buffer);
+    }
+}
+
+/// The whole page, without a terminal.
+pub(super) fn plain(seen: &Seen<'_>) -> String {
+    let rows = rows(seen, PLAIN_WIDTH, usize::MAX);
+    let height = rows.len().try_into().unwrap_or(u16::MAX);
+    let mut buffer = Buffer::empty(Rect::new(0, 0, PLAIN_WIDTH, height));
+    table(rows, PLAIN_WIDTH).render(buffer.area, &mut buffer);
+    text(&buffer)
+}
+
+fn text(buffer: &Buffer) -> String {
+    let rows = buffer.content.chunks(buffer.area.width.max(1).into());
+    let rows = rows.map(|row| row.iter().map(|cell| cell.symbol()).collect::<String>());
+    rows.map(|row| row.trim_end().to_owned() + "\n").collect()
+}
+
+/// The last column has what the others leave, which only rows of one cell use.
+fn table(rows: Vec<Row<'static>>, width: u16) -> Table<'static> {
+    let mut widths = Constraint::from_lengths(widths(width));
+    widths.push(Constraint::Fill(1));
+    Table::new(rows, widths).column_spacing(0)
+}
+
+/// Of a name, and of the figures for which there is room.
+fn widths(width: u16) -> Vec<u16> {
+    let mut widths = vec![width];
+    for figure in FIGURES {
+        if widths[0] < NAME.0 + figure {
+            break;
+        }
+        widths[0] -= figure;
+        widths.push(figure);
+    }
+    widths[0] = widths[0].min(NAME.1);
+    widths
+}
+
+/// The page. What does not fit is counted.
+fn rows(seen: &Seen<'_>, width: u16, height: usize) -> Vec<Row<'static>> {
+    let mut page = vec![title(seen)];
     if let Some((since, why)) = seen.away {
-        let text = format!(
-            "NO ANSWER for {}: {why}; trying again",
-            duration(since.as_secs_f64())
-        );
-        page.push(Line::of(Style::Bad, text));
+        let since = duration(since.as_secs_f64());
+        let text = format!("NO ANSWER for {since}: {why}; trying again");
+        page.push(whole(Span::styled(text, BAD)));
     }
-    if let (Some(now), Some(before)) = (seen.now, seen.before) {
-        // An old answer says nothing of now.
-        if seen.away.is_none() {
-            let room = (height / FINDINGS.0).max(FINDINGS.1);
-            page.extend(fit(findings(&now.report.findings, width), room));
-        }
-        let (now, before) = (&now.report.now, &before.report.now);
-        page.push(totals(now));
-        let rates = Rates { now, before };
-        let layout = Layout::of(width);
-        let sections = [
-            outlets(&rates, layout),
-            budgets(&rates, layout),
-            rings(now, layout),
-        ];
-        let wanted = sections.each_ref().map(Vec::len);
-        // Three headings and the journal's line.
-        let room = height.saturating_sub(page.len() + 4);
-        let few: usize = wanted.iter().map(|rows| *rows.min(&ROWS)).sum();
-        let is_roomy = room >= few + 4;
-        let rows = share(if is_roomy { room - 4 } else { room }, wanted);
-        let [sinks, apps, rings] = sections;
-        // What matters most in an outage comes first: what does not fit is at the end.
-        for (heading, rows) in [
-            (layout.heading("SINK", &SINK_COLUMNS), fit(sinks, rows[0])),
-            (journal(&rates, layout), Vec::new()),
-            (
-                layout.heading("REQUESTS A SECOND", &REQUEST_COLUMNS),
-                fit(apps, rows[1]),
-            ),
-            (layout.heading("RING", &RING_COLUMNS), fit(rings, rows[2])),
-        ] {
-            page.extend(is_roomy.then(Line::default));
-            page.push(heading);
-            page.extend(rows);
-        }
+    let Some((before, now)) = seen.known else {
+        return page;
+    };
+    // An old answer says nothing of now.
+    if seen.away.is_none() {
+        let room = (height / FINDINGS.0).max(FINDINGS.1);
+        page.extend(fit(findings(&now.report.findings, width), room));
     }
-    page.truncate(height);
-    page.into_iter().map(|line| line.cut(width)).collect()
+    let (before, now) = (&before.report.now, &now.report.now);
+    page.push(totals(now));
+    let known = Known { before, now, width };
+    let sections = [known.outlets(), known.budgets(), known.rings()];
+    // Three headings and the journal's line.
+    let mut room = height.saturating_sub(page.len() + 4);
+    let few: usize = sections.iter().map(|rows| rows.len().min(ROWS)).sum();
+    let is_roomy = room >= few + 4;
+    room -= if is_roomy { 4 } else { 0 };
+    let [sinks, apps, rings] = share(room, sections);
+    // What matters most in an outage comes first: what does not fit is at the end.
+    for (heading, rows) in [
+        (known.row("SINK", SINK_COLUMNS).bold(), sinks),
+        (known.journal(), Vec::new()),
+        (known.row("REQUESTS/S", REQUEST_COLUMNS).bold(), apps),
+        (known.row("RING", RING_COLUMNS).bold(), rings),
+    ] {
+        page.extend(is_roomy.then(|| whole("")));
+        page.push(heading);
+        page.extend(rows);
+    }
+    page
 }
 
-/// Where the columns are.
-#[derive(Debug, Clone, Copy)]
-struct Layout {
-    name: usize,
-    is_wide: bool,
-}
-
-impl Layout {
-    fn of(width: usize) -> Layout {
-        let is_wide = width >= WIDE;
-        let columns = |columns: &[Column]| -> usize {
-            let shown = columns.iter().filter(|(_, stays)| is_wide || *stays);
-            shown.map(|(heading, _)| heading.len()).sum()
-        };
-        let widest = columns(&RING_COLUMNS)
-            .max(columns(&REQUEST_COLUMNS))
-            .max(columns(&SINK_COLUMNS));
-        Layout {
-            name: width.saturating_sub(widest).clamp(NAME.0, NAME.1),
-            is_wide,
-        }
-    }
-
-    fn heading(self, name: &str, columns: &[Column]) -> Line {
-        let mut text = format!("{name:<width$}", width = self.name);
-        for (heading, _) in columns.iter().filter(|(_, stays)| self.is_wide || *stays) {
-            text.push_str(heading);
-        }
-        Line::of(Style::Heading, text)
-    }
-
-    /// A name and its values, each in the column of its heading.
-    fn cells<const N: usize>(
-        self,
-        name: &str,
-        columns: [Column; N],
-        values: [(Style, String); N],
-    ) -> Line {
-        let name = short(name, self.name - 1);
-        let mut line = Line::of(Style::Plain, format!("{name:<width$}", width = self.name));
-        for ((heading, stays), (style, value)) in columns.iter().zip(values) {
-            if self.is_wide || *stays {
-                line = line.and(style, format!("{value:>width$}", width = heading.len()));
-            }
-        }
-        line
-    }
-}
-
-/// How many rows each gets: as many as it has, up to half of what those before it left, and the last one all of that, so
-/// that something of each is seen; then what is left over, the first ones first.
-fn share(room: usize, wanted: [usize; 3]) -> [usize; 3] {
-    let mut left = room;
-    let mut given = [0; 3];
-    for ((given, wanted), parts) in given.iter_mut().zip(wanted).zip([2, 2, 1]) {
-        *given = wanted.min(left.div_ceil(parts));
-        left -= *given;
-    }
-    for (given, wanted) in given.iter_mut().zip(wanted) {
-        let more = (wanted - *given).min(left);
-        *given += more;
-        left -= more;
-    }
-    given
+/// Each section has the rows that it wants, or half of what those before it left and whatever those after it do not want,
+/// so that something of each is seen.
+fn share(mut room: usize, sections: [Vec<Row<'static>>; 3]) -> [Vec<Row<'static>>; 3] {
+    let mut later: usize = sections.iter().map(Vec::len).sum();
+    sections.map(|rows| {
+        later -= rows.len();
+        let rows = fit(rows, room - later.min(room / 2));
+        room -= rows.len();
+        rows
+    })
 }
 
 /// The rows that fit, the last one counting the others.
-fn fit(mut rows: Vec<Line>, room: usize) -> Vec<Line> {
-    if room == 0 {
-        return Vec::new();
+fn fit(mut rows: Vec<Row<'static>>, room: usize) -> Vec<Row<'static>> {
+    if rows.len() > room && room > 0 {
+        let more = rows.len() - (room - 1);
+        rows.truncate(room - 1);
+        rows.push(whole(Span::styled(format!("… and {more} more"), FAINT)));
     }
-    if rows.len() > room {
-        let shown = room.saturating_sub(1);
-        let more = rows.len() - shown;
-        rows.truncate(shown);
-        rows.push(Line::of(Style::Faint, format!("… and {more} more")));
-    }
+    rows.truncate(room);
     rows
 }
 
-fn title(seen: &Seen<'_>, width: usize) -> Line {
-    let version = seen.now.map_or("", |now| &now.version);
-    let up = seen.now.map(|now| duration(now.report.now.uptime_seconds));
-    let up = up.map_or_else(String::new, |up| format!(", up {up}"));
-    let left = format!("rtm-bridge {version} at {}{up}", seen.url);
-    let space = width.saturating_sub(left.chars().count());
-    let line = Line::of(Style::Heading, left);
-    match space {
-        0..9 => line,
-        _ => line.and(Style::Faint, format!("{:>space$}", "q quits")),
-    }
+/// A row of one cell.
+fn whole(line: impl Into<Line<'static>>) -> Row<'static> {
+    Row::new([Cell::new(line.into()).column_span(u16::MAX)])
+}
+
+fn title(seen: &Seen<'_>) -> Row<'static> {
+    let title = match seen.known {
+        Some((_, now)) => {
+            let up = duration(now.report.now.uptime_seconds);
+            format!("rtm-bridge {} at {}, up {up}", now.version, seen.url)
+        }
+        None => format!("rtm-bridge at {}", seen.url),
+    };
+    whole(Line::from(vec![title.bold(), "  q quits".dim()]))
 }
 
 /// What goes on, word for word, broken where the page ends.
-fn findings(findings: &[Finding], width: usize) -> Vec<Line> {
-    let mut lines = Vec::new();
-    for finding in findings {
+fn findings(findings: &[Finding], width: u16) -> Vec<Row<'static>> {
+    let options = textwrap::Options::new(width.into()).subsequent_indent("  ");
+    let rows = findings.iter().flat_map(|finding| {
         let style = match finding.level {
-            Level::Losing | Level::Down => Style::Bad,
-            Level::Late => Style::Doubtful,
-            Level::Note => Style::Plain,
-            Level::Good => Style::Good,
+            Level::Losing | Level::Down => BAD,
+            Level::Late => DOUBTFUL,
+            Level::Note => PLAIN,
+            Level::Good => GOOD,
         };
-        let mut line = String::new();
-        for word in finding.text.split_whitespace() {
-            if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
-                lines.push(Line::of(style, std::mem::take(&mut line)));
-                line.push(' ');
-            }
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
-        }
-        lines.push(Line::of(style, line));
-    }
-    lines
+        let lines = textwrap::wrap(&finding.text, &options).into_iter();
+        lines.map(move |line| whole(Span::styled(line.into_owned(), style)))
+    });
+    rows.collect()
 }
 
 /// What has become of events since the journal was made, and of rings since the start.
-fn totals(now: &Snapshot) -> Line {
+fn totals(now: &Snapshot) -> Row<'static> {
     let outlets = || now.sinks.iter().flat_map(|sink| &sink.outlets);
     let lost = now.apps.iter().map(|app| app.possibly_lost_ever).sum();
     let given_up = outlets().map(|outlet| outlet.given_up).sum();
@@ -293,19 +202,33 @@ fn totals(now: &Snapshot) -> Line {
     ];
     let text = text.map(|(what, events)| format!("{what} {}", count(events)));
     let how = match lost + given_up + dead_letters + full {
-        0 => Style::Faint,
-        _ => Style::Doubtful,
+        0 => FAINT,
+        _ => DOUBTFUL,
     };
-    Line::of(how, text.join(", "))
+    whole(Span::styled(text.join(", "), how))
 }
 
-/// What goes on, and what rates are since.
-struct Rates<'a> {
-    now: &'a Snapshot,
+/// What rates are since, and what goes on, for a page of this width.
+struct Known<'a> {
     before: &'a Snapshot,
+    now: &'a Snapshot,
+    width: u16,
 }
 
-impl Rates<'_> {
+impl Known<'_> {
+    /// A name and its figures. The end of a name is what tells rings apart.
+    fn row<S: Into<Span<'static>>>(&self, text: &str, figures: [S; 6]) -> Row<'static> {
+        let widths = widths(self.width);
+        let columns = usize::from(widths[0]).saturating_sub(1);
+        let text = match text.chars().count().saturating_sub(columns) {
+            0 => text.to_owned(),
+            long => format!("…{}", text.chars().skip(long + 1).collect::<String>()),
+        };
+        let figures = figures.map(|figure| figure.into().into_right_aligned_line());
+        let cells = [Line::raw(text)].into_iter().chain(figures);
+        cells.take(widths.len()).collect()
+    }
+
     /// A second; none where there is nothing before.
     fn rate(&self, now: u64, before: u64) -> String {
         match self.now.uptime_seconds - self.before.uptime_seconds {
@@ -316,135 +239,117 @@ impl Rates<'_> {
         }
     }
 
-    fn outlet_before(&self, sink: &str, app: &str) -> Option<&Outlet> {
-        let sinks = self.before.sinks.iter().filter(|known| known.name == sink);
-        let mut outlets = sinks.flat_map(|sink| &sink.outlets);
-        outlets.find(|outlet| outlet.app == app)
+    fn outlets(&self) -> Vec<Row<'static>> {
+        let known = outlets_of(self.before);
+        let mut outlets = outlets_of(self.now);
+        // Where not all fit, those that need somebody are to be seen.
+        outlets.sort_by_key(|&(_, outlet)| (Reverse(outlet.health), &outlet.app));
+        let row = |(sink, outlet): (&Sink, &Outlet)| {
+            let (word, how) = match outlet.health {
+                Health::Up => ("yes", GOOD),
+                Health::Late => ("late", DOUBTFUL),
+                Health::Down => ("DOWN", BAD),
+            };
+            let ill = style(outlet.health != Health::Up, how);
+            let is_same = |(before, way): &&(&Sink, &Outlet)| {
+                before.name == sink.name && way.app == outlet.app
+            };
+            let before = known.iter().find(is_same).map_or(outlet, |(_, way)| way);
+            let oldest = outlet.oldest_pending_age_seconds.unwrap_or_default();
+            let confirmed = outlet.last_confirmation_age_seconds;
+            let confirmed = confirmed.map(|age| format!("{} ago", brief(age)));
+            self.row(
+                &format!("{} > {}", outlet.app, sink.name),
+                [
+                    Span::styled(word, how),
+                    Span::styled(brief(oldest), ill),
+                    Span::styled(count(outlet.pending_events), ill),
+                    confirmed.unwrap_or("never".to_owned()).into(),
+                    self.rate(outlet.confirmed, before.confirmed).into(),
+                    "".into(),
+                ],
+            )
+        };
+        outlets.into_iter().map(row).collect()
+    }
+
+    fn journal(&self) -> Row<'static> {
+        let (now, before) = (&self.now.journal, &self.before.journal);
+        let fill = now.used_bytes as f64 / now.max_bytes.max(1) as f64;
+        let bars = (fill * 10.0).round().clamp(0.0, 10.0) as usize;
+        let sync = match now.syncs.saturating_sub(before.syncs) {
+            0 => String::new(),
+            syncs => {
+                let seconds = now.syncs_seconds - before.syncs_seconds;
+                format!(", sync {:.1} ms", 1000.0 * seconds / syncs as f64)
+            }
+        };
+        let text = format!(
+            "{:.1} % of {}; free {}{sync} [{:.<10}]",
+            100.0 * fill,
+            ByteSize(now.max_bytes),
+            ByteSize(now.free_disk_bytes.unwrap_or_default()),
+            "#".repeat(bars)
+        );
+        whole(Line::from(vec!["JOURNAL ".bold(), text.into()]))
+    }
+
+    fn budgets(&self) -> Vec<Row<'static>> {
+        let row = |app: &App| {
+            let mut before = self.before.apps.iter();
+            let before = before.find(|before| before.name == app.name).unwrap_or(app);
+            let (refused, limited) = (app.requests_refused, app.requests_rate_limited);
+            let unused = self.rate(app.requests_unused, before.requests_unused);
+            self.row(
+                &app.name,
+                [
+                    app.requests_per_second.to_string().into(),
+                    self.rate(app.requests, before.requests).into(),
+                    Span::styled(count(refused), style(refused > 0, DOUBTFUL)),
+                    Span::styled(count(limited), style(limited > 0, DOUBTFUL)),
+                    unused.dim(),
+                    "".into(),
+                ],
+            )
+        };
+        self.now.apps.iter().map(row).collect()
+    }
+
+    fn rings(&self) -> Vec<Row<'static>> {
+        let mut rings: Vec<&Ring> = self.now.rings.iter().collect();
+        // Where not all fit, those that need somebody are to be seen.
+        let ill = |ring: &Ring| !ring.paused && ring.health == Health::Down;
+        rings.sort_by_key(|ring| Reverse((ill(ring), ring.possibly_lost_ever)));
+        let row = |ring: &Ring| {
+            let age = match ring.last_poll_age_seconds {
+                _ if ring.paused => "off".to_owned(),
+                age => age.map_or("-".to_owned(), brief),
+            };
+            let (full, lost) = (ring.full_pages, ring.possibly_lost_ever);
+            self.row(
+                &format!("{} {} {}", ring.app, ring.region, ring.stream),
+                [
+                    Span::styled(age, style(ill(ring), BAD)),
+                    ring.last_gap_seconds.map_or("-".to_owned(), brief).into(),
+                    format!("{:.1}", ring.events_per_second).into(),
+                    Span::styled(count(lost), style(lost > 0, BAD)),
+                    count(ring.events).into(),
+                    Span::styled(count(full), style(full > 0, DOUBTFUL)),
+                ],
+            )
+        };
+        rings.into_iter().map(row).collect()
     }
 }
 
-fn outlets(rates: &Rates<'_>, layout: Layout) -> Vec<Line> {
-    let sinks = rates.now.sinks.iter();
+fn outlets_of(snapshot: &Snapshot) -> Vec<(&Sink, &Outlet)> {
+    let sinks = snapshot.sinks.iter();
     let outlets = sinks.flat_map(|sink| sink.outlets.iter().map(move |outlet| (sink, outlet)));
-    let mut outlets: Vec<_> = outlets.collect();
-    // Where not all fit, those that need somebody are to be seen.
-    outlets.sort_by_key(|&(_, outlet)| (Reverse(outlet.health), &outlet.app));
-    let row = |(sink, outlet): (&Sink, &Outlet)| {
-        let (word, how) = match outlet.health {
-            Health::Up => ("yes", Style::Good),
-            Health::Late => ("late", Style::Doubtful),
-            Health::Down => ("DOWN", Style::Bad),
-        };
-        let ill = style(outlet.health != Health::Up, how);
-        let before = rates
-            .outlet_before(&sink.name, &outlet.app)
-            .unwrap_or(outlet);
-        let oldest = outlet.oldest_pending_age_seconds.unwrap_or_default();
-        let confirmed = outlet.last_confirmation_age_seconds;
-        let confirmed = confirmed.map(|age| format!("{} ago", brief(age)));
-        layout.cells(
-            &format!("{} > {}", outlet.app, sink.name),
-            SINK_COLUMNS,
-            [
-                (how, word.to_owned()),
-                (ill, count(outlet.pending_events)),
-                (ill, brief(oldest)),
-                (Style::Plain, rates.rate(outlet.confirmed, before.confirmed)),
-                (Style::Plain, confirmed.unwrap_or("never".to_owned())),
-            ],
-        )
-    };
-    outlets.into_iter().map(row).collect()
-}
-
-fn journal(rates: &Rates<'_>, layout: Layout) -> Line {
-    let (now, before) = (&rates.now.journal, &rates.before.journal);
-    let fill = now.used_bytes as f64 / now.max_bytes.max(1) as f64;
-    let bars = (fill * 10.0).round().clamp(0.0, 10.0) as usize;
-    let sync = match now.syncs.saturating_sub(before.syncs) {
-        0 => String::new(),
-        syncs => {
-            let seconds = now.syncs_seconds - before.syncs_seconds;
-            format!(", sync {:.1} ms", 1000.0 * seconds / syncs as f64)
-        }
-    };
-    let (bar, used) = match layout.is_wide {
-        true => (
-            format!("[{:.<10}] ", "#".repeat(bars)),
-            format!(" {}", ByteSize(now.used_bytes)),
-        ),
-        false => (String::new(), String::new()),
-    };
-    let text = format!(
-        "{bar}{:.1} %{used} of {}; free {}{sync}",
-        100.0 * fill,
-        ByteSize(now.max_bytes),
-        ByteSize(now.free_disk_bytes.unwrap_or_default())
-    );
-    Line::of(Style::Heading, "JOURNAL ").and(Style::Plain, text)
-}
-
-fn budgets(rates: &Rates<'_>, layout: Layout) -> Vec<Line> {
-    let row = |app: &App| {
-        let mut before = rates.before.apps.iter();
-        let before = before.find(|before| before.name == app.name).unwrap_or(app);
-        let (refused, limited) = (app.requests_refused, app.requests_rate_limited);
-        layout.cells(
-            &app.name,
-            REQUEST_COLUMNS,
-            [
-                (Style::Plain, app.requests_per_second.to_string()),
-                (Style::Plain, rates.rate(app.requests, before.requests)),
-                (
-                    Style::Faint,
-                    rates.rate(app.requests_unused, before.requests_unused),
-                ),
-                (style(refused > 0, Style::Doubtful), count(refused)),
-                (style(limited > 0, Style::Doubtful), count(limited)),
-            ],
-        )
-    };
-    rates.now.apps.iter().map(row).collect()
-}
-
-fn rings(now: &Snapshot, layout: Layout) -> Vec<Line> {
-    let mut rings: Vec<&Ring> = now.rings.iter().collect();
-    // Where not all fit, those that need somebody are to be seen.
-    let ill = |ring: &Ring| !ring.paused && ring.health == Health::Down;
-    rings.sort_by_key(|ring| Reverse((ill(ring), ring.possibly_lost_ever)));
-    let row = |ring: &Ring| {
-        let age = match ring.last_poll_age_seconds {
-            _ if ring.paused => "off".to_owned(),
-            age => age.map_or("-".to_owned(), brief),
-        };
-        let gap = ring.last_gap_seconds.map_or("-".to_owned(), brief);
-        let (full, lost) = (ring.full_pages, ring.possibly_lost_ever);
-        layout.cells(
-            &format!("{} {} {}", ring.app, ring.region, ring.stream),
-            RING_COLUMNS,
-            [
-                (Style::Plain, format!("{:.1}", ring.events_per_second)),
-                (style(ill(ring), Style::Bad), age),
-                (Style::Plain, gap),
-                (Style::Plain, count(ring.events)),
-                (style(full > 0, Style::Doubtful), count(full)),
-                (style(lost > 0, Style::Bad), count(lost)),
-            ],
-        )
-    };
-    rings.into_iter().map(row).collect()
+    outlets.collect()
 }
 
 fn style(is: bool, then: Style) -> Style {
-    if is { then } else { Style::Plain }
-}
-
-/// At most so many characters; the end is what tells rings apart.
-fn short(text: &str, columns: usize) -> String {
-    match text.chars().count().saturating_sub(columns) {
-        0 => text.to_owned(),
-        long => format!("…{}", text.chars().skip(long + 1).collect::<String>()),
-    }
+    if is { then } else { PLAIN }
 }
 
 fn count(value: u64) -> String {
