@@ -30,9 +30,10 @@ const DURATIONS: [f64; 16] = [
 ];
 
 /// Upper bounds for an event's age, in seconds: dense where that of a fresh event lies, and up to a day for a backlog.
-const AGES: [f64; 23] = [
+/// Between a minute and half an hour, as long as most outages of a broker, none is more than twice the one below it.
+const AGES: [f64; 28] = [
     0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 30.0,
-    60.0, 300.0, 1800.0, 3600.0, 21600.0, 86400.0,
+    60.0, 90.0, 120.0, 180.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 21600.0, 86400.0,
 ];
 
 /// Upper bounds for the records of a batch.

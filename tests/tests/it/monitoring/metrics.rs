@@ -68,6 +68,24 @@ async fn the_reference_lists_every_metric() {
     );
 }
 
+/// Holds: the ages of events in an outage of a minute to half an hour can be told apart: no bucket there ends at more than
+/// twice the age of the one below it.
+#[tokio::test(flavor = "multi_thread")]
+async fn ages_of_an_outage_can_be_told_apart() {
+    let seen = seen().await;
+    let ages = &seen.under_load.0["rtm_bridge_event_age_seconds"];
+    let bounds = ages.values.iter().filter(|(label, _)| label == "le");
+    let mut bounds: Vec<f64> = bounds.map(|(_, value)| value.parse().unwrap()).collect();
+    bounds.sort_by(f64::total_cmp);
+    for pair in bounds
+        .windows(2)
+        .filter(|pair| (60.0..1800.0).contains(&pair[0]))
+    {
+        assert!(pair[1] <= 2.0 * pair[0], "{bounds:?}");
+    }
+    assert!(bounds.contains(&60.0) && bounds.contains(&1800.0) && bounds.contains(&86400.0));
+}
+
 /// Holds: refused credentials are counted, apart from 429s; what alerts compare with is what the configuration says.
 #[tokio::test(flavor = "multi_thread")]
 async fn alerts_are_told_what_they_ask_for() {
