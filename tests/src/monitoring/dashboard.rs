@@ -8,8 +8,10 @@ use serde_json::Value;
 pub struct Dashboard {
     /// The whole document.
     pub document: Value,
-    /// Its panels, without rows, in order.
+    /// Its panels, without rows, in order, those of closed rows too.
     pub panels: Vec<Panel>,
+    /// What its annotations ask Prometheus, with variables.
+    pub annotations: Vec<String>,
     /// Its variables that are queries.
     pub variables: Vec<Variable>,
 }
@@ -55,29 +57,25 @@ impl Dashboard {
     /// With what is missing.
     pub fn parse(text: &str) -> Result<Dashboard> {
         let document: Value = serde_json::from_str(text)?;
-        let mut repeated = None;
         let mut panels = Vec::new();
+        let mut repeated = None;
         for panel in document["panels"].as_array().context("no panels")? {
             if panel["type"] == "row" {
                 repeated = panel["repeat"].as_str().map(str::to_owned);
-                continue;
+                // A row that is closed holds its panels.
+                for inside in panel["panels"].as_array().into_iter().flatten() {
+                    panels.push(Panel::of(inside, repeated.as_deref())?);
+                }
+            } else {
+                panels.push(Panel::of(panel, repeated.as_deref())?);
             }
-            let title = string(panel, "title")?;
-            let targets = panel["targets"].as_array();
-            let targets = targets.with_context(|| format!("{title}: no targets"))?;
-            let query = |target: &Value| -> Result<Query> {
-                Ok(Query {
-                    expression: string(target, "expr")?,
-                    legend: string(target, "legendFormat")?,
-                })
-            };
-            panels.push(Panel {
-                queries: targets.iter().map(query).collect::<Result<_>>()?,
-                title,
-                repeated: repeated.clone(),
-                document: panel.clone(),
-            });
         }
+        let annotations = document["annotations"]["list"].as_array();
+        let annotations = annotations.context("no annotations.list")?.iter();
+        let annotations = annotations
+            .filter_map(|annotation| annotation["expr"].as_str())
+            .map(str::to_owned)
+            .collect();
         let list = document["templating"]["list"].as_array();
         let variables = list.context("no templating.list")?.iter();
         let variables = variables
@@ -104,7 +102,28 @@ impl Dashboard {
         Ok(Dashboard {
             panels,
             variables,
+            annotations,
             document,
+        })
+    }
+}
+
+impl Panel {
+    fn of(panel: &Value, repeated: Option<&str>) -> Result<Panel> {
+        let title = string(panel, "title")?;
+        let targets = panel["targets"].as_array();
+        let targets = targets.with_context(|| format!("{title}: no targets"))?;
+        let query = |target: &Value| -> Result<Query> {
+            Ok(Query {
+                expression: string(target, "expr")?,
+                legend: string(target, "legendFormat")?,
+            })
+        };
+        Ok(Panel {
+            queries: targets.iter().map(query).collect::<Result<_>>()?,
+            title,
+            repeated: repeated.map(str::to_owned),
+            document: panel.clone(),
         })
     }
 }

@@ -78,6 +78,11 @@ async fn watch() -> Result<Seen> {
         let values = prometheus.label_values(&selector, &variable.label).await?;
         variables.push((variable.name.clone(), values));
     }
+    for expression in &dashboard.annotations {
+        let marked = prometheus.query(&substituted(expression, ".*")).await?;
+        let is_there = !marked.is_empty() || !expression.contains("build_info");
+        ensure!(is_there, "a start is not marked: {expression}");
+    }
     // Odd events are the load's, so that one alert must come.
     wait_for("the alert of dead letters", SOON, async || {
         let firing = firing(&prometheus).await.unwrap_or_default();

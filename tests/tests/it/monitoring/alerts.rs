@@ -6,7 +6,7 @@ use rtm_tests::monitoring::{file, promtool, text};
 
 use super::{seen, unknown};
 
-const RUNBOOK: &str = "https://github.com/rtm-bridge/rtm-bridge/blob/main/docs/runbook.md#";
+pub(super) const RUNBOOK: &str = "https://github.com/rtm-bridge/rtm-bridge/blob/main/docs/runbook.md#";
 
 /// Holds: the rules are valid, and so is the configuration of docker compose, which loads them.
 #[test]
