@@ -6,7 +6,8 @@ use rtm_tests::monitoring::{file, promtool, text};
 
 use super::{seen, unknown};
 
-pub(super) const RUNBOOK: &str = "https://github.com/rtm-bridge/rtm-bridge/blob/main/docs/runbook.md#";
+pub(super) const RUNBOOK: &str =
+    "https://github.com/rtm-bridge/rtm-bridge/blob/main/docs/runbook.md#";
 
 /// Holds: the rules are valid, and so is the configuration of docker compose, which loads them.
 #[test]
@@ -15,6 +16,41 @@ fn promtool_accepts_rules_and_configuration() {
     promtool(&dir, &["check", "rules", "rules.yml"], "").unwrap();
     let said = promtool(&dir, &["check", "config", "prometheus.yml"], "").unwrap();
     assert!(said.contains("1 rule files found"), "{said}");
+}
+
+/// Holds: the example for Alertmanager names alerts that there are, keeps quiet about no lost event, and is valid, as far as
+/// this machine has `amtool`.
+#[tokio::test(flavor = "multi_thread")]
+async fn alertmanager_groups_what_there_is() {
+    let path = "deploy/prometheus/alertmanager.yml";
+    let example = text(path).unwrap();
+    let words = example.split(|char: char| !char.is_ascii_alphanumeric());
+    let named: BTreeSet<&str> = words.filter(|word| word.starts_with("RtmBridge")).collect();
+    let seen = seen().await;
+    let alerts: BTreeSet<&str> = seen.alerts.iter().map(|alert| &*alert.name).collect();
+    assert!(named.len() > 8 && named.is_subset(&alerts), "{named:?}");
+    for line in example
+        .lines()
+        .filter(|line| line.contains("target_matchers"))
+    {
+        for lost in [
+            "PossiblyLost",
+            "Overflow",
+            "GivenUp",
+            "Unbalanced",
+            "JournalFailing",
+        ] {
+            assert!(!line.contains(lost), "{line}");
+        }
+    }
+    assert!(example.contains("group_by: [job]"));
+    let amtool = std::process::Command::new("amtool")
+        .arg("check-config")
+        .arg(file(path))
+        .output();
+    if let Ok(amtool) = amtool {
+        assert!(amtool.status.success(), "{amtool:?}");
+    }
 }
 
 /// Holds: each alert fires when it should and is silent when it should be, over resets of counters, restarts and absent
