@@ -1,8 +1,9 @@
 //! What the README and the pages below `docs/` show, and where they lead.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -52,6 +53,76 @@ fn every_json_example_is_json() {
             let parsed = serde_json::from_str::<Value>(block);
             assert!(parsed.is_ok(), "{}: {parsed:?}", page.display());
         }
+    }
+}
+
+/// Holds: every command that a page shows exists, and takes the flags that stand behind it.
+#[test]
+fn every_command_takes_its_flags() {
+    let mut helps: BTreeMap<String, String> = BTreeMap::new();
+    let mut checked = 0;
+    for page in pages() {
+        for (command, flags) in commands(&text(&page)) {
+            let help = helps.entry(command.clone()).or_insert_with(|| {
+                let words = command.split(' ');
+                let output = Command::new(env!("CARGO_BIN_EXE_rtm-bridge"))
+                    .args(words)
+                    .arg("--help")
+                    .output()
+                    .unwrap();
+                assert!(output.status.success(), "{}: {command}", page.display());
+                String::from_utf8(output.stdout).unwrap()
+            });
+            for flag in flags {
+                let takes = help
+                    .split(|c: char| !c.is_alphanumeric() && c != '-')
+                    .any(|word| word == flag);
+                assert!(takes, "{}: {command} {flag}", page.display());
+            }
+            checked += 1;
+        }
+    }
+    assert!(checked > 40, "{checked}");
+}
+
+/// Holds: no page has a journal moved, copied or removed by the name that is a symbolic link with `DynamicUser=`, which the
+/// unit has: that would leave the journal where it is.
+#[test]
+fn no_page_moves_the_symbolic_link() {
+    let unit = text(&root().join("deploy/rtm-bridge.service"));
+    assert!(unit.contains("\nDynamicUser=yes\n") && unit.contains("\nStateDirectory=rtm-bridge\n"));
+    for page in pages() {
+        let page_text = text(&page).replace("```", "`");
+        for code in page_text.split('`').skip(1).step_by(2) {
+            for line in code.lines().filter(|line| !line.contains("docker compose")) {
+                let mut words = line.split_whitespace();
+                let changes = words.any(|word| ["mv", "cp", "rm"].contains(&word));
+                let of_link = line.contains("/var/lib/rtm-bridge");
+                assert!(!(changes && of_link), "{}: {line}", page.display());
+            }
+        }
+    }
+}
+
+/// Holds: the page about records has every header that a record or a dead letter can have.
+#[test]
+fn every_header_is_documented() {
+    let page = text(&root().join("docs/reference/records.md"));
+    let mut found = BTreeSet::new();
+    let formats = root().join("crates/rtm-record/src/format");
+    for file in fs::read_dir(formats).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "rs") {
+            continue;
+        }
+        let code = text(&path);
+        let code = code.split("#[cfg(test)]").next().unwrap();
+        let headers = code.split("\"rtm-").skip(1);
+        found.extend(headers.map(|rest| format!("rtm-{}", rest.split('"').next().unwrap())));
+    }
+    assert!(found.len() >= 8, "{found:?}");
+    for header in found {
+        assert!(page.contains(&format!("| `{header}` |")), "{header}");
     }
 }
 
@@ -140,6 +211,43 @@ pub(super) fn named(page: &str) -> Vec<(String, String)> {
 pub(super) fn root() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     root.canonicalize().unwrap()
+}
+
+/// The commands of rtm-bridge in a page's code, each with its flags.
+fn commands(page: &str) -> Vec<(String, Vec<String>)> {
+    const NESTED: [&str; 3] = ["journal", "schema", "config"];
+    let mut found = Vec::new();
+    let page = page.replace("```", "`").replace("\\\n", " ");
+    for line in page.split('`').skip(1).step_by(2).flat_map(str::lines) {
+        let mut words = line.split_whitespace().peekable();
+        while let Some(word) = words.next() {
+            if !["rtm-bridge", "rtm-bridge.new", "rtm-bridge.old"].contains(&word) {
+                continue;
+            }
+            let is_name = |word: &&str| word.chars().all(|c| c.is_ascii_lowercase());
+            let Some(mut command) = words.next_if(is_name).map(str::to_owned) else {
+                continue;
+            };
+            if command == "help" {
+                continue;
+            }
+            if NESTED.contains(&&*command)
+                && let Some(nested) =
+                    words.next_if(|word| word.starts_with(|c: char| c.is_ascii_lowercase()))
+            {
+                // `journal stat|verify` are two.
+                command = format!("{command} {}", nested.split('|').next().unwrap());
+            }
+            let mut flags = Vec::new();
+            while let Some(word) = words.next_if(|word| !["|", "#", "&&", ";"].contains(word)) {
+                if word.starts_with("--") && word.len() > 2 {
+                    flags.push(word.split('=').next().unwrap().to_owned());
+                }
+            }
+            found.push((command, flags));
+        }
+    }
+    found
 }
 
 /// A page's lines outside of fences.
