@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use rtm_tests::bridge::{Bridge, Simulator};
+use rtm_tests::monitoring::text;
 use rtm_tests::wait_for;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -105,6 +106,40 @@ async fn the_service_manager_is_told() {
     let address = SocketAddr::from_abstract_name(&name).unwrap();
     let socket = UnixDatagram::bind_addr(&address).unwrap();
     tells(&socket, &format!("@{name}"), "an abstract name").await;
+}
+
+/// Holds: the unit runs and reloads with every systemd. One before 253 ignores a `Type=` that it does not know, and goes on
+/// with `Type=simple`, which hears nothing and reloads nothing. What later ones can do more is a drop-in, where systemd
+/// itself sends the signal. The `systemd-analyze` of this machine, where there is one, ignores nothing in the unit.
+#[test]
+fn the_unit_is_for_every_systemd() {
+    let lines = |name: &str| -> Vec<String> {
+        let text = text(name).unwrap();
+        text.lines().map(str::to_owned).collect()
+    };
+    let has = |lines: &[String], line: &str| lines.iter().any(|found| found == line);
+    let unit = lines("deploy/rtm-bridge.service");
+    assert!(has(&unit, "Type=notify"));
+    assert!(has(&unit, "ExecReload=/bin/kill -HUP $MAINPID"));
+    let more = lines("deploy/rtm-bridge.service.d/notify-reload.conf");
+    assert!(has(&more, "Type=notify-reload"));
+    assert!(
+        has(&more, "ExecReload="),
+        "a reload would be signalled twice"
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let here = dir.path().join("rtm-bridge.service");
+    let program = "ExecStart=/usr/local/bin/rtm-bridge ";
+    let unit = unit.join("\n").replace(program, "ExecStart=/bin/true ");
+    std::fs::write(&here, unit).unwrap();
+    let verify = std::process::Command::new("systemd-analyze")
+        .arg("verify")
+        .arg(&here)
+        .output();
+    if let Ok(verify) = verify {
+        let said = String::from_utf8_lossy(&verify.stderr);
+        assert!(!said.contains("ignoring"), "{said}");
+    }
 }
 
 /// Takes requests, and never answers one. Says when one has come.
