@@ -79,7 +79,7 @@ impl Prometheus {
     ///
     /// When it does not start; with the package's name where it is not installed.
     pub async fn start(target: &str, rules: &Path) -> Result<Prometheus> {
-        installed("prometheus")?;
+        installed("prometheus", "prometheus")?;
         let dir = tempfile::Builder::new()
             .prefix("rtm-prometheus-")
             .tempdir()?;
@@ -197,11 +197,8 @@ impl Prometheus {
 ///
 /// With its output, when it does not end with success; with the package's name where it is not installed.
 pub fn promtool(dir: &Path, arguments: &[&str], input: &str) -> Result<String> {
-    installed("promtool")?;
-    run(
-        Command::new("promtool").current_dir(dir).args(arguments),
-        input,
-    )
+    let mut promtool = installed("promtool", "prometheus")?;
+    run(promtool.current_dir(dir).args(arguments), input)
 }
 
 /// Decodes a dashboard strictly into the types of Grafana's foundation SDK. Blocks, for some seconds the first time.
@@ -233,13 +230,18 @@ pub fn decode_strictly(dashboard: &Path) -> Result<()> {
     Ok(())
 }
 
-fn installed(program: &str) -> Result<()> {
+/// A command that runs `program`, of Debian's `package`.
+///
+/// # Errors
+///
+/// With the package's name where it is not installed.
+pub fn installed(program: &str, package: &str) -> Result<Command> {
     match Command::new(program).arg("--version").output() {
         Err(error) if error.kind() == ErrorKind::NotFound => bail!(
-            "`{program}` is not there: install Debian's package `prometheus` (apt-get install prometheus)"
+            "`{program}` is not there: install Debian's package `{package}` (apt-get install {package})"
         ),
         Err(error) => Err(error).with_context(|| format!("run {program}")),
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(Command::new(program)),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rtm_tests::monitoring::{file, promtool, text};
+use rtm_tests::monitoring::{file, installed, promtool, text};
 
 use super::{seen, unknown};
 
@@ -18,8 +18,7 @@ fn promtool_accepts_rules_and_configuration() {
     assert!(said.contains("1 rule files found"), "{said}");
 }
 
-/// Holds: the example for Alertmanager names alerts that there are, keeps quiet about no lost event, and is valid, as far as
-/// this machine has `amtool`.
+/// Holds: the example for Alertmanager names alerts that there are, keeps quiet about no lost event, and is valid.
 #[tokio::test(flavor = "multi_thread")]
 async fn alertmanager_groups_what_there_is() {
     let path = "deploy/prometheus/alertmanager.yml";
@@ -44,13 +43,9 @@ async fn alertmanager_groups_what_there_is() {
         }
     }
     assert!(example.contains("group_by: [job]"));
-    let amtool = std::process::Command::new("amtool")
-        .arg("check-config")
-        .arg(file(path))
-        .output();
-    if let Ok(amtool) = amtool {
-        assert!(amtool.status.success(), "{amtool:?}");
-    }
+    let mut amtool = installed("amtool", "prometheus-alertmanager").unwrap();
+    let checked = amtool.arg("check-config").arg(file(path)).output().unwrap();
+    assert!(checked.status.success(), "{checked:?}");
 }
 
 /// Holds: each alert fires when it should and is silent when it should be, over resets of counters, restarts and absent
