@@ -160,6 +160,10 @@ async fn poll_until_told<F: Fetch>(
                 }
             }
         };
+        if wait_until.is_some() || pipeline.is_paused {
+            // No room is waited for.
+            state.polling_resumed();
+        }
         tokio::select! {
             biased;
             Ok(()) = pipelines.changed() => {
@@ -178,6 +182,7 @@ async fn poll_until_told<F: Fetch>(
         }
     }
     drop(ticket);
+    state.polling_resumed();
     while let Some(done) = in_flight.join_next().await {
         observe(state, done);
     }
@@ -589,7 +594,6 @@ async fn publish_all<S: Sink>(outlet: &mut Outlet, sink: &S) {
         let first = tokio::select! {
             biased;
             Ok(()) = plans.changed() => {
-                plans.mark_unchanged();
                 outlet.renew().await;
                 continue;
             }

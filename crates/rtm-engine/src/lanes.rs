@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use rtm_journal::{Journal, Lane, LaneName, LaneStats, MAX_READERS, Reader, ReaderName};
+use rtm_journal::{
+    Journal, Lane, LaneName, LaneStats, MAX_READERS, Reader, ReaderName, RemoveReaderError,
+};
 use tracing::{error, warn};
 
 use crate::chain;
@@ -87,33 +89,37 @@ fn sink_of_lagging(reader: &ReaderName) -> Option<&str> {
 
 /// Removes a sink's lagging cursor, which would hold the journal's segments for nobody. Mostly there is none.
 pub(crate) async fn remove_lagging(lane: &Lane, sink: &str) {
-    if let Ok(name) = ReaderName::try_from(format!("{sink}{LAGGING}").as_str()) {
-        let _ = lane.remove_reader(&name).await;
+    let Ok(name) = ReaderName::try_from(format!("{sink}{LAGGING}").as_str()) else {
+        return;
+    };
+    match lane.remove_reader(&name).await {
+        Ok(()) | Err(RemoveReaderError::Unknown(_)) => {}
+        Err(error) => warn!(
+            sink,
+            error = chain(&error),
+            "cannot remove the cursor that remembers copies"
+        ),
     }
 }
 
-/// Tells of sinks that have a cursor in the lane and are not in the plan, as `is_known` says: only the operator may let go
-/// of what waits for those. Tells of what damage has cost. Removes the lagging cursors of sinks that need none, as
-/// `keeps_lagging` says.
+/// Tells of sinks that have a cursor in a lane and take nothing of it, as `takes` says: only the operator may let go of what
+/// waits for those. Tells of what damage has cost. Removes the lagging cursors of such sinks, and all where copies are not
+/// dropped. `app` is what the lane's App ID is called.
 pub(crate) async fn tend(
-    lane: &Lane,
+    journal: &Journal,
     stats: &LaneStats,
     app: &str,
-    is_known: impl Fn(&str) -> bool,
-    keeps_lagging: impl Fn(&str) -> bool,
+    takes: impl Fn(&str) -> bool,
+    drops_copies: bool,
 ) {
     for reader in &stats.readers {
         let sink = reader.name.as_str();
         if let Some(sink) = sink_of_lagging(&reader.name) {
-            if !keeps_lagging(sink)
-                && let Err(error) = lane.remove_reader(&reader.name).await
+            // Opened only for this: an open lane has a share of the journal's room.
+            if !(drops_copies && takes(sink))
+                && let Ok(lane) = open(journal, app, stats.name.as_str())
             {
-                warn!(
-                    app,
-                    sink,
-                    error = chain(&error),
-                    "cannot remove the cursor that remembers copies"
-                );
+                remove_lagging(&lane, sink).await;
             }
             continue;
         }
@@ -125,12 +131,12 @@ pub(crate) async fn tend(
                 "the journal was damaged, and these events are lost for the sink"
             );
         }
-        if !is_known(sink) {
+        if !takes(sink) {
             warn!(
                 app,
                 sink,
                 events = reader.pending_count,
-                "a sink has left the configuration, and the journal keeps what waits for it; \
+                "the configuration gives this sink nothing of the App ID any more, and the journal keeps what waits for it; \
                  `rtm-bridge journal forget --sink {sink}` lets go of it"
             );
         }

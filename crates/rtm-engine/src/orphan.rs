@@ -10,7 +10,28 @@ use tracing::warn;
 use crate::copies::CopyRule;
 use crate::lanes::{self, LaneError};
 use crate::order::InFlightRequests;
-use crate::plan::SinkPlan;
+use crate::plan::{Parts, Plan, SinkPlan};
+
+/// An App ID as the last plan had it that named it.
+pub(crate) struct Former {
+    name: String,
+    pub(crate) copy_rule: Option<CopyRule>,
+    /// The sinks of that plan that took nothing of it.
+    untaken: Vec<String>,
+}
+
+/// The App IDs of a plan that another one takes the place of.
+pub(crate) fn former<P: Parts>(old: &Plan<P>) -> impl Iterator<Item = (String, Former)> {
+    old.apps.iter().map(|app| {
+        let untaken = old.sinks.iter().filter(|sink| !sink.takes(&app.name));
+        let former = Former {
+            name: app.name.clone(),
+            copy_rule: app.copy_rule,
+            untaken: untaken.map(|sink| sink.name.clone()).collect(),
+        };
+        (app.app_id.clone(), former)
+    })
+}
 
 /// The lane of an App ID that is not in the plan. Requests of its last polling may still be in flight.
 pub(crate) struct Orphan {
@@ -18,26 +39,21 @@ pub(crate) struct Orphan {
     /// How it is shown: by the name that it had, marked, since another App ID may have the name by now. The App ID itself
     /// is shown nowhere.
     pub(crate) name: String,
-    /// How copies are found, as the last plan had it; none after a start, which has forgotten them.
-    pub(crate) copy_rule: Option<CopyRule>,
     /// The requests in flight that its outlets know of.
     pub(crate) requests: Arc<InFlightRequests>,
 }
 
 impl Orphan {
-    /// Opens the lane. `former` is its App ID's name and rule in the last plan; after a start, the next entry of one of the
-    /// cursors tells the name.
+    /// Opens the lane. Of an App ID that left before the start, the next entry of one of the cursors tells the name.
     pub(crate) fn open(
         journal: &Journal,
         stats: &LaneStats,
-        former: Option<(String, Option<CopyRule>)>,
+        former: Option<&Former>,
         others: &BTreeMap<String, Orphan>,
     ) -> Result<Orphan, LaneError> {
         let lane = lanes::open(journal, "removed", stats.name.as_str())?;
-        let (former, copy_rule) = match former {
-            Some((name, copy_rule)) => (Some(name), copy_rule),
-            None => (name_in_entries(&lane, stats), None),
-        };
+        let former = former.map(|former| former.name.clone());
+        let former = former.or_else(|| name_in_entries(&lane, stats));
         let former = former.as_deref().unwrap_or("an app");
         let mut name = format!("{former} (removed)");
         let mut number = 1;
@@ -52,16 +68,17 @@ impl Orphan {
         Ok(Orphan {
             lane,
             name,
-            copy_rule,
             requests: Arc::default(),
         })
     }
 }
 
 /// Whether a sink gets what is left of an App ID: one that took it, or takes all. Another would not read on if the App ID
-/// came back, and its cursor would hold the journal's entries for ever.
-pub(crate) fn is_for<K>(sink: &SinkPlan<K>, lane: &LaneStats) -> bool {
-    sink.apps.is_none() || reader(lane, &sink.name).is_some()
+/// came back, and its cursor would hold the journal's entries for ever. What left before the start went to whoever has a
+/// cursor, as far as anyone knows.
+pub(crate) fn is_for<K>(sink: &SinkPlan<K>, lane: &LaneStats, former: Option<&Former>) -> bool {
+    let took_nothing = former.is_some_and(|former| former.untaken.contains(&sink.name));
+    sink.apps.is_none() || !took_nothing && reader(lane, &sink.name).is_some()
 }
 
 /// Whether a lane has something that a sink has not had.

@@ -100,7 +100,7 @@ pub(crate) struct Outlet {
     status: Arc<State>,
     /// Held by the one outlet that tries what may crash the process: a crash then has one culprit.
     suspicion: Arc<tokio::sync::Mutex<()>>,
-    /// Held by this outlet.
+    /// The suspicion, while this outlet has it.
     suspecting: Option<OwnedMutexGuard<()>>,
 }
 
@@ -189,7 +189,7 @@ impl Outlet {
                 Ok(copies) => self.copies = Some(copies),
                 Err(error) => error!(
                     error = chain(&error),
-                    "copies are published until the next start"
+                    "copies are published, and not looked for, until their rule changes or the next start"
                 ),
             }
         }
@@ -199,7 +199,7 @@ impl Outlet {
         self.remember().await;
     }
 
-    /// Lets go of what is kept to know copies, where the App ID has left and nothing more comes.
+    /// Ends. Where nothing more comes, since the App ID has left the plan, what is kept to know copies goes.
     pub(crate) async fn end(mut self) {
         if self.plan.ending == Ending::WhenEmpty {
             self.copies = None;
@@ -384,6 +384,7 @@ impl Outlet {
             plans: self.plans.clone(),
             status: Arc::clone(&self.status),
             lane: self.lane.clone(),
+            sink: self.sink.name().to_owned(),
         }
     }
 }
@@ -393,11 +394,11 @@ pub(crate) struct SkipWatch {
     plans: watch::Receiver<OutletPlan>,
     status: Arc<State>,
     lane: Lane,
+    sink: String,
 }
 
 impl SkipWatch {
-    /// Returns when it must: when the App ID's polling has stopped for want of room, and no cursor but those of sinks that
-    /// skip is as far behind.
+    /// Returns when it must: when the App ID's polling has stopped for want of room, and to skip would give it some.
     pub(crate) async fn must_skip(&mut self) {
         loop {
             if self.plans.borrow_and_update().skip == Skip::Never {
@@ -411,7 +412,7 @@ impl SkipWatch {
             let has_stopped = polling.is_some_and(|polling| polling.is_stopped());
             if let Skip::With(skipping) = &self.plans.borrow().skip
                 && has_stopped
-                && would_free(&self.status.journal, &self.lane, skipping)
+                && would_free(&self.status.journal, &self.lane, &self.sink, skipping)
             {
                 return;
             }
@@ -419,19 +420,21 @@ impl SkipWatch {
     }
 }
 
-/// Whether only cursors of sinks that skip hold the lane's oldest entries back.
-fn would_free(journal: &Journal, lane: &Lane, skipping: &[ReaderName]) -> bool {
+/// Whether the cursor of this name holds the lane's oldest entries back, and no cursor but those of sinks that skip does so
+/// as well.
+fn would_free(journal: &Journal, lane: &Lane, own: &str, skipping: &[ReaderName]) -> bool {
     let stats = journal.stats();
     let Some(lane) = stats.lanes.iter().find(|stats| stats.name == *lane.name()) else {
         return false;
     };
-    let oldest = |skips: bool| {
-        let readers = lane.readers.iter();
-        let readers = readers.filter(|reader| skipping.contains(&reader.name) == skips);
-        readers.map(|reader| reader.committed).min()
-    };
-    let (skipping, others) = (oldest(true), oldest(false));
-    skipping.is_some() && (others.is_none() || skipping < others)
+    let readers = lane.readers.iter();
+    let (skipping, others): (Vec<_>, Vec<_>) =
+        readers.partition(|reader| skipping.contains(&reader.name));
+    let oldest = skipping.iter().map(|reader| reader.committed).min();
+    let own = skipping.iter().find(|reader| reader.name.as_str() == own);
+    own.is_some_and(|own| {
+        Some(own.committed) == oldest && others.iter().all(|other| own.committed < other.committed)
+    })
 }
 
 /// Why an entry that cannot be decoded becomes a dead letter.

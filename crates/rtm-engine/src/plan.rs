@@ -35,10 +35,6 @@ impl<P: Parts> Plan<P> {
     pub(crate) fn polls(&self, app_id: &str) -> bool {
         self.app(app_id).is_some()
     }
-
-    pub(crate) fn publishes_to(&self, sink: &str) -> bool {
-        self.sinks.iter().any(|known| known.name == sink)
-    }
 }
 
 /// One App ID.
@@ -56,6 +52,13 @@ pub struct AppPlan<S> {
     pub copy_rule: Option<CopyRule>,
     /// What its source is made of.
     pub source: S,
+}
+
+impl<S> AppPlan<S> {
+    /// Whether copies of its events are dropped.
+    pub(crate) fn drops_copies(&self) -> bool {
+        self.copy_rule.is_some_and(|rule| rule.drops)
+    }
 }
 
 /// One sink.
@@ -184,7 +187,7 @@ impl Diff {
                 |sink| &sink.name,
                 |old, new| {
                     if parts.is_same_client(&old.client, &new.client) {
-                        Change::Renew
+                        Change::None
                     } else {
                         Change::Anew
                     }

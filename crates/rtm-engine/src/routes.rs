@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use rtm_journal::ReaderName;
 
+use crate::copies::CopyRule;
 use crate::lanes;
-use crate::orphan::Orphan;
 use crate::outlet::{Ending, OutletPlan, Skip};
 use crate::plan::{Parts, Plan, SinkPlan};
 
@@ -28,12 +28,13 @@ impl Route {
 /// Each App ID into each sink that takes it.
 pub(crate) fn of_plan<P: Parts>(plan: &Plan<P>) -> BTreeMap<Route, OutletPlan> {
     let mut routes = BTreeMap::new();
-    let skipping = plan.sinks.iter().filter(|sink| sink.skips_when_full);
-    let skipping: Vec<ReaderName> = skipping
-        .flat_map(|sink| lanes::reader_names(&sink.name))
-        .collect();
     for app in &plan.apps {
-        for sink in plan.sinks.iter().filter(|sink| sink.takes(&app.name)) {
+        let takers = || plan.sinks.iter().filter(|sink| sink.takes(&app.name));
+        let skipping = takers().filter(|sink| sink.skips_when_full);
+        let skipping: Vec<ReaderName> = skipping
+            .flat_map(|sink| lanes::reader_names(&sink.name))
+            .collect();
+        for sink in takers() {
             let outlet = OutletPlan {
                 copy_rule: app.copy_rule,
                 skip: if sink.skips_when_full {
@@ -49,11 +50,16 @@ pub(crate) fn of_plan<P: Parts>(plan: &Plan<P>) -> BTreeMap<Route, OutletPlan> {
     routes
 }
 
-/// What is left of an App ID that is not in the plan, into a sink.
-pub(crate) fn of_orphan<K>(orphan: &Orphan, sink: &SinkPlan<K>, ending: Ending) -> OutletPlan {
+/// What is left of an App ID that is not in the plan, into a sink. `app` is what the App ID is shown as.
+pub(crate) fn of_orphan<K>(
+    app: &str,
+    copy_rule: Option<CopyRule>,
+    sink: &SinkPlan<K>,
+    ending: Ending,
+) -> OutletPlan {
     OutletPlan {
-        copy_rule: orphan.copy_rule,
-        ..outlet(&orphan.name, sink, ending)
+        copy_rule,
+        ..outlet(app, sink, ending)
     }
 }
 

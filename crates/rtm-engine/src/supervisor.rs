@@ -23,7 +23,7 @@ use crate::bridge::{Polling, poll, publish_until_ended};
 use crate::chain;
 use crate::lanes::{self, LaneError};
 use crate::lock::lock;
-use crate::orphan::{self, Orphan};
+use crate::orphan::{self, Former, Orphan};
 use crate::outlet::{Ending, Outlet, OutletParts, OutletPlan};
 use crate::pipeline::{Account, Pipeline};
 use crate::plan::{AppPlan, Changes, Diff, Parts, Plan, Plans, RunError, SinkPlan};
@@ -75,7 +75,7 @@ pub async fn run<P: Parts>(
                 let applied = supervisor.apply(proposal.plan).await;
                 let _ = proposal.answer.send(applied);
             }
-            // After all that is ready, so that what ends together is seen to once.
+            // Once every loop that has ended is joined: many end together.
             () = std::future::ready(()), if supervisor.is_behind => supervisor.catch_up(),
         }
     }
@@ -87,7 +87,7 @@ struct Supervisor<P: Parts> {
     parts: P,
     journal: Journal,
     state: Arc<State>,
-    /// None before the first.
+    /// The plan that is in force; none before the first one.
     plan: Option<Plan<P>>,
     /// Polling loops, by App ID.
     polls: JoinMap<String, ()>,
@@ -101,17 +101,19 @@ struct Supervisor<P: Parts> {
     publishes: JoinMap<Route, bool>,
     /// What those loops are told.
     outlets: BTreeMap<Route, Told>,
-    /// By name.
+    /// The sinks of the plan, by name.
     sinks: BTreeMap<String, RunningSink>,
     /// Sinks that left the plan, or whose client was made anew: each is closed once no loop publishes to it any more.
     closing: Vec<RunningSink>,
     /// Lanes of App IDs that are not in the plan and had something to publish, by App ID.
     orphans: BTreeMap<String, Orphan>,
+    /// App IDs that were in a plan before this one, as it had them.
+    former: BTreeMap<String, Former>,
     /// A loop has ended, and what may take its place has not begun.
     is_behind: bool,
     /// Whether the last process died, for the outlets of the first plan.
     crashed: bool,
-    /// Held by whatever may crash the process: see [`crate::poison`].
+    /// Held by the one outlet that tries what may crash the process: see [`crate::poison`].
     suspicion: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -147,6 +149,7 @@ impl<P: Parts> Supervisor<P> {
             sinks: BTreeMap::new(),
             closing: Vec::new(),
             orphans: BTreeMap::new(),
+            former: BTreeMap::new(),
             is_behind: false,
             suspicion: Arc::default(),
         }
@@ -168,7 +171,9 @@ impl<P: Parts> Supervisor<P> {
         });
         let pipelines = pipelines.collect();
         let is_first = self.plan.is_none();
-        self.plan = Some(plan);
+        if let Some(old) = self.plan.replace(plan) {
+            self.former.extend(orphan::former(&old));
+        }
         self.change_sinks(&sinks, clients);
         self.change_polling(&apps, pipelines);
         if is_first {
@@ -184,7 +189,7 @@ impl<P: Parts> Supervisor<P> {
         let lanes = self.journal.stats().lanes;
         for app in &plan.apps {
             let takes = |sink: &&SinkPlan<P::ClientSpec>| sink.takes(&app.name);
-            let drops = app.copy_rule.is_some_and(|rule| rule.drops);
+            let drops = app.drops_copies();
             let wanted = plan.sinks.iter().filter(takes).flat_map(|sink| {
                 let names = lanes::reader_names(&sink.name);
                 names.take(if drops { 2 } else { 1 })
@@ -248,12 +253,11 @@ impl<P: Parts> Supervisor<P> {
             None => START_SPREAD,
             Some(_) => LATER_SPREAD,
         };
-        let after_crash = self.plan.is_none() && self.journal.unclean();
         let mut accounts = BTreeMap::new();
         for (index, app) in new.iter().enumerate() {
             let lane = lanes::open(&self.journal, &app.name, &app.app_id)?;
             let spread = spread.mul_f64(index as f64 / new.len() as f64);
-            let mut account = Account::new(lane, app.requests_per_second, after_crash, spread);
+            let mut account = Account::new(lane, app.requests_per_second, self.crashed, spread);
             // What its lane holds may be published already, and must see the requests to come.
             if let Some(orphan) = self.orphans.get(&app.app_id) {
                 account.requests = Arc::clone(&orphan.requests);
@@ -300,7 +304,7 @@ impl<P: Parts> Supervisor<P> {
             pipeline.resize();
             polled.told.send_replace(Some(Arc::new(pipeline)));
         }
-        // Whoever proposes a plan may have mended something elsewhere. The loops wake up for it.
+        // With the plan somebody may have mended what Agora refused: the loops ask again at once.
         for polled in self.polled.values() {
             polled.told.send_modify(|polling| {
                 if let Some(pipeline) = polling {
@@ -362,15 +366,12 @@ impl<P: Parts> Supervisor<P> {
         for stats in self.journal.stats().lanes {
             let app = plan.app(stats.name.as_str());
             let name = app.map_or("an app that left the configuration", |app| &app.name);
-            let Ok(lane) = lanes::open(&self.journal, name, stats.name.as_str()) else {
-                continue;
+            let takes = |sink: &str| {
+                let sink = plan.sinks.iter().find(|known| known.name == sink);
+                sink.is_some_and(|sink| app.is_none_or(|app| sink.takes(&app.name)))
             };
-            let is_known = |sink: &str| plan.publishes_to(sink);
-            let drops = app
-                .and_then(|app| app.copy_rule)
-                .is_some_and(|rule| rule.drops);
-            let keeps_lagging = |sink: &str| drops && is_known(sink);
-            lanes::tend(&lane, &stats, name, is_known, keeps_lagging).await;
+            let drops = app.is_some_and(AppPlan::drops_copies);
+            lanes::tend(&self.journal, &stats, name, takes, drops).await;
         }
     }
 
@@ -384,21 +385,14 @@ impl<P: Parts> Supervisor<P> {
             if plan.polls(app_id) || self.orphans.contains_key(app_id) {
                 continue;
             }
-            let mut outlets = self.outlets.iter();
-            let outlet = outlets.find(|(route, _)| route.app_id == app_id);
-            let former = match (outlet, self.polled.get(app_id)) {
-                (Some((_, told)), _) => {
-                    let plan = told.plan.borrow();
-                    Some((plan.app.clone(), plan.copy_rule))
-                }
-                (None, Some(polled)) => Some((polled.name.clone(), None)),
-                (None, None) => None,
-            };
+            let former = self.former.get(app_id);
+            let runs = self.polled.contains_key(app_id)
+                || self.outlets.keys().any(|route| route.app_id == app_id);
             let mut sinks = plan.sinks.iter();
             let is_left = |sink: &SinkPlan<_>| {
-                orphan::is_for(sink, lane) && orphan::is_pending(lane, &sink.name)
+                orphan::is_for(sink, lane, former) && orphan::is_pending(lane, &sink.name)
             };
-            if former.is_none() && !sinks.any(is_left) {
+            if !runs && !sinks.any(is_left) {
                 continue;
             }
             match Orphan::open(&self.journal, lane, former, &self.orphans) {
@@ -478,7 +472,9 @@ impl<P: Parts> Supervisor<P> {
             };
             // Requests may still be in flight.
             let is_polled = self.polled.contains_key(app_id);
-            for sink in plan.sinks.iter().filter(|sink| orphan::is_for(sink, lane)) {
+            let former = self.former.get(app_id);
+            let is_for = |sink: &&SinkPlan<_>| orphan::is_for(sink, lane, former);
+            for sink in plan.sinks.iter().filter(is_for) {
                 let route = Route::new(app_id, &sink.name);
                 let ending = match is_polled {
                     true => Ending::Never,
@@ -487,7 +483,9 @@ impl<P: Parts> Supervisor<P> {
                 // One that has ended begins again only where something is left.
                 let goes_on = is_polled || self.outlets.contains_key(&route);
                 if goes_on || orphan::is_pending(lane, &sink.name) {
-                    wanted.insert(route, routes::of_orphan(orphan, sink, ending));
+                    let copy_rule = former.and_then(|former| former.copy_rule);
+                    let outlet = routes::of_orphan(&orphan.name, copy_rule, sink, ending);
+                    wanted.insert(route, outlet);
                 }
             }
         }
@@ -530,7 +528,7 @@ impl<P: Parts> Supervisor<P> {
                 error!(
                     sink = route.sink,
                     error = chain(&error),
-                    "nothing is published: its entries wait in the journal for the next start"
+                    "nothing is published; its entries wait in the journal, and the next reload tries again"
                 );
             }
         }

@@ -270,6 +270,85 @@ async fn nothing_is_skipped_that_a_removed_sink_holds() {
     bridge.until("the sink skips", SOON, skips).await;
 }
 
+/// Holds: nothing is given up for room that nobody waits for: while an App ID is paused, and while the bridge ends.
+#[tokio::test(start_paused = true)]
+async fn what_waits_is_kept_when_nobody_polls() {
+    for ends in [false, true] {
+        let mut bridge = with_small_journal(&[sink("two", 0)]).await;
+        bridge.client("two", 0).change(away);
+        fill(&bridge).await;
+        let mut paused = small(&[skipping("two")]);
+        paused.apps[0].paused = true;
+        if ends {
+            bridge.take(small(&[skipping("two")])).await;
+            bridge.stop().await;
+            bridge.start(paused).await;
+        } else {
+            bridge.take(paused).await;
+            sleep(SOON).await;
+        }
+        assert_eq!(skipped(&bridge, "two"), 0.0, "{ends}");
+        assert!(!is_stopped(&bridge), "{ends}");
+        bridge.take(small(&[skipping("two")])).await;
+        let skips = |bridge: &ChangingBridge| skipped(bridge, "two") > 0.0;
+        bridge.until("the sink skips", SOON, skips).await;
+    }
+}
+
+/// Holds: of two sinks that may skip, the one that is behind does, and the other, which is slow but keeps up, does not.
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_keeps_up_skips_nothing() {
+    let bridge = with_small_journal(&[skipping("two"), skipping("three")]).await;
+    bridge.client("two", 0).change(away);
+    let slow = |mood: &mut Mood| mood.confirms_after = Duration::from_millis(900);
+    bridge.client("three", 0).change(slow);
+    let mut rng = Rng::with_seed(1);
+    for _ in 0..40 {
+        bridge.push("0a", REGIONS[0], Stream::User, &bulky_page(&mut rng));
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert!(skipped(&bridge, "two") > 0.0);
+    assert_eq!(skipped(&bridge, "three"), 0.0);
+}
+
+/// Holds: a sink that takes an App ID no more gets nothing of what comes later, not even once the App ID has left the plan;
+/// and what is kept to know copies is let go of at the next start.
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_takes_an_app_id_no_more_gets_nothing_of_it() {
+    let drops = CopyRule {
+        window: Duration::from_secs(60),
+        drops: true,
+    };
+    let apps = [app("0a", "a"), app("0b", "b")].map(|app| App {
+        copy_rule: Some(drops),
+        ..app
+    });
+    let narrowed = Into {
+        apps: Some(vec!["b".to_owned()]),
+        ..sink("one", 0)
+    };
+    let sinks = [narrowed, sink("two", 0)];
+    let first = plan(&apps, &[sink("one", 0), sink("two", 0)]);
+    let mut bridge = ChangingBridge::running(&["0a", "0b"], first).await;
+    bridge.give("0a", Stream::User, 10);
+    let all = |count: usize| move |bridge: &ChangingBridge| bridge.stored("two") == count;
+    bridge.until("events at both", SOON, all(10)).await;
+    bridge.take(plan(&apps, &sinks)).await;
+    sleep(BEGUN).await;
+    bridge.give("0a", Stream::User, 10);
+    bridge.until("events at the other", SOON, all(20)).await;
+    bridge.stop().await;
+    bridge.start(plan(&apps, &sinks)).await;
+    let lanes = bridge.state().journal.stats().lanes;
+    let lane = lanes.iter().find(|lane| lane.name.as_str() == "0a");
+    let readers = lane.unwrap().readers.iter();
+    let readers: Vec<&str> = readers.map(|reader| reader.name.as_str()).collect();
+    assert_eq!(readers, ["one", "two", "two.copies"]);
+    bridge.take(plan(&apps[1..], &sinks)).await;
+    sleep(SOON).await;
+    assert_eq!(bridge.stored("one"), 10);
+}
+
 /// Holds: copies of published events that wait in the journal when their App ID leaves the plan are dropped, as they would
 /// have been before, and what is no copy is published.
 #[tokio::test(start_paused = true)]
