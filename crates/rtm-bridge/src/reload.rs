@@ -46,7 +46,7 @@ pub async fn follow(
             }
             Err(problems) => {
                 metrics.reload_refused();
-                for problem in problems.lines() {
+                for problem in problems {
                     error!("{problem}");
                 }
                 error!("the configuration was refused, and the one that runs stays");
@@ -57,16 +57,27 @@ pub async fn follow(
 }
 
 /// Has the bridge take the configuration that `place` holds now; otherwise says what is wrong, a line for each.
-async fn take(place: &Path, old: &Config, planner: &Planner<Wire>) -> Result<Config, String> {
-    let new = Config::load(place).map_err(|error| error.to_string())?;
+async fn take(place: &Path, old: &Config, planner: &Planner<Wire>) -> Result<Config, Vec<String>> {
+    let file = place.to_path_buf();
+    // A file on a share that hangs must not stop the loops of this thread.
+    let loaded = tokio::task::spawn_blocking(move || Config::load(&file)).await;
+    let new = loaded
+        .map_err(|panic| vec![panic.to_string()])?
+        .map_err(|error| {
+            error
+                .to_string()
+                .lines()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        })?;
     let restart: Vec<String> = needs_restart(old, &new)
         .into_iter()
         .map(|key| format!("{}: {key}: needs a restart to change", place.display()))
         .collect();
     if !restart.is_empty() {
-        return Err(restart.join("\n"));
+        return Err(restart);
     }
-    let refused = |error: RunError| format!("{}: {}", place.display(), crate::chain(&error));
+    let refused = |error: RunError| vec![format!("{}: {}", place.display(), crate::chain(&error))];
     let plan = wire::plan(&new).map_err(refused)?;
     planner.propose(plan).await.map_err(refused)?;
     Ok(new)

@@ -14,7 +14,7 @@ const LAGGING: &str = ".copies";
 
 /// A lane of the journal, or a cursor in it, that cannot be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot open the journal's lane for app {app}")]
+#[error("cannot open the journal's lane, or a cursor in it, for app {app}")]
 pub struct LaneError {
     app: String,
     source: Box<dyn std::error::Error + Send + Sync>,

@@ -70,6 +70,7 @@ impl Watch {
             last = content;
         }
     }
+
     async fn look(&self) -> Content {
         let file = self.file.clone();
         let looked = tokio::task::spawn_blocking(move || content(&file));
