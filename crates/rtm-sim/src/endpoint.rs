@@ -172,7 +172,7 @@ fn respond(agora: &Agora, ring: RingId, fault: Fault, faults: &Faults, rng: &mut
         Fault::Headers => {
             let mut reply = Reply::json(200, "");
             if rng.bool() {
-                let many = (0..300).map(|_| ("X-More", "and more".to_owned()));
+                let many = (0..1_200).map(|_| ("X-More", "and more".to_owned()));
                 reply.headers.extend(many);
             } else {
                 reply.headers.push(("X-Long", "x".repeat(1 << 20)));

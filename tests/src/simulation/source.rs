@@ -23,7 +23,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const MAX_PAGE_BYTES: usize = 2 << 20;
 
 /// The most headers that the real client takes, and about the most bytes.
-const MAX_HEADERS: usize = 100;
+const MAX_HEADERS: usize = 1_000;
 const MAX_HEADER_BYTES: usize = 400 << 10;
 
 /// How long after the deadline a request may still arrive: a closed connection's last packets, well within the grace
