@@ -21,8 +21,8 @@ use std::time::Duration;
 
 use backon::BackoffBuilder;
 use futures::FutureExt;
-use rtm_journal::{Entry, Epoch, ReadError, Reservation};
-use rtm_record::entry;
+use rtm_journal::{Entry, Position, ReadError, Reservation};
+use rtm_record::{SLICE, entry};
 use rtm_sink::{Outcome, PublishError, PublishErrorKind, Reason, Record, Sink};
 use rtm_source::{Fetch, FetchError, FetchErrorKind, Next, Observed, Page, Ring, Slot, Turn};
 use tokio::sync::watch;
@@ -584,7 +584,7 @@ async fn publish(mut outlet: Outlet, mut crashed: bool) {
     }
 }
 
-async fn publish_all<S: Sink>(outlet: &mut Outlet, sink: &S) {
+pub(crate) async fn publish_all<S: Sink>(outlet: &mut Outlet, sink: &S) {
     let mut plans = outlet.plans.clone();
     loop {
         let is_ending = outlet.is_ending();
@@ -604,11 +604,13 @@ async fn publish_all<S: Sink>(outlet: &mut Outlet, sink: &S) {
             Err(ReadError::Closed) => return,
             Ok(group) if outlet.is_poisoned() => publish_by_steps(outlet, sink, group).await,
             first => {
-                let mut batch = gather(outlet, first).await;
+                let (mut batch, large) = gather(outlet, first).await;
                 let is_empty = batch.records.is_empty();
                 deliver(outlet, sink, &mut batch).await;
                 outlet.commit(&batch);
-                if is_empty {
+                if let Some(group) = large {
+                    publish_in_slices(outlet, sink, group).await;
+                } else if is_empty {
                     // Nothing was waited for, and other loops share the thread.
                     tokio::task::yield_now().await;
                 }
@@ -626,14 +628,44 @@ pub(crate) async fn publish_by_steps<S: Sink>(outlet: &mut Outlet, sink: &S, gro
     }
 }
 
-/// A batch of all that waits, up to the bounds, of which one is for all batches of the sink: batches grow when it lags.
-async fn gather(outlet: &mut Outlet, first: Result<Group, ReadError>) -> Batch {
+/// Publishes entries of which one has more records than memory should hold: a slice at a time. The cursor moves once all
+/// are settled, and with it the counts.
+async fn publish_in_slices<S: Sink>(outlet: &mut Outlet, sink: &S, group: Group) {
+    let mut all = Batch::default();
+    for entry in group {
+        for from in (0..).step_by(SLICE) {
+            let mut batch = Batch::default();
+            let more = match &entry {
+                Ok(entry) => outlet.add(&mut batch, entry, from),
+                Err(error) => {
+                    outlet.unreadable(&mut batch, error).await;
+                    false
+                }
+            };
+            deliver(outlet, sink, &mut batch).await;
+            all.settled.add(&batch.settled);
+            all.through = all.through.max(batch.through);
+            if !more {
+                break;
+            }
+        }
+    }
+    outlet.commit(&all);
+}
+
+/// A batch of all that waits, up to the bounds, of which one is for all batches of the sink: batches grow when it lags. With
+/// the group that follows it, if that is to be published in slices.
+async fn gather(outlet: &mut Outlet, first: Result<Group, ReadError>) -> (Batch, Option<Group>) {
     let mut batch = Batch::default();
     let mut read = first;
     let mut groups_without = 0;
     loop {
         let records = batch.records.len();
         let group = match read {
+            Ok(group) if group.iter().flatten().any(is_large) => {
+                batch.keep_room(0);
+                return (batch, Some(group));
+            }
             Ok(group) => group,
             Err(error) => vec![Err(error)],
         };
@@ -649,7 +681,7 @@ async fn gather(outlet: &mut Outlet, first: Result<Group, ReadError>) -> Batch {
             || groups_without == MAX_GROUPS_WITHOUT
             || !batch.has_room(outlet.sink.spare())
         {
-            return batch;
+            return (batch, None);
         }
         read = match outlet.try_next() {
             Ok(Some(group)) => Ok(group),
@@ -659,10 +691,15 @@ async fn gather(outlet: &mut Outlet, first: Result<Group, ReadError>) -> Batch {
             // That was all; or the storage fails, and what was read goes out first.
             Ok(None) | Err(_) => {
                 batch.keep_room(0);
-                return batch;
+                return (batch, None);
             }
         };
     }
+}
+
+/// Whether an entry has more records than a slice, and so more than any page of Agora's.
+fn is_large(entry: &Entry) -> bool {
+    entry.count as usize > SLICE
 }
 
 /// Publishes a batch until every record is confirmed, as an event or as a dead letter. Three kinds of error, three

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rtm_journal::{Entry, Journal, Lane, Position, ReadError, Reader, ReaderName};
 use rtm_record::entry::{self, EntryError};
-use rtm_record::{PreparedPage, Router, Routes};
+use rtm_record::{PreparedPage, Router, Routes, SLICE};
 use rtm_sink::Reason;
 use rtm_source::Stream;
 use tokio::sync::{OwnedMutexGuard, watch};
@@ -294,37 +294,46 @@ impl Outlet {
         })
     }
 
-    /// The records of an entry, without copies where those are dropped, into the batch.
-    pub(crate) fn add(&mut self, batch: &mut Batch, entry: &Entry) {
+    /// The records of an entry from some index on, without copies where those are dropped, into the batch: a [`SLICE`] at
+    /// the most. Says whether there may be more.
+    pub(crate) fn add(&mut self, batch: &mut Batch, entry: &Entry, from: usize) -> bool {
         let position = entry.position;
         batch.through = batch.through.max(Some(position));
         if !self.takes(entry) {
             batch.settled.drop_events("not_routed", entry.count.into());
-            return;
+            return false;
         }
         batch.entries.push(entry.clone());
-        batch.records.reserve(entry.count as usize);
-        batch.details.reserve(entry.count as usize);
+        batch.records.reserve(SLICE.min(entry.count as usize));
+        batch.details.reserve(SLICE.min(entry.count as usize));
         let (copies, metrics) = (&mut self.copies, &self.metrics);
-        let mut is_begun = false;
-        let added = self.router.each(entry, |tags, mut prepared| {
-            if let Some(copies) = copies {
-                if !std::mem::replace(&mut is_begun, true) {
-                    copies.begin(tags.fetched_at, position);
+        let mut is_begun = from > 0;
+        // What an earlier version counted, which may have found one less.
+        let mut left = u64::from(entry.count).saturating_sub(from as u64);
+        let mut taken = 0;
+        let added = self
+            .router
+            .each(entry, from..from + SLICE, |tags, mut prepared| {
+                if let Some(copies) = copies {
+                    if !std::mem::replace(&mut is_begun, true) {
+                        copies.begin(tags.fetched_at, position);
+                    }
+                    metrics
+                        .copies
+                        .inc_by(copies.judge(&tags.region, &mut prepared).into());
                 }
-                metrics
-                    .copies
-                    .inc_by(copies.judge(&tags.region, &mut prepared).into());
-            }
-            if prepared.is_dropped {
-                batch.settled.drop_events("copy", 1);
-            } else {
-                batch.push(prepared, 1);
-            }
-        });
+                let events = left.min(1);
+                (left, taken) = (left - events, taken + 1);
+                if prepared.is_dropped {
+                    batch.settled.drop_events("copy", events);
+                } else {
+                    batch.push(prepared, events);
+                }
+            });
         if let Err(error) = added {
             self.add_whole(batch, &unreadable(&error));
         }
+        taken == SLICE
     }
 
     /// The newest entry of the batch as one dead letter.
@@ -337,7 +346,7 @@ impl Outlet {
         batch.push(letter, events);
     }
 
-    /// Finds the copies among an entry's records, and says which of them are dropped. To be asked once for each entry.
+    /// Finds the copies among an entry's records, and says which of them are dropped. To be asked once for each record.
     pub(crate) fn judge(&mut self, page: &mut PreparedPage, position: Position) {
         if let Some(copies) = &mut self.copies {
             self.metrics

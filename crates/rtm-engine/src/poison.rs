@@ -8,7 +8,8 @@
 use std::time::Duration;
 
 use rtm_journal::{Entry, ReadError};
-use rtm_record::Prepared;
+use rtm_record::entry::EntryError;
+use rtm_record::{Prepared, SLICE};
 use rtm_sink::Reason;
 use tracing::error;
 
@@ -45,10 +46,15 @@ enum Left {
     Nothing,
     /// One dead letter, for this reason.
     Whole(Reason),
-    /// Its records from some index on.
-    Records(
-        std::iter::Skip<std::iter::Zip<std::ops::RangeFrom<u32>, std::vec::IntoIter<Prepared>>>,
-    ),
+    /// Its records.
+    Records {
+        /// What is left of a slice of them.
+        slice: std::vec::IntoIter<Prepared>,
+        /// The index of the next.
+        next: u32,
+        /// Those before this one are settled.
+        from: u32,
+    },
 }
 
 impl Steps {
@@ -118,12 +124,12 @@ impl Current {
                 if reached.is_none() {
                     outlet.note(entry.position, Step::Decode).await;
                 }
-                match outlet.router.page(&entry) {
-                    Ok(mut page) => {
-                        outlet.judge(&mut page, entry.position);
-                        let from = reached.unwrap_or(0) as usize;
-                        Left::Records((0u32..).zip(page.prepared).skip(from))
-                    }
+                match slice(outlet, &entry, 0) {
+                    Ok(slice) => Left::Records {
+                        slice,
+                        next: 0,
+                        from: reached.unwrap_or(0),
+                    },
                     Err(error) => Left::Whole(unreadable(&error)),
                 }
             }
@@ -144,14 +150,33 @@ impl Current {
                 outlet.add_whole(&mut batch, &why);
                 Some(batch)
             }
-            Left::Records(mut records) => {
+            Left::Records {
+                slice: mut records,
+                mut next,
+                from,
+            } => {
                 let batch = loop {
-                    let (index, prepared) = records.next()?;
+                    let Some(prepared) = records.next() else {
+                        records = slice(outlet, &self.entry, next as usize).ok()?;
+                        if records.as_slice().is_empty() {
+                            return None;
+                        }
+                        continue;
+                    };
+                    let index = next;
+                    next += 1;
+                    if index < from {
+                        continue;
+                    }
                     if let Some(batch) = self.record(outlet, index, prepared).await {
                         break batch;
                     }
                 };
-                self.left = Left::Records(records);
+                self.left = Left::Records {
+                    slice: records,
+                    next,
+                    from,
+                };
                 Some(batch)
             }
         }
@@ -164,14 +189,15 @@ impl Current {
         index: u32,
         mut prepared: Prepared,
     ) -> Option<Batch> {
+        let events = u64::from(index < self.entry.count);
         if prepared.is_dropped {
-            outlet.tally.drop_events("copy", 1);
+            outlet.tally.drop_events("copy", events);
             return None;
         }
         match self.crashed {
             Some(Step::DeadLetter(culprit)) if culprit == index => {
                 error!(id = %prepared.record.id, "a record crashes even as a dead letter: it is dropped");
-                outlet.tally.drop_events(POISON, 1);
+                outlet.tally.drop_events(POISON, events);
                 return None;
             }
             Some(Step::Record(culprit)) if culprit == index => {
@@ -191,9 +217,20 @@ impl Current {
             _ => outlet.note(self.entry.position, Step::Record(index)).await,
         }
         let mut batch = Batch::of(&self.entry);
-        batch.push(prepared, 1);
+        batch.push(prepared, events);
         Some(batch)
     }
+}
+
+/// An entry's records from some index on, as many as memory should hold.
+fn slice(
+    outlet: &mut Outlet,
+    entry: &Entry,
+    from: usize,
+) -> Result<std::vec::IntoIter<Prepared>, EntryError> {
+    let mut page = outlet.router.page(entry, from..from + SLICE)?;
+    outlet.judge(&mut page, entry.position);
+    Ok(page.prepared.into_iter())
 }
 
 fn poison(message: &str) -> Reason {

@@ -95,7 +95,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             bench.iter(|| {
                 let mut records = Vec::with_capacity(EVENTS);
                 router
-                    .each(black_box(&journaled), |_, made| records.push(made.record))
+                    .each(black_box(&journaled), 0..rtm_record::SLICE, |_, made| {
+                        records.push(made.record);
+                    })
                     .map(|_| records.len())
             });
         });

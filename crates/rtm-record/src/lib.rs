@@ -19,7 +19,7 @@ pub mod template;
 pub mod token;
 
 pub use key::{EventKey, KeyBy};
-pub use router::{Prepared, PreparedPage, Router, Routes};
+pub use router::{Prepared, PreparedPage, Router, Routes, SLICE};
 pub use template::{ALL, AppNames, STATIC, Template, Variable};
 pub use token::escape_token;
 

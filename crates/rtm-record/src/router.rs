@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::ops::Range;
 
 use bytes::Bytes;
 use rtm_journal::Entry;
@@ -15,6 +16,10 @@ use crate::format::{Format, PageContext, PageHeaders};
 use crate::key::{EventKey, KeyBy, KeyHash};
 use crate::template::{STATIC, Template, Variable};
 use crate::token::escape_token;
+
+/// An entry's records are taken so many at a time at the most: more than any page of Agora's has, and a hostile body of
+/// 2 MiB has a million, each a dead letter of a thousand bytes.
+pub const SLICE: usize = rtm_source::MAX_RING_EVENTS;
 
 /// How one sink wants its records.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,14 +104,19 @@ impl Router {
         }
     }
 
-    /// The records of a journal entry, in the page's order: one for each event, one dead letter for each reject.
+    /// The records of a journal entry, in the page's order: one for each event, one dead letter for each reject. Those of
+    /// a `range` only; to be taken a [`SLICE`] at a time.
     ///
     /// # Errors
     ///
     /// [`EntryError`] for an entry of another version. One odd event is a dead letter, and never an error.
-    pub fn page(&mut self, journaled: &Entry) -> Result<PreparedPage, EntryError> {
-        let mut prepared = Vec::with_capacity(journaled.count as usize);
-        let tags = self.each(journaled, |_, one| prepared.push(one))?;
+    pub fn page(
+        &mut self,
+        journaled: &Entry,
+        range: Range<usize>,
+    ) -> Result<PreparedPage, EntryError> {
+        let mut prepared = Vec::with_capacity(range.len().min(journaled.count as usize));
+        let tags = self.each(journaled, range, |_, one| prepared.push(one))?;
         Ok(PreparedPage {
             region: tags.region.into_owned(),
             fetched_ms: tags.fetched_at,
@@ -123,6 +133,7 @@ impl Router {
     pub fn each<'a>(
         &mut self,
         journaled: &'a Entry,
+        range: Range<usize>,
         mut take: impl FnMut(&Tags<'_>, Prepared),
     ) -> Result<Tags<'a>, EntryError> {
         let (tags, body) = entry::decode(&journaled.bytes)?;
@@ -132,8 +143,8 @@ impl Router {
         let page = PageContext::new(&tags, journaled, self.is_replaying);
         let headers = routes.headers.then(|| PageHeaders::new(&page));
         let mut key_hash = KeyHash::new(&tags);
-        format.begin(&page, journaled.count as usize, body.len());
-        rtm_source::decode_each(&body, |item| {
+        format.begin(&page, range.len().min(journaled.count as usize), body.len());
+        rtm_source::decode_each(&body, range, |item| {
             let prepared = match item {
                 Ok(event) => {
                     let topic = match dynamic {
@@ -184,8 +195,8 @@ impl Router {
     pub fn keys(journaled: &Entry) -> Result<(String, i64, Vec<EventKey>), EntryError> {
         let (tags, body) = entry::decode(&journaled.bytes)?;
         let mut key_hash = KeyHash::new(&tags);
-        let mut keys = Vec::with_capacity(journaled.count as usize);
-        rtm_source::decode_each(&body, |item| {
+        let mut keys = Vec::with_capacity(SLICE.min(journaled.count as usize));
+        rtm_source::decode_each(&body, 0..usize::MAX, |item| {
             if let Ok(event) = item
                 && event.ms.is_some()
             {

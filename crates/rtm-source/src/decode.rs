@@ -1,6 +1,7 @@
 //! From a response body to events.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use crate::fields::{Fields, text, text_of};
 use crate::scan::{End, Part, scan};
@@ -27,7 +28,7 @@ const MAX_ID: usize = 1_024;
 #[must_use]
 pub fn decode(body: &[u8]) -> Decoded<'_> {
     let mut events = Vec::new();
-    let (request_id, result, complete) = split(body, |event| events.push(event));
+    let (request_id, result, complete) = split(body, 0..usize::MAX, |event| events.push(event));
     Decoded {
         request_id,
         result,
@@ -37,13 +38,19 @@ pub fn decode(body: &[u8]) -> Decoded<'_> {
 }
 
 /// The events of [`decode()`] alone, one after the other: a list of a thousand is much memory to write and to read again.
-pub fn decode_each<'a>(body: &'a [u8], take: impl FnMut(Result<Event<'a>, Reject<'a>>)) {
-    let _ = split(body, take);
+/// Those of a `range` only, since a hostile body has a million.
+pub fn decode_each<'a>(
+    body: &'a [u8],
+    range: Range<usize>,
+    take: impl FnMut(Result<Event<'a>, Reject<'a>>),
+) {
+    let _ = split(body, range, take);
 }
 
 /// Gives each event, and then the request id, the result, and whether the body is complete.
 fn split<'a>(
     body: &'a [u8],
+    range: Range<usize>,
     mut take: impl FnMut(Result<Event<'a>, Reject<'a>>),
 ) -> (Option<Cow<'a, str>>, Option<Cow<'a, str>>, bool) {
     let (mut request_id, mut result) = (None, None);

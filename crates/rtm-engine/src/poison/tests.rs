@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::*;
-use crate::bridge::publish_by_steps;
+use crate::bridge::{publish_all, publish_by_steps};
 use crate::outlet::{Ending, OutletParts, OutletPlan, Skip};
 use crate::sink::RunningSink;
 use crate::status::State;
@@ -80,6 +80,11 @@ impl Life {
     }
 
     async fn append(&mut self) {
+        let body = r#"{"events":[{"user_id":"u","type":"Login","ms":1}]}"#;
+        self.append_page(body, 1).await;
+    }
+
+    async fn append_page(&mut self, body: &str, count: u32) {
         let tags = Tags {
             app: "main".into(),
             app_id: "0a1b".into(),
@@ -90,10 +95,9 @@ impl Life {
             request_id: None,
             complete: true,
         };
-        let body = br#"{"events":[{"user_id":"u","type":"Login","ms":1}]}"#;
-        let entry = entry::with_tags(&tags, None, body);
+        let entry = entry::with_tags(&tags, None, body.as_bytes());
         let lane = self.lane.clone();
-        let append = async { lane.reserve(entry.len()).await.append(entry, 1).await };
+        let append = async { lane.reserve(entry.len()).await.append(entry, count).await };
         drive(&mut self.driver, append).await.unwrap();
     }
 
@@ -164,4 +168,81 @@ async fn an_outage_does_not_hide_what_crashes_when_it_is_decoded() {
     assert_eq!(sink.records().len(), 1);
     assert_eq!(life.outlet.tally.dead_lettered.get(POISON), Some(&1));
     assert_eq!(life.outlet.pending(), 0);
+}
+
+/// A broker that takes everything, and notes the most records that it was given at once, and how many in all.
+#[derive(Default)]
+struct Measuring(std::sync::Mutex<(usize, usize)>);
+
+impl Sink for Measuring {
+    async fn publish(&self, records: &[Record]) -> Result<(), PublishError> {
+        let mut seen = self.0.lock().unwrap();
+        *seen = (seen.0.max(records.len()), seen.1 + records.len());
+        Ok(())
+    }
+}
+
+/// Holds: a body of many tiny things that are no events takes no more memory than a slice of them, is published whole,
+/// between its neighbours, and counted to the last; also where it is suspected of crashing the process.
+#[tokio::test(start_paused = true)]
+async fn a_page_of_very_many_records_is_published_in_slices() {
+    for (many, poisoned) in [
+        (20 * SLICE + 1, false),
+        (SLICE, false),
+        (2 * SLICE, false),
+        (2 * SLICE + 1, true),
+    ] {
+        let mut life = Life::begin(SimDisk::new(1)).await;
+        life.append().await;
+        let ones = vec!["1"; many].join(",");
+        life.append_page(&format!(r#"{{"events":[{ones}]}}"#), many as u32)
+            .await;
+        life.append().await;
+        let sink = Measuring::default();
+        if poisoned {
+            while !life.outlet.is_poisoned() {
+                life = life.die().await;
+            }
+            for _ in 0..3 {
+                let group = drive(&mut life.driver, life.outlet.next()).await.unwrap();
+                let publishing = publish_by_steps(&mut life.outlet, &sink, group);
+                drive(&mut life.driver, publishing).await;
+            }
+        } else {
+            life.outlet.tally.stalls = 0;
+            life.outlet.plan.ending = Ending::WhenEmpty;
+            drive(&mut life.driver, publish_all(&mut life.outlet, &sink)).await;
+        }
+        let (most, all) = *sink.0.lock().unwrap();
+        assert_eq!(all, many + 2);
+        assert!(most <= SLICE + 2, "{most} records at once");
+        let tally = &life.outlet.tally;
+        assert_eq!(
+            tally.dead_lettered.get("not_an_object"),
+            Some(&(many as u64))
+        );
+        assert_eq!((tally.confirmed, life.outlet.pending()), (2, 0));
+    }
+}
+
+/// Holds: what an earlier version of the bridge stored with a count that was too small keeps the account: a page of which it
+/// understood nothing, and one of which it left the rest.
+#[tokio::test(start_paused = true)]
+async fn a_page_that_was_counted_too_small_keeps_the_account() {
+    for (body, count, dead) in [
+        (r#"[{"user_id":"u"}]"#, 0, 0),
+        (r#"{"events":[{"user_id":"u"},{"us"#, 1, 0),
+        (r#"{"events":[{"user_id":"u"},{"us"#, 2, 1),
+    ] {
+        let mut life = Life::begin(SimDisk::new(1)).await;
+        life.append_page(body, count).await;
+        life.outlet.tally.stalls = 0;
+        life.outlet.plan.ending = Ending::WhenEmpty;
+        let sink = Measuring::default();
+        drive(&mut life.driver, publish_all(&mut life.outlet, &sink)).await;
+        assert_eq!(life.outlet.tally.settled(), u64::from(count), "{body}");
+        let letters = life.outlet.tally.dead_lettered.get("unreadable");
+        assert_eq!(letters.copied(), Some(dead), "{body}");
+        assert_eq!(life.outlet.pending(), 0);
+    }
 }

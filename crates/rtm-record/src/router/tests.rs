@@ -41,7 +41,7 @@ fn the_envelope_holds_the_event_byte_for_byte_and_the_tags() {
     let event = r#"{"group_id":"c","user_id":"u\u0000\r\n\"","type":"Join","ms":1699999999000, "new":{"a":[1e400]}}"#;
     let body = format!(r#"{{"result":"success","request_id":"r1","events":[{event}]}}"#);
     let page = router("rtm.{stream}", true)
-        .page(&entry("channel", &body))
+        .page(&entry("channel", &body), 0..SLICE)
         .unwrap();
     let record = &page.prepared[0].record;
     let envelope = rtm_sim::parse_envelope(&record.payload).unwrap();
@@ -83,7 +83,9 @@ fn the_envelope_holds_the_event_byte_for_byte_and_the_tags() {
 #[test]
 fn user_events_are_keyed_by_the_user_and_have_no_channel() {
     let body = r#"{"events":[{"user_id":12345,"type":"Login","ms":5}]}"#;
-    let page = router("t", false).page(&entry("user", body)).unwrap();
+    let page = router("t", false)
+        .page(&entry("user", body), 0..SLICE)
+        .unwrap();
     assert_eq!(page.prepared[0].record.key.as_deref(), Some(&b"12345"[..]));
     assert!(page.prepared[0].record.headers.is_empty());
     let envelope = rtm_sim::parse_envelope(&page.prepared[0].record.payload).unwrap();
@@ -114,7 +116,9 @@ fn times_that_cannot_be_are_none() {
 #[test]
 fn one_odd_event_is_a_dead_letter_with_its_bytes_between_sound_neighbours() {
     let body = r#"{"events":[{"user_id":"a","type":"Login","ms":1},"no event",{"user_id":"b","type":"Login","ms":2}]}"#;
-    let page = router("t", false).page(&entry("user", body)).unwrap();
+    let page = router("t", false)
+        .page(&entry("user", body), 0..SLICE)
+        .unwrap();
     let dead: Vec<_> = page.prepared.iter().map(|prepared| prepared.dead).collect();
     assert_eq!(dead, [None, Some("not_an_object"), None]);
     let letter = &page.prepared[1].record;
@@ -135,7 +139,7 @@ fn an_id_can_never_add_a_token_or_a_wildcard_to_a_subject() {
     let body =
         r#"{"events":[{"group_id":"a.b.>","user_id":"* \r\n\u0000\u202e","type":"Join","ms":1}]}"#;
     let page = router("rtm.{channel_id}.{user_id}.{type}", false)
-        .page(&entry("channel", body))
+        .page(&entry("channel", body), 0..SLICE)
         .unwrap();
     let subject = page.prepared[0].record.topic.as_str();
     assert_eq!(subject.split('.').count(), 4, "{subject}");
@@ -151,7 +155,9 @@ fn an_id_can_never_add_a_token_or_a_wildcard_to_a_subject() {
 fn event_keys_are_as_documented() {
     // printf '\0\0\0\x040a1b\0\0\0\x07channel\0\0\0\x01u\0\0\0\x01c\0\0\0\x04Join\0\0\0\x011' | sha256sum
     let body = r#"{"events":[{"group_id":"c","user_id":"u","type":"Join","ms":1}]}"#;
-    let page = router("t", false).page(&entry("channel", body)).unwrap();
+    let page = router("t", false)
+        .page(&entry("channel", body), 0..SLICE)
+        .unwrap();
     let envelope = rtm_sim::parse_envelope(&page.prepared[0].record.payload).unwrap();
     assert_eq!(
         envelope.event_key.as_deref(),
@@ -165,7 +171,7 @@ fn a_refused_record_becomes_a_dead_letter_and_a_refused_dead_letter_is_cut() {
     let body = format!(r#"{{"events":[{{"user_id":"{long}","type":"Login","ms":1}}]}}"#);
     let journaled = entry("user", &body);
     let mut router = router("t", false);
-    let page = router.page(&journaled).unwrap();
+    let page = router.page(&journaled, 0..SLICE).unwrap();
     let why = Reason {
         code: "too_large",
         message: "10 MB".to_owned(),

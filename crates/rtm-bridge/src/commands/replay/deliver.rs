@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::select::Selection;
 use crate::commands::process::live_view;
-use rtm_record::Router;
+use rtm_record::{Prepared, Router, SLICE};
 
 /// Records that are handed to a sink at once: a page.
 const BATCH: usize = 1000;
@@ -137,10 +137,22 @@ struct Out {
 impl Out {
     /// Publishes what an entry became at first: events and dead letters, in the page's order.
     async fn entry(&mut self, entry: &Entry) -> anyhow::Result<(u64, u64)> {
-        let page = self.router.page(entry)?;
+        let (mut events, mut dead_letters) = (0, 0);
+        for from in (0..).step_by(SLICE) {
+            let slice = self.router.page(entry, from..from + SLICE)?.prepared;
+            let (sound, dead) = self.slice(entry, &slice).await?;
+            (events, dead_letters) = (events + sound, dead_letters + dead);
+            if slice.len() < SLICE {
+                break;
+            }
+        }
+        Ok((events, dead_letters))
+    }
+
+    async fn slice(&mut self, entry: &Entry, slice: &[Prepared]) -> anyhow::Result<(u64, u64)> {
         let (mut events, mut dead_letters) = (0, 0);
         let batch = self.pace.as_ref().map_or(BATCH, |pace| pace.batch);
-        for prepared in page.prepared.chunks(batch) {
+        for prepared in slice.chunks(batch) {
             if let Some(pace) = &mut self.pace {
                 pace.wait(prepared.len()).await;
             }
