@@ -16,7 +16,8 @@ fuzz_target!(|body: &[u8]| {
         end = offset + raw.len();
         assert_eq!(&body[offset..end], raw);
     }
-    // What a cut body yields, the whole one begins with.
-    let cut = rtm_source::decode(&body[..body.len() / 2]);
-    assert!(decoded.events.starts_with(&cut.events));
+    // What a cut body yields, the whole one begins with, but for the rest at the cut.
+    let mut cut = rtm_source::decode(&body[..body.len() / 2]).events;
+    cut.pop_if(|last| matches!(last, Err(reject) if reject.reason == "unreadable"));
+    assert!(decoded.events.starts_with(&cut));
 });

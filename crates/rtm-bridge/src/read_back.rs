@@ -30,6 +30,7 @@ struct DeadLetter {
     region: String,
     stream: String,
     request_id: Option<String>,
+    reason: String,
     raw: Option<String>,
     raw_hex: Option<String>,
 }
@@ -55,6 +56,9 @@ fn observe_dead_letter(audit: &mut Audit<'_>, app_id: &str, stored: &Stored<'_>)
     };
     if letter.app_id != app_id {
         return;
+    }
+    if letter.reason == "unreadable" {
+        return audit.observe_rest(&letter.id);
     }
     let mut raw = letter
         .raw

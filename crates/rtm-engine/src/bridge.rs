@@ -134,7 +134,9 @@ async fn poll_until_told<F: Fetch>(
             }
         } else if !is_marked {
             // Before the first request, so that a crash after it is known of.
+            is_marked = true;
             tokio::select! {
+                // First, so that it has begun: its mark is stored even if it is not waited for.
                 biased;
                 () = ending(pipelines.clone()) => break,
                 () = begin(pipeline, state) => is_marked = true,
@@ -202,8 +204,15 @@ async fn ending<F>(mut pipelines: watch::Receiver<Polling<F>>) {
 struct Exchanged<F> {
     pipeline: Arc<Pipeline<F>>,
     turn: Turn,
+    ended: Ended,
+}
+
+/// How a request went.
+struct Ended {
     outcome: rtm_source::Outcome,
     error: Option<FetchError>,
+    /// Where something is stored that could not be read, and becomes a dead letter; and what it is like.
+    unread: Option<(Position, u64)>,
 }
 
 /// Takes over another pipeline of the same App ID. Rings that are new are marked first.
@@ -306,7 +315,7 @@ async fn fetch<F: Fetch>(
 ) -> Exchanged<F> {
     let ring = turn.ring();
     let exchange = AssertUnwindSafe(exchange(&pipeline, &state, ring, ticket));
-    let (outcome, error) = match exchange.catch_unwind().await {
+    let ended = match exchange.catch_unwind().await {
         Ok(ended) => ended,
         Err(_) => {
             error!(
@@ -315,14 +324,17 @@ async fn fetch<F: Fetch>(
                 "a request has panicked, and its page may be lost; please report this"
             );
             lost(&pipeline, &state, ring, "crash", PAGE).await;
-            (rtm_source::Outcome::InDoubt { retry_after: None }, None)
+            Ended {
+                outcome: rtm_source::Outcome::InDoubt { retry_after: None },
+                error: None,
+                unread: None,
+            }
         }
     };
     Exchanged {
         pipeline,
         turn,
-        outcome,
-        error,
+        ended,
     }
 }
 
@@ -331,7 +343,7 @@ async fn exchange<F: Fetch>(
     state: &PipelineState,
     ring: &Ring,
     ticket: Ticket,
-) -> (rtm_source::Outcome, Option<FetchError>) {
+) -> Ended {
     let Ticket { reservation, slot } = ticket;
     let metrics = state.ring(ring);
     // Until the page is stored, or is known not to come.
@@ -359,16 +371,23 @@ async fn exchange<F: Fetch>(
             (partial, possibly_lost)
         }
     };
+    let mut unread = None;
     if let Some(page) = page {
-        store(pipeline, state, &request, ring, reservation, &page).await;
+        let stored = store(pipeline, state, &request, ring, reservation, &page).await;
+        let position = stored.filter(|_| page.unread);
+        unread = position.map(|position| (position, page.likeness()));
     }
     if let Some((reason, events)) = possibly_lost {
         lost(pipeline, state, ring, reason, events).await;
     }
-    (outcome, failure)
+    Ended {
+        outcome,
+        error: failure,
+        unread,
+    }
 }
 
-/// Makes a page durable.
+/// Makes a page durable, and says where it is.
 async fn store<F: Fetch>(
     pipeline: &Pipeline<F>,
     state: &PipelineState,
@@ -376,14 +395,15 @@ async fn store<F: Fetch>(
     ring: &Ring,
     reservation: Reservation,
     page: &Page,
-) {
+) -> Option<Position> {
     let overlap = request.overlap(page.first_ms);
     let entry = entry::encode(&pipeline.name, &pipeline.app_id, page, overlap.as_ref());
     let count = u32::try_from(page.count).unwrap_or(u32::MAX);
     match reservation.append(entry, count).await {
-        Ok(_) => {
+        Ok(position) => {
             state.ring(ring).events_fetched.inc_by(page.count as u64);
             state.arrived(ring, page);
+            Some(position)
         }
         Err(error) => {
             error!(
@@ -392,6 +412,7 @@ async fn store<F: Fetch>(
                 "a page could not be stored: its events are lost"
             );
             lost(pipeline, state, ring, "crash", page.count as u64).await;
+            None
         }
     }
 }
@@ -440,8 +461,11 @@ fn observe<F>(state: &PipelineState, done: Result<Exchanged<F>, JoinError>) {
     let Exchanged {
         pipeline,
         turn,
-        outcome,
-        error,
+        ended: Ended {
+            outcome,
+            error,
+            unread,
+        },
     } = match done {
         Ok(done) => done,
         Err(panic) => {
@@ -671,7 +695,7 @@ async fn gather(outlet: &mut Outlet, first: Result<Group, ReadError>) -> (Batch,
         };
         for entry in group {
             match entry {
-                Ok(entry) => outlet.add(&mut batch, &entry),
+                Ok(entry) => _ = outlet.add(&mut batch, &entry, 0),
                 Err(error) => outlet.unreadable(&mut batch, &error).await,
             }
         }

@@ -40,6 +40,7 @@ fn page() -> Result<Page, Box<dyn Error>> {
         body: body.into(),
         complete: true,
         count: EVENTS,
+        unread: false,
         first_ms: None,
         last_ms: None,
     })

@@ -7,7 +7,7 @@
 //!
 //! Pure: it holds some 16 bytes for each event handed out, and nothing of what it is shown.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::envelope::{Observed, read_event};
 use crate::findings::{Findings, PageMissing};
@@ -33,6 +33,8 @@ pub struct Audit<'l> {
     by_request: HashMap<&'l str, usize>,
     findings: Findings,
     examples: HashMap<&'static str, usize>,
+    /// The ids of dead letters that are no events.
+    rests: HashSet<String>,
 }
 
 /// What is known of a page.
@@ -79,6 +81,7 @@ impl<'l> Audit<'l> {
             by_request,
             findings: Findings::default(),
             examples: HashMap::new(),
+            rests: HashSet::new(),
         }
     }
 
@@ -140,6 +143,11 @@ impl<'l> Audit<'l> {
         for what in wrong {
             self.example(what, || describe(record));
         }
+    }
+
+    /// The dead letter of a response, or of the rest of one, that could not be read. It is no event of the ledger.
+    pub fn observe_rest(&mut self, id: &str) {
+        self.findings.unreadable += u64::from(self.rests.insert(id.to_owned()));
     }
 
     /// A record that has no identity at all, such as a payload that is no envelope: an invented event.

@@ -19,6 +19,8 @@ pub struct Findings {
     pub dead_lettered: u64,
     /// Of those, events with a clear user and channel, which only a broker has reason to refuse.
     pub dead_lettered_sound: u64,
+    /// Dead letters of responses, or of rests of responses, that could not be read, each once: they are no events.
+    pub unreadable: u64,
     /// Required and not found.
     pub missing_count: u64,
     /// Records of events that were never handed out, or not as far as the response was sent, or without a readable

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::fields::{Fields, text, text_of};
-use crate::scan::{End, Part, scan};
+use crate::scan::{End, Part, Scanned, scan};
 
 /// The end of the year 9999: later times do not fit the formats that consumers read.
 const MAX_MS: i64 = 253_402_300_799_999;
@@ -13,6 +13,9 @@ const MAX_MS: i64 = 253_402_300_799_999;
 /// does: a deeper one would be poison for whoever reads the topic.
 const MAX_DEPTH: usize = 100;
 
+/// The reason of what is no single event: the rest of a body, or all of it.
+const UNREADABLE: &str = "unreadable";
+
 /// The longest user or channel id, in bytes. Agora's have up to 64 characters; ids become keys and subjects, which
 /// brokers limit.
 const MAX_ID: usize = 1_024;
@@ -20,7 +23,8 @@ const MAX_ID: usize = 1_024;
 /// Splits a response body into its events.
 ///
 /// Pure, and never fails as a whole: what is odd about one event is that event's [`Reject`], and of a body that was cut
-/// the whole events come out. Nothing recurses, so depth costs no stack.
+/// the whole events come out. What may hold events and could not be read, be it all of the body, is one more [`Reject`],
+/// the last: nothing that was read is dropped. Nothing recurses, so depth costs no stack.
 ///
 /// What is tolerated, since Agora's editions and real callers differ: `group_id` may be named `channel_id` and `ms`
 /// `ts` (the current name wins where both stand), ids may be numbers (kept as written), `events` may be `null` or
@@ -54,15 +58,35 @@ fn split<'a>(
     mut take: impl FnMut(Result<Event<'a>, Reject<'a>>),
 ) -> (Option<Cow<'a, str>>, Option<Cow<'a, str>>, bool) {
     let (mut request_id, mut result) = (None, None);
-    let end = scan(body, |part, at| match part {
+    let mut index = 0;
+    let offset = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+    let Scanned { end, unread } = scan(body, |part, at| match part {
         Part::Events => {}
         Part::Event { raw, depth } => {
-            let offset = u32::try_from(at).unwrap_or(u32::MAX);
-            take(event(raw, depth, offset));
+            if range.contains(&index) {
+                take(event(raw, depth, offset(at)));
+            }
+            index += 1;
         }
         Part::RequestId(raw) => request_id = text(raw),
         Part::Result(raw) => result = text(raw),
     });
+    if let Some(at) = unread
+        && range.contains(&index)
+    {
+        take(Err(Reject {
+            raw: &body[at..],
+            offset: offset(at),
+            reason: UNREADABLE,
+            message: match end {
+                End::Complete if at > 0 => "it follows what could be read of a response",
+                End::Complete => "a response in which there are no events where they should be",
+                End::Cut => "the rest of a response that was cut",
+                End::Malformed => "a response, or the rest of one, that is not what was expected",
+            }
+            .to_owned(),
+        }));
+    }
     (request_id, result, end == End::Complete)
 }
 
@@ -97,7 +121,7 @@ pub struct Event<'a> {
     pub ms: Option<i64>,
 }
 
-/// One thing in `events` that is not an event.
+/// One thing in `events` that is not an event, or what of the body could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reject<'a> {
     /// What was received, byte for byte. It may be neither JSON nor UTF-8.
@@ -112,7 +136,7 @@ pub struct Reject<'a> {
 
 impl Reject<'_> {
     /// Every value that [`Reject::reason`] can have.
-    pub const REASONS: [&'static str; 8] = [
+    pub const REASONS: [&'static str; 9] = [
         "not_an_object",
         "too_deep",
         "invalid_utf8",
@@ -121,6 +145,7 @@ impl Reject<'_> {
         "odd_user_id",
         "odd_channel_id",
         "id_too_long",
+        UNREADABLE,
     ];
 }
 

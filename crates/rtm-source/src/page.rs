@@ -1,6 +1,7 @@
 //! What a GET brings back: a page, or what must be assumed when it brings none.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hasher};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,9 +26,12 @@ pub struct Page {
     /// Whether the JSON is all there, judged from the JSON: its top-level object closes. The connection cannot tell,
     /// since a body that ends by close is not reported as cut.
     pub complete: bool,
-    /// How many whole events are in the body, odd ones included: as many as [`decode`](crate::decode()) yields. For the
-    /// schedule and the accounting.
+    /// As many items as [`decode`](crate::decode()) yields: the whole events in the body, odd ones included, and one more
+    /// where `unread`. For the accounting.
     pub count: usize,
+    /// Whether something in the body may hold events and could not be read. It counts as one event, whatever it holds, and
+    /// becomes one dead letter.
+    pub unread: bool,
     /// When the first event happened, by its `ms`, and when the last: best effort, `None` if it is odd or has none.
     pub first_ms: Option<i64>,
     /// As `first_ms`.
@@ -38,7 +42,27 @@ impl Page {
     /// Whether more events were probably waiting than one call returns.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.count >= MAX_PAGE_EVENTS
+        self.events() >= MAX_PAGE_EVENTS
+    }
+
+    /// The same for bodies that differ in digits only, such as those of their request id.
+    #[must_use]
+    pub fn likeness(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for part in self
+            .body
+            .split(u8::is_ascii_digit)
+            .filter(|part| !part.is_empty())
+        {
+            hasher.write(part);
+        }
+        hasher.finish()
+    }
+
+    /// The whole events in the body, odd ones included.
+    #[must_use]
+    pub fn events(&self) -> usize {
+        self.count - usize::from(self.unread)
     }
 }
 
@@ -59,7 +83,7 @@ pub struct FetchError {
     pub message: Box<str>,
     /// What Agora's support asks for.
     pub request_ids: Option<Box<RequestIds>>,
-    /// The bytes that did arrive, to be stored like a page. Only where events may be in them.
+    /// The bytes that did arrive, to be stored like a page. Only where there are events in them, or may be.
     pub partial: Option<Box<Page>>,
     /// What the HTTP client said.
     #[source]
@@ -131,13 +155,21 @@ impl FetchError {
         if self.kind != FetchErrorKind::InDoubt {
             return 0;
         }
-        let saved = self.partial.as_ref().map_or(0, |page| page.count);
+        let saved = self.saved();
         let most = if saved > MAX_PAGE_EVENTS {
             MAX_RING_EVENTS
         } else {
             MAX_PAGE_EVENTS
         };
         most.saturating_sub(saved) as u64
+    }
+}
+
+impl FetchError {
+    /// The whole events that did arrive.
+    #[must_use]
+    pub fn saved(&self) -> usize {
+        self.partial.as_ref().map_or(0, |page| page.events())
     }
 }
 

@@ -10,17 +10,26 @@ use memchr::memchr2;
 
 use crate::fields::text;
 
-/// How many whole events are in `body`, odd ones included. Never fails; a cut body has those before the cut.
+/// The longest body without an event that is believed to hold none, in bytes: an empty page of Agora's has less than a
+/// hundred, and a list of events that is written in some other way soon has more.
+const MAX_EMPTY: usize = 1_024;
+
+/// How many items [`decode`](crate::decode()) makes of `body`: the whole events, odd ones included, and one for what is
+/// left unread. Never fails; a cut body has the events before the cut.
 #[must_use]
 pub fn count(body: &[u8]) -> usize {
-    outline(body).count
+    let outline = outline(body);
+    outline.count + usize::from(outline.unread.is_some())
 }
 
 /// What can be said of a body without looking at its events.
 #[derive(Debug)]
 pub(crate) struct Outline<'a> {
     pub(crate) end: End,
+    /// Whole events, odd ones included.
     pub(crate) count: usize,
+    /// Where what could not be read begins, if there is any.
+    pub(crate) unread: Option<usize>,
     /// The first and the last of the events, as raw text.
     pub(crate) ends: Option<(&'a [u8], &'a [u8])>,
     /// Whether there is an `events`, be it null.
@@ -32,7 +41,7 @@ pub(crate) struct Outline<'a> {
 pub(crate) fn outline(body: &[u8]) -> Outline<'_> {
     let (mut count, mut ends, mut has_events) = (0, None, false);
     let (mut request_id, mut result) = (None, None);
-    let end = scan(body, |part, _| match part {
+    let Scanned { end, unread } = scan(body, |part, _| match part {
         Part::Events => has_events = true,
         Part::Event { raw, .. } => {
             count += 1;
@@ -44,6 +53,7 @@ pub(crate) fn outline(body: &[u8]) -> Outline<'_> {
     Outline {
         end,
         count,
+        unread,
         ends,
         has_events,
         request_id,
@@ -66,7 +76,7 @@ pub(crate) enum Part<'a> {
 /// How a body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    /// The top-level object closes. What follows it is not looked at: it cannot be events.
+    /// The top-level object closes. What follows it is unread.
     Complete,
     /// The body ends first.
     Cut,
@@ -74,11 +84,24 @@ pub(crate) enum End {
     Malformed,
 }
 
+/// What became of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Scanned {
+    pub(crate) end: End,
+    /// Where what was not visited begins, if that may hold events: all of the body where no event was found, else what
+    /// follows the last one, or follows the page.
+    pub(crate) unread: Option<usize>,
+}
+
 /// Calls `visit` with every part and its offset, in the order of the body.
 ///
 /// Keys may come in any order and more than once: the events of two arrays `events` are all visited, since they are
 /// all gone from the ring.
-pub(crate) fn scan<'a>(body: &'a [u8], visit: impl FnMut(Part<'a>, usize)) -> End {
+///
+/// Nothing is dropped on the scanner's word. A body without an event is taken for empty only where it can hold none: it
+/// is a short object with a `result` or `events`, and its members are scalars and empty arrays and objects. Beside an
+/// `events` that is empty or null an object may have members too, if it holds no list.
+pub(crate) fn scan<'a>(body: &'a [u8], visit: impl FnMut(Part<'a>, usize)) -> Scanned {
     const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
     let mut scanner = Scanner {
         body,
@@ -88,11 +111,68 @@ pub(crate) fn scan<'a>(body: &'a [u8], visit: impl FnMut(Part<'a>, usize)) -> En
             0
         },
         depth: 0,
+        last_event: None,
+        others: Others::default(),
         visit,
     };
-    match scanner.object() {
+    // White space is no content, however long.
+    let begin = scanner.peek().map_or(body.len(), |_| scanner.at);
+    let end = match scanner.object() {
         Ok(()) => End::Complete,
         Err(end) => end,
+    };
+    let is_empty = scanner.others.are_empty() && scanner.at - begin <= MAX_EMPTY;
+    let from = match (end, scanner.last_event) {
+        (End::Complete, Some(_)) => scanner.at,
+        (End::Complete, None) if is_empty => scanner.at,
+        (_, last_event) => last_event.unwrap_or(0),
+    };
+    let holds_nothing = |byte: &u8| {
+        byte.is_ascii_whitespace() || matches!(byte, 0 | b',' | b':' | b'[' | b']' | b'{' | b'}')
+    };
+    let rest = &body[from..];
+    let unread = if rest.iter().all(holds_nothing) {
+        None
+    } else if from == 0 {
+        Some(0)
+    } else {
+        let separates = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, 0 | b',');
+        let skipped = rest.iter().take_while(|byte| separates(byte)).count();
+        Some(from + skipped)
+    };
+    Scanned { end, unread }
+}
+
+/// What the members of a page beside its events may hold.
+#[derive(Debug, Default)]
+struct Others {
+    has_events: bool,
+    has_result: bool,
+    /// An array or an object that is not empty.
+    has_content: bool,
+    /// An array that is not empty, at any depth.
+    has_list: bool,
+}
+
+impl Others {
+    fn see(&mut self, value: &[u8]) {
+        let [b'[' | b'{', inside @ .., _] = value else {
+            return;
+        };
+        self.has_content |= !inside.iter().all(u8::is_ascii_whitespace);
+        let lists = |(at, byte): (usize, &u8)| {
+            let mut rest = value[at + 1..].iter();
+            *byte == b'[' && rest.find(|byte| !byte.is_ascii_whitespace()) != Some(&b']')
+        };
+        // A bracket in a string counts as well: then a page that holds nothing is kept once too often.
+        self.has_list |= self.has_content && value.iter().enumerate().any(lists);
+    }
+
+    fn are_empty(&self) -> bool {
+        match self.has_events {
+            true => !self.has_list,
+            false => self.has_result && !self.has_content,
+        }
     }
 }
 
@@ -101,14 +181,18 @@ struct Scanner<'a, V> {
     at: usize,
     /// Of the last value.
     depth: usize,
+    /// Where the last event ends.
+    last_event: Option<usize>,
+    others: Others,
     visit: V,
 }
 
 impl<'a, V: FnMut(Part<'a>, usize)> Scanner<'a, V> {
-    /// The top-level object.
+    /// The top-level object; `at` is behind it afterwards.
     fn object(&mut self) -> Result<(), End> {
         self.expect(b'{')?;
         if self.peek()? == b'}' {
+            self.at += 1;
             return Ok(());
         }
         loop {
@@ -120,7 +204,10 @@ impl<'a, V: FnMut(Part<'a>, usize)> Scanner<'a, V> {
             self.member(key)?;
             match self.peek()? {
                 b',' => self.at += 1,
-                b'}' => return Ok(()),
+                b'}' => {
+                    self.at += 1;
+                    return Ok(());
+                }
                 _ => return Err(End::Malformed),
             }
         }
@@ -130,6 +217,7 @@ impl<'a, V: FnMut(Part<'a>, usize)> Scanner<'a, V> {
         let key = text(key);
         if key.as_deref() == Some("events") {
             (self.visit)(Part::Events, self.at);
+            self.others.has_events = true;
             if self.peek()? == b'[' {
                 return self.events();
             }
@@ -139,9 +227,13 @@ impl<'a, V: FnMut(Part<'a>, usize)> Scanner<'a, V> {
             // A missing or null `events` is how an empty ring may look; anything else is an API we do not know.
             Some("events") if value != b"null" => return Err(End::Malformed),
             Some("request_id") => (self.visit)(Part::RequestId(value), at),
-            Some("result") => (self.visit)(Part::Result(value), at),
+            Some("result") => {
+                self.others.has_result = text(value).is_some();
+                (self.visit)(Part::Result(value), at);
+            }
             _ => {}
         }
+        self.others.see(value);
         Ok(())
     }
 
@@ -154,6 +246,7 @@ impl<'a, V: FnMut(Part<'a>, usize)> Scanner<'a, V> {
         loop {
             let (at, raw) = self.value()?;
             let depth = self.depth;
+            self.last_event = Some(self.at);
             (self.visit)(Part::Event { raw, depth }, at);
             match self.peek()? {
                 b',' => self.at += 1,

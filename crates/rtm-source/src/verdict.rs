@@ -18,6 +18,8 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 /// How much of what the far end says is kept, in characters, and how much of its body is looked at for that, in bytes.
 const MAX_MESSAGE: usize = 200;
 const MAX_MESSAGE_BODY: usize = 16 * 1024;
+/// How every gzip begins, and no JSON.
+const GZIP: &[u8] = b"\x1f\x8b";
 /// Request ids are some twenty characters.
 const MAX_REQUEST_ID: usize = 128;
 
@@ -111,6 +113,12 @@ impl Verdict {
             (End::Malformed, _) => Some(Verdict::in_doubt("unexpected")),
             // However the connection ended: the JSON is whole, so nothing is missing.
             (End::Complete, _) => match outline.result.as_deref() {
+                // Events elsewhere than in `events` are not known to be all that there were.
+                Some("success")
+                    if outline.count == 0 && !outline.has_events && outline.unread.is_some() =>
+                {
+                    Some(Verdict::in_doubt("unexpected"))
+                }
                 Some("success") => None,
                 None if outline.has_events => None,
                 None => Some(Verdict::in_doubt("unexpected")),
@@ -125,16 +133,14 @@ impl Verdict {
 
 impl Response {
     /// Undoes a gzip encoding that nobody asked for, such as a proxy's that ignores `Accept-Encoding: identity`: else
-    /// none of the events would be found, and Agora has deleted them.
+    /// none of the events would be found, and Agora has deleted them. The bytes tell, whatever the headers say.
     ///
     /// Never makes more than `max_bytes`, and then the body counts as too large; of an encoding that is cut or damaged it
     /// keeps what comes before. A body of which nothing can be read stays as it is, and so does any other encoding: the
     /// bytes may be the only copy.
     #[must_use]
     pub fn unpacked(mut self, max_bytes: usize) -> Response {
-        let gzip = header(&self.headers, CONTENT_ENCODING.as_str())
-            .is_some_and(|encoding| matches!(&*encoding.to_lowercase(), "gzip" | "x-gzip"));
-        if !gzip {
+        if !self.body.starts_with(GZIP) {
             return self;
         }
         let mut unpacked = Vec::new();
@@ -192,7 +198,8 @@ impl Response {
             status,
             request_id: request_id.clone(),
             complete: outline.end == End::Complete,
-            count: outline.count,
+            count: outline.count + usize::from(outline.unread.is_some()),
+            unread: outline.unread.is_some(),
             first_ms: outline.ends.and_then(|(first, _)| decode::ms(first)),
             last_ms: outline.ends.and_then(|(_, last)| decode::ms(last)),
             body: body.clone(),
@@ -200,8 +207,9 @@ impl Response {
         let Some(verdict) = verdict else {
             return Ok(page);
         };
-        // With status 200 the bytes may be events in a form that we do not know, and the only copy.
-        let worth_keeping = page.count > 0 || (status == 200 && !body.is_empty());
+        // Of a success the bytes may be events in a form that we do not know, and the only copy. Whole events are kept
+        // whatever the status says.
+        let worth_keeping = page.events() > 0 || (page.unread && matches!(status, 200..=299));
         let ids = RequestIds {
             request: request_id,
             resource: resource_id,
@@ -218,8 +226,7 @@ impl Response {
                 .and_then(|text| retry_after(&text, fetched_at)),
             message: printable(&redact(&message), MAX_MESSAGE).into(),
             request_ids: (ids != RequestIds::default()).then(|| Box::new(ids)),
-            partial: (verdict.kind == FetchErrorKind::InDoubt && worth_keeping)
-                .then(|| Box::new(page)),
+            partial: worth_keeping.then(|| Box::new(page)),
             source: match ending {
                 Ending::Broken(error) => Some(error),
                 _ => None,

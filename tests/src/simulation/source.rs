@@ -562,7 +562,7 @@ mod tests {
                     (FetchErrorKind::InDoubt, reason)
                 );
                 possibly += error.possibly_lost();
-                kept += error.partial.map_or(0, |page| page.count as u64);
+                kept += error.saved() as u64;
             }
             // The stragglers.
             sleep(STRAGGLES).await;

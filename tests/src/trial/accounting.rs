@@ -41,8 +41,16 @@ pub fn equation(
         dropped += own.2;
     }
     for (what, counted, there) in [
-        ("stored", stored, findings.seen_distinct),
-        ("dead-lettered", dead, findings.dead_lettered),
+        (
+            "stored",
+            stored,
+            findings.seen_distinct + findings.unreadable,
+        ),
+        (
+            "dead-lettered",
+            dead,
+            findings.dead_lettered + findings.unreadable,
+        ),
         ("dropped", dropped, 0),
     ] {
         #[expect(clippy::cast_precision_loss, reason = "a count of events")]

@@ -17,6 +17,7 @@ mod nats_proxy;
 mod nats_sink;
 mod nats_streams;
 mod nats_tls;
+mod odd_answers;
 mod operations;
 mod plans;
 mod planted;

@@ -1,6 +1,7 @@
 //! How the polling of one App ID goes.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -25,6 +26,8 @@ pub(crate) struct PipelineState {
     started: Instant,
     /// Those that were ever polled.
     rings: Mutex<HashMap<Ring, Arc<RingState>>>,
+    /// What was told of a ring, and until when it is not told again.
+    told: Mutex<HashMap<u64, Instant>>,
     is_paused: AtomicBool,
     /// Since when it is paused; none also where it was when the bridge started.
     pub(super) paused_since: Mutex<Option<Instant>>,
@@ -79,6 +82,7 @@ impl PipelineState {
             app: pipeline.name.clone(),
             metrics,
             rings: Mutex::default(),
+            told: Mutex::default(),
             is_paused: AtomicBool::new(false),
             paused_since: Mutex::new(None),
             budget: Mutex::new(Budget {
@@ -215,6 +219,20 @@ impl PipelineState {
         lock(&self.state(ring).history).lost(events, Instant::now());
     }
 
+    /// Whether `what` is to be told of a ring: at first, and again once in an `interval`.
+    pub(crate) fn is_news(&self, ring: &Ring, what: impl Hash, interval: Duration) -> bool {
+        let (mut told, now) = (lock(&self.told), Instant::now());
+        let mut hasher = DefaultHasher::new();
+        (ring, what).hash(&mut hasher);
+        told.retain(|_, until| *until > now);
+        let mut is_news = false;
+        told.entry(hasher.finish()).or_insert_with(|| {
+            is_news = true;
+            now + interval
+        });
+        is_news
+    }
+
     /// Counts a request.
     pub(crate) fn sent(&self) {
         self.sent.fetch_add(1, Ordering::Relaxed);
@@ -232,7 +250,7 @@ impl PipelineState {
         let gap = arrivals.last.elapsed();
         arrivals.last = Instant::now();
         let weight = (-gap.as_secs_f64() / RATE_WINDOW.as_secs_f64()).exp();
-        let rate = page.count as f64 / gap.as_secs_f64().max(0.001);
+        let rate = page.events() as f64 / gap.as_secs_f64().max(0.001);
         arrivals.per_second = weight * arrivals.per_second + (1.0 - weight) * rate;
         state.metrics.arrival_rate.set(arrivals.per_second);
     }

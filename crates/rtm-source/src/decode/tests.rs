@@ -172,7 +172,7 @@ fn one_odd_event_is_a_reject_and_nothing_else_suffers() {
         body.extend_from_slice(br#"],"request_id":7}"#);
         let decoded = decode(&body);
         let shown = String::from_utf8_lossy(odd);
-        // A closing bracket too many is the page's; what follows it is lost to the page, and counted as such.
+        // A closing bracket too many is the page's; what follows it is unread.
         if odd.ends_with(b"[}]}") {
             assert_eq!(
                 decoded.events[1].as_ref().unwrap_err().reason,
@@ -202,9 +202,164 @@ fn empty_rings_in_every_form() {
         let decoded = decode(body.as_bytes());
         assert!(decoded.complete && decoded.events.is_empty(), "{body}");
     }
-    for body in ["", "null", "[]", "<html>", "\u{1f600}"] {
+    for (body, unread) in [
+        ("", 0),
+        ("[]", 0),
+        (" {\n", 0),
+        ("null", 1),
+        ("<html>", 1),
+        ("\u{1f600}", 1),
+    ] {
         let decoded = decode(body.as_bytes());
-        assert!(!decoded.complete && decoded.events.is_empty(), "{body}");
+        assert!(
+            !decoded.complete && decoded.events.len() == unread,
+            "{body}"
+        );
+    }
+}
+
+/// Holds: whatever of a body may hold events is in an event or in the one reject of what could not be read, and a body
+/// that can hold none has neither.
+#[test]
+fn nothing_is_dropped_on_a_parsers_word() {
+    let event = r#"{"user_id":"u","type":"Login","ms":1}"#;
+    let long = "x".repeat(2_000);
+    // What is unread, if anything is: all of the body, or from where.
+    let all = Some("");
+    for (body, events, unread) in [
+        // Empty, for certain.
+        (r#"{"result":"success"}"#.to_owned(), 0, None),
+        (
+            r#"{"result":"success","request_id":"1","code":0,"data":{},"list":[ ]}"#.to_owned(),
+            0,
+            None,
+        ),
+        (r#"{"events":[]}"#.to_owned(), 0, None),
+        (
+            r#"{"events":null,"result":"success","page":{"next":null,"of":[]}}"#.to_owned(),
+            0,
+            None,
+        ),
+        (
+            format!(r#"{{"result":"success"}}{}"#, " ".repeat(5_000)),
+            0,
+            None,
+        ),
+        (
+            format!(
+                "{}{}",
+                " ".repeat(5_000),
+                r#"{"result":"success","events":[]}"#
+            ),
+            0,
+            None,
+        ),
+        ("{}".to_owned(), 0, None),
+        // Events under another name, or deeper.
+        (
+            format!(r#"{{"result":"success","request_id":"1","event_list":[{event}]}}"#),
+            0,
+            all,
+        ),
+        (
+            format!(r#"{{"result":"success","data":{{"events":[{event}]}}}}"#),
+            0,
+            all,
+        ),
+        (
+            format!(r#"{{"result":"success","Events":[{event}]}}"#),
+            0,
+            all,
+        ),
+        (
+            format!(r#"{{"result":"success","events":{{"0":{event}}}}}"#),
+            0,
+            all,
+        ),
+        (
+            format!(r#"{{"result":"success","events":[],"data":{{"events":[{event}]}}}}"#),
+            0,
+            all,
+        ),
+        (
+            format!(r#"{{"result":"success","events":null,"more":[{event}]}}"#),
+            0,
+            all,
+        ),
+        (r#"{"result":"success","data":{"0":1}}"#.to_owned(), 0, all),
+        (format!(r#"{{"result":"success","data":"{long}"}}"#), 0, all),
+        (format!(r#"{{"events":[],"data":"{long}"}}"#), 0, all),
+        (event.to_owned(), 0, all),
+        // Not a page at all.
+        (format!("[{event}]"), 0, all),
+        (
+            format!("<br />\n<b>Warning</b>: x\n{{\"events\":[{event}]}}"),
+            0,
+            all,
+        ),
+        (format!("{event}\n{event}\n"), 0, all),
+        // A page, and more.
+        (format!(r#"{{"events":[{event}]}}"#), 1, None),
+        (
+            format!(r#"{{"events":[{event}],"page":{{"of":[1]}}}}"#),
+            1,
+            None,
+        ),
+        (format!("{{\"events\":[{event}]}} \r\n\0\0"), 1, None),
+        (
+            format!("{{\"events\":[{event}]}}\n{{\"events\":[{event}]}}"),
+            1,
+            Some("{\"events\":[{\"user"),
+        ),
+        (
+            format!("{{\"result\":\"success\"}}\n{event}"),
+            0,
+            Some(r#"{"user_id""#),
+        ),
+        // The rest of what was cut, or is damaged.
+        (
+            format!(r#"{{"events":[{event},{{"user_id":"v""#),
+            1,
+            Some(r#"{"user_id":"v""#),
+        ),
+        (format!(r#"{{"events":[{event}]"#), 1, None),
+        (format!(r#"{{"events":[{event} {event}]}}"#), 1, Some(event)),
+        (format!(r#"{{"events":[{event},]}}"#), 1, None),
+    ] {
+        let mut split = decode(body.as_bytes()).events;
+        assert_eq!(split.len(), count(body.as_bytes()), "{body}");
+        let rest = split.pop_if(|last| matches!(last, Err(reject) if reject.reason == UNREADABLE));
+        assert_eq!(split.len(), events, "{body}");
+        assert!(split.iter().all(Result::is_ok));
+        match (unread, rest) {
+            (None, None) => {}
+            (Some(""), Some(Err(reject))) => {
+                assert_eq!((reject.raw, reject.offset), (body.as_bytes(), 0), "{body}");
+            }
+            (Some(begin), Some(Err(reject))) => {
+                assert!(body.as_bytes().ends_with(reject.raw), "{body}");
+                assert!(
+                    reject.raw.starts_with(begin.as_bytes()),
+                    "{body}: {reject:?}"
+                );
+            }
+            (_, rest) => panic!("{body}: {rest:?}"),
+        }
+    }
+}
+
+/// Holds: of a range come the items of the whole at these indexes, the reject of what was not read included.
+#[test]
+fn a_range_is_part_of_the_whole() {
+    let body = br#"{"events":[1,{"user_id":"u"},2,3] 4"#;
+    let whole = decode(body).events;
+    assert_eq!(whole.len(), 5);
+    for from in 0..7 {
+        for to in from..7 {
+            let mut part = Vec::new();
+            decode_each(body, from..to, |item| part.push(item));
+            assert_eq!(part, whole[from.min(5)..to.min(5)], "{from}..{to}");
+        }
     }
 }
 
@@ -269,7 +424,7 @@ fn a_huge_body_is_no_trouble() {
     for (with, length, events) in [
         (" ".repeat(MIB), 64 * MIB, 1),
         ("[".repeat(MIB), 4 * MIB, 1),
-        (r#"\""#.repeat(MIB), 4 * MIB, 1),
+        (r#"\""#.repeat(MIB), 4 * MIB, 2),
         (" ".repeat(MIB) + "7,", 4 * MIB, 5),
     ] {
         let mut body = br#"{"events":[{"user_id":"u"},"#.to_vec();
@@ -379,6 +534,14 @@ fn raw<'a>(event: &'a Result<Event<'a>, Reject<'a>>) -> (usize, &'a [u8]) {
     }
 }
 
+/// Without the reject of what was not read.
+fn events<'a, 'b>(decoded: &'b Decoded<'a>) -> &'b [Result<Event<'a>, Reject<'a>>] {
+    match decoded.events.as_slice() {
+        [events @ .., Err(last)] if last.reason == UNREADABLE => events,
+        events => events,
+    }
+}
+
 proptest! {
     /// What comes out is what went in: each element, byte for byte, where it was.
     #[test]
@@ -387,11 +550,13 @@ proptest! {
         prop_assert!(decoded.complete);
         prop_assert_eq!(decoded.request_id.as_deref(), Some("r"));
         prop_assert_eq!(decoded.result.as_deref(), Some("success"));
-        let split: Vec<(usize, &[u8])> = decoded.events.iter().map(raw).collect();
+        let split: Vec<(usize, &[u8])> = events(&decoded).iter().map(raw).collect();
         let expected: Vec<(usize, &[u8])> =
             places.iter().map(|(start, end)| (*start, &body.as_bytes()[*start..*end])).collect();
         prop_assert_eq!(split, expected);
-        prop_assert_eq!(count(body.as_bytes()), places.len());
+        prop_assert_eq!(count(body.as_bytes()), decoded.events.len());
+        // Beside events the rest of a page is nobody's.
+        prop_assert!(places.is_empty() || decoded.events.len() == places.len());
         // The judgement agrees with a parser that knows all of JSON.
         for event in decoded.events.iter().flatten() {
             prop_assert!(serde_json::from_str::<&RawValue>(event.raw).is_ok());
@@ -412,8 +577,10 @@ proptest! {
                 *start < cut && if closed { *end <= cut } else { *end < cut }
             };
             let before = places.iter().filter(|place| ended(place)).count();
-            prop_assert_eq!(&decoded.events, &whole.events[..before], "cut at {}", cut);
-            prop_assert_eq!(count(cut_body), before);
+            prop_assert_eq!(count(cut_body), decoded.events.len());
+            prop_assert_eq!(events(&decoded), &whole.events[..before], "cut at {}", cut);
+            let all = decoded.events.iter().map(|item| raw(item).1.len()).sum::<usize>();
+            prop_assert!(all <= cut);
         }
     }
 
@@ -459,7 +626,7 @@ proptest! {
             prop_assert_eq!(decoded.events.len(), count(body));
             let outline = crate::scan::outline(body);
             prop_assert_eq!(outline.end == End::Complete, decoded.complete);
-            let ends = decoded.events.first().zip(decoded.events.last());
+            let ends = events(&decoded).first().zip(events(&decoded).last());
             let ends = ends.map(|(first, last)| (raw(first).1, raw(last).1));
             prop_assert_eq!(outline.ends, ends);
         }

@@ -38,7 +38,7 @@ impl Outcome {
     pub fn of(fetched: &Result<Page, FetchError>) -> Outcome {
         match fetched {
             Ok(page) => Outcome::Page {
-                count: page.count,
+                count: page.events(),
                 full: page.is_full(),
                 span: page.first_ms.zip(page.last_ms),
             },
@@ -70,7 +70,7 @@ pub struct Observed {
     /// What is known of it; there exactly if `overflow_suspected`.
     pub overflow: Option<Overflow>,
     /// Someone else seems to read this App ID's events, by now. Stays true, whatever the outcome, until the signs are
-    /// gone: 429s that we did not cause, or pages that begin long after the one before ended.
+    /// gone: 429s that we did not cause.
     pub second_poller: bool,
 }
 

@@ -133,6 +133,7 @@ async fn page(server: &InProcess, app_id: &str, ring: Ring) -> Result<Page> {
         body,
         complete: true,
         count,
+        unread: false,
         first_ms: None,
         last_ms: None,
     })
