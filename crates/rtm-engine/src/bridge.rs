@@ -359,6 +359,13 @@ async fn exchange<F: Fetch>(
     let (page, possibly_lost) = match fetched {
         Ok(page) => {
             state.polled(ring, if page.count == 0 { "empty" } else { "page" });
+            let (region, stream, status) = (ring.region.name(), ring.stream.as_str(), page.status);
+            if status != 200 && state.is_news(ring, "status", ODD_LOG_INTERVAL) {
+                warn!(
+                    region,
+                    stream, status, "a whole page comes with an odd status, and is taken"
+                );
+            }
             // A complete page without events says nothing that anyone could want later.
             ((page.count > 0).then_some(page), None)
         }

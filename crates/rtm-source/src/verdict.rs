@@ -99,6 +99,8 @@ impl Verdict {
     fn of(status: u16, outline: &Outline<'_>, ending: &Ending) -> Option<Verdict> {
         match status {
             200 => Verdict::of_ok(outline, ending),
+            // A cache or a gateway in between has its own word for success. A complete page is a page all the same.
+            201..=299 => Verdict::of_ok(outline, ending).map(|_| Verdict::in_doubt("status")),
             401 | 403 => Some(Verdict::refused("unauthorized")),
             429 => Some(Verdict::refused("rate_limited")),
             300..=399 => Some(Verdict::refused("redirect")),
@@ -376,8 +378,9 @@ mod tests {
         let page = r#"{"result":"success","events":[{}]}"#;
         for (status, expected) in [
             (200, None),
-            (201, Some((InDoubt, "status"))),
-            (204, Some((InDoubt, "status"))),
+            (201, None),
+            (203, None),
+            (206, None),
             (301, Some((Refused, "redirect"))),
             (302, Some((Refused, "redirect"))),
             (307, Some((Refused, "redirect"))),
