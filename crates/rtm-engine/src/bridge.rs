@@ -71,6 +71,12 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// How often it is seen, at the end of an outlet, whether waiting for its sink is of use.
 const STUCK_LOOK: Duration = Duration::from_millis(100);
 
+/// How often an odd response is told again, where equal ones follow.
+const ODD_LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How often it is told again that someone else may read.
+const HOLES_LOG_INTERVAL: Duration = Duration::from_secs(3_600);
+
 /// How often the loss of room in the journal is said again.
 const STOPPED_LOG_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -507,6 +513,29 @@ fn observe<F>(state: &PipelineState, done: Result<Exchanged<F>, JoinError>) {
     {
         error!(
             "someone else seems to read this App ID's events, which are lost to us: run one bridge for each App ID"
+        );
+    }
+    if observed.holes && state.is_news(&ring, "holes", HOLES_LOG_INTERVAL) {
+        warn!(
+            region,
+            stream,
+            "events begin long after those of the page before: they come in bunches, or someone else reads this App ID's \
+             events, and then a second bridge polls it"
+        );
+    }
+    let saved = error.as_ref().map_or(0, FetchError::saved) as u64;
+    (metrics.lost_estimated).inc_by(observed.estimated_lost.saturating_sub(saved));
+    let reason = error.as_ref().map_or("status", |error| error.reason);
+    if let Some((position, likeness)) = unread {
+        // Whoever gives such a response gives one at every poll.
+        if loss_reason(reason) == "status" && !state.is_news(&ring, likeness, ODD_LOG_INTERVAL) {
+            return;
+        }
+        warn!(
+            region,
+            stream,
+            %position,
+            "part of a response could not be read as events: it is kept in the journal, and goes to the dead letters"
         );
     }
     if let Some(error) = error {

@@ -1,7 +1,7 @@
 //! Whether someone else reads our App ID's events: two bridges with different journals silently take them from each
 //! other.
 //!
-//! Two signs, neither of which we can cause ourselves:
+//! One proof, which we cannot cause ourselves, and one hint:
 //!
 //! **429s.** The limiter keeps our requests within the limit by the server's own clock, whatever the network does. A 429
 //! therefore means that other requests count against the same App ID, or that Agora has trouble. Trouble passes, so one
@@ -13,16 +13,17 @@
 //! each other. Who reads in between leaves a hole. A page counts if it and the one before, of the poll just before, are
 //! neither empty nor full, and if it has [`ENOUGH`] events; it has a hole if there is more than half of its own length
 //! between it and the page before. A poller at our pace leaves one before two pages of three, and more than one page of
-//! five has to have one for the alarm to come.
+//! five has to have one for them to be told.
 //!
 //! How often that happens by itself: events that come independently leave such a hole before a page of n with a chance of
 //! e^(-(n-1)/2), one in 33 at worst, and then ten of them come together less than once in 10^12 pages. A quiet hour has no page with enough events, so it shows nothing. Lulls
 //! show as empty pages, which are left out. What remains is traffic that itself comes in bunches, one to a poll and
-//! evenly so, for minutes: that is a false alarm that only its end ends.
+//! evenly so: bunches 0.1 s apart, such as timers make, look like holes at our own pace, for as long as they come. So holes
+//! are told once, for people to look, and are no alarm.
 //!
 //! What is not seen: a poller much slower than ours (it takes little), one that always reads just before us (then pages
 //! are all but empty, as in a quiet hour) or just after us (then it is the one that sees holes), and one at a ring with fewer than [`ENOUGH`] events to a poll. At the full pace of two
-//! bridges the 429s tell in any case.
+//! bridges the 429s tell in any case; at half of it each only the hint does.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -35,10 +36,10 @@ const MEMORY: Duration = Duration::from_secs(600);
 
 /// The events of a page that can have a hole before it.
 const ENOUGH: usize = 8;
-/// A hole counts four, a page without one takes one back; the alarm comes at so many, and goes at none.
+/// A hole counts four, a page without one takes one back; they are told at so many, and again after there were none.
 const HOLE: u32 = 4;
-const ALARM: u32 = 10 * HOLE;
-/// No more are remembered, so that an alarm does not outlast its reason by more than a hundred pages.
+const HINT: u32 = 10 * HOLE;
+/// No more are remembered, so that a hint does not outlast its reason by more than a hundred pages.
 const MOST: u32 = 25 * HOLE;
 
 /// The signs so far, of one App ID. Pure: takes the time, and asks no clock.
@@ -90,20 +91,27 @@ impl SecondPoller {
         }
     }
 
-    /// Whether someone else seems to read. Stays until the signs are gone.
+    /// Whether someone else reads: 429s prove it. Stays until they are gone.
     pub(crate) fn suspected(&mut self, now: Instant) -> bool {
         let old = |at: &Instant| now.saturating_duration_since(*at) >= MEMORY;
         while self.refusals.front().is_some_and(old) {
             self.refusals.pop_front();
         }
+        self.refusals.len() >= REFUSALS
+    }
+
+    /// Whether pages have holes before them, as if someone else read, or as if events came in bunches. Stays until they
+    /// are gone.
+    pub(crate) fn has_holes(&mut self, now: Instant) -> bool {
+        let old = |at: &Instant| now.saturating_duration_since(*at) >= MEMORY;
         if self.hole_at.as_ref().is_some_and(old) {
             (self.holes, self.hole_at) = (0, None);
         }
         self.by_holes = match self.holes {
             0 => false,
-            holes => self.by_holes || holes >= ALARM,
+            holes => self.by_holes || holes >= HINT,
         };
-        self.by_holes || self.refusals.len() >= REFUSALS
+        self.by_holes
     }
 }
 

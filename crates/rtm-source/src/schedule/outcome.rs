@@ -72,6 +72,11 @@ pub struct Observed {
     /// Someone else seems to read this App ID's events, by now. Stays true, whatever the outcome, until the signs are
     /// gone: 429s that we did not cause.
     pub second_poller: bool,
+    /// Pages begin long after the one before ended, by now: someone else may read, or events come in bunches.
+    pub holes: bool,
+    /// What a response in doubt may have cost, by the ring's rate and the time since it was empty, what was saved of it
+    /// included. An estimate, at most a page; 0 where it cannot be told.
+    pub estimated_lost: u64,
 }
 
 /// A ring that seems to have overwritten events.
