@@ -424,6 +424,7 @@ async fn store<F: Fetch>(
                 events = page.count,
                 "a page could not be stored: its events are lost"
             );
+            state.ring(ring).lost_estimated.inc_by(page.count as u64);
             lost(pipeline, state, ring, "crash", page.count as u64).await;
             None
         }

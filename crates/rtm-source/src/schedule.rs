@@ -100,6 +100,8 @@ struct RingState {
     full_at: Option<Instant>,
     /// Full pages in a row.
     full_pages: u32,
+    /// When the last request began that left the ring empty, or may have.
+    emptied_at: Option<Instant>,
     /// It may have copies of what another region's ring has just lost.
     sought: bool,
     rate: Rate,
@@ -108,6 +110,41 @@ struct RingState {
 }
 
 impl RingState {
+    fn new(ring: Ring, since: u64) -> RingState {
+        RingState {
+            ring,
+            since,
+            neighbour: None,
+            flights: Flights::default(),
+            started_at: None,
+            ready_at: None,
+            asked_until: None,
+            failures: 0,
+            alarmed: false,
+            draining: false,
+            draining_since: 0,
+            full_at: None,
+            full_pages: 0,
+            emptied_at: None,
+            sought: false,
+            rate: Rate::default(),
+            arrivals: Arrivals::default(),
+            page_end: PageEnd::default(),
+        }
+    }
+
+    /// What a read may have deleted that began at `started_at` and brought nothing: a page where one was waiting, else
+    /// what came since the ring was empty, at its rate, and no more than a page. 0 where either is unknown.
+    fn estimate(&self, started_at: Instant) -> u64 {
+        if self.draining {
+            return MAX_PAGE_EVENTS as u64;
+        }
+        let gap = self.emptied_at.map_or(Duration::ZERO, |at| {
+            started_at.saturating_duration_since(at)
+        });
+        (self.rate.per_second() * gap.as_secs_f64()).min(MAX_PAGE_EVENTS as f64) as u64
+    }
+
     /// Whether its failures let it be polled.
     fn is_ready(&self, now: Instant) -> bool {
         self.ready_at.is_none_or(|ready_at| ready_at <= now)
@@ -306,6 +343,17 @@ impl Schedule {
         let Some(index) = index else {
             return Observed::default();
         };
+        let estimated_lost = match outcome {
+            Outcome::InDoubt { .. } => self.rings[index].estimate(started_at),
+            _ => 0,
+        };
+        if matches!(
+            outcome,
+            Outcome::InDoubt { .. } | Outcome::Page { full: false, .. }
+        ) {
+            let state = &mut self.rings[index];
+            state.emptied_at = state.emptied_at.max(Some(started_at));
+        }
         if let Outcome::Page { count, full, .. } = *outcome {
             self.page(index, number, now, count, full);
             // Averaged over all rings, as the slots are: what one region's distance costs, all share. Capped, so that
@@ -335,6 +383,8 @@ impl Schedule {
             overflow_suspected: overflow.is_some(),
             overflow,
             second_poller: self.second_poller.suspected(now),
+            holes: self.second_poller.has_holes(now),
+            estimated_lost,
             ..observed
         }
     }

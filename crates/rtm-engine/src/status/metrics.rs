@@ -95,6 +95,8 @@ metrics! {
         "Requests that may have deleted events without giving them to us";
     IntCounter events_possibly_lost_total [app, region, stream, reason in LOSS_REASONS]
         "Upper bound of the events deleted at Agora and not received";
+    IntCounter events_possibly_lost_estimated_total [app, region, stream]
+        "Events deleted at Agora and not received, estimated from the rate at which they come";
     Gauge last_successful_poll_timestamp_seconds [app, region, stream]
         "When a request last succeeded; 0 before the first";
     Gauge arrival_rate_events_per_second [app, region, stream] "Estimated rate at which events arrive";
@@ -179,6 +181,8 @@ pub struct RingMetrics {
     /// By [`LOSS_REASONS`], as the next.
     in_doubt: [IntCounter; LOSS_REASONS.len()],
     lost: [IntCounter; LOSS_REASONS.len()],
+    /// What a response in doubt may have cost, estimated.
+    pub lost_estimated: IntCounter,
     last_successful_poll: Gauge,
     /// Estimated arrival rate.
     pub arrival_rate: Gauge,
@@ -239,6 +243,7 @@ impl Metrics {
             overflow_estimated: self.overflow_events_estimated_total.of(ring),
             in_doubt: LOSS_REASONS.map(|reason| by(&self.pages_in_doubt_total, reason)),
             lost: LOSS_REASONS.map(|reason| by(&self.events_possibly_lost_total, reason)),
+            lost_estimated: self.events_possibly_lost_estimated_total.of(ring),
             last_successful_poll: self.last_successful_poll_timestamp_seconds.of(ring),
             arrival_rate: self.arrival_rate_events_per_second.of(ring),
         }
