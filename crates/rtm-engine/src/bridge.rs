@@ -97,10 +97,10 @@ struct Ticket {
 pub(crate) async fn poll<F: Fetch>(
     mut pipelines: watch::Receiver<Polling<F>>,
     state: Arc<PipelineState>,
-    epoch: Epoch,
 ) {
     let first = pipelines.borrow_and_update().clone();
     let Some(mut pipeline) = first else { return };
+    pipeline.schedule();
     let mut in_flight = JoinSet::new();
     let mut panicked = false;
     loop {
@@ -109,7 +109,7 @@ pub(crate) async fn poll<F: Fetch>(
                 // Each request stores its page by itself. What the schedule knew of them may be wrong.
                 while in_flight.join_next().await.is_some() {}
                 pipeline.account.losses.end().await;
-                pipeline.reschedule(epoch);
+                lock(&pipeline.account.schedule).start_anew();
             }
             poll_until_told(&mut pipelines, &mut pipeline, &mut in_flight, &state).await;
         };
@@ -144,8 +144,13 @@ async fn poll_until_told<F: Fetch>(
             tokio::select! {
                 // First, so that it has begun: its mark is stored even if it is not waited for.
                 biased;
-                () = ending(pipelines.clone()) => break,
-                () = begin(pipeline, state) => is_marked = true,
+                () = begin(pipeline, state) => {}
+                () = ending(pipelines.clone()) => {
+                    // Not waited for either. Nothing was sent, so that a stop now is no crash.
+                    _ = pipeline.account.losses.end().now_or_never();
+                    is_marked = false;
+                    break;
+                }
             }
         }
         // A ticket is asked for when a request is due: earlier, its slot would be one more thing to wake up for.
@@ -237,6 +242,7 @@ async fn renew<F: Fetch>(
     if is_marked {
         renewed.account.losses.also(&added).await;
     }
+    renewed.schedule();
     state.renew(renewed);
 }
 
@@ -253,7 +259,7 @@ async fn begin<F: Fetch>(pipeline: &Pipeline<F>, state: &PipelineState) {
 }
 
 fn next<F: Fetch>(pipeline: &Pipeline<F>) -> Next {
-    let mut schedule = lock(&pipeline.schedule);
+    let mut schedule = lock(&pipeline.account.schedule);
     // What was refused waits for long, and rings fill meanwhile.
     if schedule.is_alarmed() && pipeline.source.credentials_changed() {
         info!("the credentials have changed: trying again at once");
@@ -263,7 +269,7 @@ fn next<F: Fetch>(pipeline: &Pipeline<F>) -> Next {
 }
 
 fn started<F>(pipeline: &Pipeline<F>, ring: &Ring) -> Turn {
-    lock(&pipeline.schedule).started(ring, now())
+    lock(&pipeline.account.schedule).started(ring, now())
 }
 
 /// Tokio's time, which tests can own.
@@ -488,7 +494,7 @@ fn observe<F>(state: &PipelineState, done: Result<Exchanged<F>, JoinError>) {
         }
     };
     let ring = turn.ring().clone();
-    let observed = lock(&pipeline.schedule).observe(turn, now(), &outcome);
+    let observed = lock(&pipeline.account.schedule).observe(turn, now(), &outcome);
     let metrics = state.ring(&ring);
     let (region, stream) = (ring.region.name(), ring.stream.as_str());
     if matches!(outcome, rtm_source::Outcome::Page { full: true, .. }) {
@@ -951,3 +957,6 @@ fn confirm(outlet: &Outlet, settled: &mut Tally, confirmed: &[Detail]) {
     outlet.metrics.confirmed_now();
     outlet.state.confirmed();
 }
+
+#[cfg(test)]
+mod tests;

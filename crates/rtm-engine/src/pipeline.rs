@@ -27,8 +27,6 @@ pub(crate) struct Pipeline<F> {
     pub(crate) requests_per_second: u32,
     /// Its rings at Agora.
     pub(crate) source: F,
-    /// Whose turn it is.
-    pub(crate) schedule: Mutex<Schedule>,
     /// What outlives a plan.
     pub(crate) account: Account,
 }
@@ -40,6 +38,8 @@ pub(crate) struct Account {
     pub(crate) lane: Lane,
     /// Its request budget.
     pub(crate) limiter: Limiter,
+    /// Whose turn it is, and what Agora asked for: a plan does not make that undone.
+    pub(crate) schedule: Arc<Mutex<Schedule>>,
     /// What may have been lost at the source.
     pub(crate) losses: Arc<Losses>,
     /// Its requests in flight.
@@ -48,12 +48,13 @@ pub(crate) struct Account {
 
 impl Account {
     /// Of an App ID that this process has not polled yet. The first request waits until what a predecessor may have sent
-    /// counts no more at Agora, and for `spread` on top.
+    /// counts no more at Agora, and for `spread` on top. `epoch` is for the jitter of backoffs.
     pub(crate) fn new(
         lane: Lane,
         requests_per_second: u32,
         after_crash: bool,
         spread: Duration,
+        epoch: Epoch,
     ) -> Account {
         let start_after = if after_crash {
             START_AFTER_UNCLEAN
@@ -62,6 +63,11 @@ impl Account {
         };
         Account {
             limiter: Limiter::new(requests_per_second as usize, start_after + spread),
+            schedule: Arc::new(Mutex::new(Schedule::new(
+                Vec::new(),
+                ScheduleOptions::default(),
+                epoch.0,
+            ))),
             losses: Arc::new(Losses::read(lane.clone())),
             requests: Arc::default(),
             lane,
@@ -71,27 +77,25 @@ impl Account {
 
 impl<F: Fetch> Pipeline<F> {
     /// As `plan` has it.
-    pub(crate) fn new<S>(
-        plan: &AppPlan<S>,
-        source: F,
-        account: Account,
-        epoch: Epoch,
-    ) -> Pipeline<F> {
-        let schedule = schedule(&source, plan.requests_per_second, epoch);
+    pub(crate) fn new<S>(plan: &AppPlan<S>, source: F, account: Account) -> Pipeline<F> {
         Pipeline {
             name: plan.name.clone(),
             app_id: plan.app_id.clone(),
             is_paused: plan.paused,
             requests_per_second: plan.requests_per_second,
-            schedule: Mutex::new(schedule),
             source,
             account,
         }
     }
 
-    /// Forgets whose turn it was, and every request in flight. There must be none.
-    pub(crate) fn reschedule(&self, epoch: Epoch) {
-        *lock(&self.schedule) = schedule(&self.source, self.requests_per_second, epoch);
+    /// Has the schedule go on with the rings and the budget of this pipeline.
+    pub(crate) fn schedule(&self) {
+        let options = ScheduleOptions {
+            requests_per_second: self.requests_per_second as usize,
+            in_flight_per_ring: MOST_IN_FLIGHT_PER_RING,
+            ..ScheduleOptions::default()
+        };
+        lock(&self.account.schedule).renew(self.source.rings().to_vec(), options);
     }
 
     /// Has the limiter give as many slots as this pipeline may use.
@@ -101,13 +105,4 @@ impl<F: Fetch> Pipeline<F> {
             self.account.limiter.resize(slots);
         }
     }
-}
-
-fn schedule<F: Fetch>(source: &F, requests_per_second: u32, epoch: Epoch) -> Schedule {
-    let options = ScheduleOptions {
-        requests_per_second: requests_per_second as usize,
-        in_flight_per_ring: MOST_IN_FLIGHT_PER_RING,
-        ..ScheduleOptions::default()
-    };
-    Schedule::new(source.rings().to_vec(), options, epoch.0)
 }

@@ -167,7 +167,7 @@ impl<P: Parts> Supervisor<P> {
         self.accounts.extend(accounts);
         let pipelines = sources.into_iter().map(|(app, source)| {
             let account = self.accounts[&app.app_id].clone();
-            Pipeline::new(app, source, account, self.journal.epoch())
+            Pipeline::new(app, source, account)
         });
         let pipelines = pipelines.collect();
         let is_first = self.plan.is_none();
@@ -257,7 +257,9 @@ impl<P: Parts> Supervisor<P> {
         for (index, app) in new.iter().enumerate() {
             let lane = lanes::open(&self.journal, &app.name, &app.app_id)?;
             let spread = spread.mul_f64(index as f64 / new.len() as f64);
-            let mut account = Account::new(lane, app.requests_per_second, self.crashed, spread);
+            let epoch = self.journal.epoch();
+            let mut account =
+                Account::new(lane, app.requests_per_second, self.crashed, spread, epoch);
             // What its lane holds may be published already, and must see the requests to come.
             if let Some(orphan) = self.orphans.get(&app.app_id) {
                 account.requests = Arc::clone(&orphan.requests);
@@ -308,7 +310,7 @@ impl<P: Parts> Supervisor<P> {
         for polled in self.polled.values() {
             polled.told.send_modify(|polling| {
                 if let Some(pipeline) = polling {
-                    lock(&pipeline.schedule).try_again();
+                    lock(&pipeline.account.schedule).try_again();
                 }
             });
         }
@@ -354,7 +356,7 @@ impl<P: Parts> Supervisor<P> {
             pipeline.resize();
             let state = self.state.add_app(&pipeline);
             let (told, pipelines) = watch::channel(Some(Arc::new(pipeline)));
-            let polling = poll(pipelines, state, self.journal.epoch()).instrument(span);
+            let polling = poll(pipelines, state).instrument(span);
             self.polls.spawn(app_id.clone(), polling);
             self.polled.insert(app_id, Polled { name, told });
         }

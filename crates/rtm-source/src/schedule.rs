@@ -61,6 +61,8 @@ const PATIENCE: f64 = 1.5;
 #[derive(Debug)]
 pub struct Schedule {
     rings: Vec<RingState>,
+    /// How many plans there were.
+    renewals: u64,
     /// What the rings that may be polled claim, and get: there to be used again.
     claims: Vec<Claim>,
     options: ScheduleOptions,
@@ -81,6 +83,8 @@ pub struct Schedule {
 #[derive(Debug)]
 struct RingState {
     ring: Ring,
+    /// With which plan it came: a turn of before it left and came back is not its own.
+    since: u64,
     /// The ring of the same region's other stream.
     neighbour: Option<usize>,
     flights: Flights,
@@ -88,6 +92,8 @@ struct RingState {
     started_at: Option<Instant>,
     /// Left alone until then.
     ready_at: Option<Instant>,
+    /// The far end asked to be left alone until then.
+    asked_until: Option<Instant>,
     /// Failures in a row.
     failures: u32,
     /// The last of them was one that only a person can mend.
@@ -168,8 +174,8 @@ impl RingState {
 #[must_use = "a turn that is not observed stays in flight"]
 pub struct Turn {
     ring: Ring,
-    /// Which of the schedule's, if it is one of them.
-    index: Option<usize>,
+    /// [`RingState::since`].
+    since: u64,
     number: u64,
     started_at: Instant,
 }
@@ -186,34 +192,11 @@ impl Schedule {
     /// A schedule for `rings`, which are polled in this order at first. `seed` is for the jitter of backoffs.
     #[must_use]
     pub fn new(rings: Vec<Ring>, options: ScheduleOptions, seed: u64) -> Schedule {
-        let neighbour = |of: &Ring| {
-            (rings.iter())
-                .position(|ring| ring.region.name() == of.region.name() && ring.stream != of.stream)
-        };
-        let neighbours: Vec<Option<usize>> = rings.iter().map(neighbour).collect();
-        let rings = (rings.into_iter().zip(neighbours))
-            .map(|(ring, neighbour)| RingState {
-                ring,
-                neighbour,
-                flights: Flights::default(),
-                started_at: None,
-                ready_at: None,
-                failures: 0,
-                alarmed: false,
-                draining: false,
-                draining_since: 0,
-                full_at: None,
-                full_pages: 0,
-                sought: false,
-                rate: Rate::default(),
-                arrivals: Arrivals::default(),
-                page_end: PageEnd::default(),
-            })
-            .collect();
-        Schedule {
-            rings,
+        let mut schedule = Schedule {
+            rings: Vec::new(),
+            renewals: 0,
             claims: Vec::new(),
-            options,
+            options: ScheduleOptions::default(),
             jitter: fastrand::Rng::with_seed(seed),
             paced_until: None,
             held_until: None,
@@ -221,7 +204,53 @@ impl Schedule {
             round_trip: Duration::ZERO,
             busy_at: None,
             second_poller: SecondPoller::default(),
+        };
+        schedule.renew(rings, options);
+        schedule
+    }
+
+    /// Goes on with other rings or options. What is known of the App ID stays, and of the rings that stay: what the far
+    /// end asked for, the requests in flight, the rates. What rings wait for that were refused may just have been mended:
+    /// [`try_again`](Schedule::try_again).
+    pub fn renew(&mut self, rings: Vec<Ring>, options: ScheduleOptions) {
+        self.renewals += 1;
+        let mut known = std::mem::take(&mut self.rings);
+        self.rings = (rings.into_iter())
+            .map(
+                |ring| match known.iter().position(|state| state.ring == ring) {
+                    Some(index) => known.swap_remove(index),
+                    None => RingState::new(ring, self.renewals),
+                },
+            )
+            .collect();
+        let neighbour = |of: &RingState| {
+            let of = &of.ring;
+            self.rings.iter().position(|state| {
+                state.ring.region.name() == of.region.name() && state.ring.stream != of.stream
+            })
+        };
+        let neighbours: Vec<Option<usize>> = self.rings.iter().map(neighbour).collect();
+        for (state, neighbour) in self.rings.iter_mut().zip(neighbours) {
+            state.neighbour = neighbour;
         }
+        self.options = options;
+        self.try_again();
+    }
+
+    /// Forgets every request in flight, of which there must be none, and what is concluded from those before. What the far
+    /// end asked for stays.
+    pub fn start_anew(&mut self) {
+        for state in &mut self.rings {
+            *state = RingState {
+                neighbour: state.neighbour,
+                ready_at: state.ready_at,
+                asked_until: state.asked_until,
+                failures: state.failures,
+                alarmed: state.alarmed,
+                ..RingState::new(state.ring.clone(), state.since)
+            };
+        }
+        self.paced_until = None;
     }
 
     /// What to do now. Sends nothing and reserves nothing: the same ring is named until it is
@@ -315,16 +344,17 @@ impl Schedule {
         let on_time = self.paced_until.unwrap_or(now) + interval;
         let soonest = now + interval.saturating_sub(LATE).max(interval / 2);
         self.paced_until = Some(on_time.max(soonest));
-        let index = self.rings.iter().position(|state| state.ring == *ring);
+        let index = self.index(ring);
         let mut turn = Turn {
             ring: ring.clone(),
-            index,
+            since: 0,
             number: 0,
             started_at: now,
         };
         if let Some(index) = index {
             let state = &mut self.rings[index];
             turn.number = state.flights.start();
+            turn.since = state.since;
             state.started_at = Some(now);
             state.sought = false;
         }
@@ -336,12 +366,20 @@ impl Schedule {
     pub fn observe(&mut self, turn: Turn, now: Instant, outcome: &Outcome) -> Observed {
         let Turn {
             ring,
-            index,
+            since,
             number,
             started_at,
         } = turn;
-        let Some(index) = index else {
-            return Observed::default();
+        let known = self.index(&ring);
+        let Some(index) = known.filter(|index| self.rings[*index].since == since) else {
+            // It has left meanwhile, and what is asked of the whole App ID holds all the same.
+            return match *outcome {
+                Outcome::Refused {
+                    status: 429,
+                    retry_after,
+                } => self.hold(now, retry_after),
+                _ => Observed::default(),
+            };
         };
         let estimated_lost = match outcome {
             Outcome::InDoubt { .. } => self.rings[index].estimate(started_at),
@@ -389,6 +427,10 @@ impl Schedule {
         }
     }
 
+    fn index(&self, ring: &Ring) -> Option<usize> {
+        self.rings.iter().position(|state| state.ring == *ring)
+    }
+
     /// What a page says at once.
     fn page(&mut self, index: usize, number: u64, now: Instant, count: usize, full: bool) {
         self.refusals = 0;
@@ -403,7 +445,7 @@ impl Schedule {
         }
         let state = &mut self.rings[index];
         state.failures = 0;
-        state.ready_at = None;
+        (state.ready_at, state.asked_until) = (None, None);
         state.alarmed = false;
         if full {
             state.full_at = Some(now);
@@ -477,11 +519,11 @@ impl Schedule {
         self.rings.iter().any(|ring| ring.alarmed)
     }
 
-    /// Somebody may have mended what was refused: rings that wait for that are polled as soon as there is a slot. Those that
-    /// fail again wait as long as they would have.
+    /// Somebody may have mended what was refused: rings that wait for that are polled as soon as there is a slot, and as the
+    /// far end asked for with `Retry-After`. Those that fail again wait as long as they would have.
     pub fn try_again(&mut self) {
         for ring in self.rings.iter_mut().filter(|ring| ring.alarmed) {
-            ring.ready_at = None;
+            ring.ready_at = ring.asked_until;
         }
     }
 
@@ -508,6 +550,7 @@ impl Schedule {
         let state = &mut self.rings[index];
         state.failures = (state.failures + 1).min(MOST_DOUBLINGS);
         state.ready_at = Some(now + backoff);
+        state.asked_until = retry_after.and(state.ready_at);
         state.alarmed = alarm;
         Observed {
             backoff: Some(backoff),

@@ -791,3 +791,144 @@ proptest! {
         }
     }
 }
+
+fn refused(status: u16, retry_after: Option<u64>) -> Outcome {
+    Outcome::Refused {
+        status,
+        retry_after: retry_after.map(Duration::from_secs),
+    }
+}
+
+/// When the schedule, asked again and again from `now` on, first names this ring, at most a minute later.
+fn first_poll(schedule: &mut Schedule, ring: &Ring, now: Instant) -> Option<Duration> {
+    (0..6_000).map(|n| ms(n * 10)).find(|after| {
+        let next = schedule.next(now + *after);
+        let Next::Poll(named) = next else {
+            return false;
+        };
+        let turn = schedule.started(&named, now + *after);
+        _ = schedule.observe(turn, now + *after, &EMPTY);
+        named == *ring
+    })
+}
+
+/// Holds: another plan, with other rings in another order, undoes neither a hold after a 429 nor a `Retry-After`, also where
+/// the answer comes after the plan; and what waits for a person is tried again, unless the far end asked for patience.
+#[test]
+fn another_plan_undoes_no_hold_and_no_retry_after() {
+    let now = Instant::now();
+    let (rings, _) = schedule(8);
+    let (kept, later) = (
+        rings[..4].to_vec(),
+        vec![rings[3].clone(), rings[6].clone(), rings[1].clone()],
+    );
+    let begun = || Schedule::new(kept.clone(), ScheduleOptions::default(), 7);
+    let plan = ScheduleOptions {
+        requests_per_second: 5,
+        ..ScheduleOptions::default()
+    };
+    // (the outcome, how long ring 1 and ring 6, which is new, wait at least)
+    for (outcome, asked, new) in [
+        (refused(429, Some(20)), 20, 20),
+        (refused(429, None), 1, 1),
+        (
+            Outcome::InDoubt {
+                retry_after: Some(Duration::from_secs(30)),
+            },
+            30,
+            0,
+        ),
+        (refused(403, Some(40)), 40, 0),
+        (refused(401, None), 0, 0),
+    ] {
+        for before in [true, false] {
+            for (ring, at_least) in [(&rings[1], asked), (&rings[6], new)] {
+                let mut schedule = begun();
+                let turn = schedule.started(&rings[1], now);
+                if before {
+                    _ = schedule.observe(turn, now, &outcome);
+                    schedule.renew(later.clone(), plan.clone());
+                } else {
+                    schedule.renew(later.clone(), plan.clone());
+                    _ = schedule.observe(turn, now, &outcome);
+                }
+                let polled = first_poll(&mut schedule, ring, now).unwrap();
+                assert!(
+                    polled >= Duration::from_secs(at_least),
+                    "{outcome:?}: {polled:?}"
+                );
+                // Where it is not asked for it does not wait, but for the pace and a backoff that a plan need not undo.
+                if at_least == 0 && before {
+                    assert!(polled < Duration::from_secs(1), "{outcome:?}: {polled:?}");
+                }
+            }
+        }
+    }
+    // Of a ring that has left, what holds for all does so all the same.
+    let mut schedule = begun();
+    let turn = schedule.started(&rings[0], now);
+    schedule.renew(later, plan);
+    _ = schedule.observe(turn, now, &refused(429, Some(20)));
+    assert!(first_poll(&mut schedule, &rings[1], now).unwrap() >= Duration::from_secs(20));
+    // A panic neither.
+    let mut schedule = begun();
+    let turn = schedule.started(&rings[0], now);
+    _ = schedule.observe(turn, now, &refused(429, Some(20)));
+    schedule.start_anew();
+    assert!(first_poll(&mut schedule, &rings[1], now).unwrap() >= Duration::from_secs(20));
+}
+
+/// Holds: a ring with a request in flight is not polled because of another plan; and a ring that left and came back is not
+/// disturbed by the end of a request from before.
+#[test]
+fn another_plan_knows_what_is_in_flight() {
+    let now = Instant::now();
+    let (rings, mut schedule) = schedule(2);
+    let turn = schedule.started(&rings[0], now);
+    schedule.renew(
+        vec![rings[1].clone(), rings[0].clone()],
+        ScheduleOptions::default(),
+    );
+    assert_eq!(first_poll(&mut schedule, &rings[0], now), None);
+    schedule.renew(vec![rings[1].clone()], ScheduleOptions::default());
+    schedule.renew(rings.clone(), ScheduleOptions::default());
+    let now = now + Duration::from_secs(70);
+    let again = schedule.started(&rings[0], now);
+    _ = schedule.observe(turn, now, &EMPTY);
+    assert_eq!(
+        first_poll(&mut schedule, &rings[0], now),
+        None,
+        "two in flight"
+    );
+    _ = schedule.observe(again, now + Duration::from_secs(60), &EMPTY);
+    let now = now + Duration::from_secs(61);
+    assert!(first_poll(&mut schedule, &rings[0], now).is_some());
+}
+
+/// Holds: what a response in doubt may have cost is estimated by the ring's rate and the time since it was empty, is at most a
+/// page, and 0 where nothing is known.
+#[test]
+fn what_a_doubt_may_have_cost_is_estimated() {
+    let origin = Instant::now();
+    let (rings, mut schedule) = schedule(2);
+    let mut request = |at: u64, outcome: &Outcome| {
+        let at = origin + ms(at);
+        let turn = schedule.started(&rings[0], at);
+        schedule.observe(turn, at + ms(30), outcome).estimated_lost
+    };
+    assert_eq!(request(0, &IN_DOUBT), 0, "nothing is known");
+    // 70 events a second.
+    for poll in 1..=200 {
+        assert_eq!(request(poll * 100, &SOME), 0);
+    }
+    for (at, expected) in [(20_200, 14), (22_200, 140), (22_300, 7), (62_300, 1_000)] {
+        let estimated = request(at, &IN_DOUBT);
+        assert!(
+            estimated.abs_diff(expected) <= expected / 20 + 1,
+            "{at}: {estimated}"
+        );
+    }
+    // More is waiting than a page.
+    request(62_400, &FULL);
+    assert_eq!(request(62_500, &IN_DOUBT), 1_000);
+}
