@@ -36,7 +36,7 @@ use crate::chain;
 use crate::lock::lock;
 use crate::losses::PAGE;
 
-use crate::order::{Group, Request};
+use crate::order::{Group, READ_PAUSE, Request};
 use crate::outlet::{Ending, Outlet, OutletPlan, SkipWatch};
 use crate::pipeline::Pipeline;
 use crate::poison::{self, Steps};
@@ -669,9 +669,11 @@ pub(crate) async fn publish_all<S: Sink>(outlet: &mut Outlet, sink: &S) {
         };
         match first {
             Err(ReadError::Closed) => return,
+            // The journal says so, for as long as it takes.
+            Err(ReadError::Io { .. }) => tokio::time::sleep(READ_PAUSE).await,
             Ok(group) if outlet.is_poisoned() => publish_by_steps(outlet, sink, group).await,
             first => {
-                let (mut batch, large) = gather(outlet, first).await;
+                let (mut batch, large) = gather(outlet, first);
                 let is_empty = batch.records.is_empty();
                 deliver(outlet, sink, &mut batch).await;
                 outlet.commit(&batch);
@@ -705,7 +707,7 @@ async fn publish_in_slices<S: Sink>(outlet: &mut Outlet, sink: &S, group: Group)
             let more = match &entry {
                 Ok(entry) => outlet.add(&mut batch, entry, from),
                 Err(error) => {
-                    outlet.unreadable(&mut batch, error).await;
+                    outlet.damaged(&mut batch, error);
                     false
                 }
             };
@@ -722,7 +724,7 @@ async fn publish_in_slices<S: Sink>(outlet: &mut Outlet, sink: &S, group: Group)
 
 /// A batch of all that waits, up to the bounds, of which one is for all batches of the sink: batches grow when it lags. With
 /// the group that follows it, if that is to be published in slices.
-async fn gather(outlet: &mut Outlet, first: Result<Group, ReadError>) -> (Batch, Option<Group>) {
+fn gather(outlet: &mut Outlet, first: Result<Group, ReadError>) -> (Batch, Option<Group>) {
     let mut batch = Batch::default();
     let mut read = first;
     let mut groups_without = 0;
@@ -739,7 +741,7 @@ async fn gather(outlet: &mut Outlet, first: Result<Group, ReadError>) -> (Batch,
         for entry in group {
             match entry {
                 Ok(entry) => _ = outlet.add(&mut batch, &entry, 0),
-                Err(error) => outlet.unreadable(&mut batch, &error).await,
+                Err(error) => outlet.damaged(&mut batch, &error),
             }
         }
         batch.keep_room(batch.records.len() - records);
@@ -752,10 +754,8 @@ async fn gather(outlet: &mut Outlet, first: Result<Group, ReadError>) -> (Batch,
         }
         read = match outlet.try_next() {
             Ok(Some(group)) => Ok(group),
-            Err(error) if !matches!(error, ReadError::Io { .. }) || batch.through.is_none() => {
-                Err(error)
-            }
-            // That was all; or the storage fails, and what was read goes out first.
+            Err(error) if !matches!(error, ReadError::Io { .. }) => Err(error),
+            // That was all; or the next cannot be read now, and what was read goes out first.
             Ok(None) | Err(_) => {
                 batch.keep_room(0);
                 return (batch, None);

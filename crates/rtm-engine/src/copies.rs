@@ -17,10 +17,9 @@ use std::time::Duration;
 
 use rtm_journal::{Entry, Lane, Position, ReadError, Reader};
 use rtm_record::{EventKey, Prepared, PreparedPage, Router};
-use tracing::debug;
 
-use crate::chain;
 use crate::lanes::{self, LaneError};
+use crate::order::READ_PAUSE;
 
 /// How copies of an App ID's events are found, and what becomes of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,10 +123,9 @@ impl CopyFilter {
                 }
                 Ok(None) => break,
                 Err(ReadError::Damaged { position, .. }) => *read = position,
-                Err(error) => {
-                    debug!(error = chain(&error), "copies are not remembered");
-                    break;
-                }
+                // Who remembered only a part would take an event for a copy that is none.
+                Err(ReadError::Io { .. }) => tokio::time::sleep(READ_PAUSE).await,
+                Err(ReadError::Closed) => break,
             }
             tokio::task::yield_now().await;
         }

@@ -13,6 +13,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rtm_journal::{Entry, Epoch, ReadError, Reader};
 use rtm_source::{InFlight, Ring};
@@ -24,6 +25,9 @@ use rtm_record::entry::{self, Overlap};
 /// Entries that are read ahead at most, to find the pages that belong before one. A few do: the next page of the ring
 /// says what is still in flight.
 const MOST_AHEAD: usize = 64;
+
+/// How long reading waits after it has failed.
+pub(crate) const READ_PAUSE: Duration = Duration::from_secs(1);
 
 /// The requests of one App ID that are in flight, or whose pages are not stored yet.
 #[derive(Debug, Default)]

@@ -23,9 +23,6 @@ use crate::status::sink::SinkState;
 use crate::status::state::State;
 use crate::tally::{Step, Tally, Trying};
 
-/// How long reading waits after the storage has failed.
-const READ_PAUSE: Duration = Duration::from_secs(1);
-
 /// How often a sink that may skip looks whether it must.
 const SKIP_LOOK: Duration = Duration::from_millis(250);
 
@@ -355,27 +352,17 @@ impl Outlet {
         }
     }
 
-    /// What could not be read: counted where its events are lost, waited for where they may not be.
-    pub(crate) async fn unreadable(&mut self, batch: &mut Batch, error: &ReadError) {
-        match error {
-            ReadError::Damaged { position, count } => {
-                self.state.damaged();
-                error!(
-                    error = chain(error),
-                    events = count,
-                    "an entry of the journal is lost for this sink"
-                );
-                batch.settled.drop_events("damaged", u64::from(*count));
-                batch.through = batch.through.max(Some(*position));
-            }
-            ReadError::Io { .. } => {
-                warn!(
-                    error = chain(error),
-                    "the journal cannot be read; trying again"
-                );
-                tokio::time::sleep(READ_PAUSE).await;
-            }
-            ReadError::Closed => {}
+    /// Counts what is damaged, whose events are lost. Whatever else cannot be read is waited for.
+    pub(crate) fn damaged(&mut self, batch: &mut Batch, error: &ReadError) {
+        if let ReadError::Damaged { position, count } = error {
+            self.state.damaged();
+            error!(
+                error = chain(error),
+                events = count,
+                "an entry of the journal is lost for this sink"
+            );
+            batch.settled.drop_events("damaged", u64::from(*count));
+            batch.through = batch.through.max(Some(*position));
         }
     }
 

@@ -79,7 +79,7 @@ impl Steps {
                     Ok(entry) => self.current = Some(Current::begin(outlet, entry).await),
                     Err(error) => {
                         let mut batch = Batch::default();
-                        outlet.unreadable(&mut batch, &error).await;
+                        outlet.damaged(&mut batch, &error);
                         outlet.commit(&batch);
                     }
                 }

@@ -123,7 +123,11 @@ impl Storage for Disk {
                 Ok(0) => break,
                 Ok(bytes) => read += bytes,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    // A handle may be stale for ever where the file is not: the next try opens it anew.
+                    unpoisoned(&self.reading).retain(|(open, _)| *open != segment);
+                    return Err(error);
+                }
             }
         }
         Ok(read)

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::writer::{End, Writer};
+use crate::writer::{Built, End, Next, Writer};
 
 /// Does what a journal's writer has to do, whenever it is run: the same code as the thread's.
 ///
@@ -20,6 +20,8 @@ use crate::writer::{End, Writer};
 /// everybody who waits is told that the journal is closed.
 pub struct Driver {
     writer: Writer,
+    /// A write that was laid out, and is stored by the next step.
+    laid_out: Option<Built>,
     /// There until the writer has ended; tells everybody when it goes.
     end: Option<End>,
 }
@@ -32,6 +34,7 @@ impl Driver {
         };
         Driver {
             writer,
+            laid_out: None,
             end: Some(end),
         }
     }
@@ -39,13 +42,29 @@ impl Driver {
     /// Does all that is due, and says when it wants to be run again at the latest, by the clock of
     /// [`crate::Options::monotonic`]: never, where only new work gives it something to do, or the journal is closed.
     pub fn run(&mut self) -> Option<Instant> {
+        self.go_on(false)
+    }
+
+    /// As [`Driver::run`], but what is written takes two calls: the first lays it out, the second stores it. What happens in
+    /// between happens while the disk writes.
+    pub fn step(&mut self) -> Option<Instant> {
+        if let Some(built) = self.laid_out.take() {
+            // A failure is noted, and tried again after a pause.
+            let _ = self.writer.store(built);
+        }
+        self.go_on(true)
+    }
+
+    fn go_on(&mut self, in_steps: bool) -> Option<Instant> {
         let shared = Arc::clone(&self.writer.shared);
         while let Some(end) = &mut self.end {
-            let next = {
-                let mut state = shared.state();
-                self.writer.next(&mut state, shared.options.instant())
-            };
+            let now = shared.options.instant();
+            let next = self.writer.next(&mut shared.state(), now);
             match next {
+                Ok(Next::Write) if in_steps => {
+                    self.laid_out = Some(self.writer.lay_out(false));
+                    return Some(now);
+                }
                 Ok(next) => {
                     if let Some(ended) = self.writer.act(next) {
                         end.result = ended.0;

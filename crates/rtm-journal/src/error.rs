@@ -136,8 +136,9 @@ pub enum ReadError {
         /// What was counted in it: that is kept apart from the bytes.
         count: u32,
     },
-    /// The storage failed. The reader has not moved: try again after a while. An entry that stays unreadable for 30 s
-    /// becomes [`ReadError::Damaged`].
+    /// The entry cannot be read now, and may be later. The reader has not moved: try again after a while, for as long as
+    /// it takes. Only where the disk itself fails to read a segment for 30 s, while it reads others and writes, do the
+    /// entries that it cannot read become [`ReadError::Damaged`].
     #[error("the entry at position {position} cannot be read")]
     Io {
         /// Where the entry is.

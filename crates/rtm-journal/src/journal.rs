@@ -104,12 +104,10 @@ impl Journal {
             storage, lock, options, limits, epoch, recovered,
         ));
         let mut writer = Writer::new(shared);
-        writer.copy(unproven);
+        let failed = |operation| move |source| OpenError::Storage { operation, source };
+        writer.copy(unproven).map_err(failed("read"))?;
         // Here and not in the thread, so that what a person has to put right is told at once.
-        writer.begin().map_err(|source| OpenError::Storage {
-            operation: "write to",
-            source,
-        })?;
+        writer.begin().map_err(failed("write to"))?;
         Ok(writer)
     }
 
@@ -187,6 +185,19 @@ impl Journal {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.handle.stats()
+    }
+
+    /// Returns when the journal has stopped although nobody closed it: its writer has panicked, which is a bug. Nothing can
+    /// be stored any more then, and nobody gets room; the process had better end. Dropping the future does nothing.
+    pub async fn stopped(&self) {
+        loop {
+            // Made before looking, so that an end in between is heard of.
+            let ended = self.handle.ended.notified();
+            if self.handle.state().has_died() {
+                return;
+            }
+            ended.await;
+        }
     }
 
     /// Stores what was handed over and the cursors, notes that this was a clean end, stops the writer and lets go of
@@ -268,7 +279,7 @@ impl Journal {
     /// So that readers have to read files.
     #[cfg(test)]
     pub(crate) fn forget_tail(&self) {
-        self.handle.state().tail = crate::tail::Tail::default();
+        self.handle.state().tail = crate::tail::Tail::of(self.handle.options.tail_bytes);
     }
 }
 

@@ -82,6 +82,6 @@ pub use options::{
 };
 pub use position::{Epoch, Position};
 pub use reader::{Entry, Reader};
-pub use stats::{LaneStats, Pending, ReaderStats, Stats};
+pub use stats::{LaneStats, Pending, ReaderStats, Stats, Unreadable};
 pub use storage::Storage;
 pub use verify::{Damage, EntryFilter, StoredEntries, StoredEntry, Verification};

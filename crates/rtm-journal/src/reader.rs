@@ -6,18 +6,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use rustix::io::Errno;
 use tokio::sync::Notify;
 use zstd::bulk::{Compressor, Decompressor};
 
 use crate::frame::{HEADER_BYTES, Header, Kind, from_ms, smaller};
 use crate::handle::Handle;
 use crate::index::Place;
+use crate::scan::read_version;
 use crate::stats::Pending;
 use crate::{AppendError, Epoch, MAX_TALLY_BYTES, Position, ReadError, ReaderName, Storage};
 
-/// How long an entry may be unreadable before it counts as damaged: long enough for a volume to come back, and not for
-/// ever, since one bad sector must not hold up all that follows.
-const READ_PATIENCE: Duration = Duration::from_secs(30);
+/// How long the disk may fail to read a segment, while it does everything else, before entries that it cannot read count
+/// as damaged: one bad sector must not hold up all that follows. Once for a segment, which may have hundreds of entries.
+const BAD_SECTOR_PATIENCE: Duration = Duration::from_secs(30);
+/// How often it is logged that an entry cannot be read.
+const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
 /// One reader of a lane, with a cursor that survives restarts. There is one handle of it at a time.
 ///
@@ -32,8 +36,22 @@ pub struct Reader {
     at: Position,
     /// The last that was ever given out: commits reach no further.
     seen: Position,
-    unreadable_since: Option<(Position, Instant)>,
+    /// There while an entry cannot be read, and after that as long as the patience with its segment is used up.
+    trouble: Option<Trouble>,
     decompressor: Option<Decompressor<'static>>,
+}
+
+/// A segment that a reader cannot read.
+#[derive(Debug)]
+struct Trouble {
+    segment: u32,
+    logged: Instant,
+    /// Since when the disk says nothing but that it cannot read, while it writes.
+    failing_since: Instant,
+    /// The journal's writes until then.
+    writes: u64,
+    /// The disk has failed for so long that what it cannot read is lost.
+    is_bad: bool,
 }
 
 /// One entry, as it was appended.
@@ -66,7 +84,7 @@ impl Reader {
             readable,
             at,
             seen: at,
-            unreadable_since: None,
+            trouble: None,
             decompressor: None,
         }
     }
@@ -103,7 +121,7 @@ impl Reader {
     /// # Errors
     ///
     /// [`ReadError::Damaged`] once for an entry whose bytes are lost: the next call goes on behind it.
-    /// [`ReadError::Io`] when the storage fails: the next call tries the same entry again.
+    /// [`ReadError::Io`] when the entry cannot be read now: the next call tries it again.
     pub fn try_next(&mut self) -> Result<Option<Entry>, ReadError> {
         loop {
             let (place, cached) = {
@@ -139,7 +157,7 @@ impl Reader {
                         .get(&self.lane)
                         .and_then(|lane| lane.index.after(self.at))
                         != Some(place) => {}
-                Err(Unreadable::Io(source)) if self.is_patient(place.position) => {
+                Err(Unreadable::Io(source)) if !self.is_lost(place, &source) => {
                     return Err(ReadError::Io {
                         position: place.position,
                         source,
@@ -216,6 +234,7 @@ impl Reader {
     /// Goes back to the first entry that is not committed.
     pub fn rewind(&mut self) {
         self.at = self.committed();
+        self.set_unreadable(None);
     }
 
     /// Everything up to here is committed.
@@ -250,23 +269,69 @@ impl Reader {
     fn give(&mut self, entry: Entry) -> Entry {
         self.at = entry.position;
         self.seen = self.seen.max(entry.position);
-        self.unreadable_since = None;
+        if self.trouble.is_some() {
+            self.set_unreadable(None);
+            self.trouble.take_if(|trouble| !trouble.is_bad);
+        }
         entry
     }
 
-    fn is_patient(&mut self, position: Position) -> bool {
-        match self.unreadable_since {
-            Some((at, since)) if at == position => {
-                self.handle
-                    .options
-                    .instant()
-                    .saturating_duration_since(since)
-                    < READ_PATIENCE
-            }
-            _ => {
-                self.unreadable_since = Some((position, self.handle.options.instant()));
-                true
-            }
+    /// Whether the bytes of an entry that cannot be read are gone for good. Only the disk can tell, by failing to read
+    /// the entry's segment for [`BAD_SECTOR_PATIENCE`] while it reads others and writes; whatever else there is may pass.
+    fn is_lost(&mut self, place: Place, error: &io::Error) -> bool {
+        let handle = Arc::clone(&self.handle);
+        let now = handle.options.instant();
+        let mut state = handle.state();
+        let is_disk = error.raw_os_error() == Some(Errno::IO.raw_os_error()) && !state.failing;
+        let trouble = match &mut self.trouble {
+            Some(trouble) if trouble.segment == place.segment => trouble,
+            other => other.insert(Trouble {
+                segment: place.segment,
+                logged: now.checked_sub(LOG_INTERVAL).unwrap_or(now),
+                failing_since: now,
+                writes: state.writes,
+                is_bad: false,
+            }),
+        };
+        let waited = now.saturating_duration_since(trouble.failing_since);
+        let is_over = waited >= BAD_SECTOR_PATIENCE && state.writes > trouble.writes;
+        if waited >= BAD_SECTOR_PATIENCE && !is_over {
+            // So that there is a write: it proves that the disk is there.
+            state.touch(self.lane, now);
+            handle.work.notify();
+        }
+        let newest = state.segments.iter().rfind(|(_, other)| other.durable);
+        let newest = newest.map(|(number, _)| *number);
+        let writes = state.writes;
+        drop(state);
+        let reads = |newest| read_version(&*handle.storage, newest).is_ok();
+        if !is_disk || (is_over && !newest.is_some_and(reads)) {
+            (trouble.failing_since, trouble.writes) = (now, writes);
+            trouble.is_bad = false;
+        } else if is_over {
+            trouble.is_bad = true;
+        }
+        if trouble.is_bad {
+            return true;
+        }
+        if now.saturating_duration_since(trouble.logged) >= LOG_INTERVAL {
+            trouble.logged = now;
+            let Place {
+                position, segment, ..
+            } = place;
+            tracing::error!(%position, segment, %error, "an entry of the journal cannot be read; it is kept, and tried on");
+        }
+        self.set_unreadable(Some((place.segment, now, error.to_string())));
+        false
+    }
+
+    /// Says in the journal's stats what keeps the reader from going on: a segment, since when, and why.
+    fn set_unreadable(&mut self, new: Option<(u32, Instant, String)>) {
+        let mut state = self.handle.state();
+        let lane = state.lanes.get_mut(&self.lane);
+        if let Some(reader) = lane.and_then(|lane| lane.readers.get_mut(&self.name)) {
+            let since = reader.unreadable.as_ref().map(|(_, since, _)| *since);
+            reader.unreadable = new.map(|(segment, now, why)| (segment, since.unwrap_or(now), why));
         }
     }
 
@@ -278,6 +343,7 @@ impl Reader {
             ..
         } = place;
         tracing::error!(%position, segment, offset, %error, "a journal entry is lost");
+        self.set_unreadable(None);
         self.handle.state().damaged += u64::from(position > self.seen);
         self.at = position;
         self.seen = self.seen.max(position);
@@ -301,6 +367,7 @@ impl Drop for Reader {
             .and_then(|lane| lane.readers.get_mut(&self.name))
         {
             reader.open = false;
+            reader.unreadable = None;
         }
     }
 }
@@ -396,44 +463,4 @@ pub(crate) enum Unreadable {
     Damaged(&'static str),
     #[error("the storage failed: {0}")]
     Io(io::Error),
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Journal, Options};
-
-    #[tokio::test]
-    async fn what_stays_unreadable_counts_as_damaged_in_the_end() {
-        let dir = tempfile::tempdir().unwrap();
-        let journal = Journal::open(
-            dir.path(),
-            Options {
-                min_free_bytes: 0,
-                ..Options::default()
-            },
-        )
-        .unwrap();
-        let lane = journal.lane(&"a".parse().unwrap()).unwrap();
-        for entry in [b"1", b"2"] {
-            lane.reserve(1)
-                .await
-                .append(entry.to_vec(), 1)
-                .await
-                .unwrap();
-        }
-        let mut reader = lane.reader(&"r".parse().unwrap()).unwrap();
-        assert!(reader.is_patient(Position(1)));
-        assert!(reader.is_patient(Position(1)));
-        let since = Instant::now().checked_sub(READ_PATIENCE).unwrap();
-        reader.unreadable_since = Some((Position(1), since));
-        assert!(!reader.is_patient(Position(1)));
-        assert!(
-            reader.is_patient(Position(2)),
-            "the patience is each entry's own"
-        );
-        reader.unreadable_since = Some((Position(1), since));
-        reader.try_next().unwrap();
-        assert!(reader.unreadable_since.is_none(), "and ends with a success");
-    }
 }

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -19,6 +20,9 @@ use crate::writer::{LONGEST_PAUSE, Writer};
 const WORTH_CLEANING: u64 = 32;
 /// The newest segment is worth leaving when what is dead in it is this part of a segment.
 const WORTH_LEAVING: u64 = 4;
+
+/// How long a segment that could not be read is left alone.
+const UNREADABLE_PAUSE: Duration = Duration::from_secs(30);
 
 /// Without a live entry.
 fn is_dead(segment: &SegmentState) -> bool {
@@ -82,6 +86,7 @@ impl Writer {
     /// Makes room for a `reserve` that the size of the files keeps waiting: does the one thing that frees the most bytes
     /// for the fewest that are written.
     pub(crate) fn make_room(&mut self) {
+        let now = self.shared.options.instant();
         let segment_bytes = self.shared.limits.segment_bytes;
         let (active, worst) = {
             let state = self.shared.state();
@@ -91,7 +96,7 @@ impl Writer {
             let number = self.active.map(|active| active.segment);
             let part = |dead: u64, bytes: u64| dead.saturating_mul(1 << 20) / bytes.max(1);
             let sealed = state.segments.iter().filter(|(other, segment)| {
-                Some(**other) != number && segment.entries > 0 && !segment.unreadable
+                Some(**other) != number && segment.entries > 0 && segment.is_readable(now)
             });
             let worst = sealed
                 .filter(|(_, segment)| segment.dead_bytes() * WORTH_CLEANING >= segment.bytes)
@@ -126,19 +131,21 @@ impl Writer {
                 })
                 .collect()
         };
-        self.copy(places);
+        // What could not be copied keeps its segment.
+        let _ = self.copy(places);
         let wrote = self.write(false);
         // Where live entries are left in the segment, the next group is copied without being asked for.
         let mut state = shared.state();
-        let more = state
-            .segments
-            .get(&segment)
-            .is_some_and(|segment| segment.entries > 0 && !segment.unreadable);
+        let more = state.segments.get(&segment).is_some_and(|segment| {
+            segment.entries > 0 && segment.is_readable(shared.options.instant())
+        });
         state.pressure |= wrote.is_ok() && more;
     }
 
-    /// Takes entries as they are into the group that is written next.
-    pub(crate) fn copy(&mut self, places: impl IntoIterator<Item = Place>) {
+    /// Takes entries as they are into the group that is written next, as far as they can be read. Fails where the storage
+    /// did, and not for damage.
+    pub(crate) fn copy(&mut self, places: impl IntoIterator<Item = Place>) -> io::Result<()> {
+        let mut copied = Ok(());
         for place in places {
             let segment = place.segment;
             match read_frame(&*self.shared.storage, place) {
@@ -152,13 +159,18 @@ impl Writer {
                 }
                 Err(error) => {
                     // The reader of the entry will tell what is wrong with it; here the entry only keeps its segment.
-                    let reason: &Unreadable = &error;
-                    tracing::warn!(segment, error = %reason, "a segment of the journal cannot be cleaned");
+                    tracing::warn!(segment, %error, "a segment of the journal cannot be cleaned");
+                    let until = self.shared.options.instant() + UNREADABLE_PAUSE;
+                    self.clean_at.get_or_insert(until);
                     if let Some(state) = self.shared.state().segments.get_mut(&segment) {
-                        state.unreadable = true;
+                        state.unreadable_until = Some(until);
+                    }
+                    if let Unreadable::Io(error) = error {
+                        copied = Err(error);
                     }
                 }
             }
         }
+        copied
     }
 }

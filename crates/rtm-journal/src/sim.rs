@@ -12,4 +12,4 @@ mod anything;
 mod disk;
 
 pub use anything::open_anything;
-pub use disk::{Op, SimDisk};
+pub use disk::{Op, READ_ERRORS, SimDisk};

@@ -42,8 +42,9 @@ impl Shared {
         options: Options,
         limits: Limits,
         epoch: Epoch,
-        recovered: Recovered,
+        mut recovered: Recovered,
     ) -> Shared {
+        recovered.state.tail = Tail::of(options.tail_bytes);
         Shared {
             storage,
             options,
@@ -117,6 +118,8 @@ pub(crate) struct State {
     /// The last write failed, and none has succeeded since.
     pub(crate) failing: bool,
     pub(crate) write_failures: u64,
+    /// Writes that became durable.
+    pub(crate) writes: u64,
     /// Entries copied forward.
     pub(crate) copied: u64,
     /// Frames found damaged, at opening and by readers.
@@ -170,6 +173,8 @@ pub(crate) struct LaneState {
 pub(crate) struct ReaderState {
     pub(crate) cursor: Cursor,
     pub(crate) open: bool,
+    /// What keeps the reader from going on: a segment that it cannot read, since when, and why.
+    pub(crate) unreadable: Option<(u32, Instant, String)>,
     /// Counts changes of the cursor; `saved` of them are durable.
     changed: u64,
     saved: u64,
@@ -185,6 +190,7 @@ impl ReaderState {
             durable: Some(cursor.through),
             cursor,
             open: false,
+            unreadable: None,
             changed: 0,
             saved: 0,
             id: 0,
@@ -206,8 +212,8 @@ pub(crate) struct SegmentState {
     pub(crate) head_bytes: u64,
     /// The head is durable, so it stands in for all segments before.
     pub(crate) durable: bool,
-    /// It has live entries that cannot be read, so it cannot be cleaned.
-    pub(crate) unreadable: bool,
+    /// It has live entries that cannot be read, so it is not cleaned before this.
+    pub(crate) unreadable_until: Option<Instant>,
 }
 
 impl SegmentState {
@@ -219,6 +225,11 @@ impl SegmentState {
     pub(crate) fn remove(&mut self, place: Place) {
         self.entries -= 1;
         self.live_bytes -= u64::from(place.bytes);
+    }
+
+    /// Whether cleaning it is to be tried.
+    pub(crate) fn is_readable(&self, now: Instant) -> bool {
+        self.unreadable_until.is_none_or(|until| until <= now)
     }
 
     /// What cleaning it would free.
@@ -282,6 +293,11 @@ impl State {
         wait
     }
 
+    /// The writer has gone, and not because the journal was closed.
+    pub(crate) fn has_died(&self) -> bool {
+        matches!(self.stopped, Some(None))
+    }
+
     /// Neither closing nor closed.
     pub(crate) fn is_open(&self) -> bool {
         self.ending.is_none() && self.stopped.is_none()
@@ -306,6 +322,7 @@ impl State {
                 },
                 durable: None,
                 open: false,
+                unreadable: None,
                 changed: 0,
                 saved: 0,
                 id,

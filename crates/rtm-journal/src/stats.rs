@@ -1,6 +1,7 @@
 //! What the journal holds, computed from its state when asked.
 
-use std::time::{Duration, SystemTime};
+use std::fmt;
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::change::Cursor;
 use bytes::Bytes;
@@ -36,10 +37,35 @@ pub struct Stats {
     pub write_failures: u64,
     /// Entries copied forward since the journal was opened, to free the segments they were in. A counter.
     pub copied: u64,
+    /// What could not be read when a reader last tried; of several, what has been so for longest. Entries wait for it.
+    pub unreadable: Option<Unreadable>,
     /// Damaged stretches found at opening, and damaged entries found by readers since. A counter.
     pub damaged: u64,
     /// By name.
     pub lanes: Vec<LaneStats>,
+}
+
+/// A segment that a reader cannot read now. Its entries are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// The number of the segment.
+    pub segment: u32,
+    /// For how long the reader has tried.
+    pub tried: Duration,
+    /// What the system says.
+    pub why: String,
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Unreadable {
+            segment,
+            tried,
+            why,
+        } = self;
+        let seconds = tried.as_secs();
+        write!(f, "segment {segment} cannot be read for {seconds} s: {why}")
+    }
 }
 
 /// What a lane holds.
@@ -118,6 +144,19 @@ pub(crate) fn missing(appended: u64, cursor: &Cursor, pending: u64) -> u64 {
         .saturating_sub(pending)
 }
 
+impl State {
+    fn unreadable(&self, now: Instant) -> Option<Unreadable> {
+        let readers = self.lanes.values().flat_map(|lane| lane.readers.values());
+        let unreadable = readers.filter_map(|reader| reader.unreadable.as_ref());
+        let (segment, since, why) = unreadable.min_by_key(|(_, since, _)| *since)?;
+        Some(Unreadable {
+            segment: *segment,
+            tried: now.saturating_duration_since(*since),
+            why: why.clone(),
+        })
+    }
+}
+
 impl Shared {
     pub(crate) fn stats(&self) -> Stats {
         let free_bytes = self
@@ -146,6 +185,7 @@ impl Shared {
             failing: state.failing,
             write_failures: state.write_failures,
             copied: state.copied,
+            unreadable: state.unreadable(self.options.instant()),
             damaged: state.damaged,
             lanes,
         }

@@ -6,24 +6,32 @@ use bytes::Bytes;
 
 use crate::Position;
 
-/// For the whole journal: 80 full pages, which is seconds of a storm.
-const MAX_TAIL_BYTES: usize = 8 << 20;
 /// What an entry takes beside its bytes.
 const SLOT_BYTES: usize = 64;
 
 /// The newest entries of all lanes, the oldest going first.
 #[derive(Debug, Default)]
 pub(crate) struct Tail {
+    /// The most bytes.
+    most: usize,
     /// Positions increase over the whole journal, so this is sorted.
     entries: VecDeque<(Position, Bytes)>,
     bytes: usize,
 }
 
 impl Tail {
+    /// Of at most so many bytes.
+    pub(crate) fn of(most: usize) -> Tail {
+        Tail {
+            most,
+            ..Tail::default()
+        }
+    }
+
     pub(crate) fn push(&mut self, position: Position, entry: Bytes) {
         self.bytes += entry.len() + SLOT_BYTES;
         self.entries.push_back((position, entry));
-        while self.bytes > MAX_TAIL_BYTES {
+        while self.bytes > self.most {
             self.pop();
         }
     }
@@ -60,11 +68,11 @@ mod tests {
 
     #[test]
     fn the_oldest_go_first_and_the_bound_holds() {
-        let mut tail = Tail::default();
+        let mut tail = Tail::of(8 << 20);
         let entry = Bytes::from(vec![0; 1 << 20]);
         for position in 1..=20 {
             tail.push(Position(position), entry.clone());
-            assert!(tail.bytes <= MAX_TAIL_BYTES);
+            assert!(tail.bytes <= 8 << 20);
         }
         assert_eq!(tail.get(Position(13)), None);
         assert_eq!(tail.get(Position(14)), Some(entry));
@@ -75,8 +83,8 @@ mod tests {
 
     #[test]
     fn an_entry_larger_than_the_bound_is_not_kept() {
-        let mut tail = Tail::default();
-        tail.push(Position(1), Bytes::from(vec![0; MAX_TAIL_BYTES]));
+        let mut tail = Tail::of(8 << 20);
+        tail.push(Position(1), Bytes::from(vec![0; 8 << 20]));
         assert_eq!((tail.get(Position(1)), tail.bytes), (None, 0));
     }
 }

@@ -47,6 +47,8 @@ pub(crate) struct Writer {
     /// When to try again to remove dead segments that could not be removed. Callers may all be waiting for the room of
     /// those segments, so that no call would bring the writer back to them.
     pub(crate) reclaim_at: Option<Instant>,
+    /// When a segment that could not be read, and so not be cleaned, is to be tried again.
+    pub(crate) clean_at: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -105,7 +107,7 @@ pub(crate) enum Next {
 }
 
 /// What one write is made of.
-struct Built {
+pub(crate) struct Built {
     segment: u32,
     /// The segment begins with this group.
     new: bool,
@@ -132,6 +134,7 @@ impl Writer {
             look_at: None,
             expects_commits_until: None,
             reclaim_at: None,
+            clean_at: None,
         }
     }
 
@@ -264,23 +267,34 @@ impl Writer {
         if std::mem::take(&mut state.pressure) {
             return Ok(Next::MakeRoom);
         }
+        if self.clean_at.take_if(|at| *at <= now).is_some() && state.waiting > 0 {
+            return Ok(Next::MakeRoom);
+        }
         let expects_commits_until = self.expects_commits_until.filter(|at| *at > now);
         Err(due
             .into_iter()
             .chain(self.look_at)
             .chain(self.reclaim_at)
+            .chain(self.clean_at)
             .chain(expects_commits_until)
             .min())
     }
 
     /// Writes what is waiting, and with `close` the last frame of all.
     pub(crate) fn write(&mut self, close: bool) -> io::Result<()> {
+        let built = self.lay_out(close);
+        self.store(built)
+    }
+
+    pub(crate) fn lay_out(&mut self, close: bool) -> Built {
         let shared = Arc::clone(&self.shared);
-        let built = {
-            let mut state = shared.state();
-            self.take(&mut state);
-            self.build(&mut state, close)
-        };
+        let mut state = shared.state();
+        self.take(&mut state);
+        self.build(&mut state, close)
+    }
+
+    pub(crate) fn store(&mut self, built: Built) -> io::Result<()> {
+        let shared = Arc::clone(&self.shared);
         let began = shared.options.instant();
         match store(&*shared.storage, &built, &self.buffer) {
             Ok(()) => {
@@ -454,6 +468,7 @@ impl Writer {
             }
         }
         state.note(saved, now);
+        state.writes += u64::from(!self.buffer.is_empty());
         let healed = std::mem::take(&mut state.failing);
         drop(state);
         if healed {
@@ -556,6 +571,11 @@ pub(crate) struct End {
 
 impl Drop for End {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!(
+                "the journal's writer has panicked: nothing can be stored any more; please report this"
+            );
+        }
         let mut state = self.shared.state();
         state.stopped = Some(self.result.take());
         // Dropping their senders tells the appends and flushes that wait for a reply.

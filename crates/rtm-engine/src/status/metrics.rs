@@ -124,6 +124,7 @@ metrics! {
     IntCounter journal_write_failures_total [] "Failed writes and syncs of the journal";
     Histogram journal_commit_duration_seconds [] "One write and sync of the journal" by DURATIONS;
     Gauge journal_failing [] "1 while the journal cannot be written, and polling waits";
+    Gauge journal_unreadable [] "1 while entries of the journal cannot be read, and wait in it";
 
     // The journal, of each app and sink.
     Gauge journal_pending_events [app, sink] "Events that the sink has not confirmed";
@@ -413,6 +414,10 @@ impl Metrics {
         set(&self.journal_free_disk_bytes, free_bytes);
         set(&self.journal_segments, stats.segments as u64);
         set(&self.journal_failing, u64::from(stats.failing));
+        set(
+            &self.journal_unreadable,
+            u64::from(stats.unreadable.is_some()),
+        );
         let write_failures = self.journal_write_failures_total.of(&[]);
         raise(&write_failures, stats.write_failures);
     }

@@ -95,6 +95,7 @@ pub struct Journal {
     pub free_disk_bytes: Option<u64>,
     pub min_free_disk_bytes: u64,
     pub failing: bool,
+    pub unreadable: Option<String>,
     pub syncs: u64,
     pub syncs_seconds: f64,
 }
@@ -176,6 +177,7 @@ impl State {
                 free_disk_bytes: stats.free_bytes,
                 min_free_disk_bytes: stats.min_free_bytes,
                 failing: stats.failing,
+                unreadable: stats.unreadable.as_ref().map(ToString::to_string),
                 syncs,
                 syncs_seconds,
             },

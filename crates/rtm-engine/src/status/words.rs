@@ -95,6 +95,13 @@ pub fn findings(now: &Snapshot) -> Vec<Finding> {
     for sink in &now.sinks {
         findings.extend(of_sink(now, sink, is_losing));
     }
+    if let Some(why) = &now.journal.unreadable {
+        let reason = NotReady::all(&format!("the journal cannot be read: {why}"));
+        let text = format!(
+            "Events wait in the journal: its {why}. They are kept, and published once it can be read."
+        );
+        findings.push(Finding::new(Level::Down, text).not_ready([reason]));
+    }
     findings.extend(nearly_full(now));
     findings.extend(not_yet_polled(now));
     let is_polled = |app: &App| !app.paused;

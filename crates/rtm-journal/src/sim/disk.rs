@@ -3,6 +3,8 @@ use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustix::io::Errno;
+
 use crate::Storage;
 
 /// What a disk writes whole.
@@ -37,7 +39,17 @@ impl Op {
     }
 }
 
-type Fault = Box<dyn FnMut(Op, u32) -> Option<io::ErrorKind> + Send>;
+/// What reading a file fails with, though its bytes are there: descriptors or rights that are missing, a handle that has
+/// gone stale, a file that is renamed for a while. The last is a bad sector's, or that of a disk that is away.
+pub const READ_ERRORS: [Errno; 5] = [
+    Errno::MFILE,
+    Errno::ACCESS,
+    Errno::STALE,
+    Errno::NOENT,
+    Errno::IO,
+];
+
+type Fault = Box<dyn FnMut(Op, u32) -> Option<io::Error> + Send>;
 
 /// A disk in memory. See the [module](super).
 #[derive(Default)]
@@ -125,7 +137,11 @@ impl SimDisk {
     }
 
     /// From now on each call is put to `fault`, which may fail it.
-    pub fn fail(&self, fault: impl FnMut(Op, u32) -> Option<io::ErrorKind> + Send + 'static) {
+    pub fn fail<E: Into<io::Error>>(
+        &self,
+        mut fault: impl FnMut(Op, u32) -> Option<E> + Send + 'static,
+    ) {
+        let fault = move |op, segment| fault(op, segment).map(Into::into);
         self.inner().fault = Some(Box::new(fault));
     }
 
@@ -233,7 +249,7 @@ impl SimDisk {
             }
         }
         let failed = inner.fault.as_mut().and_then(|fault| fault(op, segment));
-        (inner, failed.map_or(Ok(()), |kind| Err(kind.into())))
+        (inner, failed.map_or(Ok(()), Err))
     }
 }
 

@@ -356,7 +356,7 @@ async fn many_appends_share_a_sync() {
         if op == Op::Sync {
             std::thread::sleep(Duration::from_millis(20));
         }
-        None
+        None::<std::io::Error>
     });
     let before = disk.syncs();
     let appends = (0..200u8).map(|entry| {
@@ -472,7 +472,7 @@ async fn a_writer_that_dies_takes_nobody_with_it() {
     let lane = lane(&journal, "a");
     disk.fail(|op, _| {
         assert_ne!(op, Op::Append, "planted: the writer panics");
-        None
+        None::<std::io::Error>
     });
     let lost = in_time(async { lane.reserve(1).await.append("x", 1).await }).await;
     assert!(matches!(lost, Err(AppendError::Closed)));

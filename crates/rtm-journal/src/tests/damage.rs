@@ -178,7 +178,7 @@ async fn a_torn_last_write_is_no_damage() {
             entered.wait();
             leave.wait();
         }
-        None
+        None::<std::io::Error>
     });
     let spawn = |bytes: Vec<u8>| {
         let a = a.clone();

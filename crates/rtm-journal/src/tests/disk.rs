@@ -17,7 +17,7 @@ pub(super) enum Op {
     Read,
 }
 
-type Fault = Box<dyn FnMut(Op, u32) -> Option<io::ErrorKind> + Send>;
+type Fault = Box<dyn FnMut(Op, u32) -> Option<io::Error> + Send>;
 
 #[derive(Default)]
 pub(super) struct TestDisk(Mutex<Inner>);
@@ -103,10 +103,11 @@ impl TestDisk {
     }
 
     /// From now on each operation is put to `fault`, which may fail it.
-    pub(super) fn fail(
+    pub(super) fn fail<E: Into<io::Error>>(
         &self,
-        fault: impl FnMut(Op, u32) -> Option<io::ErrorKind> + Send + 'static,
+        mut fault: impl FnMut(Op, u32) -> Option<E> + Send + 'static,
     ) {
+        let fault = move |op, segment| fault(op, segment).map(Into::into);
         self.inner().fault = Some(Box::new(fault));
     }
 
@@ -137,7 +138,7 @@ impl TestDisk {
     fn ask(&self, op: Op, segment: u32) -> (MutexGuard<'_, Inner>, io::Result<()>) {
         let mut inner = self.inner();
         let failed = inner.fault.as_mut().and_then(|fault| fault(op, segment));
-        (inner, failed.map_or(Ok(()), |kind| Err(kind.into())))
+        (inner, failed.map_or(Ok(()), Err))
     }
 }
 

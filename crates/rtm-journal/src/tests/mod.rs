@@ -11,6 +11,7 @@ mod failures;
 mod model;
 mod on_disk;
 mod room;
+mod unreadable;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
