@@ -142,6 +142,9 @@ pub enum RunError {
         /// What is wrong.
         source: BoxError,
     },
+    /// The journal has stopped by itself, and nothing could be stored any more.
+    #[error("the journal has stopped: nothing that is read could be stored")]
+    Stopped,
     /// The journal could not be closed; the next start recovers it.
     #[error("cannot close the journal cleanly")]
     Close(#[source] rtm_journal::CloseError),

@@ -48,7 +48,7 @@ const LATER_SPREAD: Duration = Duration::from_millis(500);
 /// # Errors
 ///
 /// [`RunError`] when something that the first plan names cannot be made, and nothing has been asked of Agora then; or when
-/// the journal cannot be closed. Nothing that happens in between ends the bridge.
+/// the journal cannot be closed. Nothing that happens in between ends the bridge, but for a journal that stops by itself.
 pub async fn run<P: Parts>(
     parts: P,
     journal: Journal,
@@ -58,7 +58,7 @@ pub async fn run<P: Parts>(
     started: impl FnOnce(Arc<State>),
     stop: CancellationToken,
 ) -> Result<(), RunError> {
-    let mut supervisor = Supervisor::new(parts, journal, metrics);
+    let mut supervisor = Supervisor::new(parts, journal.clone(), metrics);
     if let Err(error) = supervisor.apply(plan).await {
         // Nothing runs yet. A journal that is closed cleanly tells the next start that no request was in flight.
         let _ = supervisor.journal.close().await;
@@ -69,6 +69,8 @@ pub async fn run<P: Parts>(
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
+            // What is in flight could not be stored: nothing is left to wait for.
+            () = journal.stopped() => return Err(RunError::Stopped),
             Some((app_id, joined)) = supervisor.polls.join_next() => supervisor.polling_ended(&app_id, joined),
             Some((route, joined)) = supervisor.publishes.join_next() => supervisor.outlet_ended(&route, joined),
             Some(proposal) = plans.next() => {

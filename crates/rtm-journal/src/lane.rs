@@ -40,7 +40,8 @@ impl Lane {
     ///
     /// Asking for more than [`MAX_ENTRY_BYTES`], or than the lane could have with the journal empty, reserves that
     /// much. While the journal cannot be written there is no room, and it goes on by itself when it can be. Of a closed
-    /// journal it returns at once, and the append fails. Dropping the future reserves nothing.
+    /// journal it returns at once, and the append fails; of one that has stopped without being closed there is never room:
+    /// see [`crate::Journal::stopped`]. Dropping the future reserves nothing.
     pub async fn reserve(&self, bytes: usize) -> Reservation {
         if let Some(reservation) = self.try_reserve(bytes) {
             return reservation;
@@ -71,6 +72,9 @@ impl Lane {
             .min(MAX_ENTRY_BYTES)
             .min(usize::try_from(most).unwrap_or(usize::MAX));
         let charge = (bytes as u64 + HEADER_BYTES as u64).max(limits.least_charge);
+        if state.has_died() {
+            return None;
+        }
         if state.is_open() {
             if state.failing {
                 // What was asked for before is kept in memory: no more of that.

@@ -226,6 +226,21 @@ impl ChangingBridge {
             .expect("the bridge ends well");
     }
 
+    /// Ends the process's journal, as a bug in it would, and says how the process ends.
+    ///
+    /// # Panics
+    ///
+    /// When none runs, or it does not end.
+    pub async fn lose_journal(&mut self) -> Result<(), RunError> {
+        let life = self.life.take().expect("a bridge runs");
+        life.driver.abort();
+        let _ = life.driver.await;
+        let ended = tokio::time::timeout(SHUTDOWN, life.bridge).await;
+        let ended = ended.expect("the bridge ends in time");
+        self.disk = self.disk.after_kill();
+        ended.expect("the bridge does not panic")
+    }
+
     /// Proposes a plan.
     ///
     /// # Errors

@@ -738,3 +738,30 @@ async fn any_plans_lose_nothing() {
         assert!(wrong.is_empty(), "seed {seed}: {wrong:#?}");
     }
 }
+
+/// Holds: a bridge whose journal has stopped sends no further request, which would delete what it could not store, and
+/// ends at once, with an error that says so; the next one loses nothing that was stored.
+#[tokio::test(start_paused = true)]
+async fn a_journal_that_stops_ends_the_bridge() {
+    let both = || plan(&named(&[("0a", "a")]), &[sink("one", 1)]);
+    let mut bridge = ChangingBridge::running(&["0a"], both()).await;
+    bridge.give("0a", Stream::User, 500);
+    bridge
+        .until("everything", SOON, |bridge| bridge.has_all("one", "0a"))
+        .await;
+    let requests = |bridge: &ChangingBridge| bridge.server.stats().apps[0].requests;
+    let before = requests(&bridge);
+    let error = bridge.lose_journal().await.unwrap_err();
+    assert_eq!(
+        chain(&error),
+        "the journal has stopped: nothing that is read could be stored"
+    );
+    sleep(SOON).await;
+    assert!(requests(&bridge) <= before + 1);
+    bridge.give("0a", Stream::User, 500);
+    bridge.start(both()).await;
+    bridge
+        .until("everything", SOON, |bridge| bridge.has_all("one", "0a"))
+        .await;
+    bridge.stop().await;
+}

@@ -465,8 +465,9 @@ async fn ages_are_told_by_the_clock_given() {
     );
 }
 
+/// Holds: a journal whose writer is gone takes nothing and gives no room, and everybody who waits is told.
 #[tokio::test]
-async fn a_writer_that_dies_takes_nobody_with_it() {
+async fn a_writer_that_dies_takes_nobody_with_it_and_gives_no_room() {
     let disk = TestDisk::new();
     let journal = open(&disk);
     let lane = lane(&journal, "a");
@@ -474,8 +475,14 @@ async fn a_writer_that_dies_takes_nobody_with_it() {
         assert_ne!(op, Op::Append, "planted: the writer panics");
         None::<std::io::Error>
     });
+    let mut stopped = Box::pin(journal.stopped());
+    assert!(futures::poll!(&mut stopped).is_pending());
     let lost = in_time(async { lane.reserve(1).await.append("x", 1).await }).await;
     assert!(matches!(lost, Err(AppendError::Closed)));
+    in_time(stopped).await;
+    // Whoever got room would read what cannot be stored.
+    assert!(lane.try_reserve(1).is_none());
+    assert!(futures::poll!(Box::pin(lane.reserve(1))).is_pending());
     assert!(matches!(
         in_time(journal.close()).await,
         Err(CloseError::Stopped)
