@@ -425,7 +425,7 @@ pub(super) fn journal(
 /// The journal's writer, whose disk takes up to `slow_ms` for everything it is asked to do together.
 pub(super) async fn drive(mut driver: Driver, slow_ms: u64) {
     loop {
-        let until = driver.run();
+        let until = driver.step();
         match until {
             Some(at) => tokio::select! {
                 () = driver.woken() => {}

@@ -187,3 +187,37 @@ async fn the_same_steps_make_the_same_files() {
     };
     assert_eq!(run().await, run().await);
 }
+
+/// Holds: what is committed while a group is written is kept until the commit is durable, so that a crash finds every
+/// entry that its cursors point to.
+#[tokio::test(start_paused = true)]
+async fn what_is_committed_during_a_write_is_kept_until_that_is_durable() {
+    let disk = TestDisk::new();
+    let (journal, mut driver) = open_driven(&disk);
+    let a = lane(&journal, "a");
+    let mut r = reader(&a, "r");
+    let held: Vec<_> = (0..60).map(|entry| noise(entry, 1000)).collect();
+    let mut last = Position(0);
+    for (number, entry) in held.iter().enumerate() {
+        let room = a.try_reserve(entry.len()).unwrap();
+        let (entry, appended) = (entry.clone(), tokio::spawn(room.append(entry.clone(), 1)));
+        tokio::task::yield_now().await;
+        // The write is laid out, with the cursor as it is.
+        driver.step();
+        if number + 1 == held.len() {
+            r.commit(last);
+        }
+        driver.step();
+        last = appended.await.unwrap().unwrap();
+        assert_eq!(next(&mut r).await.bytes, entry);
+    }
+    assert!(disk.files().len() > 3, "segments were removed");
+    let after = open(&disk.after_power_loss());
+    let stats = &after.stats().lanes[0].readers[0];
+    assert_eq!((stats.missing, stats.pending_count), (0, 60));
+    assert_eq!(drain(&mut reader(&lane(&after, "a"), "r")), held);
+    // Once it is, they go.
+    time::sleep(Duration::from_secs(1)).await;
+    driver.run();
+    assert_eq!(disk.files().len(), 1);
+}
