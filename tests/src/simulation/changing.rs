@@ -11,8 +11,8 @@ use rtm_engine::plan::{AppPlan, BoxError, Parts, Plan, Planner, Plans, RunError,
 use rtm_engine::status::State;
 use rtm_engine::status::metrics::Metrics;
 use rtm_engine::supervisor;
-use rtm_journal::Epoch;
 use rtm_journal::sim::SimDisk;
+use rtm_journal::{Epoch, Options};
 use rtm_sim::{Clock, InProcess, Load, SimApp, SimAuth, SimConfig, Stream};
 use rtm_sink::{AnySink, Record};
 use rtm_source::{Fetch, FetchError, Page, Ring, Slot};
@@ -167,11 +167,15 @@ impl ChangingBridge {
     pub async fn start(&mut self, plan: ChangingPlan) {
         self.lives += 1;
         let clock = self.server.clock().clone();
-        let limits = (self.journal_bytes, 1);
+        let options = Options {
+            max_bytes: self.journal_bytes,
+            segment_bytes: 64 << 10,
+            ..Options::default()
+        };
         let (journal, driver) = journal(
             &self.disk,
             move || clock.unix_ms(),
-            limits,
+            options,
             Epoch(self.lives),
         );
         let driver = tokio::spawn(drive(driver, 1));

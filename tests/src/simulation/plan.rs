@@ -43,6 +43,25 @@ pub struct Plan {
     pub skips: bool,
     /// The bound on the journal, in bytes.
     pub journal_bytes: u64,
+    /// Whether the disk cannot read what it has.
+    pub reads: Reads,
+    /// How long the disk takes at most for what it is asked together, in milliseconds.
+    pub slow_ms: u64,
+    /// The size of the journal's segments, in bytes.
+    pub segment_bytes: u64,
+    /// What of the journal is kept in memory, in bytes: with 0 everything is read from the disk.
+    pub tail_bytes: usize,
+}
+
+/// How reading the disk goes, for whichever reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reads {
+    /// Well.
+    Work,
+    /// It fails in stretches.
+    FailForATime,
+    /// It fails until the process ends, for longer than any patience.
+    FailForEver,
 }
 
 /// A way in which the bridge ends.
@@ -57,6 +76,18 @@ pub enum End {
 }
 
 impl Plan {
+    /// Reading that fails for ever does so for longer than half a minute; and where the disk is slow, every write is a
+    /// segment's last, which frees it as soon as it may.
+    fn consistent(mut self) -> Plan {
+        if self.slow_ms > 8 {
+            self.segment_bytes = 512;
+        }
+        if self.reads == Reads::FailForEver {
+            self.trouble += Duration::from_secs(35);
+        }
+        self
+    }
+
     /// The plan of a seed.
     #[must_use]
     pub fn of(seed: u64) -> Plan {
@@ -128,6 +159,16 @@ impl Plan {
             poison: rng.f64() < 0.05,
             skips: false,
             journal_bytes: 256 << 20,
+            reads: match rng.u8(0..20) {
+                0 => Reads::FailForEver,
+                1..6 => Reads::FailForATime,
+                _ => Reads::Work,
+            },
+            // Commits come while a slow disk writes, and crashes before they are durable.
+            slow_ms: if rng.u8(0..3) == 0 { 200 } else { 8 },
+            segment_bytes: if rng.bool() { 64 << 10 } else { 2 << 10 },
+            tail_bytes: if rng.bool() { 8 << 20 } else { 0 },
         }
+        .consistent()
     }
 }

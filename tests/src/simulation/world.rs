@@ -10,18 +10,19 @@ use rtm_engine::plan::{AppPlan, BoxError, Parts, Plan as BridgePlan, Plans, RunE
 use rtm_engine::status::State;
 use rtm_engine::status::metrics::Metrics;
 use rtm_engine::supervisor;
-use rtm_journal::sim::{Op, SimDisk};
+use rtm_journal::sim::{Op, READ_ERRORS, SimDisk};
 use rtm_journal::{Driver, Epoch, Journal, Options};
 use rtm_record::{KeyBy, Routes, STATIC, Template};
 use rtm_sim::{Clock, Faults, InProcess, SimApp, SimAuth, SimConfig, Stream};
 use rtm_sink::AnySink;
+use rustix::io::Errno;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::Report;
 use super::check::{self, Seen};
-use super::plan::{End, Plan};
+use super::plan::{End, Plan, Reads};
 use super::sink::{Mood, SimulatedSink};
 use super::source::{Network, SimulatedSource};
 use crate::bridge::Metrics as Samples;
@@ -53,6 +54,8 @@ struct World<'p> {
     /// How wrong our wall clock is, in milliseconds.
     wall_error_ms: Arc<AtomicI64>,
     network: Network,
+    /// The disk of this process will never be read again.
+    reads_fail: bool,
     crashes: u32,
     lives: u64,
     /// When each bridge crashed, in simulated milliseconds since the Unix epoch.
@@ -132,6 +135,7 @@ impl<'p> World<'p> {
             disk: SimDisk::new(plan.seed),
             wall_error_ms: Arc::default(),
             network: plan.network.clone(),
+            reads_fail: false,
             crashes: 0,
             lives: 0,
             crashed_at_ms: Vec::new(),
@@ -142,6 +146,7 @@ impl<'p> World<'p> {
     /// Starts a process on what the last one left.
     fn start(&mut self) -> Life {
         self.lives += 1;
+        self.reads_fail = false;
         let wall = {
             let (clock, error) = (self.server.clock().clone(), Arc::clone(&self.wall_error_ms));
             move || {
@@ -151,9 +156,14 @@ impl<'p> World<'p> {
             }
         };
         let epoch = Epoch(self.plan.seed << 8 | self.lives);
-        let limits = (self.plan.journal_bytes, 1);
-        let (journal, driver) = journal(&self.disk, wall.clone(), limits, epoch);
-        let driver = tokio::spawn(drive(driver, self.rng.u64(0..8)));
+        let options = Options {
+            max_bytes: self.plan.journal_bytes,
+            segment_bytes: self.plan.segment_bytes,
+            tail_bytes: self.plan.tail_bytes,
+            ..Options::default()
+        };
+        let (journal, driver) = journal(&self.disk, wall.clone(), options, epoch);
+        let driver = tokio::spawn(drive(driver, self.rng.u64(0..self.plan.slow_ms)));
         let source = SimulatedSource::new(
             self.server.clone(),
             APP_ID,
@@ -259,28 +269,45 @@ impl<'p> World<'p> {
                 sink.change(|mood| mood.away = away);
             }
         }
-        if self.plan.disk_fails {
-            if self.rng.f64() < 0.3 {
-                let mut rng = Rng::with_seed(self.rng.u64(..));
-                let share = self.rng.f64();
-                self.disk.fail(move |op, _| {
-                    let kind = if rng.bool() {
-                        std::io::ErrorKind::StorageFull
-                    } else {
-                        std::io::ErrorKind::Other
-                    };
-                    (op != Op::Read && op != Op::List && rng.f64() < share).then_some(kind)
-                });
-            } else {
-                self.disk.heal();
-            }
-        }
+        self.meddle_with_disk();
         if *jumps > 0 && self.rng.f64() < 0.2 {
             *jumps -= 1;
             let hour = 3_600_000;
             self.wall_error_ms
                 .store(self.rng.i64(-hour..=hour), Ordering::Relaxed);
         }
+    }
+
+    fn meddle_with_disk(&mut self) {
+        if self.reads_fail {
+            return;
+        }
+        let fails_to_write = self.plan.disk_fails && self.rng.f64() < 0.3;
+        let fails_to_read = match self.plan.reads {
+            Reads::Work => false,
+            Reads::FailForATime => self.rng.f64() < 0.3,
+            // It begins with some of the process's own entries.
+            Reads::FailForEver => self.rng.f64() < 0.1,
+        };
+        if !fails_to_write && !fails_to_read {
+            self.disk.heal();
+            return;
+        }
+        self.reads_fail = fails_to_read && self.plan.reads == Reads::FailForEver;
+        let mut errors = READ_ERRORS.to_vec();
+        // A segment that fails for ever with EIO, and no other, is lost in the end.
+        errors.retain(|error| !self.reads_fail || *error != Errno::IO);
+        let error = self.rng.choice(errors).expect("there are errors");
+        let every = self.rng.u32(1..3);
+        let mut rng = Rng::with_seed(self.rng.u64(..));
+        let share = self.rng.f64();
+        self.disk.fail(move |op, segment| match op {
+            Op::Read => (fails_to_read && segment % every == 0).then(|| error.into()),
+            Op::List => None,
+            _ if !fails_to_write || rng.f64() >= share => None,
+            _ if rng.bool() => Some(std::io::Error::from(std::io::ErrorKind::StorageFull)),
+            _ => Some(std::io::ErrorKind::Other.into()),
+        });
     }
 
     /// Ends a process as nobody wants it to end, and starts the next.
@@ -401,23 +428,20 @@ impl<'p> World<'p> {
     }
 }
 
-/// Opens the journal of a simulated disk, of at most so many bytes and for so many lanes. `wall` is the time of day.
+/// Opens the journal of a simulated disk, as `options` say of its sizes. `wall` is the time of day.
 pub(super) fn journal(
     disk: &Arc<SimDisk>,
     wall: impl Fn() -> u64 + Send + Sync + 'static,
-    (max_bytes, lanes_expected): (u64, usize),
+    options: Options,
     epoch: Epoch,
 ) -> (Journal, Driver) {
     let clock = move || -> SystemTime { UNIX_EPOCH + Duration::from_millis(wall()) };
     let options = Options {
-        max_bytes,
         min_free_bytes: 0,
-        segment_bytes: 64 << 10,
-        lanes_expected,
         clock: Some(Arc::new(clock)),
         monotonic: Some(Arc::new(|| Instant::now().into_std())),
         epoch: Some(epoch),
-        ..Options::default()
+        ..options
     };
     Journal::open_driven(Arc::clone(disk), options).expect("every crash opens again")
 }
