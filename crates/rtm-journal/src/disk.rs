@@ -2,12 +2,15 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{
+    DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown,
+};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock, fstatvfs};
+use rustix::process::geteuid;
 
 use crate::{OpenError, Storage};
 
@@ -48,9 +51,10 @@ impl Disk {
             path: path.to_owned(),
             source,
         };
-        make_dir(path).map_err(failed)?;
+        let named = |error| failed(name_owner(path, error));
+        make_dir(path).map_err(named)?;
         let lock = Lock::take(path)?;
-        let disk = Disk::read_only(path).map_err(failed)?;
+        let disk = Disk::read_only(path).map_err(named)?;
         disk.restrict_files().map_err(failed)?;
         Ok((disk, lock))
     }
@@ -61,7 +65,11 @@ impl Disk {
 
     fn restrict_files(&self) -> io::Result<()> {
         for (segment, _) in self.list()? {
-            restrict(&self.file(segment), 0o600)?;
+            let path = self.file(segment);
+            restrict(&path, 0o600)
+                .and_then(|()| give_to_owner(&path, &self.dir))
+                .and_then(|()| File::open(&path).map(drop))
+                .map_err(|error| name_owner(&path, error))?;
         }
         Ok(())
     }
@@ -103,6 +111,7 @@ impl Storage for Disk {
             .create_new(true)
             .mode(0o600)
             .open(self.file(segment))?;
+        give_to_owner(&self.file(segment), &self.dir)?;
         *writing = Some((segment, file));
         Ok(())
     }
@@ -190,7 +199,11 @@ impl Lock {
             .truncate(false)
             .mode(0o600)
             .open(&path)
-            .map_err(failed)?;
+            .and_then(|file| give_to_owner(&path, &File::open(dir)?).map(|()| file))
+            .map_err(|error| {
+                let of = if path.exists() { &path } else { dir };
+                failed(name_owner(of, error))
+            })?;
         let patience = Instant::now() + LOCK_PATIENCE;
         while let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
             if error != rustix::io::Errno::WOULDBLOCK {
@@ -232,18 +245,81 @@ fn holder(file: &mut File) -> Option<u32> {
     text.trim().parse().ok()
 }
 
+/// Makes the directory, and those above it that are missing; whichever is made is its owner's who has the one above.
 fn make_dir(path: &Path) -> io::Result<()> {
     if !path.is_dir() {
-        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-        // The name of the directory itself has to survive a power loss too.
-        if let Some(parent) = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-        {
-            File::open(parent)?.sync_all()?;
+        let above = path.parent();
+        let above = above.map(|above| match above.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => above,
+        });
+        if let Some(above) = above.filter(|above| !above.exists()) {
+            make_dir(above)?;
         }
+        match DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => {
+                return Err(error);
+            }
+            _ => {}
+        }
+        // The name of the directory itself has to survive a power loss too.
+        if let Some(above) = above {
+            let above = File::open(above)?;
+            give_to_owner(path, &above)?;
+            above.sync_all()?;
+        }
+        return Ok(());
+    }
+    let is_open = fs::metadata(path)?.permissions().mode() & 0o077 != 0;
+    if is_open && let Some(foreign) = foreign_file(path)? {
+        let why = format!(
+            "it is open to others, and holds what is not the journal's, such as {foreign:?}: set journal.dir below it"
+        );
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     }
     restrict(path, 0o700)
+}
+
+/// A file that no journal has made. The first thing in the root of a file system is made with it.
+fn foreign_file(dir: &Path) -> io::Result<Option<String>> {
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name != LOCK_FILE && name != "lost+found" && segment_number(&name).is_none() {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+/// What root makes for a service has to be the service's, who owns the directory. Nobody else can give a file away, or has
+/// made it for another one.
+fn give_to_owner(path: &Path, dir: &File) -> io::Result<()> {
+    let (owner, found) = (dir.metadata()?, fs::symlink_metadata(path)?);
+    let is_owners = (found.uid(), found.gid()) == (owner.uid(), owner.gid());
+    if !geteuid().is_root() || is_owners {
+        return Ok(());
+    }
+    match lchown(path, Some(owner.uid()), Some(owner.gid())) {
+        // In a container root may be forbidden even that; then it is the only one there is.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        given => given,
+    }
+}
+
+/// Says whose it is, where that may be why it was denied.
+fn name_owner(path: &Path, error: io::Error) -> io::Error {
+    let (user, denied) = (geteuid().as_raw(), error.kind());
+    let owner = fs::metadata(path).map(|found| found.uid());
+    match owner {
+        Ok(owner) if denied == io::ErrorKind::PermissionDenied && owner != user && user != 0 => {
+            let path = path.display();
+            let why = format!(
+                "{path} belongs to uid {owner}, this is uid {user}: chown it, or set journal.dir below it"
+            );
+            io::Error::new(denied, why)
+        }
+        _ => error,
+    }
 }
 
 /// Takes away what `mode` does not allow.

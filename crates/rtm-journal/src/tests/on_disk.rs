@@ -1,7 +1,7 @@
 //! On the real file system: lock, permissions, inspection.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
 use super::*;
 use crate::{EntryFilter, OpenError, StoredEntry};
@@ -83,6 +83,7 @@ async fn others_are_shut_out() {
 #[tokio::test]
 async fn files_of_others_are_left_alone() {
     let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
     for name in [
         "notes.txt",
         "1.segment",
@@ -100,6 +101,102 @@ async fn files_of_others_are_left_alone() {
     ] {
         assert_eq!(fs::read(dir.path().join(name)).unwrap(), b"mine");
     }
+}
+
+/// Holds: what root makes in the directory of a service is the service's, who could not open it otherwise: the lock,
+/// segments, those that root made before, and directories.
+#[tokio::test]
+async fn what_root_makes_is_the_directorys_owners() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    chown(dir.path(), Some(10_001), Some(10_002)).unwrap();
+    let path = dir.path().join("deep/journal");
+    drop(Journal::open(&path, options()).unwrap());
+    let segment = |file: &fs::DirEntry| file.path().extension().is_some_and(|it| it == "segment");
+    let files = || fs::read_dir(&path).unwrap().map(Result::unwrap);
+    let made_before = files().find(segment).unwrap().path();
+    chown(&made_before, Some(0), Some(0)).unwrap();
+    let journal = Journal::open(&path, options()).unwrap();
+    append(&lane(&journal, "a"), b"x").await;
+    let of = |path: &std::path::Path| {
+        let found = fs::metadata(path).unwrap();
+        (found.uid(), found.gid())
+    };
+    assert!(files().filter(segment).count() > 0);
+    for path in files()
+        .map(|file| file.path())
+        .chain([path.clone(), dir.path().join("deep")])
+    {
+        assert_eq!(of(&path), (10_001, 10_002), "{}", path.display());
+    }
+}
+
+/// Holds: a directory that holds what is not the journal's is not closed to others, who may need it: it is refused, with
+/// what is in it. One that is empty, or the journal's, is closed.
+#[tokio::test]
+async fn a_directory_of_others_stays_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = |mode| fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
+    set(0o1777);
+    fs::create_dir(dir.path().join("lost+found")).unwrap();
+    drop(Journal::open(dir.path(), options()).unwrap());
+    assert_eq!(mode(dir.path()), 0o700);
+    fs::write(dir.path().join("theirs"), "").unwrap();
+    drop(Journal::open(dir.path(), options()).unwrap());
+    set(0o1777);
+    let error = Journal::open(dir.path(), options()).unwrap_err();
+    assert_eq!(mode(dir.path()), 0o777);
+    let OpenError::Directory { source, .. } = error else {
+        panic!("{error}");
+    };
+    let said = source.to_string();
+    assert!(
+        said.contains("such as \"theirs\": set journal.dir below it"),
+        "{said}"
+    );
+}
+
+/// Holds: where a directory, or a file in it, belongs to somebody else, the error says whose it is and who asks.
+#[test]
+fn a_foreign_owner_is_named() {
+    // Of root where the tests run as anybody; else of somebody, as whom a thread goes on.
+    let dir = tempfile::tempdir().unwrap();
+    let is_root = rustix::process::geteuid().is_root();
+    let said = |path: &std::path::Path| match Journal::open(path, options()).unwrap_err() {
+        OpenError::Directory { source, .. } => source.to_string(),
+        error => panic!("{error}"),
+    };
+    if !is_root {
+        let said = said(std::path::Path::new("/usr"));
+        assert!(
+            said.contains("/usr belongs to uid 0, this is uid "),
+            "{said}"
+        );
+        return;
+    }
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let (foreign, own) = (dir.path().join("foreign"), dir.path().join("own"));
+    fs::create_dir(&foreign).unwrap();
+    fs::create_dir(&own).unwrap();
+    drop(Journal::open(&own, options()).unwrap());
+    let mut made = fs::read_dir(&own).unwrap().map(|file| file.unwrap().path());
+    let segment = made.find(|path| path.extension().is_some()).unwrap();
+    chown(&own, Some(10_001), Some(10_001)).unwrap();
+    chown(own.join("lock"), Some(10_001), Some(10_001)).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let user = rustix::process::Uid::from_raw(10_001);
+            rustix::thread::set_thread_res_uid(user, user, user).unwrap();
+            let whose =
+                "belongs to uid 0, this is uid 10001: chown it, or set journal.dir below it";
+            let said_of = said(&foreign);
+            assert_eq!(said_of, format!("{} {whose}", foreign.display()));
+            let said_of = said(&own);
+            assert_eq!(said_of, format!("{} {whose}", segment.display()));
+        });
+    });
 }
 
 #[tokio::test]
