@@ -25,5 +25,6 @@ mod reload;
 mod replay;
 mod service;
 mod status_page;
+mod syncs;
 mod two_regions;
 mod whole;
