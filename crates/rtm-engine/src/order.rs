@@ -10,6 +10,8 @@
 //!
 //! A group waits for a request that does not end, up to its deadline, with all that is behind it: of order and haste this
 //! bridge promises the former. That takes a ring that was draining a moment ago, and a request that hangs.
+//!
+//! What would take more than its bounds is given out without what is missing. A page that comes behind it then is counted.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -22,9 +24,16 @@ use tokio::sync::Notify;
 use crate::lock::lock;
 use rtm_record::entry::{self, Overlap};
 
-/// Entries that are read ahead at most, to find the pages that belong before one. A few do: the next page of the ring
-/// says what is still in flight.
-const MOST_AHEAD: usize = 64;
+/// A page that was in flight beside another one is stored so long after it at the latest: the deadline of a request, and
+/// what it takes to store what it brings. What was stored later need not be read to find it.
+const LONGEST: Duration = Duration::from_secs(35);
+
+/// Entries that are read ahead at most, to find the pages that belong before one: nearly always a few, and at worst what
+/// comes within [`LONGEST`], which is 350 at ten requests a second. Looking through more would take its time.
+const MOST_AHEAD: usize = 1024;
+
+/// Bytes of them at most: 350 full pages of ordinary events, and what one sink may need of memory to keep the order.
+const MOST_AHEAD_BYTES: usize = 64 << 20;
 
 /// How long reading waits after it has failed.
 pub(crate) const READ_PAUSE: Duration = Duration::from_secs(1);
@@ -110,7 +119,14 @@ pub(crate) struct OrderedReader {
     epoch: Epoch,
     /// Read, and not given out, in the journal's order.
     read: VecDeque<Read>,
+    /// By ring, the newest page that was given out although older ones might come.
+    forced: HashMap<RingName, (Option<Epoch>, Age)>,
+    /// Events that came behind such a page, and are not counted yet.
+    late: u64,
 }
+
+/// Of two pages of a ring that overlapped, the one that Agora gave out first is less.
+type Age = Option<(i64, u64)>;
 
 /// Entries, or where some were lost, in the order in which they are to be published.
 pub(crate) type Group = Vec<Result<Entry, ReadError>>;
@@ -136,12 +152,19 @@ impl OrderedReader {
             requests,
             epoch,
             read: VecDeque::new(),
+            forced: HashMap::new(),
+            late: 0,
         }
     }
 
     /// Forgets what was read and not given out, as the reader is rewound.
     pub(crate) fn clear(&mut self) {
         self.read.clear();
+    }
+
+    /// How many events were given out, since this was last asked, behind later ones of their ring.
+    pub(crate) fn take_late(&mut self) -> u64 {
+        std::mem::take(&mut self.late)
     }
 
     /// The next group, as soon as it is whole. Dropping the future loses nothing.
@@ -179,17 +202,23 @@ impl OrderedReader {
             self.push(read)?;
         }
         if self.read.front().is_none_or(|read| read.overlap.is_none()) {
-            return Ok(Some(self.take(1)));
+            return Ok(Some(self.take(1, false)));
         }
         // Before reading on: what has ended by now is stored by now.
         let in_flight = self.in_flight();
+        let epoch = self.epoch;
+        let ended = |read: &Read, overlap: &Overlap| {
+            let oldest = read.ring.as_ref().and_then(|ring| in_flight.get(ring));
+            read.epoch() != Some(epoch)
+                || oldest.is_none_or(|oldest| InFlight::nothing_older(overlap.newest, *oldest))
+        };
         loop {
             if let Some(count) = self.shortest(|_, _| false) {
-                return Ok(Some(self.take(count)));
+                return Ok(Some(self.take(count, false)));
             }
-            if self.read.len() >= MOST_AHEAD {
+            if self.is_enough(ended) {
                 let count = self.shortest(|_, _| true);
-                return Ok(Some(self.take(count.unwrap_or(MOST_AHEAD))));
+                return Ok(Some(self.take(count.unwrap_or(self.read.len()), true)));
             }
             let Some(read) = reader.try_next().transpose() else {
                 break;
@@ -197,13 +226,22 @@ impl OrderedReader {
             self.push(read)?;
         }
         // All that is stored is read: what has ended, and is not here, brought nothing.
-        let epoch = self.epoch;
-        let ended = |read: &Read, overlap: &Overlap| {
-            let oldest = read.ring.as_ref().and_then(|ring| in_flight.get(ring));
-            read.epoch() != Some(epoch)
-                || oldest.is_none_or(|oldest| InFlight::nothing_older(overlap.newest, *oldest))
-        };
-        Ok(self.shortest(ended).map(|count| self.take(count)))
+        Ok(self.shortest(ended).map(|count| self.take(count, false)))
+    }
+
+    /// Whether no more is read to find what belongs before the first entry: all of it would have been found, or it is too
+    /// much. `ended` is as in [`OrderedReader::shortest`].
+    fn is_enough(&self, ended: impl Fn(&Read, &Overlap) -> bool) -> bool {
+        let mut entries = self.read.iter().filter_map(|read| read.entry.as_ref().ok());
+        let bytes: usize = entries.clone().map(|entry| entry.bytes.len()).sum();
+        let first = entries.next().map(|entry| entry.appended_at);
+        let last = entries.next_back().map(|entry| entry.appended_at);
+        let took = first.zip(last);
+        let took = took.and_then(|(first, last)| last.duration_since(first).ok());
+        let is_over = took.is_some_and(|took| took > LONGEST)
+            && (self.read.iter())
+                .all(|read| read.overlap.as_ref().is_none_or(|other| ended(read, other)));
+        is_over || bytes >= MOST_AHEAD_BYTES || self.read.len() >= MOST_AHEAD
     }
 
     fn push(&mut self, read: Result<Entry, ReadError>) -> Result<(), ReadError> {
@@ -289,9 +327,23 @@ impl OrderedReader {
         is_known
     }
 
-    /// Takes the first `count` out, with the pages of each ring in the ring's order.
-    fn take(&mut self, count: usize) -> Group {
+    /// Takes the first `count` out, with the pages of each ring in the ring's order. `forced` says that older ones may come.
+    fn take(&mut self, count: usize, forced: bool) -> Group {
         let mut group: Vec<Read> = self.read.drain(..count).collect();
+        for read in group.iter().filter(|read| read.overlap.is_some()) {
+            let (Ok(entry), Some(ring)) = (&read.entry, &read.ring) else {
+                continue;
+            };
+            let newest = (read.epoch(), age(read));
+            match self.forced.get_mut(ring) {
+                Some(known) if known.0 == newest.0 && newest.1 < known.1 => {
+                    self.late += u64::from(entry.count);
+                }
+                Some(known) if forced => *known = newest,
+                None if forced => drop(self.forced.insert(ring.clone(), newest)),
+                _ => {}
+            }
+        }
         if count > 1 {
             // A page whose request was alone in flight is newer than all pages of its ring that were stored before it, and
             // older than all that were stored behind it. So it parts them: A1 A2 (alone) A4 A3 becomes A1 A2 A3 A4, and
@@ -314,8 +366,7 @@ impl OrderedReader {
     }
 }
 
-/// Of two pages of a ring that overlapped, the one that Agora gave out first is less.
-fn age(read: &Read) -> Option<(i64, u64)> {
+fn age(read: &Read) -> Age {
     (read.overlap.as_ref()).map(|overlap| (overlap.first_ms, overlap.number))
 }
 

@@ -211,12 +211,16 @@ impl Outlet {
 
     /// The next entries to publish, as soon as they are there. Dropping the future loses nothing.
     pub(crate) async fn next(&mut self) -> Result<Group, ReadError> {
-        self.ordered.next(&mut self.reader).await
+        let group = self.ordered.next(&mut self.reader).await;
+        self.sink.count_late(self.ordered.take_late());
+        group
     }
 
     /// The next entries to publish, if they are there.
     pub(crate) fn try_next(&mut self) -> Result<Option<Group>, ReadError> {
-        self.ordered.try_next(&mut self.reader)
+        let group = self.ordered.try_next(&mut self.reader);
+        self.sink.count_late(self.ordered.take_late());
+        group
     }
 
     /// Entries that the cursor has not passed.

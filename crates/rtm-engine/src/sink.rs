@@ -1,6 +1,7 @@
 //! One sink as it runs.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rtm_sink::{AnySink, Health, Sink};
 use tokio::sync::Semaphore;
@@ -19,6 +20,8 @@ pub(crate) struct RunningSink {
     title: Arc<str>,
     client: AnySink,
     spare: Arc<Semaphore>,
+    /// Records whose page came behind later ones of its ring.
+    late: Arc<AtomicU64>,
 }
 
 impl RunningSink {
@@ -30,6 +33,7 @@ impl RunningSink {
             title: title.into(),
             client,
             spare: Arc::new(Semaphore::new(SPARE_RECORDS)),
+            late: Arc::default(),
         }
     }
 
@@ -63,9 +67,16 @@ impl RunningSink {
         Arc::ptr_eq(&self.spare, &other.spare)
     }
 
-    /// What its client says of itself.
+    /// Counts records that it gets behind later ones of their ring.
+    pub(crate) fn count_late(&self, records: u64) {
+        self.late.fetch_add(records, Ordering::Relaxed);
+    }
+
+    /// What its client says of itself; what is out of order is so for whichever reason.
     pub(crate) fn health(&self) -> Health {
-        self.client.health()
+        let mut health = self.client.health();
+        *health.out_of_order.get_or_insert(0) += self.late.load(Ordering::Relaxed);
+        health
     }
 
     /// Ends the client. What it had not confirmed is published again by the next one.

@@ -22,6 +22,7 @@ struct World {
     /// What was stored, by position, and what came out and was committed.
     stored: BTreeMap<u64, (usize, i64)>,
     published: Vec<u64>,
+    body: Vec<u8>,
 }
 
 struct Sent {
@@ -55,6 +56,7 @@ impl World {
             in_flight: Vec::new(),
             stored: BTreeMap::new(),
             published: Vec::new(),
+            body: b"{}".to_vec(),
         }
     }
 
@@ -106,7 +108,7 @@ impl World {
                 complete: true,
             };
             let overlap = request.overlap(Some(ms));
-            let entry = entry::with_tags(&tags, overlap.as_ref(), b"{}");
+            let entry = entry::with_tags(&tags, overlap.as_ref(), &self.body);
             let room = self.lane.reserve(entry.len()).await;
             let position = room.append(entry, 1).await.unwrap();
             self.stored.insert(position.0, (ring, ms));
@@ -265,4 +267,95 @@ fn a_ring_keeps_its_requests_when_its_url_changes() {
         ..overlap
     };
     assert_eq!(first.overlap(Some(5)), Some(overlap));
+}
+
+/// A request that hangs, its page given out by the far end before all others, and so many others beside it, all stored.
+async fn hanging(world: &mut World, others: usize) {
+    world.send(0);
+    world.answer(0, false);
+    for _ in 0..others {
+        world.send(0);
+        world.answer(0, false);
+        world.end(1).await;
+    }
+}
+
+/// Holds: a request may hang until its deadline while others bring ten pages a second, and its page still comes first; and
+/// so it does where all of that is published by the next process.
+#[tokio::test]
+async fn a_page_that_comes_after_hundreds_still_comes_first() {
+    for restarts in [false, true] {
+        let mut world = World::new();
+        hanging(&mut world, 350).await;
+        if !restarts {
+            assert!(!world.publish(false), "an older page is in flight");
+        }
+        world.end(0).await;
+        if restarts {
+            world.restart().await;
+        }
+        while world.publish(false) {}
+        world.check();
+        assert_eq!(world.ordered.take_late(), 0);
+    }
+}
+
+/// Holds: what waits for a request that hangs is bounded in memory, and what comes behind newer pages for that is counted.
+#[tokio::test]
+async fn what_is_forced_out_of_order_is_counted() {
+    let mut world = World::new();
+    world.body = vec![b' '; 1 << 20];
+    hanging(&mut world, 70).await;
+    let mut groups = 0;
+    while world.publish(false) {
+        groups += 1;
+    }
+    assert!((5..10).contains(&groups), "{groups}");
+    assert_eq!(world.ordered.take_late(), 0);
+    world.end(0).await;
+    while world.publish(false) {}
+    assert_eq!(world.published.len(), 71);
+    assert_eq!(world.ordered.take_late(), 1);
+}
+
+/// Holds: what was stored long after a page is not read to find one that was in flight beside it.
+#[tokio::test]
+async fn no_more_is_read_than_may_belong_before() {
+    let now = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::clone(&now);
+    let options = Options {
+        clock: Some(Arc::new(move || {
+            let seconds = clock.load(std::sync::atomic::Ordering::Relaxed);
+            std::time::UNIX_EPOCH + Duration::from_secs(seconds)
+        })),
+        ..Options::default()
+    };
+    let mut world = World::new();
+    world.reader = None;
+    world.journal = Journal::open(dir.path(), options).unwrap();
+    world.lane = world
+        .journal
+        .lane(&LaneName::try_from("lane").unwrap())
+        .unwrap();
+    let reader = world.lane.reader(&ReaderName::try_from("sink").unwrap());
+    world.reader = Some(reader.unwrap());
+    // One that brings nothing, beside one that does; then the other ring goes on alone.
+    world.send(0);
+    world.send(0);
+    world.answer(0, false);
+    world.end(0).await;
+    for _ in 0..100 {
+        now.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        world.send(1);
+        let other = world.in_flight.len() - 1;
+        world.answer(other, false);
+        world.end(0).await;
+    }
+    world.in_flight.clear();
+    world.ordered.epoch = Epoch(0);
+    assert!(world.publish(false));
+    assert_eq!(world.published.len(), 1);
+    let ahead = world.ordered.read.len();
+    assert!((35..=37).contains(&ahead), "{ahead}");
 }
