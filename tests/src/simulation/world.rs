@@ -602,6 +602,26 @@ mod tests {
         (waiting, first, skipped as u64)
     }
 
+    /// Holds: an entry is kept until every cursor is durably behind it, so that a crash finds what its cursors point to,
+    /// though sinks confirm while a slow disk writes, and each write frees a segment.
+    #[test]
+    fn a_crash_finds_what_its_cursors_point_to() {
+        for seed in 1..=20 {
+            let plan = Plan {
+                trouble: Duration::from_secs(16),
+                ends: vec![End::PowerLoss; 20],
+                slow_ms: 200,
+                segment_bytes: 512,
+                disk_fails: false,
+                poison: false,
+                reads: Reads::Work,
+                ..Plan::of(seed)
+            };
+            let report = super::super::run_plan(&plan);
+            assert_eq!(report.broken, Vec::<String>::new(), "seed {seed}");
+        }
+    }
+
     fn paused<T>(run: impl Future<Output = T>) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
