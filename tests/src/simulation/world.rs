@@ -54,6 +54,7 @@ struct World<'p> {
     /// How wrong our wall clock is, in milliseconds.
     wall_error_ms: Arc<AtomicI64>,
     network: Network,
+    slow_ms: u64,
     /// The disk of this process will never be read again.
     reads_fail: bool,
     crashes: u32,
@@ -135,6 +136,7 @@ impl<'p> World<'p> {
             disk: SimDisk::new(plan.seed),
             wall_error_ms: Arc::default(),
             network: plan.network.clone(),
+            slow_ms: plan.slow_ms,
             reads_fail: false,
             crashes: 0,
             lives: 0,
@@ -163,7 +165,7 @@ impl<'p> World<'p> {
             ..Options::default()
         };
         let (journal, driver) = journal(&self.disk, wall.clone(), options, epoch);
-        let driver = tokio::spawn(drive(driver, self.rng.u64(0..self.plan.slow_ms)));
+        let driver = tokio::spawn(drive(driver, self.rng.u64(0..self.slow_ms)));
         let source = SimulatedSource::new(
             self.server.clone(),
             APP_ID,
@@ -344,6 +346,7 @@ impl<'p> World<'p> {
         }
         // The network belongs to the source, and that to a process.
         self.network = Network::default();
+        self.slow_ms = 8;
         let broken = self.stop(life).await;
         if !broken.is_empty() {
             return (self.start(), broken);
@@ -452,6 +455,8 @@ pub(super) async fn drive(mut driver: Driver, slow_ms: u64) {
         let until = driver.step();
         match until {
             Some(at) => tokio::select! {
+                // Both may be ready, and one seed is one run.
+                biased;
                 () = driver.woken() => {}
                 () = tokio::time::sleep_until(at.into()) => {}
             },
