@@ -23,26 +23,22 @@ use rtm_engine::status::words;
 use settings::{Settings, Shown};
 
 mod page;
-pub mod recent;
-pub mod settings;
+pub(crate) mod recent;
+pub(crate) mod settings;
 
 /// The bridge's state, once it runs.
-pub type Slot = Arc<OnceLock<Arc<State>>>;
+pub(crate) type Slot = Arc<OnceLock<Arc<State>>>;
 
 /// An admin endpoint that could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} (admin.listen)")]
-pub struct ListenError {
+pub(crate) struct ListenError {
     address: SocketAddr,
     source: std::io::Error,
 }
 
 /// Opens the endpoint and serves it until `stop`; gives the address, whose port may have been chosen by the system.
-///
-/// # Errors
-///
-/// [`ListenError`] when the address is taken or is not this machine's.
-pub async fn serve(
+pub(crate) async fn serve(
     address: SocketAddr,
     state: Slot,
     settings: Shown,

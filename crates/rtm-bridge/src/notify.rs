@@ -21,15 +21,14 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The way to the service manager, if there is one.
 #[derive(Debug, Default)]
-pub struct Notify {
+pub(crate) struct Notify {
     socket: Option<(UnixDatagram, SocketAddr)>,
     watchdog: Option<Duration>,
 }
 
 impl Notify {
     /// From `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID`.
-    #[must_use]
-    pub fn from_env() -> Notify {
+    pub(crate) fn from_env() -> Notify {
         let Some(name) = std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else {
             return Notify::default();
         };
@@ -49,25 +48,25 @@ impl Notify {
     }
 
     /// Everything runs, or runs again after a reload.
-    pub fn ready(&self) {
+    pub(crate) fn ready(&self) {
         self.send("READY=1");
     }
 
     /// The configuration is read again; [`ready`](Notify::ready) says that this is over.
-    pub fn reloading(&self) {
+    pub(crate) fn reloading(&self) {
         let now = clock_gettime(ClockId::Monotonic);
         let micros = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000;
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
     }
 
     /// The end has begun.
-    pub fn stopping(&self) {
+    pub(crate) fn stopping(&self) {
         self.send("STOPPING=1\nSTATUS=stopping: storing what is in flight, publishing what waits");
     }
 
     /// Tells the status line, and the watchdog that the runtime makes progress, for ever. Whether brokers or Agora
     /// answer is no matter of the watchdog's: a restart would repair neither.
-    pub async fn keep_telling(&self, state: &OnceLock<Arc<State>>) {
+    pub(crate) async fn keep_telling(&self, state: &OnceLock<Arc<State>>) {
         if self.socket.is_none() {
             return std::future::pending().await;
         }

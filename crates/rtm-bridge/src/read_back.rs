@@ -10,7 +10,6 @@ use serde::Deserialize;
 use crate::sinks::Stored;
 
 /// A ledger whose events are as a file sink has them: a line feed between an event's tokens is a space there.
-#[must_use]
 pub fn as_lines(ledger: &Ledger) -> Ledger {
     let mut ledger = ledger.clone();
     for page in &mut ledger.pages {
@@ -111,7 +110,6 @@ pub struct Arrived {
 
 impl Arrived {
     /// How old it was when the broker stored it, in milliseconds.
-    #[must_use]
     pub fn age(self) -> i64 {
         // An odd `ms` may be any number.
         self.at.saturating_sub(self.ms)
@@ -141,7 +139,6 @@ struct Inner {
 
 impl<'l> Reading<'l> {
     /// Begins; nothing may be added to the ledger meanwhile.
-    #[must_use]
     pub fn new(ledger: &'l Ledger) -> Reading<'l> {
         Reading {
             audit: Audit::new(ledger),
@@ -164,7 +161,6 @@ impl<'l> Reading<'l> {
     }
 
     /// Compares.
-    #[must_use]
     pub fn finish(self, sink: &str) -> Held {
         Held {
             sink: sink.to_owned(),

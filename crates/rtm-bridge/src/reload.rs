@@ -15,12 +15,12 @@ use tracing::{error, info, warn};
 use crate::config::Config;
 use crate::wire::{self, Wire};
 
-pub use watch::Watch;
+pub(crate) use watch::Watch;
 
 mod watch;
 
 /// Proposes each new configuration, for ever. `config` is the one that runs.
-pub async fn follow(
+pub(crate) async fn follow(
     watch: Option<Watch>,
     config: &Config,
     planner: &Planner<Wire>,
@@ -88,8 +88,7 @@ async fn take(place: &Path, old: &Config, planner: &Planner<Wire>) -> Result<Con
 const SAFE: &[&str] = &["apps", "log.level", "shutdown_deadline", "sinks"];
 
 /// The keys in which `new` differs, and that only a restart can change: all that nobody has named safe.
-#[must_use]
-pub fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
+pub(crate) fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
     let is_safe = |key: &str| {
         let rest = SAFE.iter().filter_map(|safe| key.strip_prefix(safe));
         rest.into_iter()

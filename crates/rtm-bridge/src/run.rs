@@ -17,18 +17,14 @@ use crate::wire::{self, Wire};
 /// A journal that cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot open the journal in {dir}")]
-pub struct JournalError {
+pub(crate) struct JournalError {
     dir: String,
     source: rtm_journal::OpenError,
 }
 
 /// Runs the bridge as `config` says, until `stop`. With `watch` the configuration is read again when it changes: see
 /// [`crate::reload`]. `started` is given the state once everything runs.
-///
-/// # Errors
-///
-/// [`JournalError`], and as [`supervisor::run`].
-pub async fn run(
+pub(crate) async fn run(
     config: &Config,
     watch: Option<Watch>,
     started: impl FnOnce(Arc<State>),

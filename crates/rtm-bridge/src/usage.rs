@@ -51,7 +51,6 @@ impl Usage {
     }
 
     /// What was used since `before`; what is held is that of now.
-    #[must_use]
     pub fn since(&self, before: &Usage) -> Usage {
         Usage {
             user: self.user - before.user,
@@ -63,7 +62,6 @@ impl Usage {
     }
 
     /// Processor seconds.
-    #[must_use]
     pub fn cpu(&self) -> f64 {
         self.user + self.system
     }

@@ -35,7 +35,6 @@ use crate::batch::{Batch, Detail};
 use crate::chain;
 use crate::lock::lock;
 use crate::losses::PAGE;
-
 use crate::order::{Group, READ_PAUSE, Request};
 use crate::outlet::{Ending, Outlet, OutletPlan, SkipWatch};
 use crate::pipeline::Pipeline;

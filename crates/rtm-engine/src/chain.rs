@@ -1,7 +1,6 @@
 use std::error::Error;
 
 /// An error and all of its sources, on one line, control characters replaced by spaces.
-#[must_use]
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -14,11 +13,5 @@ pub fn chain(error: &dyn Error) -> String {
         }
         source = error.source();
     }
-    if text.contains(char::is_control) {
-        text = text
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect();
-    }
-    text
+    text.replace(char::is_control, " ")
 }

@@ -30,10 +30,6 @@ impl LaneError {
 }
 
 /// Whether a lane has room for the cursors that these sinks want in it, beside those that it has.
-///
-/// # Errors
-///
-/// [`LaneError`] when it has not: the cursors of sinks that are gone count as well.
 pub(crate) fn check_readers(
     stats: Option<&LaneStats>,
     app: &str,

@@ -168,10 +168,6 @@ impl OrderedReader {
     }
 
     /// The next group, as soon as it is whole. Dropping the future loses nothing.
-    ///
-    /// # Errors
-    ///
-    /// As [`Reader::next`], except that damage is in the group.
     pub(crate) async fn next(&mut self, reader: &mut Reader) -> Result<Group, ReadError> {
         loop {
             let requests = Arc::clone(&self.requests);
@@ -190,10 +186,6 @@ impl OrderedReader {
     }
 
     /// The next group, if it is there and whole.
-    ///
-    /// # Errors
-    ///
-    /// As [`OrderedReader::next`].
     pub(crate) fn try_next(&mut self, reader: &mut Reader) -> Result<Option<Group>, ReadError> {
         if self.read.is_empty() {
             let Some(read) = reader.try_next().transpose() else {

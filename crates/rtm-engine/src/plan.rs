@@ -28,6 +28,14 @@ pub struct Plan<P: Parts> {
 }
 
 impl<P: Parts> Plan<P> {
+    pub(crate) fn empty() -> Plan<P> {
+        Plan {
+            apps: Vec::new(),
+            sinks: Vec::new(),
+            drain_deadline: Duration::ZERO,
+        }
+    }
+
     pub(crate) fn app(&self, app_id: &str) -> Option<&AppPlan<P::SourceSpec>> {
         self.apps.iter().find(|app| app.app_id == app_id)
     }
@@ -169,12 +177,11 @@ pub(crate) struct Changes {
 }
 
 impl Diff {
-    /// From nothing, or `old`, to `new`.
-    pub(crate) fn between<P: Parts>(parts: &P, old: Option<&Plan<P>>, new: &Plan<P>) -> Diff {
-        let (old_apps, old_sinks) = old.map_or((&[][..], &[][..]), |old| (&old.apps, &old.sinks));
+    /// From `old` to `new`.
+    pub(crate) fn between<P: Parts>(parts: &P, old: &Plan<P>, new: &Plan<P>) -> Diff {
         Diff {
             apps: changes(
-                old_apps,
+                &old.apps,
                 &new.apps,
                 |app| &app.app_id,
                 |old, new| match () {
@@ -185,7 +192,7 @@ impl Diff {
                 },
             ),
             sinks: changes(
-                old_sinks,
+                &old.sinks,
                 &new.sinks,
                 |sink| &sink.name,
                 |old, new| {
@@ -246,14 +253,12 @@ pub(crate) struct Proposal<P: Parts> {
 
 impl<P: Parts> Plans<P> {
     /// Both ends.
-    #[must_use]
     pub fn channel() -> (Planner<P>, Plans<P>) {
         let (tx, rx) = mpsc::channel(1);
         (Planner(tx), Plans(rx))
     }
 
     /// For a bridge whose plan never changes.
-    #[must_use]
     pub fn none() -> Plans<P> {
         Plans::channel().1
     }

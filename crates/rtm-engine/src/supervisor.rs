@@ -89,8 +89,9 @@ struct Supervisor<P: Parts> {
     parts: P,
     journal: Journal,
     state: Arc<State>,
-    /// The plan that is in force; none before the first one.
-    plan: Option<Plan<P>>,
+    /// The plan that is in force; an empty one before the first.
+    plan: Plan<P>,
+    has_begun: bool,
     /// Polling loops, by App ID.
     polls: JoinMap<String, ()>,
     /// What those loops are told, by App ID.
@@ -141,7 +142,8 @@ impl<P: Parts> Supervisor<P> {
             state: Arc::new(State::new(journal.clone(), metrics)),
             crashed: journal.unclean(),
             journal,
-            plan: None,
+            plan: Plan::empty(),
+            has_begun: false,
             polls: JoinMap::new(),
             polled: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -159,7 +161,7 @@ impl<P: Parts> Supervisor<P> {
 
     /// Takes a plan, as a whole or not at all.
     async fn apply(&mut self, plan: Plan<P>) -> Result<(), RunError> {
-        let Diff { apps, sinks } = Diff::between(&self.parts, self.plan.as_ref(), &plan);
+        let Diff { apps, sinks } = Diff::between(&self.parts, &self.plan, &plan);
         // Everything that can fail comes first, and changes nothing that runs.
         self.check_readers(&plan)?;
         let sources = self.new_sources(&plan, &apps)?;
@@ -172,15 +174,14 @@ impl<P: Parts> Supervisor<P> {
             Pipeline::new(app, source, account)
         });
         let pipelines = pipelines.collect();
-        let is_first = self.plan.is_none();
-        if let Some(old) = self.plan.replace(plan) {
-            self.former.extend(orphan::former(&old));
-        }
+        let old = std::mem::replace(&mut self.plan, plan);
+        self.former.extend(orphan::former(&old));
         self.change_sinks(&sinks, clients);
         self.change_polling(&apps, pipelines);
-        if is_first {
+        if !self.has_begun {
             self.tend_lanes().await;
         }
+        self.has_begun = true;
         self.catch_up();
         self.crashed = false;
         Ok(())
@@ -251,9 +252,9 @@ impl<P: Parts> Supervisor<P> {
         let apps = sources.iter().map(|(app, _)| app);
         let is_new = |app: &&&AppPlan<_>| !self.accounts.contains_key(&app.app_id);
         let new: Vec<_> = apps.filter(is_new).collect();
-        let spread = match self.plan {
-            None => START_SPREAD,
-            Some(_) => LATER_SPREAD,
+        let spread = match self.has_begun {
+            false => START_SPREAD,
+            true => LATER_SPREAD,
         };
         let mut accounts = BTreeMap::new();
         for (index, app) in new.iter().enumerate() {
@@ -366,7 +367,7 @@ impl<P: Parts> Supervisor<P> {
 
     /// Tells of what is left of sinks, and lets go of lagging cursors that nothing needs.
     async fn tend_lanes(&self) {
-        let Some(plan) = &self.plan else { return };
+        let plan = &self.plan;
         for stats in self.journal.stats().lanes {
             let app = plan.app(stats.name.as_str());
             let name = app.map_or("an app that left the configuration", |app| &app.name);
@@ -382,7 +383,7 @@ impl<P: Parts> Supervisor<P> {
     /// Looks for lanes of App IDs that are not in the plan: what they hold, and what their last requests bring, is still
     /// published.
     fn find_orphans(&mut self, lanes: &[LaneStats]) {
-        let Some(plan) = &self.plan else { return };
+        let plan = &self.plan;
         self.orphans.retain(|app_id, _| !plan.polls(app_id));
         for lane in lanes {
             let app_id = lane.name.as_str();
@@ -413,7 +414,7 @@ impl<P: Parts> Supervisor<P> {
     /// no place in the plan.
     fn change_outlets(&mut self, lanes: &[LaneStats]) {
         let wanted = self.wanted_outlets(lanes);
-        let deadline = Instant::now() + self.drain_deadline();
+        let deadline = Instant::now() + self.plan.drain_deadline;
         let mut renamed = Vec::new();
         let mut changed = Vec::new();
         for (route, told) in &self.outlets {
@@ -452,22 +453,14 @@ impl<P: Parts> Supervisor<P> {
 
     /// What an App ID is shown as. No two are shown alike.
     fn shown(&self, app_id: &str) -> Option<String> {
-        let planned = self.plan.as_ref().and_then(|plan| plan.app(app_id));
+        let planned = self.plan.app(app_id);
         let orphan = self.orphans.get(app_id).map(|orphan| &orphan.name);
         planned.map(|app| &app.name).or(orphan).cloned()
     }
 
-    fn drain_deadline(&self) -> Duration {
-        self.plan
-            .as_ref()
-            .map_or(Duration::ZERO, |plan| plan.drain_deadline)
-    }
-
     /// The outlets that there should be.
     fn wanted_outlets(&self, lanes: &[LaneStats]) -> BTreeMap<Route, OutletPlan> {
-        let Some(plan) = &self.plan else {
-            return BTreeMap::new();
-        };
+        let plan = &self.plan;
         let mut wanted = routes::of_plan(plan);
         for lane in lanes {
             let app_id = lane.name.as_str();
@@ -556,7 +549,7 @@ impl<P: Parts> Supervisor<P> {
         while let Some((_, joined)) = self.polls.join_next().await {
             ended(joined);
         }
-        let deadline = self.drain_deadline();
+        let deadline = self.plan.drain_deadline;
         info!(?deadline, "every response is stored; publishing what waits");
         let until = Instant::now() + deadline;
         for told in self.outlets.values() {

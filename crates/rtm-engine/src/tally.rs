@@ -33,7 +33,6 @@ pub const DEAD_LETTER_REASONS: [&str; 17] = [
 ];
 
 /// The label for a reason: itself, or `other`.
-#[must_use]
 pub fn dead_letter_reason(reason: &str) -> &'static str {
     let known = DEAD_LETTER_REASONS.iter().find(|known| **known == reason);
     known.copied().unwrap_or("other")
@@ -99,13 +98,11 @@ fn is_zero(stalls: &u32) -> bool {
 
 impl Tally {
     /// As the journal stores it.
-    #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
     /// As it was stored; zero for a new reader.
-    #[must_use]
     pub fn decode(bytes: &[u8]) -> Tally {
         serde_json::from_slice(bytes).unwrap_or_default()
     }
@@ -123,7 +120,6 @@ impl Tally {
     }
 
     /// Everything but what is pending.
-    #[must_use]
     pub fn settled(&self) -> u64 {
         let sum = |counts: &BTreeMap<_, u64>| counts.values().sum::<u64>();
         self.confirmed + sum(&self.dead_lettered) + sum(&self.dropped)

@@ -64,7 +64,6 @@ pub struct Overlap {
 }
 
 /// The entry for a page.
-#[must_use]
 pub fn encode(app: &str, app_id: &str, page: &Page, overlap: Option<&Overlap>) -> Vec<u8> {
     let tags = Tags {
         app: app.into(),
@@ -83,7 +82,6 @@ pub fn encode(app: &str, app_id: &str, page: &Page, overlap: Option<&Overlap>) -
 }
 
 /// The entry for a body and what was known of it.
-#[must_use]
 pub fn with_tags(tags: &Tags<'_>, overlap: Option<&Overlap>, body: &[u8]) -> Vec<u8> {
     let json = serde_json::to_vec(tags).unwrap_or_default();
     let mut entry = Vec::with_capacity(5 + OVERLAP_BYTES + json.len() + body.len());
@@ -129,7 +127,6 @@ pub fn decode(entry: &Bytes) -> Result<(Tags<'_>, Bytes), EntryError> {
 }
 
 /// Which requests the page's own was in flight with; none if it was alone.
-#[must_use]
 pub fn overlap(entry: &[u8]) -> Option<Overlap> {
     let (&VERSION_OVERLAPPING, rest) = entry.split_first()? else {
         return None;
@@ -148,7 +145,6 @@ pub fn overlap(entry: &[u8]) -> Option<Overlap> {
 }
 
 /// The region and the stream of an entry that can be read.
-#[must_use]
 pub fn ring(entry: &Bytes) -> Option<(String, String)> {
     let (tags, _) = decode(entry).ok()?;
     Some((tags.region.into_owned(), tags.stream.into_owned()))

@@ -48,7 +48,6 @@ pub struct KeyHash {
 
 impl KeyHash {
     /// For the events of a page with these tags.
-    #[must_use]
     pub fn new(tags: &Tags<'_>) -> KeyHash {
         let mut text = Vec::with_capacity(256);
         put_field(&mut text, &tags.app_id);

@@ -2,14 +2,7 @@
 //!
 //! Everything in here is pure: no I/O, no clock but what a caller hands in, no configuration file.
 //!
-//! | module | what |
-//! |---|---|
-//! | [`entry`] | what a journal entry looks like |
-//! | [`router`] | an entry's events to records |
-//! | [`key`] | what records are keyed by, and the key that copies share |
-//! | [`template`] | names of topics and subjects: `{app}.{stream}` |
-//! | [`token`] | any text as one token of a NATS subject |
-//! | [`mod@format`] | what payloads look like |
+//! `docs/architecture.md` has the map of its modules.
 
 pub mod entry;
 pub mod format;

@@ -84,7 +84,6 @@ impl Prepared {
 
 impl Router {
     /// A router for one lane and sink.
-    #[must_use]
     pub fn new(routes: Routes) -> Router {
         Router {
             routes,
@@ -96,7 +95,6 @@ impl Router {
 
     /// As [`Router::new`], for records that an operator publishes again: they say so, in the payload and, where there are
     /// any, in the headers.
-    #[must_use]
     pub fn replaying(routes: Routes) -> Router {
         Router {
             is_replaying: true,

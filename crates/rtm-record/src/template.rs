@@ -110,7 +110,6 @@ impl Template {
     }
 
     /// Whether every variable is in `variables`.
-    #[must_use]
     pub fn uses_only(&self, variables: &[Variable]) -> bool {
         self.parts.iter().all(|part| {
             matches!(part, Part::Literal(_))
@@ -132,7 +131,6 @@ impl Template {
 
     /// Every name that the template leads to with these apps and those of their streams that `takes` is true of, with
     /// `part` for each part of an event. Some may come more than once.
-    #[must_use]
     pub fn names(
         &self,
         apps: &[AppNames<'_>],
@@ -162,7 +160,6 @@ impl Template {
     }
 
     /// The template with every variable replaced by `value`, for validation and for subjects to subscribe to.
-    #[must_use]
     pub fn with_all(&self, value: &str) -> String {
         self.render(|_, rendered| rendered.push_str(value))
     }

@@ -21,7 +21,6 @@ const HASH_BYTES: usize = 16;
 /// `A-Z a-z 0-9 _ -` stay, every other byte of the UTF-8 becomes `=HH` with upper-case digits, and the empty text
 /// becomes `=`. Different texts give different tokens. A token that would be longer than [`MAX_TOKEN_BYTES`] is cut, and
 /// ends in `==` and 128 bits of the text's SHA-256, in which case "different" means "as far as anybody can tell".
-#[must_use]
 pub fn escape_token(text: &str) -> String {
     if text.is_empty() {
         return EMPTY.to_owned();

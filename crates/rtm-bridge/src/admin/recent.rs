@@ -28,7 +28,7 @@ static RECENT: Mutex<VecDeque<Recent>> = Mutex::new(VecDeque::new());
 
 /// A warning or an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Recent {
+pub(crate) struct Recent {
     /// `warn` or `error`.
     level: &'static str,
     /// When it came last.
@@ -46,14 +46,13 @@ pub struct Recent {
 }
 
 /// What is kept, newest first.
-#[must_use]
-pub fn all() -> Vec<Recent> {
+pub(crate) fn all() -> Vec<Recent> {
     lock(&RECENT).iter().cloned().collect()
 }
 
 /// Keeps warnings and errors.
 #[derive(Debug)]
-pub struct Keep;
+pub(crate) struct Keep;
 
 impl<S> Layer<S> for Keep
 where

@@ -13,7 +13,7 @@ use crate::fields::shown::{host, is_set, list, word};
 
 /// What may be shown of a configuration.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct Settings(Vec<Section>);
+pub(crate) struct Settings(Vec<Section>);
 
 #[derive(Debug, Clone, Serialize)]
 struct Section {
@@ -22,18 +22,16 @@ struct Section {
 }
 
 /// What may be shown of the configuration that runs.
-pub type Shown = Arc<Mutex<Settings>>;
+pub(crate) type Shown = Arc<Mutex<Settings>>;
 
 impl Settings {
     /// What may be shown of `config`, until another takes its place.
-    #[must_use]
-    pub fn shown(config: &Config) -> Shown {
+    pub(crate) fn shown(config: &Config) -> Shown {
         Arc::new(Mutex::new(Settings::of(config)))
     }
 
     /// What may be shown of `config`.
-    #[must_use]
-    pub fn of(config: &Config) -> Settings {
+    pub(crate) fn of(config: &Config) -> Settings {
         let bridge = Section {
             name: "Bridge".to_owned(),
             values: bridge(config),

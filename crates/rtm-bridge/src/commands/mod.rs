@@ -56,7 +56,6 @@ enum Command {
 }
 
 /// Runs what the command line asks for. A command tells whether all was as it should be, or what ended it.
-#[must_use]
 pub fn main(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Run(args) => run::run(&args),

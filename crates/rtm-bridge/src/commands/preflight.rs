@@ -16,10 +16,6 @@ use crate::config::{Config, free_bytes};
 const ROOM_FOR_A_RING: u64 = 3 << 20;
 
 /// Whether the journal has room and every sink's broker can do its work. Nothing is made.
-///
-/// # Errors
-///
-/// What is in the way, of the first that is.
 pub(super) async fn ready(config: &Config) -> anyhow::Result<()> {
     let rings: u64 = config
         .apps

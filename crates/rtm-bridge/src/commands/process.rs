@@ -81,10 +81,6 @@ fn keep_freed_memory() {
 }
 
 /// Calls `each` at every SIGTERM and SIGINT, with the signal's number.
-///
-/// # Errors
-///
-/// When the handlers cannot be installed.
 pub(super) fn on_signals(mut each: impl FnMut(i32) + Send + 'static) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -101,10 +97,6 @@ pub(super) fn on_signals(mut each: impl FnMut(i32) + Send + 'static) -> std::io:
 }
 
 /// A token that SIGTERM and SIGINT cancel.
-///
-/// # Errors
-///
-/// As [`on_signals`].
 pub(super) fn stop_on_signals() -> std::io::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let cancel = stop.clone();

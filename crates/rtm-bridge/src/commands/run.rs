@@ -116,10 +116,6 @@ async fn run_until_stopped(
 
 /// A token that the first SIGTERM or SIGINT cancels. The second ends the process where it stands, with the exit code that
 /// the signal would have had, for who cannot wait: what is in flight then is lost, and counted at the next start.
-///
-/// # Errors
-///
-/// When the handlers cannot be installed.
 fn stop_or_end_on_signals(notify: Arc<Notify>) -> std::io::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let (cancel, mut is_second) = (stop.clone(), false);

@@ -17,10 +17,6 @@ use journald::ToStderr;
 /// Starts logging. `RUST_LOG` lies over the configuration's level.
 ///
 /// Where journald reads it, each entry begins with its priority, and text goes without a time, since journald has its own.
-///
-/// # Errors
-///
-/// As of wrong usage, when the level is neither a level nor directives.
 pub(super) fn start(log: &LogConfig, default: &str) -> anyhow::Result<SetLevel> {
     let (filter, set) = reload::Layer::new(filter(log, default).map_err(refuse)?);
     let colours = std::io::stderr().is_terminal()

@@ -33,10 +33,6 @@ struct Part {
 /// The files that count at `place`: itself, or those of a directory that are named `*.toml`, in the order of their names.
 /// Names that begin with a dot do not count: Kubernetes mounts a configuration map as links to `..data/NAME`. Nor do
 /// directories.
-///
-/// # Errors
-///
-/// When a directory cannot be read.
 pub(crate) fn files(place: &Path) -> io::Result<Vec<PathBuf>> {
     if !place.is_dir() {
         return Ok(vec![place.to_path_buf()]);

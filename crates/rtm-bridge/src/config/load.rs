@@ -38,7 +38,6 @@ impl Config {
 
     /// The admin address of a configuration, whatever else is wrong with it: who watches a bridge may not be able to read
     /// its secrets.
-    #[must_use]
     pub fn admin_listen(place: &Path) -> Option<SocketAddr> {
         let (files, _) = Files::read(place);
         let figment = merged(&files, &Variable::all());

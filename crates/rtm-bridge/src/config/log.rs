@@ -8,11 +8,6 @@ use tracing_subscriber::EnvFilter;
 const QUIET: &str = "async_nats=info,async_nats::connector=debug";
 
 /// The filter that `text` stands for: a level, or directives of tracing-subscriber, each with its level.
-///
-/// # Errors
-///
-/// A message that quotes the part that is wrong and says what was expected. To tracing-subscriber a lone word that is no
-/// level is a target, of which everything is logged, and of all others nothing: then `inof` switches the log off.
 pub(crate) fn directives(text: &str) -> Result<EnvFilter, String> {
     let mut everywhere = None;
     let mut nats = false;

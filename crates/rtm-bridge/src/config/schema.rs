@@ -13,7 +13,6 @@ use crate::sinks::SinkConfig;
 ///
 /// It says what types can say: keys, types, ranges, what excludes what. What depends on files, on other keys or on a
 /// template's variables is for [`Config::load`].
-#[must_use]
 pub fn schema() -> Value {
     let mut settings = SchemaSettings::draft2020_12();
     settings.transforms.push(Box::new(NoNull));

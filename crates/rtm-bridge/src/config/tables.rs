@@ -48,7 +48,6 @@ pub struct Config {
 
 impl Config {
     /// What templates can name, of each App ID.
-    #[must_use]
     pub fn names(&self) -> Vec<rtm_record::AppNames<'_>> {
         let names = self.apps.iter().map(|app| rtm_record::AppNames {
             app: &app.name,
@@ -60,7 +59,6 @@ impl Config {
 
     /// The keys in which `new` differs, such as `journal.dir` or `apps.main.regions`: an app goes by its name, and an app, a
     /// sink or another table that only one of the two has is one key. Two spellings of one value are a difference.
-    #[must_use]
     pub fn changed(&self, new: &Config) -> Vec<String> {
         self.origin.values.changed(&new.origin.values)
     }

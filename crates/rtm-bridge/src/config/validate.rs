@@ -92,7 +92,6 @@ pub(super) fn problems(config: &Config) -> Vec<(String, String)> {
 
 impl Config {
     /// What is accepted and may still be a mistake, as key and message. With several files the key names its own.
-    #[must_use]
     pub fn warnings(&self) -> Vec<(String, String)> {
         let mut found = Vec::new();
         warnings(self, &mut Problems::new(&mut found));

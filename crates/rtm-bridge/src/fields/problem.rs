@@ -68,7 +68,6 @@ pub(crate) const NAME: &str = "1 to 64 letters, digits, `_` or `-`";
 pub(crate) const NAME_PATTERN: &str = "^[A-Za-z0-9_-]{1,64}$";
 
 /// Whether `text` can be a label, a topic's part and a subject's token without escaping.
-#[must_use]
 pub(crate) fn is_name(text: &str) -> bool {
     let legal = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
     (1..=64).contains(&text.len()) && text.bytes().all(legal)

@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_secs(2);
 type Content = Option<Vec<(PathBuf, Option<Vec<u8>>)>>;
 
 /// Waits for the next configuration.
-pub struct Watch {
+pub(crate) struct Watch {
     /// What `--config` names, a file or a directory.
     pub(super) file: PathBuf,
     hangup: Signal,
@@ -31,11 +31,7 @@ pub struct Watch {
 impl Watch {
     /// For `file`, which has just been read; `taken` is told each configuration that is. SIGHUP ends the process no more
     /// from here on.
-    ///
-    /// # Errors
-    ///
-    /// When the handler of the signal cannot be installed.
-    pub fn new(
+    pub(crate) fn new(
         file: &Path,
         notify: Arc<Notify>,
         taken: impl Fn(&Config) + Send + Sync + 'static,

@@ -56,7 +56,6 @@ pub enum Stream {
 
 impl Stream {
     /// As tags, topics and metrics have it.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Stream::User => "user",

@@ -119,10 +119,6 @@ pub(crate) struct Templates<'a> {
 
 impl Templates<'_> {
     /// Where records go.
-    ///
-    /// # Errors
-    ///
-    /// With what is wrong with a template.
     pub(crate) fn routes(&self) -> Result<Routes, String> {
         Ok(Routes {
             topic: Template::parse(self.records.1, self.allowed)?,

@@ -172,7 +172,6 @@ impl SinkConfig {
     }
 
     /// Whether the events of a stream of an app go to this sink.
-    #[must_use]
     pub fn takes(&self, app: &str, stream: &str) -> bool {
         let apps = self.common.apps.as_ref();
         apps.is_none_or(|apps| apps.iter().any(|known| known == app))

@@ -90,12 +90,12 @@ fn a_diff_names_what_differs() {
         },
         sinks: Changes {
             start: names(&["nats", "out"]),
-            renew: names(&["kafka"]),
+            renew: names(&[]),
             drain: names(&["nats", "file"]),
         },
     };
-    assert_eq!(Diff::between(&NoParts, Some(&old), &new), expected);
-    let first = Diff::between(&NoParts, None, &new);
+    assert_eq!(Diff::between(&NoParts, &old, &new), expected);
+    let first = Diff::between(&NoParts, &Plan::empty(), &new);
     assert_eq!(first.apps.start.len(), 4);
     assert_eq!(first.sinks.start.len(), 3);
     assert!(first.apps.drain.is_empty() && first.sinks.renew.is_empty());

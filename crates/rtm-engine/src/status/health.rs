@@ -50,7 +50,6 @@ pub enum Health {
 
 impl Health {
     /// Of a ring whose last successful poll, or the begin of its polling, is `silence` ago.
-    #[must_use]
     pub fn of_ring(silence: Duration, has_answered: bool) -> Health {
         match has_answered {
             _ if silence > POLL_AGE => Health::Down,
@@ -80,7 +79,6 @@ pub enum Trouble {
 
 impl Delivery {
     /// How the way into the sink is, as far as this batch tells.
-    #[must_use]
     pub fn health(&self) -> Health {
         if self.trouble.is_some() || self.has_waited(CONFIRMATION_AGE) {
             Health::Down
@@ -92,13 +90,11 @@ impl Delivery {
     }
 
     /// Whether it makes the bridge not ready. A failed attempt alone does not: most are over within seconds.
-    #[must_use]
     pub fn is_overdue(&self) -> bool {
         matches!(self.trouble, Some(Trouble::Held(_))) || self.has_waited(CONFIRMATION_AGE)
     }
 
     /// Whether waiting for it at the end of the process is of no use.
-    #[must_use]
     pub fn is_stuck(&self, is_client_up: bool) -> bool {
         let fails = !is_client_up || self.trouble.is_some();
         fails && self.has_waited(STUCK_AFTER)
@@ -111,7 +107,6 @@ impl Delivery {
 
 impl Trouble {
     /// What the broker or its client said.
-    #[must_use]
     pub fn why(&self) -> &str {
         match self {
             Trouble::Held(why) | Trouble::Failed(why) => why,

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::MetricFamily;
 use prometheus::{Counter, Gauge, Histogram, IntCounter, TextEncoder};
 
@@ -15,7 +16,6 @@ mod family;
 mod process;
 
 use family::Family;
-use process::Process;
 
 /// Outcomes of a poll, as labels.
 pub const POLL_OUTCOMES: [&str; 5] = ["page", "empty", "not_sent", "refused", "in_doubt"];
@@ -46,14 +46,14 @@ macro_rules! metrics {
         /// Every metric of the process, with its help text.
         #[derive(Debug)]
         pub struct Metrics {
-            process: Process,
+            process: ProcessCollector,
             $(#[doc = $help] $name: Family<$kind>,)*
         }
 
         impl Metrics {
             fn without_series() -> Metrics {
                 Metrics {
-                    process: Process::new(),
+                    process: ProcessCollector::for_self(),
                     $($name: Family::new(stringify!($name), $help, &[$(stringify!($label)),*])
                         $(.with_values(&$values))?
                         $(.with_buckets(&$buckets))?,)*
@@ -208,7 +208,6 @@ pub struct SinkMetrics {
 /// What comes and goes. What is removed must be used no more: a later call would bring some of its series back.
 impl Metrics {
     /// Those of a process that has neither apps nor sinks yet.
-    #[must_use]
     pub fn new(version: &str, commit: &str) -> Metrics {
         let metrics = Metrics::without_series();
         metrics.add(&[]);
@@ -230,7 +229,6 @@ impl Metrics {
     }
 
     /// Adds a ring that is polled, where it is not there yet, and gives its handles.
-    #[must_use]
     pub fn ring(&self, app: &str, region: &str, stream: &str) -> RingMetrics {
         let ring = &[app, region, stream];
         self.add(&[("app", app), ("region", region), ("stream", stream)]);
@@ -269,7 +267,6 @@ impl Metrics {
     }
 
     /// The handles of an app's way into a sink.
-    #[must_use]
     pub fn sink(&self, app: &str, sink: &str) -> SinkMetrics {
         let pair = &[app, sink];
         SinkMetrics {
@@ -358,7 +355,6 @@ impl Metrics {
     }
 
     /// Whether someone else seems to read an app's events.
-    #[must_use]
     pub fn is_second_poller(&self, app: &str) -> bool {
         self.second_poller_suspected.of(&[app]).get() != 0.0
     }
@@ -393,7 +389,6 @@ impl Metrics {
     }
 
     /// How often the journal was written, and for how many seconds.
-    #[must_use]
     pub fn journal_commits(&self) -> (u64, f64) {
         let commits = self.journal_commit_duration_seconds.of(&[]);
         (commits.get_sample_count(), commits.get_sample_sum())
@@ -453,10 +448,9 @@ impl Metrics {
     }
 
     /// The text that Prometheus reads.
-    #[must_use]
     pub fn render(&self) -> String {
         let mut families = self.collect();
-        families.extend(self.process.collect());
+        families.extend(process::collect(&self.process));
         families.retain(|family| !family.get_metric().is_empty());
         families.sort_by(|a, b| a.name().cmp(b.name()));
         let text = TextEncoder::new().encode_to_string(&families);
@@ -486,7 +480,6 @@ impl RingMetrics {
     }
 
     /// Events that may have been lost, all reasons together, across restarts.
-    #[must_use]
     pub fn possibly_lost_ever(&self) -> u64 {
         self.lost.iter().map(IntCounter::get).sum()
     }

@@ -1,13 +1,4 @@
 //! What the bridge is doing now: for readiness, for the metrics that are gauges, for the status page and live views.
-//!
-//! | module | what |
-//! |---|---|
-//! | [`pipeline`], [`sink`] | what the data path tells: of one App ID's polling, of its way into one sink |
-//! | [`metrics`] | every metric |
-//! | [`health`] | when something is wrong |
-//! | [`snapshot`] | what goes on at one moment |
-//! | [`words`] | what is wrong, decided from a snapshot, in sentences |
-//! | [`report`] | the document of the status page, readiness, the text for Prometheus |
 
 pub mod health;
 pub mod metrics;

@@ -34,7 +34,6 @@ pub(super) fn since(at: Timestamp, seconds: f64) -> String {
 }
 
 /// As people say it.
-#[must_use]
 pub fn duration(seconds: f64) -> String {
     let whole = seconds as u64;
     match whole {

@@ -59,7 +59,6 @@ pub struct Readiness {
 
 impl Readiness {
     /// Before the bridge runs.
-    #[must_use]
     pub fn starting() -> Readiness {
         Readiness::of(vec![words::starting()], Vec::new())
     }
@@ -78,7 +77,6 @@ impl Readiness {
 
 impl State {
     /// What goes on now. The chart is that of `app`, if it is polled, or else of all.
-    #[must_use]
     pub fn report(&self, app: Option<&str>) -> Report {
         let now = self.snapshot();
         Report {
@@ -90,7 +88,6 @@ impl State {
     }
 
     /// Whether data flows.
-    #[must_use]
     pub fn readiness(&self) -> Readiness {
         let now = self.snapshot();
         let findings = words::findings(&now);
@@ -99,13 +96,11 @@ impl State {
     }
 
     /// What goes on, in one line, and what is worst, if anything is wrong.
-    #[must_use]
     pub fn status_line(&self) -> String {
         line(&self.snapshot())
     }
 
     /// The text for Prometheus, with every gauge set from the state of this moment.
-    #[must_use]
     pub fn render_metrics(&self) -> String {
         let _alone = lock(&self.scrape);
         let stats = self.journal.stats();

@@ -152,7 +152,6 @@ pub struct Outlet {
 
 impl State {
     /// What goes on now.
-    #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let (now, at) = (Instant::now(), Timestamp::now());
         let stats = self.journal.stats();
@@ -257,7 +256,6 @@ impl Sink {
     }
 
     /// Whether it takes records, as far as its client and every App ID can tell.
-    #[must_use]
     pub fn is_up(&self) -> bool {
         let is_overdue = |outlet: &Outlet| outlet.delivery.is_overdue();
         self.client.up && !self.outlets.iter().any(is_overdue)

@@ -148,7 +148,6 @@ impl State {
     }
 
     /// Whether the bridge is about to end.
-    #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }

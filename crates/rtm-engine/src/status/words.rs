@@ -76,14 +76,12 @@ impl NotReady {
 }
 
 /// What is said before the bridge runs.
-#[must_use]
 pub fn starting() -> Finding {
     let text = "The bridge is starting: it opens its journal and connects.";
     Finding::new(Level::Note, text).not_ready([NotReady::all("starting")])
 }
 
 /// What is to be said, worst first; never nothing.
-#[must_use]
 pub fn findings(now: &Snapshot) -> Vec<Finding> {
     let mut findings = losses(now);
     let is_losing = !findings.is_empty();

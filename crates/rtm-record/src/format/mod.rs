@@ -58,7 +58,6 @@ impl<'a> PageContext<'a> {
     }
 
     /// The id of the record of the event at `offset` in the page.
-    #[must_use]
     pub fn id(&self, offset: u32) -> RecordId {
         RecordId {
             epoch: self.epoch.0,
