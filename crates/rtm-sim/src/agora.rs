@@ -26,7 +26,7 @@ const LONGEST_TICK: Duration = Duration::from_secs(1);
 /// The steps in which events arrive by a simulated clock, so that they do not depend on when anyone looks.
 const STEP: Duration = Duration::from_millis(5);
 
-/// See the module.
+/// The simulated Agora: its App IDs, their rings, and its limit of requests.
 #[derive(Debug)]
 pub(crate) struct Agora {
     seed: u64,

@@ -427,6 +427,12 @@ async fn order_survives_changes_of_the_leader() {
         .await
         .expect("ends")
         .unwrap();
+    // The last change may have come after the last record.
+    let has_leader = async || {
+        let jetstream = servers[0].jetstream().await.unwrap();
+        jetstream.get_stream("RTM").await.is_ok()
+    };
+    wait_for("a leader", SOON, has_leader).await.unwrap();
     assert_stored_by_key(&servers[0], "RTM", &pages.concat()).await;
     assert_eq!(sink.stats().out_of_order, 0);
 }

@@ -33,7 +33,7 @@ pub(super) fn regions(count: u16) -> Vec<String> {
         .collect()
 }
 
-/// See the module.
+/// The files and the configuration of one run of the bench.
 pub(super) struct Places {
     /// The bridge's configuration file.
     pub(super) config: PathBuf,
