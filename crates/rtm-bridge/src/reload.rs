@@ -72,7 +72,7 @@ async fn take(place: &Path, old: &Config, planner: &Planner<Wire>) -> Result<Con
         })?;
     let restart: Vec<String> = needs_restart(old, &new)
         .into_iter()
-        .map(|key| format!("{}: {key}: needs a restart to change", place.display()))
+        .map(|key| format!("{}: {key}: needs a restart to change", new.origin_of(&key)))
         .collect();
     if !restart.is_empty() {
         return Err(restart);

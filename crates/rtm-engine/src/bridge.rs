@@ -480,11 +480,7 @@ fn observe<F>(state: &PipelineState, done: Result<Exchanged<F>, JoinError>) {
     let Exchanged {
         pipeline,
         turn,
-        ended: Ended {
-            outcome,
-            error,
-            unread,
-        },
+        ended,
     } = match done {
         Ok(done) => done,
         Err(panic) => {
@@ -492,7 +488,7 @@ fn observe<F>(state: &PipelineState, done: Result<Exchanged<F>, JoinError>) {
             return;
         }
     };
-    let ring = turn.ring().clone();
+    let (ring, outcome, error) = (turn.ring().clone(), ended.outcome, ended.error);
     let observed = lock(&pipeline.account.schedule).observe(turn, now(), &outcome);
     let metrics = state.ring(&ring);
     let (region, stream) = (ring.region.name(), ring.stream.as_str());
@@ -532,7 +528,7 @@ fn observe<F>(state: &PipelineState, done: Result<Exchanged<F>, JoinError>) {
     let saved = error.as_ref().map_or(0, FetchError::saved) as u64;
     (metrics.lost_estimated).inc_by(observed.estimated_lost.saturating_sub(saved));
     let reason = error.as_ref().map_or("status", |error| error.reason);
-    if let Some((position, likeness)) = unread {
+    if let Some((position, likeness)) = ended.unread {
         // Whoever gives such a response gives one at every poll.
         if loss_reason(reason) == "status" && !state.is_news(&ring, likeness, ODD_LOG_INTERVAL) {
             return;

@@ -82,7 +82,7 @@ pub(super) fn replay(args: &ReplayArgs) -> anyhow::Result<bool> {
     if args.unconfirmed {
         no_bridge_publishes(dir, &config)?;
     }
-    let mut selection = Selection::make(dir, name, &args.range, args.unconfirmed)?;
+    let mut selection = Selection::make(dir, &config, name, &args.range, args.unconfirmed)?;
     selection.known.see_config(&config);
     args.range.unknown(&selection.known).map_err(refuse)?;
     // Standard output belongs to the sink of that name.

@@ -28,10 +28,6 @@ impl Config {
     }
 
     /// As [`Config::load`], from text; for tests and the demo.
-    ///
-    /// # Errors
-    ///
-    /// As [`Config::load`].
     pub fn parse(toml: &str) -> Result<Config, ConfigError> {
         extract(Files::text(toml), &[])
     }

@@ -63,6 +63,11 @@ impl Config {
         self.origin.values.changed(&new.origin.values)
     }
 
+    /// The file or the variable that the value at a key is from.
+    pub(crate) fn origin_of(&self, key: &str) -> String {
+        self.origin.of(key).0
+    }
+
     /// The table of sinks as the files have it, without the environment and without defaults. There may be secrets in it.
     pub(crate) fn sinks_as_written(&self) -> serde_json::Value {
         self.origin.files.sinks()

@@ -230,6 +230,20 @@ fn filters_take_what_they_say() {
     }
 }
 
+/// Holds: a sink gets what it takes and nothing else, of an App ID that has another name by now too.
+#[test]
+fn a_sink_gets_what_it_takes() {
+    let place = Place::new();
+    let path = place.path("rtm-bridge.toml");
+    let config = fs::read_to_string(&path).unwrap();
+    let narrow = "[sinks.out]\napps = [\"now\"]\nstreams = [\"user\"]\n";
+    fs::write(path, config.replace("[sinks.out]\n", narrow)).unwrap();
+    let (code, text) = place.replay(&["--sink", "out", "--yes"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(place.positions("out").0, [2, 4], "{text}");
+    assert!(!text.contains("two, "), "{text}");
+}
+
 /// Holds: without a yes nothing is published, nor with --dry-run, which says how much it would be; a wrong sink is told
 /// which there are.
 #[test]

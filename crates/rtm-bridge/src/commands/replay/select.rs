@@ -7,13 +7,13 @@ use jiff::Timestamp;
 use rtm_journal::{EntryFilter, Journal, Position, StoredEntry};
 
 use crate::commands::range::{Known, Range};
+use crate::config::Config;
 use rtm_record::entry;
 
 /// One entry of a selection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Selected {
     pub(super) position: u64,
-    events: u32,
     fetched_at: i64,
 }
 
@@ -43,9 +43,11 @@ pub(super) struct Selection {
 }
 
 impl Selection {
-    /// Looks at every entry in the journal. With `unconfirmed`, what the sink has not confirmed is taken too.
+    /// Looks at every entry in the journal. What `config` says that the sink takes is taken; with `unconfirmed`, also what the
+    /// sink has not confirmed.
     pub(super) fn make(
         dir: &Path,
+        config: &Config,
         sink: &str,
         range: &Range,
         unconfirmed: bool,
@@ -60,7 +62,7 @@ impl Selection {
             let position = stored.position.0;
             last = last.max(position);
             there += u64::from(positions.contains(&position));
-            selection.look(&stored, sink, range);
+            selection.look(&stored, config, sink, range);
         }
         let first = (*positions.start()).max(1);
         let asked = (*positions.end()).min(last).saturating_sub(first - 1);
@@ -77,7 +79,7 @@ impl Selection {
         Ok(selection)
     }
 
-    fn look(&mut self, stored: &StoredEntry, sink: &str, range: &Range) {
+    fn look(&mut self, stored: &StoredEntry, config: &Config, sink: &str, range: &Range) {
         let asked = range.positions().contains(&stored.position.0);
         let entry = stored.entry.as_ref().ok();
         let Some((tags, _)) = entry.and_then(|entry| entry::decode(&entry.bytes).ok()) else {
@@ -87,7 +89,12 @@ impl Selection {
         self.known.see(&tags);
         self.oldest
             .get_or_insert((stored.position.0, tags.fetched_at));
-        if !asked || !range.wants(&tags) {
+        // By the name that the App ID has now.
+        let mut apps = config.apps.iter();
+        let app = apps.find(|app| app.app_id == tags.app_id);
+        let app = app.map_or(&*tags.app, |app| &app.name);
+        let takes = config.sinks[sink].takes(app, &tags.stream);
+        if !asked || !takes || !range.wants(&tags) {
             return;
         }
         let waits = stored.pending.iter().any(|reader| reader.as_str() == sink);
@@ -102,17 +109,13 @@ impl Selection {
         *self.parts.entry(part).or_default() += u64::from(stored.count);
         self.entries.push(Selected {
             position: stored.position.0,
-            events: stored.count,
             fetched_at: tags.fetched_at,
         });
     }
 
     /// As they were counted when they were stored.
     pub(super) fn events(&self) -> u64 {
-        self.entries
-            .iter()
-            .map(|entry| u64::from(entry.events))
-            .sum()
+        self.parts.values().sum()
     }
 
     /// What was asked for and cannot be given, as far as it can be counted; not what is still to come.
