@@ -77,6 +77,19 @@ impl Driver {
         None
     }
 
+    /// Waits for `work`, and does meanwhile what the journal has to write for it.
+    pub async fn run_during<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            self.run();
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                () = self.woken() => {}
+            }
+        }
+    }
+
     /// Returns as soon as there is new work, also if that came before the call. Dropping the future loses nothing.
     pub async fn woken(&self) {
         self.writer.shared.work.driver.notified().await;

@@ -105,21 +105,8 @@ impl Life {
         let metrics = Metrics::new("1", "c");
         let rings = source(&["eu-west-1"], 200, None).rings;
         let begin = self.account.losses.begin("main", &rings, &metrics);
-        let crashed = drive(&mut self.driver, begin).await;
+        let crashed = self.driver.run_during(begin).await;
         (crashed, self.account.losses.ever())
-    }
-}
-
-/// Does `work`, and what the journal has to write for it.
-async fn drive<T>(driver: &mut Driver, work: impl Future<Output = T>) -> T {
-    let mut work = std::pin::pin!(work);
-    loop {
-        driver.run();
-        tokio::select! {
-            biased;
-            done = &mut work => return done,
-            () = driver.woken() => {}
-        }
     }
 }
 
@@ -195,7 +182,7 @@ async fn a_reload_undoes_no_hold() {
                 () = reload => {}
             }
         };
-        drive(&mut life.driver, both).await;
+        life.driver.run_during(both).await;
         let held = lock(&sent)[0] - lock(&refused)[0];
         assert!(held >= Duration::from_secs(30), "{returns}: {held:?}");
     }

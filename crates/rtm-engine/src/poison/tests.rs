@@ -75,7 +75,7 @@ impl Life {
             lane,
             outlet: Outlet::open(parts, plans).unwrap(),
         };
-        drive(&mut life.driver, life.outlet.begin(true)).await;
+        life.driver.run_during(life.outlet.begin(true)).await;
         life
     }
 
@@ -98,20 +98,20 @@ impl Life {
         let entry = entry::with_tags(&tags, None, body.as_bytes());
         let lane = self.lane.clone();
         let append = async { lane.reserve(entry.len()).await.append(entry, count).await };
-        drive(&mut self.driver, append).await.unwrap();
+        self.driver.run_during(append).await.unwrap();
     }
 
     async fn publish(&mut self, sink: &impl Sink) {
         assert!(self.outlet.is_poisoned());
-        let group = drive(&mut self.driver, self.outlet.next()).await.unwrap();
+        let group = self.driver.run_during(self.outlet.next()).await.unwrap();
         let publishing = publish_by_steps(&mut self.outlet, sink, group);
-        drive(&mut self.driver, publishing).await;
+        self.driver.run_during(publishing).await;
     }
 
     /// As far as the first note, which is durable. What comes next crashes the process.
     async fn publish_to_the_first_note(&mut self) {
         assert!(self.outlet.is_poisoned());
-        let group = drive(&mut self.driver, self.outlet.next()).await.unwrap();
+        let group = self.driver.run_during(self.outlet.next()).await.unwrap();
         let publishing = std::pin::pin!(publish_by_steps(&mut self.outlet, &Away, group));
         assert!(poll!(publishing).is_pending(), "nothing is noted");
         self.driver.run();
@@ -124,19 +124,6 @@ impl Life {
 
     async fn die(self) -> Life {
         Life::begin(self.disk.after_kill()).await
-    }
-}
-
-/// Does `work`, and what the journal has to write for it.
-async fn drive<T>(driver: &mut Driver, work: impl Future<Output = T>) -> T {
-    let mut work = std::pin::pin!(work);
-    loop {
-        driver.run();
-        tokio::select! {
-            biased;
-            done = &mut work => return done,
-            () = driver.woken() => {}
-        }
     }
 }
 
@@ -204,14 +191,16 @@ async fn a_page_of_very_many_records_is_published_in_slices() {
                 life = life.die().await;
             }
             for _ in 0..3 {
-                let group = drive(&mut life.driver, life.outlet.next()).await.unwrap();
+                let group = life.driver.run_during(life.outlet.next()).await.unwrap();
                 let publishing = publish_by_steps(&mut life.outlet, &sink, group);
-                drive(&mut life.driver, publishing).await;
+                life.driver.run_during(publishing).await;
             }
         } else {
             life.outlet.tally.stalls = 0;
             life.outlet.plan.ending = Ending::WhenEmpty;
-            drive(&mut life.driver, publish_all(&mut life.outlet, &sink)).await;
+            life.driver
+                .run_during(publish_all(&mut life.outlet, &sink))
+                .await;
         }
         let (most, all) = *sink.0.lock().unwrap();
         assert_eq!(all, many + 2);
@@ -239,7 +228,9 @@ async fn a_page_that_was_counted_too_small_keeps_the_account() {
         life.outlet.tally.stalls = 0;
         life.outlet.plan.ending = Ending::WhenEmpty;
         let sink = Measuring::default();
-        drive(&mut life.driver, publish_all(&mut life.outlet, &sink)).await;
+        life.driver
+            .run_during(publish_all(&mut life.outlet, &sink))
+            .await;
         assert_eq!(life.outlet.tally.settled(), u64::from(count), "{body}");
         let letters = life.outlet.tally.dead_lettered.get("unreadable");
         assert_eq!(letters.copied(), Some(dead), "{body}");

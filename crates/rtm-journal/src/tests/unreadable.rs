@@ -33,6 +33,15 @@ async fn drive(mut driver: Driver) {
     }
 }
 
+/// Appends so many entries, none like another, and gives them.
+async fn fill(lane: &Lane, entries: u64) -> Vec<Vec<u8>> {
+    let entries: Vec<_> = (0..entries).map(|entry| noise(entry, 500)).collect();
+    for entry in &entries {
+        append(lane, entry).await;
+    }
+    entries
+}
+
 /// Reads on for so long, a try each second. What came, and how many entries were given up.
 async fn read_for(reader: &mut Reader, long: Duration) -> (Vec<Vec<u8>>, usize) {
     let (mut entries, mut damaged) = (Vec::new(), 0);
@@ -65,10 +74,7 @@ async fn what_cannot_be_read_is_waited_for() {
         let (journal, driving) = open_driven(&disk);
         let a = lane(&journal, "a");
         let mut reader = reader(&a, "r");
-        let held: Vec<_> = (0..100).map(|entry| noise(entry, 500)).collect();
-        for entry in &held {
-            append(&a, entry).await;
-        }
+        let held = fill(&a, 100).await;
         let first = *disk.files().keys().next().unwrap();
         disk.fail(move |op, segment| fails(op, segment == first).then_some(error));
         let nothing = (Vec::new(), 0);
@@ -91,9 +97,7 @@ async fn nothing_is_lost_while_writes_fail() {
     let (journal, driving) = open_driven(&disk);
     let a = lane(&journal, "a");
     let mut reader = reader(&a, "r");
-    for entry in 0..100 {
-        append(&a, &noise(entry, 500)).await;
-    }
+    fill(&a, 100).await;
     let first = *disk.files().keys().next().unwrap();
     disk.fail(move |op, segment| (op == Op::Read && segment == first).then_some(Errno::IO));
     let nothing = (Vec::new(), 0);
@@ -117,10 +121,7 @@ async fn a_bad_segment_is_waited_for_once() {
     let (journal, driving) = open_driven(&disk);
     let a = lane(&journal, "a");
     let mut reader = reader(&a, "r");
-    let held: Vec<_> = (0..200).map(|entry| noise(entry, 500)).collect();
-    for entry in &held {
-        append(&a, entry).await;
-    }
+    let held = fill(&a, 200).await;
     let segments: BTreeSet<u32> = disk.files().into_keys().collect();
     assert!(segments.len() > 4);
     let bad = *segments.iter().nth(1).unwrap();
@@ -145,9 +146,7 @@ async fn only_the_disk_itself_uses_patience_up() {
     let (journal, driving) = open_driven(&disk);
     let a = lane(&journal, "a");
     let mut reader = reader(&a, "r");
-    for entry in 0..100 {
-        append(&a, &noise(entry, 500)).await;
-    }
+    fill(&a, 100).await;
     let first = *disk.files().keys().next().unwrap();
     let fail = |error: Errno| {
         disk.fail(move |op, segment| (op == Op::Read && segment == first).then_some(error));
