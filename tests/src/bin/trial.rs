@@ -13,7 +13,7 @@ use rtm_tests::trial::measured::{
     bare::{self, BareArgs},
     changes,
     cost::{self, Into},
-    drain, fresh,
+    drain, fresh, soak,
     storms::{self, Storm},
 };
 use rtm_tests::trial::shows::{self, Outage};
@@ -26,7 +26,7 @@ use rtm_tests::trial::{self, Brokers, Disk, Plan, Report};
 Brokers are started once for each command. A trial that fails keeps its directory and prints it, with logs, metrics and
 the simulator's ledger, and the command that runs it again. Build the bridge first, in the same profile:
   cargo build --release && cargo run --release -p rtm-tests --bin trial -- all
-fresh, storms, flood, cost, drain, apps and changes print figures beside their bounds, and judge the medians of their runs:
+fresh, storms, flood, cost, drain, apps, changes and soak print figures beside their bounds, and judge the medians of their runs:
   cargo run --release -p rtm-tests --bin trial -- fresh --runs 5")]
 struct Arguments {
     #[command(subcommand)]
@@ -131,6 +131,17 @@ enum Trial {
         /// Events a second of the busy one, both streams together
         #[arg(long, default_value_t = 2_000.0)]
         rate: f64,
+        #[command(flatten)]
+        measured: Measured,
+    },
+    /// One process under faults that change: memory, files, threads and journal at the end are as after five minutes
+    Soak {
+        /// Events a second, both streams together
+        #[arg(long, default_value_t = 500.0)]
+        rate: f64,
+        /// Decides the faults
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
         #[command(flatten)]
         measured: Measured,
     },
@@ -365,6 +376,16 @@ async fn figures(brokers: &mut Brokers, trial: Trial) -> Result<bool> {
                 Box::pin(changes::changes(brokers, rate, measured.time(60))).await
             };
             kept &= measured.table(brokers, "changes", one).await;
+        }
+        Trial::Soak {
+            rate,
+            seed,
+            measured,
+        } => {
+            let one = async |brokers: &mut Brokers| {
+                Box::pin(soak::soak(brokers, rate, measured.time(7_200), seed)).await
+            };
+            kept &= measured.table(brokers, "soak", one).await;
         }
         _ => anyhow::bail!("not a trial of figures"),
     }

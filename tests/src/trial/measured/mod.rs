@@ -8,6 +8,7 @@
 //! | [`drain`] | a backlog of millions |
 //! | [`apps`] | hundreds of App IDs, busy, idle and uneven |
 //! | [`changes`] | a busy App ID, while others and a sink come, change and go |
+//! | [`soak`] | hours under faults that change |
 //! | [`figures`] | figures, bounds and tables |
 //! | [`ages`], [`fsync`] | what is measured: by the ledger, and of the disk |
 //! | [`feeder`], [`backlog`], [`bare`] | what is measured with: uneven loads, a journal that is full of events, a bare producer loop |
@@ -23,6 +24,7 @@ pub mod feeder;
 pub mod figures;
 pub mod fresh;
 pub mod fsync;
+pub mod soak;
 pub mod storms;
 
 use anyhow::Result;
