@@ -59,6 +59,10 @@ fn observe_dead_letter(audit: &mut Audit<'_>, app_id: &str, stored: &Stored<'_>)
     if letter.reason == "unreadable" {
         return audit.observe_rest(&letter.id);
     }
+    if letter.reason == "poison" && letter.id.ends_with(".0") {
+        // A whole entry, which no event is at the beginning of.
+        return;
+    }
     let mut raw = letter
         .raw
         .map(String::into_bytes)

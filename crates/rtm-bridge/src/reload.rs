@@ -10,12 +10,12 @@ use std::path::Path;
 
 use rtm_engine::plan::{Planner, RunError};
 use rtm_engine::status::metrics::Metrics;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::config::Config;
 use crate::wire::{self, Wire};
 
-pub(crate) use watch::Watch;
+pub(crate) use watch::{Seen, Watch};
 
 mod watch;
 
@@ -36,9 +36,7 @@ pub(crate) async fn follow(
         match take(&watch.file, &running, planner).await {
             Ok(new) => {
                 (watch.taken)(&new);
-                for (key, warning) in new.warnings() {
-                    warn!(key, "{warning}");
-                }
+                new.log_warnings();
                 wire::tell(metrics, &new);
                 let changed = running.changed(&new).join(", ");
                 info!(changed, "the configuration was taken");

@@ -1,14 +1,19 @@
 //! From the configuration to what the engine runs on: its plan, sources and sinks.
 
+use std::fs::File;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use rtm_engine::bridge::MAX_PAGE_BYTES;
 use rtm_engine::copies::CopyRule;
 use rtm_engine::plan::{AppPlan, BoxError, Parts, Plan, RunError, SinkPlan};
 use rtm_engine::status::metrics::Metrics;
 use rtm_sink::AnySink;
-use rtm_source::{Auth, Connections, Source, SourceOptions, Stream};
-use tracing::debug;
+use rtm_source::{
+    Auth, Connections, Fetch, FetchError, NoResponse, Page, Ring, Slot, Source, SourceOptions,
+    Stream,
+};
+use tracing::{debug, info};
 
 use crate::config::{AppConfig, AuthConfig, Config, CopyPolicy};
 use crate::fields::region::RegionConfig;
@@ -81,7 +86,7 @@ pub fn plan(config: &Config) -> Result<Plan<Wire>, RunError> {
 /// Makes sources and sinks of tables of the configuration.
 #[derive(Default)]
 pub struct Wire {
-    connections: Connections,
+    connections: Arc<Connections>,
     /// How many sources have opened their connections early.
     opened_early: AtomicUsize,
 }
@@ -95,21 +100,23 @@ pub struct ClientSpec {
 }
 
 impl Parts for Wire {
-    type Source = Source;
+    type Source = LateSource;
     type SourceSpec = AppConfig;
     type ClientSpec = ClientSpec;
 
-    fn source(&self, app: &AppConfig) -> Result<Source, BoxError> {
-        let source = source(app, &self.connections)?;
+    fn source(&self, app: &AppConfig) -> Result<LateSource, BoxError> {
+        let source = LateSource::open(app, &self.connections)?;
         // App IDs start one after the other, and share connections: a few for each host will do.
-        if self.opened_early.fetch_add(1, Ordering::Relaxed) < OPENED_EARLY {
-            open_connections(&source);
+        if let Some(source) = source.made.get()
+            && self.opened_early.fetch_add(1, Ordering::Relaxed) < OPENED_EARLY
+        {
+            open_connections(source);
         }
         Ok(source)
     }
 
     async fn client(&self, name: &str, spec: &ClientSpec) -> Result<AnySink, BoxError> {
-        let client = spec.sink.table().open(name, &spec.places, false).await;
+        let client = spec.sink.client(name, &spec.places).await;
         client.map_err(anyhow::Error::into_boxed_dyn_error)
     }
 
@@ -151,6 +158,87 @@ pub fn source(app: &AppConfig, connections: &Connections) -> Result<Source, BoxE
     options.extra_ca_file.clone_from(&app.ca_file);
     options.max_page_bytes = MAX_PAGE_BYTES;
     Ok(Source::sharing(options, connections)?)
+}
+
+/// A source that may have to wait for a file: of a secret, or of certificates. Until that is there no request is sent.
+pub struct LateSource {
+    made: OnceLock<Source>,
+    rings: Vec<Ring>,
+    app: AppConfig,
+    connections: Arc<Connections>,
+}
+
+impl LateSource {
+    fn open(app: &AppConfig, connections: &Arc<Connections>) -> Result<LateSource, BoxError> {
+        let made = match source(app, connections) {
+            Ok(source) => OnceLock::from(source),
+            Err(_) if lacks_a_file(app) => OnceLock::new(),
+            Err(error) => return Err(error),
+        };
+        let rings = match made.get() {
+            Some(source) => source.rings().to_vec(),
+            None => rings(app)?,
+        };
+        Ok(LateSource {
+            made,
+            rings,
+            app: app.clone(),
+            connections: Arc::clone(connections),
+        })
+    }
+
+    fn source(&self) -> Result<&Source, BoxError> {
+        if let Some(source) = self.made.get() {
+            return Ok(source);
+        }
+        let source = source(&self.app, &self.connections)?;
+        info!(
+            app = self.app.name,
+            "what was missing is there: polling begins"
+        );
+        Ok(self.made.get_or_init(|| source))
+    }
+}
+
+impl Fetch for LateSource {
+    fn rings(&self) -> &[Ring] {
+        &self.rings
+    }
+
+    fn credentials_changed(&self) -> bool {
+        let made = self.made.get();
+        made.is_some_and(Source::credentials_changed)
+    }
+
+    async fn fetch(&self, ring: &Ring, slot: Slot) -> Result<Page, FetchError> {
+        match self.source() {
+            Ok(source) => source.fetch(ring, slot).await,
+            Err(error) => {
+                let failed = FetchError::no_response(NoResponse::Request, Some(error));
+                slot.using(async { Err(failed) }).await
+            }
+        }
+    }
+}
+
+/// Whether a file cannot be opened now that the source needs.
+fn lacks_a_file(app: &AppConfig) -> bool {
+    let (_, keys) = app.auth.secret();
+    let mut files = keys.file().into_iter().chain(app.ca_file.as_deref());
+    files.any(|file| File::open(file).is_err())
+}
+
+/// The rings of a source that is not made yet.
+fn rings(app: &AppConfig) -> Result<Vec<Ring>, BoxError> {
+    let mut rings = Vec::new();
+    for region in &app.regions {
+        let region = Arc::new(region.region()?);
+        for stream in Stream::ALL {
+            let region = Arc::clone(&region);
+            rings.push(Ring { region, stream });
+        }
+    }
+    Ok(rings)
 }
 
 fn auth(app: &AppConfig) -> Auth {

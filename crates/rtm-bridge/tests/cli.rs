@@ -129,6 +129,22 @@ fn broken_configurations_are_refused_with_what_to_do() {
     }
 }
 
+/// Holds: where the disk has no room for a page of each ring, so that polling cannot begin, `check` says so and fails.
+#[test]
+fn a_disk_without_room_fails_the_check() {
+    let dir = tempfile::tempdir().unwrap();
+    let little = SOUND.replacen("[journal]", "[journal]\nmin_free_bytes = \"900 TiB\"", 1);
+    let (code, text) = check(dir.path(), &little);
+    assert_eq!(code, Some(2), "{text}");
+    for says in [
+        "journal: FAILED",
+        "are free there",
+        "journal.min_free_bytes",
+    ] {
+        assert!(text.contains(says), "{says} in {text}");
+    }
+}
+
 /// Holds: who begins is told how; the same file that goes missing at a reload is told without, for there a bridge runs.
 #[test]
 fn a_missing_file_says_what_to_do() {

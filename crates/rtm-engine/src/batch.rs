@@ -1,5 +1,6 @@
 //! What is being delivered to a sink.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rtm_journal::{Entry, Position};
@@ -47,8 +48,8 @@ pub(crate) struct Detail {
     pub(crate) ms: Option<i64>,
     /// Why it is a dead letter, if it is one.
     pub(crate) dead: Option<&'static str>,
-    /// How often the broker refused it.
-    pub(crate) refusals: u32,
+    /// The dead letter as it was before it was cut, if it was.
+    pub(crate) uncut: Option<Box<Record>>,
     /// The events that it stands for: more than one only for a dead letter of a whole entry.
     pub(crate) events: u64,
 }
@@ -70,10 +71,17 @@ impl Batch {
             entry: self.entries.len().saturating_sub(1),
             ms: prepared.ms,
             dead: prepared.dead,
-            refusals: 0,
+            uncut: None,
             events,
         });
         self.records.push(prepared.record);
+    }
+
+    /// Where what is not settled goes, each once.
+    pub(crate) fn topics(&self) -> Vec<&str> {
+        let topics = self.records.iter().map(|record| record.topic.as_str());
+        let topics: BTreeSet<&str> = topics.collect();
+        topics.into_iter().collect()
     }
 
     /// Whether it has as much as a batch should have.

@@ -22,7 +22,7 @@ use std::time::Duration;
 use backon::BackoffBuilder;
 use futures::FutureExt;
 use rtm_journal::{Entry, Position, ReadError, Reservation};
-use rtm_record::{SLICE, entry};
+use rtm_record::{SLICE, entry, smaller};
 use rtm_sink::{Outcome, PublishError, PublishErrorKind, Reason, Record, Sink};
 use rtm_source::{Fetch, FetchError, FetchErrorKind, Next, Observed, Page, Ring, Slot, Turn};
 use tokio::sync::watch;
@@ -40,6 +40,7 @@ use crate::outlet::{Ending, Outlet, OutletPlan, SkipWatch};
 use crate::pipeline::Pipeline;
 use crate::poison::{self, Steps};
 use crate::sink::RunningSink;
+use crate::status::phrases::names;
 use crate::status::pipeline::PipelineState;
 use crate::status::sink::SinkState;
 use crate::tally::{self, Tally};
@@ -250,6 +251,7 @@ async fn begin<F: Fetch>(pipeline: &Pipeline<F>, state: &PipelineState) {
     let (rings, losses) = (pipeline.source.rings(), &pipeline.account.losses);
     let died = losses.begin(&pipeline.name, rings, state.metrics()).await;
     if let Some(possibly_lost) = died {
+        state.crashed(possibly_lost);
         warn!(
             possibly_lost,
             "the last process died while it polled: requests that were in flight may have cost events"
@@ -304,6 +306,7 @@ async fn wait_for_room<F: Fetch>(pipeline: &Pipeline<F>, state: &PipelineState) 
     loop {
         if state.polling_stopped(STOPPED_LOG_INTERVAL) {
             error!(
+                why = state.why_full(),
                 "polling has stopped: the journal has no room for this App ID, and Agora overwrites events from now on; \
                  repair the sink that lags, free disk space, or raise journal.max_bytes (journal.max_entries, where responses \
                  are small)"
@@ -578,20 +581,16 @@ fn log_failure(ring: &Ring, error: &FetchError, observed: &Observed) {
     );
 }
 
-/// Publishes one lane to one sink, until its plan says that it ends and nothing waits, or is waited for. Says whether
-/// everything that waited is published.
-pub(crate) async fn publish_until_ended(outlet: Outlet, crashed: bool) -> bool {
+/// Publishes one lane to one sink, until its plan says that it ends and nothing waits, or is waited for.
+pub(crate) async fn publish_until_ended(outlet: Outlet, crashed: bool) {
     let patience = patience(
         outlet.plans.clone(),
         Arc::clone(&outlet.state),
         outlet.sink.clone(),
     );
     tokio::select! {
-        () = publish(outlet, crashed) => true,
-        why = patience => {
-            warn!("{why}: what is not yet published waits in the journal");
-            false
-        }
+        () = publish(outlet, crashed) => {}
+        why = patience => warn!("{why}: what is not yet published waits in the journal"),
     }
 }
 
@@ -686,7 +685,12 @@ pub(crate) async fn publish_all<S: Sink>(outlet: &mut Outlet, sink: &S) {
 /// Publishes entries of which one is suspected of crashing the process: see [`poison`].
 pub(crate) async fn publish_by_steps<S: Sink>(outlet: &mut Outlet, sink: &S, group: Group) {
     let mut steps = Steps::new(group);
+    let routes = outlet.plan.routes.clone();
     while let Some(mut batch) = steps.next(outlet).await {
+        if outlet.plan.routes != routes {
+            // A step may have been prepared before another was given new ones.
+            outlet.reroute(&mut batch);
+        }
         deliver(outlet, sink, &mut batch).await;
         outlet.tally.add(&batch.settled);
     }
@@ -765,55 +769,68 @@ fn is_large(entry: &Entry) -> bool {
 }
 
 /// Publishes a batch until every record is confirmed, as an event or as a dead letter. Three kinds of error, three
-/// actions; a record of unknown outcome is published again, in order and under the same id.
+/// actions; a record of unknown outcome is published again, in order and under the same id. What waits while the plan gets
+/// other routes takes them, also what is of unknown outcome: it may then be in the old place as well.
 async fn deliver<S: Sink>(outlet: &mut Outlet, sink: &S, batch: &mut Batch) {
     let mut backoff = backoff();
     let mut skip_watch = outlet.skip_watch();
     outlet.state.publishing();
     while !batch.records.is_empty() {
+        if outlet.has_new_routes() {
+            outlet.reroute(batch);
+            info!(
+                topics = batch.topics().join(", "),
+                records = batch.records.len(),
+                "what waits for the sink goes where the new configuration says"
+            );
+        }
+        // A place that takes nothing shows with one record that it does again.
+        let is_asked = batch.details[0].dead.is_none() && outlet.takes_nothing(&batch.records[0]);
+        let given = if is_asked { 1 } else { batch.records.len() };
         let began = Instant::now();
-        outlet.metrics.batch.observe(batch.records.len() as f64);
-        let published = attempt(outlet, sink, batch, &mut skip_watch).await;
+        outlet.metrics.batch.observe(given as f64);
+        let published = attempt(outlet, sink, &batch.records[..given], &mut skip_watch).await;
         outlet
             .metrics
             .publish_duration
             .observe(began.elapsed().as_secs_f64());
         let error = match published {
             Attempt::Ended(Ok(())) => {
-                let details = std::mem::take(&mut batch.details);
-                confirm(outlet, &mut batch.settled, &details);
-                break;
+                settle(outlet, batch, given, &[]);
+                continue;
             }
             Attempt::Ended(Err(error)) => error,
+            Attempt::Rerouted => continue,
             Attempt::Skipped => {
                 skip(outlet, batch);
                 break;
             }
         };
-        let progressed = settle(outlet, batch, &error);
+        let settled = settle(outlet, batch, 0, &error.outcomes);
         if batch.records.is_empty() {
             break;
         }
         outlet.metrics.retried.inc_by(batch.records.len() as u64);
-        if progressed {
+        if settled.progressed {
             backoff = self::backoff();
         }
-        let held = batch.details.iter().any(|detail| detail.refusals > 2);
+        let why = why(&error, settled.held, batch);
         let pause = match error.kind {
-            PublishErrorKind::Rejected if !held => continue,
+            PublishErrorKind::Rejected if settled.held.is_none() => continue,
             PublishErrorKind::Unavailable => {
                 let pause = backoff.next().unwrap_or(BACKOFF.1);
-                outlet.state.unavailable(&chain(&error), pause);
+                outlet.state.unavailable(&why, pause);
                 pause
             }
             PublishErrorKind::Misconfigured | PublishErrorKind::Rejected => {
-                outlet.state.held(&chain(&error), HOLD);
+                outlet.state.held(&why, HOLD);
                 HOLD
             }
         };
         outlet.disarm().await;
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
+            () = outlet.new_routes() => {}
             () = skip_watch.must_skip() => {
                 skip(outlet, batch);
                 break;
@@ -823,8 +840,18 @@ async fn deliver<S: Sink>(outlet: &mut Outlet, sink: &S, batch: &mut Batch) {
     outlet.state.published();
 }
 
+/// Why a batch waits, and for which topics.
+fn why(error: &PublishError, held: Option<&str>, batch: &Batch) -> String {
+    let topics = names(&batch.topics());
+    let held = held.map(|held| format!("{held}; "));
+    let held = held.unwrap_or_default();
+    format!("{} ({held}what waits is for {topics})", chain(error))
+}
+
 enum Attempt {
     Ended(Result<(), PublishError>),
+    /// It has said nothing for long, and there are other routes.
+    Rerouted,
     /// The journal is full, and this sink may lose events.
     Skipped,
 }
@@ -833,17 +860,22 @@ enum Attempt {
 async fn attempt<S: Sink>(
     outlet: &mut Outlet,
     sink: &S,
-    batch: &Batch,
+    records: &[Record],
     skip_watch: &mut SkipWatch,
 ) -> Attempt {
-    let publishing = sink.publish(&batch.records);
+    let publishing = sink.publish(records);
     tokio::pin!(publishing);
     let mut silence = tokio::time::interval_at(Instant::now() + SILENCE, SILENCE);
     loop {
         tokio::select! {
             biased;
             ended = &mut publishing => return Attempt::Ended(ended),
-            _ = silence.tick() => outlet.state.silent(outlet.sink.health().said.as_deref()),
+            _ = silence.tick() => {
+                outlet.state.silent(outlet.sink.health().said.as_deref());
+                if outlet.has_new_routes() {
+                    return Attempt::Rerouted;
+                }
+            }
             () = tokio::time::sleep(poison::HARMLESS), if outlet.is_armed() => {
                 outlet.disarm().await;
             }
@@ -870,18 +902,30 @@ fn skip(outlet: &Outlet, batch: &mut Batch) {
     outlet.state.skipped(events);
 }
 
-/// Counts what a failed publish did confirm, turns what it rejected into dead letters, and keeps the rest, in order.
-/// Says whether anything was settled.
-fn settle(outlet: &mut Outlet, batch: &mut Batch, error: &PublishError) -> bool {
-    let mut records = Vec::with_capacity(batch.records.len());
-    let mut details = Vec::with_capacity(batch.records.len());
-    let mut confirmed = Vec::new();
-    let mut rejected = false;
-    let outcomes = error
-        .outcomes
-        .iter()
-        .map(Some)
-        .chain(std::iter::repeat(None));
+/// What a call of `publish` leads to, whose records are not all settled.
+struct Settled {
+    /// Something was confirmed, or is a dead letter now.
+    progressed: bool,
+    /// Why what was refused is kept as it is.
+    held: Option<&'static str>,
+}
+
+/// Counts what a publish did confirm, turns what it rejected into dead letters, and keeps the rest, in order. The first
+/// `confirmed` records are confirmed; of those after them `outcomes` tells.
+fn settle(
+    outlet: &mut Outlet,
+    batch: &mut Batch,
+    confirmed: usize,
+    outcomes: &[Outcome],
+) -> Settled {
+    let outcomes = std::iter::repeat_n(&Outcome::Confirmed, confirmed).chain(outcomes);
+    judge_places(outlet, batch, outcomes.clone());
+    let outcomes = outcomes.chain(std::iter::repeat(&Outcome::Unknown));
+    let (mut records, mut details, mut confirmed) = (Vec::new(), Vec::new(), Vec::new());
+    let mut settled = Settled {
+        progressed: false,
+        held: None,
+    };
     for ((record, mut detail), outcome) in batch
         .records
         .drain(..)
@@ -889,44 +933,91 @@ fn settle(outlet: &mut Outlet, batch: &mut Batch, error: &PublishError) -> bool 
         .zip(outcomes)
     {
         match outcome {
-            Some(Outcome::Confirmed) => confirmed.push(detail),
-            Some(Outcome::Rejected(why)) => {
-                rejected = true;
-                let record = refuse(outlet, &batch.entries, record, &mut detail, why);
-                records.push(record);
+            Outcome::Confirmed => confirmed.push(detail),
+            Outcome::Rejected(why) => {
+                let refused = refuse(outlet, &batch.entries, record, &mut detail, why);
+                settled.progressed |= refused.held.is_none();
+                settled.held = settled.held.or(refused.held);
+                records.push(refused.record);
                 details.push(detail);
             }
-            Some(Outcome::Unknown) | None => {
+            Outcome::Unknown => {
                 records.push(record);
                 details.push(detail);
             }
         }
     }
+    settled.progressed |= !confirmed.is_empty();
     confirm(outlet, &mut batch.settled, &confirmed);
     batch.records = records;
     batch.details = details;
-    rejected || !confirmed.is_empty()
+    settled
 }
 
-/// The dead letter of a rejected record; the truncated one of a rejected dead letter; then it stays, and is held.
+/// Counts how many events a place has refused one after the other. One that it has taken by the end of the call ends the
+/// row.
+fn judge_places<'a>(
+    outlet: &mut Outlet,
+    batch: &Batch,
+    outcomes: impl Iterator<Item = &'a Outcome> + Clone,
+) {
+    let all = batch.records.iter().zip(&batch.details);
+    let events = all
+        .zip(outcomes)
+        .filter(|((_, detail), _)| detail.dead.is_none());
+    for ((record, _), outcome) in events.clone() {
+        if let Outcome::Rejected(why) = outcome {
+            outlet.refused(record, why);
+        }
+    }
+    for ((record, _), outcome) in events {
+        if *outcome == Outcome::Confirmed {
+            outlet.accepted(record);
+        }
+    }
+}
+
+/// A record that was refused: what takes its place, or why it is kept.
+struct Refused {
+    record: Record,
+    held: Option<&'static str>,
+}
+
+/// The dead letter of a rejected event, unless its place takes nothing; a smaller one of a rejected dead letter, unless it
+/// is as small as can be. What is kept is held, and tried again as it was before it was cut.
 fn refuse(
     outlet: &mut Outlet,
     entries: &[Entry],
     record: Record,
     detail: &mut Detail,
     why: &Reason,
-) -> Record {
-    detail.refusals += 1;
-    warn!(id = %record.id, reason = why.code, message = why.message, refusals = detail.refusals, "the broker refuses a record");
-    let was_dead = detail.dead.is_some();
-    detail.dead.get_or_insert(why.code);
-    if detail.refusals > 2 {
-        return record;
+) -> Refused {
+    if detail.dead.is_some() {
+        let Some(cut) = smaller(&record) else {
+            let record = detail.uncut.take().map_or(record, |uncut| *uncut);
+            let held = Some("it refuses even a dead letter without bytes");
+            return Refused { record, held };
+        };
+        if detail.uncut.is_none() {
+            warn!(id = %record.id, topic = %record.topic, reason = why.code, message = why.message, "a dead letter is refused, and is cut until it fits");
+        }
+        detail.uncut.get_or_insert_with(|| Box::new(record));
+        return Refused {
+            record: cut,
+            held: None,
+        };
     }
-    outlet
-        .router
-        .refused(&entries[detail.entry], &record, why, was_dead)
-        .unwrap_or(record)
+    if outlet.takes_nothing(&record) {
+        let held = Some("it refuses one record after the other and takes none");
+        return Refused { record, held };
+    }
+    warn!(id = %record.id, topic = %record.topic, reason = why.code, message = why.message, "a record is refused, and goes to the dead letters");
+    detail.dead = Some(why.code);
+    let letter = outlet.router.refused(&entries[detail.entry], &record, why);
+    Refused {
+        record: letter.unwrap_or(record),
+        held: None,
+    }
 }
 
 /// Counts confirmed records.

@@ -78,6 +78,11 @@ pub(crate) fn reader_names(sink: &str) -> impl Iterator<Item = ReaderName> {
         .filter_map(|name| ReaderName::try_from(name.as_str()).ok())
 }
 
+/// The sink that a cursor of this name is one of.
+pub(crate) fn sink_of(reader: &ReaderName) -> &str {
+    sink_of_lagging(reader).unwrap_or(reader.as_str())
+}
+
 /// The sink whose lagging cursor goes by this name, if it is one's.
 fn sink_of_lagging(reader: &ReaderName) -> Option<&str> {
     reader.as_str().strip_suffix(LAGGING)
@@ -96,6 +101,12 @@ pub(crate) async fn remove_lagging(lane: &Lane, sink: &str) {
             "cannot remove the cursor that remembers copies"
         ),
     }
+}
+
+/// Whether no sink's cursor waits for anything in any lane.
+pub(crate) fn are_published(lanes: &[LaneStats]) -> bool {
+    let mut readers = lanes.iter().flat_map(|lane| &lane.readers);
+    readers.all(|reader| reader.pending_entries == 0 || sink_of_lagging(&reader.name).is_some())
 }
 
 /// Tells of sinks that have a cursor in a lane and take nothing of it, as `takes` says: only the operator may let go of what

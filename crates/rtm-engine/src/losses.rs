@@ -5,7 +5,7 @@
 //! requests in flight, as many as ever at once, whose pages nobody stored. That is added and stored before anything is asked of Agora, together
 //! with the new mark, so that a process that dies at once is counted once as well.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 
 use bytes::Bytes;
@@ -32,6 +32,8 @@ pub(crate) struct Losses {
     mark: Mutex<Mark>,
     /// The most requests that each ring has had in flight at once, where it was more than one.
     in_flight: Mutex<HashMap<Ring, u64>>,
+    /// The rings that are marked since the beginning.
+    known: Mutex<HashSet<Ring>>,
     turn: tokio::sync::Mutex<()>,
 }
 
@@ -66,6 +68,7 @@ impl Losses {
             lane,
             mark: Mutex::new(mark),
             in_flight: Mutex::default(),
+            known: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
         }
     }
@@ -84,6 +87,7 @@ impl Losses {
     /// says how many events, if it did die while it polled.
     pub(crate) async fn begin(&self, app: &str, rings: &[Ring], metrics: &Metrics) -> Option<u64> {
         lock(&self.in_flight).clear();
+        *lock(&self.known) = rings.iter().cloned().collect();
         let crashed = {
             let mut mark = lock(&self.mark);
             let mut crashed = None;
@@ -108,13 +112,16 @@ impl Losses {
         crashed
     }
 
-    /// Says durably that further rings are polled from now on.
+    /// Says durably that further rings are polled from now on. One that was polled before since the beginning is marked
+    /// already.
     pub(crate) async fn also(&self, rings: &[Ring]) {
         if rings.is_empty() {
             return;
         }
         for ring in rings {
-            lock(&self.mark).ring(ring).polled += 1;
+            if lock(&self.known).insert(ring.clone()) {
+                lock(&self.mark).ring(ring).polled += 1;
+            }
         }
         self.store().await;
     }

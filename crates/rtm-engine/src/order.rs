@@ -119,6 +119,8 @@ pub(crate) struct OrderedReader {
     epoch: Epoch,
     /// Read, and not given out, in the journal's order.
     read: VecDeque<Read>,
+    /// Of all of them.
+    bytes: usize,
     /// By ring, the newest page that was given out although older ones might come.
     forced: HashMap<RingName, (Option<Epoch>, Age)>,
     /// Events that came behind such a page, and are not counted yet.
@@ -140,6 +142,10 @@ struct Read {
 }
 
 impl Read {
+    fn bytes(&self) -> usize {
+        self.entry.as_ref().map_or(0, |entry| entry.bytes.len())
+    }
+
     fn epoch(&self) -> Option<Epoch> {
         self.entry.as_ref().ok().map(|entry| entry.epoch)
     }
@@ -152,6 +158,7 @@ impl OrderedReader {
             requests,
             epoch,
             read: VecDeque::new(),
+            bytes: 0,
             forced: HashMap::new(),
             late: 0,
         }
@@ -160,6 +167,7 @@ impl OrderedReader {
     /// Forgets what was read and not given out, as the reader is rewound.
     pub(crate) fn clear(&mut self) {
         self.read.clear();
+        self.bytes = 0;
     }
 
     /// How many events were given out, since this was last asked, behind later ones of their ring.
@@ -225,7 +233,6 @@ impl OrderedReader {
     /// much. `ended` is as in [`OrderedReader::shortest`].
     fn is_enough(&self, ended: impl Fn(&Read, &Overlap) -> bool) -> bool {
         let mut entries = self.read.iter().filter_map(|read| read.entry.as_ref().ok());
-        let bytes: usize = entries.clone().map(|entry| entry.bytes.len()).sum();
         let first = entries.next().map(|entry| entry.appended_at);
         let last = entries.next_back().map(|entry| entry.appended_at);
         let took = first.zip(last);
@@ -233,7 +240,7 @@ impl OrderedReader {
         let is_over = took.is_some_and(|took| took > LONGEST)
             && (self.read.iter())
                 .all(|read| read.overlap.as_ref().is_none_or(|other| ended(read, other)));
-        is_over || bytes >= MOST_AHEAD_BYTES || self.read.len() >= MOST_AHEAD
+        is_over || self.bytes >= MOST_AHEAD_BYTES || self.read.len() >= MOST_AHEAD
     }
 
     fn push(&mut self, read: Result<Entry, ReadError>) -> Result<(), ReadError> {
@@ -256,6 +263,7 @@ impl OrderedReader {
             },
             Err(error) => return Err(error),
         };
+        self.bytes += read.bytes();
         self.read.push_back(read);
         Ok(())
     }
@@ -322,6 +330,7 @@ impl OrderedReader {
     /// Takes the first `count` out, with the pages of each ring in the ring's order. `forced` says that older ones may come.
     fn take(&mut self, count: usize, forced: bool) -> Group {
         let mut group: Vec<Read> = self.read.drain(..count).collect();
+        self.bytes -= group.iter().map(Read::bytes).sum::<usize>();
         for read in group.iter().filter(|read| read.overlap.is_some()) {
             let (Ok(entry), Some(ring)) = (&read.entry, &read.ring) else {
                 continue;

@@ -39,6 +39,8 @@ pub(crate) struct Orphan {
     /// How it is shown: by the name that it had, marked, since another App ID may have the name by now. The App ID itself
     /// is shown nowhere.
     pub(crate) name: String,
+    /// The app's name as its entries have it, or else the App ID: what dead letters are routed by whose entry does not say.
+    pub(crate) owner: String,
     /// The requests in flight that its outlets know of.
     pub(crate) requests: Arc<InFlightRequests>,
 }
@@ -54,6 +56,7 @@ impl Orphan {
         let lane = lanes::open(journal, "removed", stats.name.as_str())?;
         let former = former.map(|former| former.name.clone());
         let former = former.or_else(|| name_in_entries(&lane, stats));
+        let owner = former.as_deref().unwrap_or(stats.name.as_str()).to_owned();
         let former = former.as_deref().unwrap_or("an app");
         let mut name = format!("{former} (removed)");
         let mut number = 1;
@@ -68,6 +71,7 @@ impl Orphan {
         Ok(Orphan {
             lane,
             name,
+            owner,
             requests: Arc::default(),
         })
     }

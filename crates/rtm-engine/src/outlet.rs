@@ -1,12 +1,13 @@
 //! One lane's way out to one sink: its cursor, what is counted with it, and what makes its records.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rtm_journal::{Entry, Journal, Lane, Position, ReadError, Reader, ReaderName};
 use rtm_record::entry::{self, EntryError};
-use rtm_record::{PreparedPage, Router, Routes, SLICE};
-use rtm_sink::Reason;
+use rtm_record::{Owner, PreparedPage, Router, Routes, SLICE};
+use rtm_sink::{Reason, Record, RecordId, Topic};
 use rtm_source::Stream;
 use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::Instant;
@@ -29,11 +30,20 @@ const SKIP_LOOK: Duration = Duration::from_millis(250);
 /// So many crashes in a row without progress mean that something in the next entry causes them.
 const POISON_CRASHES: u32 = 3;
 
+/// So many records that a place refuses one after the other, and takes none in between, are not to blame themselves: the
+/// place takes nothing. Fewer than a minute's events of the smallest App ID, and more than anyone's odd ones in a row.
+const REFUSED_IN_A_ROW: usize = 20;
+
+/// The reason of a record that is refused for its size.
+const TOO_LARGE: &str = "too_large";
+
 /// What a plan says of one lane's way out to one sink. It may change while the outlet runs.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct OutletPlan {
     /// The app's name, or what an App ID is shown as that has left the plan.
     pub(crate) app: String,
+    /// The name that dead letters are routed by whose entry does not say whose it is.
+    pub(crate) owner: String,
     /// Where records go, and what they look like.
     pub(crate) routes: Routes,
     /// The streams that the sink takes.
@@ -99,6 +109,8 @@ pub(crate) struct Outlet {
     suspicion: Arc<tokio::sync::Mutex<()>>,
     /// The suspicion, while this outlet has it.
     suspecting: Option<OwnedMutexGuard<()>>,
+    /// The places that refused the last records that they were given, and how many in a row. See [`Outlet::place`].
+    refusing: HashMap<Option<Topic>, usize>,
 }
 
 /// What an outlet is made of, beside its plan.
@@ -135,6 +147,7 @@ impl Outlet {
             status: parts.status,
             suspicion: parts.suspicion,
             suspecting: None,
+            refusing: HashMap::new(),
             copies,
             plan,
             plans,
@@ -174,7 +187,7 @@ impl Outlet {
             self.metrics = self.state.metrics();
         }
         if old.routes != self.plan.routes {
-            self.router = Router::new(self.plan.routes.clone());
+            self.route();
         }
         if old.copy_rule == self.plan.copy_rule {
             return;
@@ -194,6 +207,81 @@ impl Outlet {
             lanes::remove_lagging(&self.lane, self.sink.name()).await;
         }
         self.remember().await;
+    }
+
+    fn route(&mut self) {
+        self.router = Router::new(self.plan.routes.clone());
+        self.refusing.clear();
+    }
+
+    /// Whether the plan that is in force has other routes than those that are used.
+    pub(crate) fn has_new_routes(&self) -> bool {
+        self.plans.borrow().routes != self.plan.routes
+    }
+
+    /// Returns when the plan that is in force has other routes than those that are used.
+    pub(crate) async fn new_routes(&self) {
+        let mut plans = self.plans.clone();
+        if plans
+            .wait_for(|plan| plan.routes != self.plan.routes)
+            .await
+            .is_err()
+        {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Takes the routes of the plan that is in force in the middle of a batch: what is not settled goes there from now on.
+    /// Events are made anew of their entries. A dead letter stays one, and goes where dead letters go now.
+    pub(crate) fn reroute(&mut self, batch: &mut Batch) {
+        self.plan.routes = self.plans.borrow().routes.clone();
+        self.route();
+        let mut events: HashMap<RecordId, &mut Record> = HashMap::new();
+        for (record, detail) in batch.records.iter_mut().zip(&batch.details) {
+            let entry = &batch.entries[detail.entry];
+            if detail.dead.is_some() {
+                let owner = owner(&self.plan, &self.lane);
+                record.topic = self.router.dead_letters_of(entry, owner);
+            } else {
+                events.insert(record.id, record);
+            }
+        }
+        for entry in &batch.entries {
+            for from in (0..=entry.count as usize).step_by(SLICE) {
+                // What could be read before can be read again.
+                let _ = self.router.each(entry, from..from + SLICE, |_, prepared| {
+                    if let Some(record) = events.remove(&prepared.record.id) {
+                        *record = prepared.record;
+                    }
+                });
+            }
+        }
+    }
+
+    /// What refuses together: a topic, or all subjects that name parts of an event.
+    fn place(&self, record: &Record) -> Option<Topic> {
+        let is_fixed = self.router.has_fixed_topics();
+        is_fixed.then(|| record.topic.clone())
+    }
+
+    /// Notes that the place of an event's record takes records.
+    pub(crate) fn accepted(&mut self, record: &Record) {
+        if !self.refusing.is_empty() {
+            self.refusing.remove(&self.place(record));
+        }
+    }
+
+    /// Notes that an event's record was refused. Its size says something of the record, anything else may be the place.
+    pub(crate) fn refused(&mut self, record: &Record, why: &Reason) {
+        if why.code != TOO_LARGE {
+            *self.refusing.entry(self.place(record)).or_default() += 1;
+        }
+    }
+
+    /// Whether the place of an event's record takes nothing, as far as can be told.
+    pub(crate) fn takes_nothing(&self, record: &Record) -> bool {
+        let refused = self.refusing.get(&self.place(record));
+        refused.is_some_and(|refused| *refused >= REFUSED_IN_A_ROW)
     }
 
     /// Ends. Where nothing more comes, since the App ID has left the plan, what is kept to know copies goes.
@@ -342,7 +430,8 @@ impl Outlet {
         let Some(entry) = batch.entries.last() else {
             return;
         };
-        let letter = self.router.whole(entry, why);
+        let owner = owner(&self.plan, &self.lane);
+        let letter = self.router.whole(entry, owner, why);
         let events = entry.count.into();
         batch.push(letter, events);
     }
@@ -435,6 +524,13 @@ fn would_free(journal: &Journal, lane: &Lane, own: &str, skipping: &[ReaderName]
     own.is_some_and(|own| {
         Some(own.committed) == oldest && others.iter().all(|other| own.committed < other.committed)
     })
+}
+
+fn owner<'a>(plan: &'a OutletPlan, lane: &'a Lane) -> Owner<'a> {
+    Owner {
+        app: &plan.owner,
+        app_id: lane.name().as_str(),
+    }
 }
 
 /// Why an entry that cannot be decoded becomes a dead letter.

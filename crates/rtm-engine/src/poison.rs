@@ -203,9 +203,7 @@ impl Current {
             Some(Step::Record(culprit)) if culprit == index => {
                 error!(id = %prepared.record.id, "publishing this record crashed the bridge: it goes to the dead letters");
                 let why = poison("publishing this record crashed the bridge");
-                let letter = outlet
-                    .router
-                    .refused(&self.entry, &prepared.record, &why, false);
+                let letter = outlet.router.refused(&self.entry, &prepared.record, &why);
                 if let Ok(letter) = letter {
                     prepared.record = letter;
                 }

@@ -6,6 +6,7 @@ use rtm_journal::ReaderName;
 
 use crate::copies::CopyRule;
 use crate::lanes;
+use crate::orphan::Orphan;
 use crate::outlet::{Ending, OutletPlan, Skip};
 use crate::plan::{Parts, Plan, SinkPlan};
 
@@ -42,7 +43,7 @@ pub(crate) fn of_plan<P: Parts>(plan: &Plan<P>) -> BTreeMap<Route, OutletPlan> {
                 } else {
                     Skip::Never
                 },
-                ..outlet(&app.name, sink, Ending::Never)
+                ..outlet(&app.name, &app.name, sink, Ending::Never)
             };
             routes.insert(Route::new(&app.app_id, &sink.name), outlet);
         }
@@ -50,22 +51,23 @@ pub(crate) fn of_plan<P: Parts>(plan: &Plan<P>) -> BTreeMap<Route, OutletPlan> {
     routes
 }
 
-/// What is left of an App ID that is not in the plan, into a sink. `app` is what the App ID is shown as.
+/// What is left of an App ID that is not in the plan, into a sink.
 pub(crate) fn of_orphan<K>(
-    app: &str,
+    orphan: &Orphan,
     copy_rule: Option<CopyRule>,
     sink: &SinkPlan<K>,
     ending: Ending,
 ) -> OutletPlan {
     OutletPlan {
         copy_rule,
-        ..outlet(app, sink, ending)
+        ..outlet(&orphan.name, &orphan.owner, sink, ending)
     }
 }
 
-fn outlet<K>(app: &str, sink: &SinkPlan<K>, ending: Ending) -> OutletPlan {
+fn outlet<K>(app: &str, owner: &str, sink: &SinkPlan<K>, ending: Ending) -> OutletPlan {
     OutletPlan {
         app: app.to_owned(),
+        owner: owner.to_owned(),
         routes: sink.routes.clone(),
         streams: sink.streams.clone(),
         copy_rule: None,

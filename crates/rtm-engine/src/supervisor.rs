@@ -6,15 +6,15 @@
 //! A plan is taken as a whole or not at all: [`Supervisor::apply`] makes everything that can fail before it changes anything
 //! that runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rtm_journal::{Journal, LaneStats};
 use rtm_source::Fetch;
 use tokio::sync::watch;
-use tokio::task::JoinError;
-use tokio::time::Instant;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::JoinMap;
 use tracing::{Instrument, error, info, info_span, warn};
@@ -38,6 +38,9 @@ const START_SPREAD: Duration = Duration::from_secs(1);
 
 /// As [`START_SPREAD`], for App IDs that come later: they are polled within two seconds.
 const LATER_SPREAD: Duration = Duration::from_millis(500);
+
+/// How long the clients of all sinks may take to end: each ends by itself in seconds.
+const CLOSING: Duration = Duration::from_secs(10);
 
 /// Does what `plan` says, and then what each of `plans` says, until `stop`.
 ///
@@ -73,6 +76,7 @@ pub async fn run<P: Parts>(
             () = journal.stopped() => return Err(RunError::Stopped),
             Some((app_id, joined)) = supervisor.polls.join_next() => supervisor.polling_ended(&app_id, joined),
             Some((route, joined)) = supervisor.publishes.join_next() => supervisor.outlet_ended(&route, joined),
+            Some(closed) = supervisor.closings.join_next() => drop(ended(closed)),
             Some(proposal) = plans.next() => {
                 let applied = supervisor.apply(proposal.plan).await;
                 let _ = proposal.answer.send(applied);
@@ -100,14 +104,16 @@ struct Supervisor<P: Parts> {
     waiting: BTreeMap<String, Pipeline<P::Source>>,
     /// What belongs to each App ID that was polled since the start.
     accounts: BTreeMap<String, Account>,
-    /// Publishing loops. Each says whether everything that waited is published.
-    publishes: JoinMap<Route, bool>,
+    /// Publishing loops.
+    publishes: JoinMap<Route, ()>,
     /// What those loops are told.
     outlets: BTreeMap<Route, Told>,
     /// The sinks of the plan, by name.
     sinks: BTreeMap<String, RunningSink>,
     /// Sinks that left the plan, or whose client was made anew: each is closed once no loop publishes to it any more.
     closing: Vec<RunningSink>,
+    /// Closings that are under way.
+    closings: JoinSet<()>,
     /// Lanes of App IDs that are not in the plan and had something to publish, by App ID.
     orphans: BTreeMap<String, Orphan>,
     /// App IDs that were in a plan before this one, as it had them.
@@ -152,6 +158,7 @@ impl<P: Parts> Supervisor<P> {
             outlets: BTreeMap::new(),
             sinks: BTreeMap::new(),
             closing: Vec::new(),
+            closings: JoinSet::new(),
             orphans: BTreeMap::new(),
             former: BTreeMap::new(),
             is_behind: false,
@@ -294,6 +301,7 @@ impl<P: Parts> Supervisor<P> {
             }
             self.waiting.remove(app_id);
         }
+        let mut renewed = BTreeSet::new();
         for pipeline in pipelines {
             let polled = self.polled.get(&pipeline.app_id);
             let Some(polled) = polled.filter(|polled| polled.told.borrow().is_some()) else {
@@ -307,10 +315,16 @@ impl<P: Parts> Supervisor<P> {
                 "polling as the new configuration says"
             );
             pipeline.resize();
+            renewed.insert(pipeline.app_id.clone());
             polled.told.send_replace(Some(Arc::new(pipeline)));
         }
-        // With the plan somebody may have mended what Agora refused: the loops ask again at once.
-        for polled in self.polled.values() {
+        // With the plan somebody may have mended what Agora refused: the loops ask again at once. One that takes over another
+        // pipeline does so anyway.
+        let others = self
+            .polled
+            .iter()
+            .filter(|(app_id, _)| !renewed.contains(*app_id));
+        for (_, polled) in others {
             polled.told.send_modify(|polling| {
                 if let Some(pipeline) = polling {
                     lock(&pipeline.account.schedule).try_again();
@@ -328,7 +342,7 @@ impl<P: Parts> Supervisor<P> {
     }
 
     /// A publishing loop has ended: its sink or its App ID left the plan, or its sink's client is to be made anew.
-    fn outlet_ended(&mut self, route: &Route, joined: Result<bool, JoinError>) {
+    fn outlet_ended(&mut self, route: &Route, joined: Result<(), JoinError>) {
         self.outlets.remove(route);
         ended(joined);
         self.state.remove_route(&route.app_id, &route.sink);
@@ -449,6 +463,10 @@ impl<P: Parts> Supervisor<P> {
                 self.start_outlet(route, plan);
             }
         }
+        let finishing = self.outlets.keys().map(|route| &route.sink);
+        let planned = self.plan.sinks.iter().map(|sink| &sink.name);
+        let planned = planned.chain(finishing).cloned().collect();
+        self.state.set_planned(planned);
     }
 
     /// What an App ID is shown as. No two are shown alike.
@@ -481,7 +499,7 @@ impl<P: Parts> Supervisor<P> {
                 let goes_on = is_polled || self.outlets.contains_key(&route);
                 if goes_on || orphan::is_pending(lane, &sink.name) {
                     let copy_rule = former.and_then(|former| former.copy_rule);
-                    let outlet = routes::of_orphan(&orphan.name, copy_rule, sink, ending);
+                    let outlet = routes::of_orphan(orphan, copy_rule, sink, ending);
                     wanted.insert(route, outlet);
                 }
             }
@@ -536,7 +554,7 @@ impl<P: Parts> Supervisor<P> {
         let outlets = &self.outlets;
         let is_unused = |sink: &mut RunningSink| !outlets.values().any(|told| told.sink.is(sink));
         for sink in self.closing.extract_if(.., is_unused) {
-            tokio::spawn(sink.close());
+            self.closings.spawn(sink.close());
         }
     }
 
@@ -556,13 +574,22 @@ impl<P: Parts> Supervisor<P> {
             told.plan
                 .send_modify(|plan| plan.ending = Ending::By(until));
         }
-        let mut all_published = true;
         while let Some((_, joined)) = self.publishes.join_next().await {
-            all_published &= ended(joined).unwrap_or(false);
+            ended(joined);
         }
         for sink in self.sinks.into_values().chain(self.closing) {
-            sink.close().await;
+            self.closings.spawn(sink.close());
         }
+        let closings = async {
+            while let Some(closed) = self.closings.join_next().await {
+                ended(closed);
+            }
+        };
+        if timeout(CLOSING, closings).await.is_err() {
+            warn!(waited = ?CLOSING, "a sink's client does not end; it is left");
+            self.closings.shutdown().await;
+        }
+        let all_published = lanes::are_published(&self.journal.stats().lanes);
         self.journal.close().await.map_err(RunError::Close)?;
         info!(all_published, "stopped");
         Ok(())

@@ -102,7 +102,7 @@ pub fn with_tags(tags: &Tags<'_>, overlap: Option<&Overlap>, body: &[u8]) -> Vec
 }
 
 /// `text` up to `bytes`, cut between characters.
-fn truncate(text: &str, bytes: usize) -> &str {
+pub(crate) fn truncate(text: &str, bytes: usize) -> &str {
     &text[..text.floor_char_boundary(bytes)]
 }
 

@@ -11,8 +11,9 @@ pub mod router;
 pub mod template;
 pub mod token;
 
+pub use format::dead_letter::smaller;
 pub use key::{EventKey, KeyBy};
-pub use router::{Prepared, PreparedPage, Router, Routes, SLICE};
+pub use router::{Owner, Prepared, PreparedPage, Router, Routes, SLICE, UNKNOWN};
 pub use template::{ALL, AppNames, STATIC, Template, Variable};
 pub use token::escape_token;
 

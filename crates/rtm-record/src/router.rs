@@ -21,6 +21,9 @@ use crate::token::escape_token;
 /// 2 MiB has a million, each a dead letter of a thousand bytes.
 pub const SLICE: usize = rtm_source::MAX_RING_EVENTS;
 
+/// What the region and the stream of an entry are called that cannot be read.
+pub const UNKNOWN: &str = "unknown";
+
 /// How one sink wants its records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Routes {
@@ -41,6 +44,36 @@ pub struct Router {
     format: Box<dyn Format>,
     is_replaying: bool,
     topics: HashMap<(String, String, String), (Topic, Topic)>,
+}
+
+/// Whose events a lane of the journal holds.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner<'a> {
+    /// The app's name.
+    pub app: &'a str,
+    /// The App ID.
+    pub app_id: &'a str,
+}
+
+impl Owner<'_> {
+    /// The tags of an entry; what is known without them where they cannot be read.
+    fn tags<'a>(&'a self, journaled: &'a Entry) -> Tags<'a> {
+        let time = jiff::Timestamp::try_from(journaled.appended_at);
+        let read = entry::decode(&journaled.bytes);
+        read.map_or_else(
+            |_| Tags {
+                app: Cow::Borrowed(self.app),
+                app_id: Cow::Borrowed(self.app_id),
+                region: Cow::Borrowed(UNKNOWN),
+                stream: Cow::Borrowed(UNKNOWN),
+                fetched_at: time.map_or(0, |time| time.as_millisecond()),
+                status: 0,
+                request_id: None,
+                complete: false,
+            },
+            |(tags, _)| tags,
+        )
+    }
 }
 
 /// What a journal entry becomes.
@@ -176,7 +209,7 @@ impl Router {
                         message: reject.message,
                     };
                     let (id, topic) = (page.id(reject.offset), dead_letters.clone());
-                    let letter = dead_letter(&page, id, topic, &why, reject.raw, false);
+                    let letter = dead_letter(&page, id, topic, &why, reject.raw);
                     Prepared::dead_letter(letter, reject.reason)
                 }
             };
@@ -204,9 +237,8 @@ impl Router {
         Ok((tags.region.into_owned(), tags.fetched_at, keys))
     }
 
-    /// The dead letter for a record that the broker refused: its payload, the reason, and the same id.
-    ///
-    /// `again` says that the broker has refused the dead letter too: the payload is cut.
+    /// The dead letter for a record that the broker refused: its payload, the reason, and the same id. What is refused in
+    /// its turn is cut by [`smaller`](crate::smaller).
     ///
     /// # Errors
     ///
@@ -216,33 +248,32 @@ impl Router {
         journaled: &Entry,
         record: &Record,
         why: &Reason,
-        again: bool,
     ) -> Result<Record, EntryError> {
         let (tags, _) = entry::decode(&journaled.bytes)?;
         let (_, topic) = self.topics(&tags);
         let page = PageContext::new(&tags, journaled, self.is_replaying);
         let raw = &record.payload;
-        Ok(dead_letter(&page, record.id, topic, why, raw, again))
+        Ok(dead_letter(&page, record.id, topic, why, raw))
     }
 
-    /// The dead letter for a whole entry, because it cannot be read.
-    pub fn whole(&mut self, journaled: &Entry, why: &Reason) -> Prepared {
-        let nobody = Cow::Borrowed("unknown");
-        let tags = Tags {
-            app: nobody.clone(),
-            app_id: nobody.clone(),
-            region: nobody.clone(),
-            stream: nobody,
-            fetched_at: jiff::Timestamp::try_from(journaled.appended_at)
-                .map_or(0, |time| time.as_millisecond()),
-            status: 0,
-            request_id: None,
-            complete: false,
-        };
+    /// The dead letter for a whole entry, because it cannot be read. Where not even its tags can be, it goes where those of
+    /// `owner` go: whose lane the entry is in.
+    pub fn whole(&mut self, journaled: &Entry, owner: Owner<'_>, why: &Reason) -> Prepared {
+        let tags = owner.tags(journaled);
         let (_, topic) = self.topics(&tags);
         let page = PageContext::new(&tags, journaled, self.is_replaying);
-        let letter = dead_letter(&page, page.id(0), topic, why, &journaled.bytes, false);
+        let letter = dead_letter(&page, page.id(0), topic, why, &journaled.bytes);
         Prepared::dead_letter(letter, why.code)
+    }
+
+    /// Where the dead letters of an entry go that is in the lane of `owner`.
+    pub fn dead_letters_of(&mut self, journaled: &Entry, owner: Owner<'_>) -> Topic {
+        self.topics(&owner.tags(journaled)).1
+    }
+
+    /// Whether configuration alone decides where events go.
+    pub fn has_fixed_topics(&self) -> bool {
+        self.routes.topic.uses_only(STATIC)
     }
 
     /// The topics of events and of dead letters; of events only where the template names no part of the event.

@@ -34,6 +34,10 @@ const PARTS: usize = 32;
 /// So many producers in a row may fail before anything is confirmed, until the call ends for its caller's backoff.
 const FRUITLESS: u32 = 5;
 
+/// So many records of a call may be refused one after the other, until it ends: each costs half a second, and a topic may
+/// refuse them all, which the caller is to decide.
+const REFUSED: u32 = 20;
+
 /// Records handed to librdkafka before other tasks get their turn; it takes about a microsecond for each.
 const TURN: usize = 1024;
 
@@ -82,9 +86,13 @@ async fn settle_all(
     let mut groups = split(&all, MAX_RECORDS, false);
     let mut rejected = None;
     let mut fruitless = 0;
+    let mut refused = 0;
     while let Some(group) = groups.pop() {
         let live = producers.live().await?;
         let slots = attempt(producers, &live, records, &group).await;
+        if slots.iter().any(|slot| matches!(slot, Slot::Confirmed)) {
+            refused = 0;
+        }
         let left = sort(&group, &slots, outcomes);
         rejected = left.rejected.or(rejected);
         if let Some((kind, code, index)) = left.ends {
@@ -101,6 +109,10 @@ async fn settle_all(
                     outcomes[index] = reject(label, code);
                 }
                 rejected = Some(code);
+                refused += 1;
+                if refused == REFUSED {
+                    return Ok(rejected);
+                }
             } else {
                 producers.health.lock().splits += 1;
                 groups.extend(split(

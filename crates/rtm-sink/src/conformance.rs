@@ -119,6 +119,7 @@ pub async fn run<R: Rig>(rig: &R) -> Vec<&'static str> {
     case!("the answer is lost", lost_answer);
     case!("a call is dropped", dropped_call);
     case!("a record is refused", refused_record);
+    case!("a refused record is made smaller", smaller_record);
     case!("the broker is away", broker_away);
     case!("the sink is closed", closed_sink);
     left_out
@@ -344,6 +345,35 @@ async fn refused_record<R: Rig>(rig: &R) -> Option<()> {
         "{:?}",
         error.outcomes
     );
+    Some(())
+}
+
+/// Holds: what was refused is taken once it is smaller, under the same id, and is stored once: so a dead letter is cut until
+/// it fits.
+async fn smaller_record<R: Rig>(rig: &R) -> Option<()> {
+    let topic = rig.topic("smaller_record").await;
+    let refused = rig.refused(&topic)?;
+    let sink = rig.sink().await;
+    let error = patient(sink.publish(std::slice::from_ref(&refused)))
+        .await
+        .expect_err("refused");
+    assert!(
+        matches!(error.outcomes[..], [Outcome::Rejected(_)]),
+        "{:?}",
+        error.outcomes
+    );
+    let smaller = Record {
+        key: None,
+        headers: Headers::new(),
+        payload: document(&topic, refused.id, r#""""#),
+        ..refused
+    };
+    patient(sink.publish(std::slice::from_ref(&smaller)))
+        .await
+        .expect("confirmed");
+    let stored = patient(rig.stored(&topic)).await;
+    assert_eq!(stored.len(), 1);
+    assert_eq!(stored[0].payload, smaller.payload);
     Some(())
 }
 

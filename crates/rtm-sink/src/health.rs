@@ -5,6 +5,8 @@ use std::time::Duration;
 pub struct Health {
     /// Nothing is known to keep records from being confirmed.
     pub up: bool,
+    /// It has what it needs to begin with. Otherwise it is down, and [`said`](Health::said) names what is missing.
+    pub begun: bool,
     /// Times that the client was given up and made anew.
     pub rebuilds: u64,
     /// Times that the client connected again.
@@ -23,6 +25,7 @@ impl Default for Health {
     fn default() -> Health {
         Health {
             up: true,
+            begun: true,
             rebuilds: 0,
             reconnects: 0,
             queue: None,

@@ -72,9 +72,9 @@ pub enum PublishErrorKind {
 impl fmt::Display for PublishErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            PublishErrorKind::Unavailable => "the broker is unavailable",
-            PublishErrorKind::Rejected => "the broker refuses records",
-            PublishErrorKind::Misconfigured => "the broker refuses us",
+            PublishErrorKind::Unavailable => "the sink is unavailable",
+            PublishErrorKind::Rejected => "the sink refuses records",
+            PublishErrorKind::Misconfigured => "the sink refuses us",
         })
     }
 }

@@ -12,6 +12,9 @@ use crate::{Health, PublishError, Record};
 /// - **Durability.** `Ok(())` means that the broker has confirmed every record. Nothing is confirmed that was not.
 /// - **Duplicates.** A record whose outcome was [`Unknown`](crate::Outcome::Unknown) is published again with the same
 ///   [`Record::id`]; implementations hand the id to the broker's deduplication where there is one.
+/// - **Refusal.** A record that is [`Rejected`](crate::Outcome::Rejected) is not stored, and nothing is remembered of it: a
+///   smaller record of the same id is a new one. After some refusals in a row a call may end, and leave the others unknown:
+///   whether it is the records or the place, the caller decides.
 /// - **Cancellation.** Dropping the future leaves every outcome unknown. Late confirmations of a dropped call never
 ///   confirm a record of a later one.
 /// - **Closing.** [`close`](Sink::close) makes nothing durable that was not, and takes nothing back that was confirmed. It

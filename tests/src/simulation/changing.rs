@@ -365,6 +365,24 @@ impl ChangingBridge {
             .collect()
     }
 
+    /// What `/readyz` says.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be written.
+    #[must_use]
+    pub fn readiness(&self) -> String {
+        serde_json::to_string(&self.state().readiness()).expect("it can be written")
+    }
+
+    /// What the status page says, each finding a line.
+    #[must_use]
+    pub fn findings(&self) -> String {
+        let findings = self.state().report(None).findings.into_iter();
+        let texts: Vec<String> = findings.map(|finding| finding.text).collect();
+        texts.join("\n")
+    }
+
     /// How many records a sink holds.
     #[must_use]
     pub fn stored(&self, sink: &str) -> usize {

@@ -36,6 +36,12 @@ pub struct Mood {
     pub confirms_after: Duration,
     /// The share of records that are refused for good, decided by the record's id. Dead letters are not refused.
     pub refused: f64,
+    /// More bytes of payload than these are refused for good, of dead letters too.
+    pub largest: Option<usize>,
+    /// Topics that refuse every record, one by one and for good.
+    pub refusing: Vec<&'static str>,
+    /// Topics that there are; all where there are none of these. What is for another is taken by nobody.
+    pub topics: Vec<&'static str>,
     /// A record that holds this kills the process, other than as a dead letter.
     pub poison: Option<&'static str>,
     /// All chance.
@@ -52,6 +58,9 @@ impl Default for Mood {
             down: false,
             confirms_after: Duration::ZERO,
             refused: 0.0,
+            largest: None,
+            refusing: Vec::new(),
+            topics: Vec::new(),
             poison: None,
             rng: Rng::with_seed(0),
         }
@@ -154,6 +163,14 @@ impl Sink for SimulatedSink {
                 source: "down in the simulation".into(),
             });
         }
+        let is_missing = |record: &Record| {
+            !mood.topics.is_empty() && !mood.topics.contains(&record.topic.as_str())
+        };
+        if let Some(record) = records.iter().find(|record| is_missing(record)) {
+            let why = format!("there is no topic {}", record.topic);
+            let kind = PublishErrorKind::Misconfigured;
+            return Err(PublishError::unknown(kind, records.len(), why));
+        }
         let is_dead = |record: &Record| record.topic.as_str() == super::world::DEAD_LETTERS;
         if let Some(poison) = mood.poison {
             let needle = poison.as_bytes();
@@ -186,6 +203,22 @@ impl Sink for SimulatedSink {
         let mut refused = false;
         for (record, outcome) in records.iter().zip(&mut outcomes).take(stops_at) {
             // The same for every attempt.
+            let size = record.payload.len();
+            let code = if mood.largest.is_some_and(|largest| size > largest) {
+                Some("too_large")
+            } else if mood.refusing.contains(&record.topic.as_str()) {
+                Some("invalid")
+            } else {
+                None
+            };
+            if let Some(code) = code {
+                refused = true;
+                *outcome = Outcome::Rejected(Reason {
+                    code,
+                    message: "refused by the simulation, with many words".repeat(20),
+                });
+                continue;
+            }
             let draw = Rng::with_seed(record.id.position << 20 ^ u64::from(record.id.offset)).f64();
             if !is_dead(record) && draw < mood.refused {
                 refused = true;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use rtm_engine::chain;
 use rtm_engine::copies::CopyRule;
+use rtm_record::{STATIC, Template};
 use rtm_sim::{SimAuth, Stream};
 use rtm_tests::simulation::changing::{
     App, ChangingBridge, ChangingPlan, Into, Panics, REGIONS, app, bulky_page, event, plan, sink,
@@ -764,4 +765,224 @@ async fn a_journal_that_stops_ends_the_bridge() {
         .until("everything", SOON, |bridge| bridge.has_all("one", "0a"))
         .await;
     bridge.stop().await;
+}
+
+/// The sink `one`, with other templates.
+fn routed(topic: &str, dead_letters: &str) -> Into {
+    let mut sink = sink("one", 0);
+    let template = |text| Template::parse(text, STATIC).unwrap();
+    sink.routes.topic = template(topic);
+    sink.routes.dead_letters = template(dead_letters);
+    sink
+}
+
+/// The topics of what the sink `one` holds, with how many records each has.
+fn by_topic(bridge: &ChangingBridge) -> BTreeMap<String, usize> {
+    let mut topics = BTreeMap::new();
+    for record in bridge.client("one", 0).stored() {
+        *topics.entry(record.topic.to_string()).or_default() += 1;
+    }
+    topics
+}
+
+/// An event whose record has more bytes than this.
+fn long_event(bytes: usize) -> String {
+    let long = "x".repeat(bytes);
+    format!(r#"{{"user_id":"u","type":"Login","ms":1,"long":"{long}"}}"#)
+}
+
+/// Holds: a record that is larger than its place allows becomes a dead letter that is cut until it fits in the same place,
+/// with its id, position and reason; and what follows is published.
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_is_cut_until_it_fits() {
+    for largest in [600, 3_000, 40_000] {
+        let apps = named(&[("0a", "a")]);
+        let mut bridge = ChangingBridge::running(&["0a"], plan(&apps, &[sink("one", 0)])).await;
+        let limits = |mood: &mut Mood| mood.largest = Some(largest);
+        bridge.client("one", 0).change(limits);
+        bridge.push("0a", REGIONS[0], Stream::User, &[long_event(100_000)]);
+        bridge.give("0a", Stream::User, 500);
+        let is_done = |bridge: &ChangingBridge| bridge.has_all("one", "0a");
+        bridge.until("what follows", SOON, is_done).await;
+        let stored = bridge.client("one", 0).stored();
+        let dead = |record: &&rtm_sink::Record| record.topic.as_str() == "dead_letters";
+        let letters: Vec<_> = stored.iter().filter(dead).collect();
+        assert_eq!(letters.len(), 1, "{largest}");
+        let letter: serde_json::Value = serde_json::from_slice(&letters[0].payload).unwrap();
+        assert_eq!(letter["id"], letters[0].id.to_string());
+        assert_eq!(letter["position"], letters[0].id.position);
+        assert_eq!(
+            (&letter["reason"], &letter["truncated"]),
+            (&"too_large".into(), &true.into())
+        );
+        let kept = letter["raw"].as_str().unwrap().len();
+        assert_eq!(kept > 4_000, largest > 10_000, "{kept} of {largest}");
+        bridge.stop().await;
+    }
+}
+
+/// Holds: a place that takes nothing, of events or of dead letters, is said to hold its batch, and no event goes to the
+/// dead letters for it; once it takes records again everything is there, in order; and a topic beside it is no evidence.
+#[tokio::test(start_paused = true)]
+async fn a_place_that_takes_nothing_holds() {
+    let apps = named(&[("0a", "a")]);
+    let mut bridge = ChangingBridge::running(&["0a"], plan(&apps, &[sink("one", 0)])).await;
+    let refuses = |mood: &mut Mood| mood.refusing = vec!["user_events"];
+    bridge.client("one", 0).change(refuses);
+    bridge.give("0a", Stream::User, 400);
+    bridge.give("0a", Stream::Channel, 400);
+    let is_held = |bridge: &ChangingBridge| {
+        let said = bridge.readiness();
+        said.contains("held") && said.contains("takes none") && said.contains("user_events")
+    };
+    bridge.until("it is held", SOON, is_held).await;
+    for _ in 0..10 {
+        bridge.give("0a", Stream::User, 40);
+        bridge.give("0a", Stream::Channel, 40);
+        sleep(BEGUN).await;
+    }
+    assert_eq!(by_topic(&bridge).get("dead_letters"), None);
+    bridge.client("one", 0).change(works);
+    let is_done = |bridge: &ChangingBridge| bridge.pending("0a", "one") == 0;
+    bridge.until("everything is published", SOON, is_done).await;
+    assert_eq!(bridge.wrong("one"), Vec::<String>::new());
+    assert_eq!(by_topic(&bridge).get("dead_letters"), None);
+    let is_ready = |bridge: &ChangingBridge| !bridge.readiness().contains("held");
+    bridge.until("it says so", SOON, is_ready).await;
+}
+
+/// Holds: a few events that are refused go to the dead letters, though nothing else comes; a place of dead letters that
+/// takes nothing holds.
+#[tokio::test(start_paused = true)]
+async fn a_few_refused_events_are_dead_letters() {
+    let apps = named(&[("0a", "a")]);
+    let mut bridge = ChangingBridge::running(&["0a"], plan(&apps, &[sink("one", 0)])).await;
+    let refuses = |mood: &mut Mood| mood.refusing = vec!["user_events", "dead_letters"];
+    bridge.client("one", 0).change(refuses);
+    bridge.give("0a", Stream::User, 5);
+    let is_held = |bridge: &ChangingBridge| {
+        bridge
+            .readiness()
+            .contains("what waits is for dead_letters")
+    };
+    bridge.until("it is held", SOON, is_held).await;
+    let refuses = |mood: &mut Mood| mood.refusing = vec!["user_events"];
+    bridge.client("one", 0).change(refuses);
+    let is_done = |bridge: &ChangingBridge| bridge.pending("0a", "one") == 0;
+    bridge.until("everything is published", SOON, is_done).await;
+    assert_eq!(by_topic(&bridge), [("dead_letters".to_owned(), 5)].into());
+    for record in bridge.client("one", 0).stored() {
+        let letter: serde_json::Value = serde_json::from_slice(&record.payload).unwrap();
+        assert_eq!(letter["truncated"], false, "as it was before it was cut");
+    }
+}
+
+/// Holds: what waits for a topic takes the one of the next configuration, with its key and its headers, and says meanwhile
+/// for which topic it waits: be it held, or in a call that does not end; also what waits for the dead letters.
+#[tokio::test(start_paused = true)]
+async fn what_waits_takes_the_new_topic() {
+    let apps = named(&[("0a", "a")]);
+    let right = || routed("{stream}_events", "dead_letters");
+    for is_away in [false, true] {
+        let wrong = routed("{stream}_evnts", "dead_letters");
+        let mut bridge = ChangingBridge::running(&["0a"], plan(&apps, &[wrong])).await;
+        let topics = vec!["user_events", "channel_events", "dead_letters"];
+        bridge.client("one", 0).change(|mood| {
+            mood.topics = topics;
+            mood.away = is_away;
+        });
+        bridge.give("0a", Stream::User, 700);
+        let waits = |bridge: &ChangingBridge| match is_away {
+            false => bridge.readiness().contains("what waits is for user_evnts"),
+            true => bridge.pending("0a", "one") == 700,
+        };
+        bridge.until("it waits", SOON, waits).await;
+        // The call has begun.
+        sleep(BEGUN).await;
+        let mut keyed = right();
+        keyed.routes.headers = true;
+        bridge.take(plan(&apps, &[keyed])).await;
+        // A call that has begun is given some time.
+        sleep(SOON).await;
+        bridge.client("one", 0).change(|mood| mood.away = false);
+        let is_done = |bridge: &ChangingBridge| bridge.pending("0a", "one") == 0;
+        bridge.until("everything is published", SOON, is_done).await;
+        assert_eq!(bridge.wrong("one"), Vec::<String>::new(), "{is_away}");
+        assert_eq!(by_topic(&bridge), [("user_events".to_owned(), 700)].into());
+        let stored = bridge.client("one", 0).stored();
+        assert!(stored.iter().all(|record| !record.headers.is_empty()));
+        bridge.stop().await;
+    }
+    let wrong = routed("{stream}_events", "dead_ltters");
+    let mut bridge = ChangingBridge::running(&["0a"], plan(&apps, &[wrong])).await;
+    bridge.client("one", 0).change(|mood| {
+        mood.topics = vec!["user_events", "dead_letters"];
+        mood.refusing = vec!["user_events"];
+    });
+    bridge.give("0a", Stream::User, 3);
+    let waits =
+        |bridge: &ChangingBridge| bridge.readiness().contains("what waits is for dead_ltters");
+    bridge.until("it waits", SOON, waits).await;
+    bridge.take(plan(&apps, &[right()])).await;
+    let is_done = |bridge: &ChangingBridge| bridge.pending("0a", "one") == 0;
+    bridge.until("everything is published", SOON, is_done).await;
+    assert_eq!(by_topic(&bridge), [("dead_letters".to_owned(), 3)].into());
+}
+
+/// Holds: a reason is that of the last attempt: one that is cured is named no more.
+#[tokio::test(start_paused = true)]
+async fn a_reason_ends_with_its_cause() {
+    let apps = named(&[("0a", "a")]);
+    let mut bridge = ChangingBridge::running(&["0a"], plan(&apps, &[sink("one", 0)])).await;
+    let one = bridge.client("one", 0);
+    one.change(|mood| mood.topics = vec!["other"]);
+    bridge.give("0a", Stream::User, 3);
+    let why = |bridge: &ChangingBridge| bridge.state().snapshot().sinks[0].why.clone();
+    let says = |text: &'static str| {
+        move |bridge: &ChangingBridge| why(bridge).is_some_and(|why| why.contains(text))
+    };
+    let missing = says("there is no topic user_events");
+    bridge.until("a missing topic", SOON, missing).await;
+    assert!(bridge.readiness().contains("there is no topic user_events"));
+    one.change(|mood| (mood.topics, mood.down) = (Vec::new(), true));
+    let down = says("down in the simulation");
+    bridge.until("a broker that is down", SOON, down).await;
+    let said = bridge.readiness() + &why(&bridge).unwrap() + &bridge.findings();
+    assert!(!said.contains("there is no topic"), "{said}");
+    one.change(works);
+    let is_well = |bridge: &ChangingBridge| why(bridge).is_none();
+    bridge.until("all is well", SOON, is_well).await;
+    assert!(bridge.readiness().contains(r#""ready":true"#));
+}
+
+/// Holds: a sink that has left the configuration is shown for as long as events wait for it, with what to do, and is gone
+/// once it is back.
+#[tokio::test(start_paused = true)]
+async fn a_removed_sink_is_shown() {
+    let apps = named(&[("0a", "a")]);
+    let both = || plan(&apps, &[sink("one", 0), sink("two", 0)]);
+    let mut bridge = ChangingBridge::running(&["0a"], both()).await;
+    bridge.client("two", 0).change(away);
+    bridge.give("0a", Stream::User, 500);
+    let is_stored = |bridge: &ChangingBridge| bridge.pending("0a", "two") == 500;
+    bridge.until("events in the journal", SOON, is_stored).await;
+    bridge.take(plan(&apps, &[sink("one", 0)])).await;
+    let is_shown = |bridge: &ChangingBridge| {
+        let (said, removed) = (bridge.findings(), bridge.state().snapshot().removed_sinks);
+        said.contains("journal forget --sink two")
+            && removed.len() == 1
+            && (removed[0].name.as_str(), removed[0].pending_events) == ("two", 500)
+    };
+    bridge.until("it is shown", SOON, is_shown).await;
+    let waiting =
+        |bridge: &ChangingBridge| bridge.metric("rtm_bridge_removed_sinks_pending_events", &[]);
+    assert_eq!(waiting(&bridge), Some(500.0));
+    bridge.client("two", 1).change(works);
+    bridge
+        .take(plan(&apps, &[sink("one", 0), sink("two", 1)]))
+        .await;
+    let is_done = |bridge: &ChangingBridge| bridge.has_all("two", "0a");
+    bridge.until("it is back", SOON, is_done).await;
+    assert!(!bridge.findings().contains("two"), "{}", bridge.findings());
+    assert_eq!(waiting(&bridge), Some(0.0));
 }

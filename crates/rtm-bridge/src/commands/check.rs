@@ -4,7 +4,7 @@ use rtm_source::Connections;
 
 use super::configuration::{ConfigArgs, configuration};
 use super::process::{refuse, runtime};
-use super::{outage, telemetry};
+use super::{outage, preflight, telemetry};
 use crate::config::{AppConfig, Config};
 use crate::wire;
 
@@ -53,6 +53,10 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<bool> {
     if let Err(error) = telemetry::filter(&config.log, "info") {
         report.line::<String>("log", Err(error));
     }
+    report.line(
+        "journal",
+        preflight::can_store(&config).map_err(anyhow::Error::into_boxed_dyn_error),
+    );
     for app in &config.apps {
         report.line(
             &format!("app {}", app.name),

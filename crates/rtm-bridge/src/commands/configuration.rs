@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::process::refuse;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 
 /// Where the configuration is.
 #[derive(Debug, clap::Args)]
@@ -19,8 +19,19 @@ pub(super) struct ConfigArgs {
     pub(super) config: PathBuf,
 }
 
-/// The configuration of a command. A reload says the same of what is wrong with it, without the advice.
+/// The configuration of a command, all that it names being there.
 pub(super) fn configuration(args: &ConfigArgs) -> anyhow::Result<Config> {
+    let mut config = configuration_to_run(args)?;
+    let problems = std::mem::take(&mut config.absent);
+    match problems.is_empty() {
+        true => Ok(config),
+        false => Err(refuse(ConfigError { problems })),
+    }
+}
+
+/// The configuration of a bridge: what is not there yet may come. A reload says the same of what is wrong with it, without
+/// the advice.
+pub(super) fn configuration_to_run(args: &ConfigArgs) -> anyhow::Result<Config> {
     Config::load(&args.config).map_err(|error| match args.config.exists() {
         true => refuse(error),
         false => refuse(format!(

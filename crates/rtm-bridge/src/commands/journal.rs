@@ -4,6 +4,7 @@ mod dump;
 mod forget;
 mod verify;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use bytesize::ByteSize;
@@ -11,6 +12,7 @@ use rtm_journal::{Inspection, Journal, LaneInspection, ReaderInspection};
 
 use super::configuration::DirArgs;
 use super::process::refuse;
+use crate::config::Config;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum JournalCommand {
@@ -46,16 +48,33 @@ fn stat(args: &StatArgs) -> anyhow::Result<bool> {
     if inspection.segments.is_empty() {
         return Err(refuse(format!("there is no journal in {}", dir.display())));
     }
+    let sinks = sinks_of(&args.place, &dir);
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&json(&inspection))?);
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&json(&inspection, sinks.as_ref()))?
+        );
     } else {
-        print(&dir, &inspection);
+        print(&dir, &inspection, sinks.as_ref());
     }
     Ok(true)
 }
 
+/// The names of the sinks of the configuration, where there is one and the journal is its own.
+fn sinks_of(place: &DirArgs, dir: &Path) -> Option<BTreeSet<String>> {
+    let config = Config::load(&place.config.config).ok()?;
+    let same = |a: &Path, b: &Path| Some(a.canonicalize().ok()? == b.canonicalize().ok()?);
+    same(&config.journal.dir, dir)?.then(|| config.sinks.into_keys().collect())
+}
+
+/// Whether the configuration has the sink of a cursor. The cursor that remembers copies goes by its sink's name and a dot.
+fn is_configured(reader: &ReaderInspection, sinks: Option<&BTreeSet<String>>) -> Option<bool> {
+    let name = reader.name.as_str().split('.').next()?;
+    Some(sinks?.contains(name))
+}
+
 /// For people.
-fn print(dir: &Path, found: &Inspection) {
+fn print(dir: &Path, found: &Inspection, sinks: Option<&BTreeSet<String>>) {
     let holder = match (found.in_use, found.in_use_by) {
         (true, Some(process)) => format!("in use by process {process}"),
         (true, None) => "in use".to_owned(),
@@ -88,8 +107,14 @@ fn print(dir: &Path, found: &Inspection) {
         for reader in &lane.readers {
             let pending = &reader.pending;
             let age = pending.oldest_age.map(|age| age.as_secs());
+            let removed = match is_configured(reader, sinks) {
+                Some(false) => {
+                    "; NO SINK OF THE CONFIGURATION, and the journal keeps what is pending"
+                }
+                Some(true) | None => "",
+            };
             println!(
-                "    {:<12} committed through {}, {} events; pending {} entries, {} events, {}{}",
+                "    {:<12} committed through {}, {} events; pending {} entries, {} events, {}{}{removed}",
                 reader.name,
                 reader.committed.0,
                 reader.passed,
@@ -103,10 +128,11 @@ fn print(dir: &Path, found: &Inspection) {
 }
 
 /// For programs.
-fn json(found: &Inspection) -> serde_json::Value {
+fn json(found: &Inspection, sinks: Option<&BTreeSet<String>>) -> serde_json::Value {
     let reader = |reader: &ReaderInspection| {
         serde_json::json!({
             "name": reader.name,
+            "is_configured": is_configured(reader, sinks),
             "committed": reader.committed.0,
             "pending_entries": reader.pending.entries,
             "pending_bytes": reader.pending.bytes,

@@ -17,22 +17,26 @@ const ROOM_FOR_A_RING: u64 = 3 << 20;
 
 /// Whether the journal has room and every sink's broker can do its work. Nothing is made.
 pub(super) async fn ready(config: &Config) -> anyhow::Result<()> {
-    let rings: u64 = config
-        .apps
-        .iter()
-        .map(|app| 2 * app.regions.len() as u64)
-        .sum();
-    let dir = &config.journal.dir;
-    let needed = config.journal.min_free_bytes + rings * ROOM_FOR_A_RING;
-    let free = free_bytes(dir)
-        .with_context(|| format!("cannot ask what is free for {}", dir.display()))?;
-    room(dir, free, needed, config.journal.min_free_bytes)?;
+    can_store(config).map_err(|error| {
+        error.context("set TMPDIR to a directory of another file system, or make room")
+    })?;
     for (name, sink) in &config.sinks {
         let places = sink.places(&config.names());
         let ready = sink.table().ready(&places).await;
         ready.with_context(|| format!("sink {name}"))?;
     }
     Ok(())
+}
+
+/// Whether the disk has room for a page of each ring, without which polling cannot begin.
+pub(super) fn can_store(config: &Config) -> anyhow::Result<String> {
+    let rings = config.apps.iter().map(|app| 2 * app.regions.len() as u64);
+    let (dir, left_alone) = (&config.journal.dir, config.journal.min_free_bytes);
+    let needed = left_alone.saturating_add(rings.sum::<u64>() * ROOM_FOR_A_RING);
+    let free = free_bytes(dir)
+        .with_context(|| format!("cannot ask what is free for {}", dir.display()))?;
+    room(dir, free, needed, left_alone)?;
+    Ok(format!("{} are free for it", ByteSize(free)))
 }
 
 /// The credentials that the simulator takes, as a configuration has them: the secret is in a file that only we may read.
@@ -47,8 +51,8 @@ pub(super) fn auth(dir: &Path) -> std::io::Result<Value> {
 fn room(dir: &Path, free: u64, needed: u64, left_alone: u64) -> anyhow::Result<()> {
     anyhow::ensure!(
         free >= needed,
-        "the journal has no room in {}: {} are free there and {} are needed, of which {} are left alone for others; \
-         make room, or set TMPDIR to a directory of another file system",
+        "the journal has no room in {}: {} are free there and {} are needed, of which {} are left alone for others \
+         (journal.min_free_bytes)",
         dir.display(),
         ByteSize(free),
         ByteSize(needed),

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
-use super::configuration::{ConfigArgs, configuration};
+use super::configuration::{ConfigArgs, configuration_to_run};
 use super::process::{on_signals, refuse, runtime_for};
 use super::telemetry;
 use crate::admin::{self, settings::Settings};
 use crate::config::Config;
 use crate::lock;
 use crate::notify::Notify;
-use crate::reload::Watch;
+use crate::reload::{Seen, Watch};
 use rtm_engine::plan::RunError;
 
 /// Run the bridge until SIGTERM or SIGINT
@@ -49,9 +49,10 @@ pub(super) struct RunArgs {
 }
 
 pub(super) fn run(args: &RunArgs) -> anyhow::Result<bool> {
-    let config = configuration(&args.config)?;
+    let seen = Seen::now(&args.config.config);
+    let config = configuration_to_run(&args.config)?;
     let set_level = telemetry::start(&config.log, "info")?;
-    let running = run_until_stopped(&config, args, set_level);
+    let running = run_until_stopped(&config, seen, args, set_level);
     match runtime_for(config.apps.len())?.block_on(running) {
         Ok(()) => Ok(true),
         Err(error) => match error.downcast_ref() {
@@ -65,6 +66,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<bool> {
 
 async fn run_until_stopped(
     config: &Config,
+    seen: Seen,
     args: &RunArgs,
     set_level: telemetry::SetLevel,
 ) -> anyhow::Result<()> {
@@ -73,9 +75,7 @@ async fn run_until_stopped(
         commit = crate::COMMIT,
         "starting"
     );
-    for (key, warning) in config.warnings() {
-        warn!(key, "{warning}");
-    }
+    config.log_warnings();
     let notify = Arc::new(Notify::from_env());
     let stop = stop_or_end_on_signals(Arc::clone(&notify))?;
     if args.with_parent {
@@ -88,7 +88,7 @@ async fn run_until_stopped(
     let state = admin::Slot::default();
     let settings = Settings::shown(config);
     let (told, shown) = (Arc::clone(&notify), Arc::clone(&settings));
-    let watch = Watch::new(&args.config.config, told, move |config| {
+    let watch = Watch::new(&args.config.config, seen, told, move |config| {
         set_level.set(&config.log, "info");
         *lock(&shown) = Settings::of(config);
     })?;

@@ -86,13 +86,15 @@ pub(super) fn extract(
         }
     }
     let mut problems = two_kinds(figment);
-    problems.extend(validate::problems(&config));
+    let (wrong, absent) = validate::problems(&config);
+    problems.extend(wrong);
     if !tables.is_empty() {
         // They are there, and what is wrong with them is told.
         problems.retain(|(key, _)| key != "sinks");
     }
-    let problems = problems.into_iter();
-    found.extend(problems.map(|(key, message)| origin.problem(&key, message)));
+    let told = |(key, message): (String, String)| origin.problem(&key, message);
+    found.extend(problems.into_iter().map(told));
+    config.absent = absent.into_iter().map(told).collect();
     config.origin = origin;
     match found.is_empty() {
         true => Ok(config),

@@ -9,8 +9,8 @@ use figment::value::Value;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::AppConfig;
 use super::origin::Origin;
+use super::{AppConfig, Problem};
 use crate::fields::units;
 use crate::sinks::SinkConfig;
 
@@ -42,6 +42,9 @@ pub struct Config {
     /// What `tables` said, by sink name: each was read for itself, so that every problem is found.
     #[serde(skip)]
     pub sinks: BTreeMap<String, SinkConfig>,
+    /// What it names that is not there and may come: whoever needs it is down until then.
+    #[serde(skip)]
+    pub(crate) absent: Vec<Problem>,
     #[serde(skip)]
     pub(super) origin: Origin,
 }

@@ -3,6 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 
+use tracing::{error, warn};
+
 use super::{AppConfig, Config};
 use crate::fields::problem::{NAME, Problems, is_name};
 use crate::sinks;
@@ -25,10 +27,13 @@ fn is_app_id(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// Every problem of a configuration that could be parsed, as key and message.
-pub(super) fn problems(config: &Config) -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    let mut problems = Problems::new(&mut found);
+/// Keys, and a message for each.
+type Messages = Vec<(String, String)>;
+
+/// Every problem of a configuration that could be parsed, and what it names that is not there and may come.
+pub(super) fn problems(config: &Config) -> (Messages, Messages) {
+    let (mut found, mut absent) = (Vec::new(), Vec::new());
+    let mut problems = Problems::new(&mut found).and_absent(&mut absent);
     if config.apps.is_empty() {
         problems.add("apps", "at least one [[apps]] is needed");
     }
@@ -87,7 +92,7 @@ pub(super) fn problems(config: &Config) -> Vec<(String, String)> {
     }
     problems.up_to_a_day("shutdown_deadline", config.shutdown_deadline);
     sinks::problems(&config.sinks, &config.names(), &mut problems.of("sinks"));
-    found
+    (found, absent)
 }
 
 impl Config {
@@ -99,6 +104,23 @@ impl Config {
             *key = self.origin.key(key);
         }
         found
+    }
+}
+
+impl Config {
+    /// Logs what may be a mistake, and what is not there yet.
+    pub(crate) fn log_warnings(&self) {
+        for (key, warning) in self.warnings() {
+            warn!(key, "{warning}");
+        }
+        for absent in &self.absent {
+            let key = &absent.key;
+            error!(
+                key,
+                "{}; it is tried again until it is there, and everything else goes on",
+                absent.message
+            );
+        }
     }
 }
 

@@ -9,13 +9,26 @@ pub(crate) struct Problems<'a> {
     /// What stands before each key: the table's own, and a dot; nothing for the whole.
     table: String,
     found: &'a mut Vec<(String, String)>,
+    /// What is not there, and may come; among what was found where nobody asks for it.
+    absent: Option<&'a mut Vec<(String, String)>>,
 }
 
 impl<'a> Problems<'a> {
     /// Of the whole, into `found`.
     pub(crate) fn new(found: &'a mut Vec<(String, String)>) -> Problems<'a> {
-        let table = String::new();
-        Problems { table, found }
+        Problems {
+            table: String::new(),
+            found,
+            absent: None,
+        }
+    }
+
+    /// As [`Problems::new`], with what is not there and may come into `absent`.
+    pub(crate) fn and_absent(self, absent: &'a mut Vec<(String, String)>) -> Problems<'a> {
+        Problems {
+            absent: Some(absent),
+            ..self
+        }
     }
 
     /// Of the table at `key`.
@@ -23,12 +36,20 @@ impl<'a> Problems<'a> {
         Problems {
             table: format!("{}{key}.", self.table),
             found: self.found,
+            absent: self.absent.as_deref_mut(),
         }
     }
 
     pub(crate) fn add(&mut self, key: impl Display, message: impl Into<String>) {
         let key = format!("{}{key}", self.table);
         self.found.push((key, message.into()));
+    }
+
+    /// What the configuration names is not there: a file, a mount. It may come while nobody changes the configuration.
+    pub(crate) fn absent(&mut self, key: impl Display, message: impl Into<String>) {
+        let key = format!("{}{key}", self.table);
+        let absent = self.absent.as_deref_mut().unwrap_or(self.found);
+        absent.push((key, message.into()));
     }
 
     /// A deadline that something can meet.
@@ -49,7 +70,7 @@ impl<'a> Problems<'a> {
     /// A file that can be read now, and holds something; what it is to hold may follow as `hint`.
     pub(crate) fn readable(&mut self, key: impl Display, file: &Path, hint: &str) {
         match std::fs::read(file) {
-            Err(error) => self.add(
+            Err(error) => self.absent(
                 key,
                 format!("cannot read {}: {error}{hint}", file.display()),
             ),

@@ -77,6 +77,11 @@ impl<'a> SecretKeys<'a> {
         }
     }
 
+    /// The file that holds the secret, if one does.
+    pub(crate) fn file(&self) -> Option<&'a Path> {
+        self.file.as_deref()
+    }
+
     /// The secret, or its file. Validation has seen that exactly one of the keys is given.
     pub(crate) fn secret(&self) -> Secret {
         if let Some(file) = self.file {

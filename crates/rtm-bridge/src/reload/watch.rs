@@ -17,6 +17,15 @@ const LOOK: Duration = Duration::from_secs(2);
 /// The files that count, by name, and what each holds; none for what cannot be read.
 type Content = Option<Vec<(PathBuf, Option<Vec<u8>>)>>;
 
+/// What a configuration's files hold before they are read: what changes while they are is seen afterwards.
+pub(crate) struct Seen(Content);
+
+impl Seen {
+    pub(crate) fn now(file: &Path) -> Seen {
+        Seen(content(file))
+    }
+}
+
 /// Waits for the next configuration.
 pub(crate) struct Watch {
     /// What `--config` names, a file or a directory.
@@ -29,17 +38,18 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// For `file`, which has just been read; `taken` is told each configuration that is. SIGHUP ends the process no more
+    /// For `file`, which is read after it has been [`Seen`]; `taken` is told each configuration that is. SIGHUP ends the process no more
     /// from here on.
     pub(crate) fn new(
         file: &Path,
+        seen: Seen,
         notify: Arc<Notify>,
         taken: impl Fn(&Config) + Send + Sync + 'static,
     ) -> std::io::Result<Watch> {
         Ok(Watch {
             file: file.to_path_buf(),
             hangup: signal(SignalKind::hangup())?,
-            seen: content(file),
+            seen: seen.0,
             notify,
             taken: Box::new(taken),
         })

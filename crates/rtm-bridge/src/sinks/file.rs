@@ -43,7 +43,7 @@ impl Kind for FileConfig {
             problems.add("path", "expected a file to append to");
         } else if let Some(parent) = parent {
             let parent = parent.display();
-            problems.add("path", format!("there is no directory {parent} to hold it"));
+            problems.absent("path", format!("there is no directory {parent} to hold it"));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -222,6 +222,13 @@ impl Kind for KafkaConfig {
             create_topics(name.to_owned(), places.to_vec(), Arc::clone(&sink));
         }
         Ok(AnySink::new(sink))
+    }
+
+    /// librdkafka names a certificate's file in words only, or not at all.
+    fn files(&self) -> Vec<&Path> {
+        let options = self.options.iter();
+        let locations = options.filter(|(name, _)| name.ends_with(".location"));
+        locations.map(|(_, path)| Path::new(&path.0)).collect()
     }
 
     fn accepted(&self) -> Option<anyhow::Result<()>> {

@@ -52,6 +52,12 @@ pub(crate) trait Kind: Any + Debug + Send + Sync {
     async fn open(&self, name: &str, places: &[String], is_replay: bool)
     -> anyhow::Result<AnySink>;
 
+    /// The files that a client cannot be made without, where [`open`](Kind::open) does not say by its error that it misses
+    /// one.
+    fn files(&self) -> Vec<&Path> {
+        Vec::new()
+    }
+
     // Looking.
 
     /// `check`: whether a client takes the options, as far as that is known without a broker; none where there is nothing

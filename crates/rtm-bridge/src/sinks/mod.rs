@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use figment::value::{Dict, Value};
-use rtm_record::{ALL, AppNames, Template};
+use rtm_record::{ALL, AppNames, STATIC, Template, UNKNOWN, Variable};
+use rtm_sink::AnySink;
 use rtm_sink_nats::{covers, widen};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
@@ -22,6 +23,7 @@ mod common;
 pub mod file;
 pub mod kafka;
 mod kind;
+mod late;
 pub mod nats;
 
 pub(crate) use common::KEYS;
@@ -140,6 +142,16 @@ impl SinkConfig {
         &*self.table
     }
 
+    /// Makes the client, which need not be connected yet. Where something is missing that may come, such as a file or a
+    /// mount, it is a client that is down until then.
+    ///
+    /// # Errors
+    ///
+    /// When it can never work as it is described.
+    pub(crate) async fn client(&self, name: &str, places: &[String]) -> anyhow::Result<AnySink> {
+        late::open(&self.table, name, places).await
+    }
+
     /// What people call the sink of this name, in the middle of a sentence.
     pub(crate) fn title(&self, name: &str) -> String {
         match self.table.title() {
@@ -183,9 +195,34 @@ impl SinkConfig {
         let templates = self.table.templates();
         let mut places = self.names(templates.records.1, apps, "x");
         places.extend(self.names(templates.dead_letters.1, apps, "x"));
+        places.extend(self.unreadable(templates.dead_letters.1, apps));
         places.sort();
         places.dedup();
         places
+    }
+
+    /// Where the dead letters go of entries of the journal that not even the tags can be read of.
+    fn unreadable(&self, dead_letters: &str, apps: &[AppNames<'_>]) -> Vec<String> {
+        let template = Template::parse(dead_letters, STATIC).ok();
+        let taken = apps.iter().filter(|app| {
+            let streams = self.common.streams.iter();
+            streams
+                .into_iter()
+                .any(|stream| self.takes(app.app, stream.as_str()))
+        });
+        let names = taken.flat_map(|app| {
+            let template = template.iter();
+            template.map(|template| {
+                template.render(|variable, text| {
+                    text.push_str(match variable {
+                        Variable::App => app.app,
+                        Variable::AppId => app.app_id,
+                        _ => UNKNOWN,
+                    });
+                })
+            })
+        });
+        names.collect()
     }
 
     /// Every name that a template leads to, with `part` for each part of an event; none for what is no template.

@@ -570,7 +570,9 @@ fn is_token(text: &str) -> bool {
 
 /// A secret that a server's nonce can be signed with.
 fn usable(key: &str, file: &Path, auth: &NatsAuth, problems: &mut Problems<'_>) {
-    if let Err(error) = auth.check() {
+    if std::fs::File::open(file).is_err() {
+        problems.readable(key, file, "");
+    } else if let Err(error) = auth.check() {
         // Where it is no seed, the error does not say of which file.
         let error = crate::chain(&error);
         problems.add(key, format!("{}: {error}", file.display()));

@@ -115,3 +115,24 @@ fn what_needs_a_new_client_is_named() {
     assert_eq!(kafka.needs_new_client(&stdout), ["type"]);
     assert_eq!(stdout.needs_new_client(&kafka), ["type"]);
 }
+
+/// Holds: the place is known that dead letters go to of entries that cannot be read, which say neither region nor stream.
+#[test]
+fn the_dead_letters_of_the_unreadable_have_a_place() {
+    let keys = "type = \"kafka\"\nbrokers = [\"b:1\"]\ntopic = \"t\"\napps = [\"a\"]\n";
+    let config = config(&format!(
+        "[sinks.s]\n{keys}dead_letter_topic = \"{{app}}.{{region}}.{{stream}}.dead\"\n[sinks.plain]\n{keys}\
+         dead_letter_topic = \"{{app}}.dead\"\n"
+    ));
+    let places = |name: &str| config.sinks[name].places(&config.names());
+    assert_eq!(
+        places("s"),
+        [
+            "a.eu-west-1.channel.dead",
+            "a.eu-west-1.user.dead",
+            "a.unknown.unknown.dead",
+            "t"
+        ]
+    );
+    assert_eq!(places("plain"), ["a.dead", "t"]);
+}

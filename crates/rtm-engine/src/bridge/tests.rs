@@ -187,3 +187,29 @@ async fn a_reload_undoes_no_hold() {
         assert!(held >= Duration::from_secs(30), "{returns}: {held:?}");
     }
 }
+
+/// Holds: what the death of the last process may have cost is a recent loss from the first request on.
+#[tokio::test(start_paused = true)]
+async fn a_crash_is_a_recent_loss() {
+    let mut life = Life::begin(SimDisk::new(1));
+    assert_eq!(life.cost().await, (None, 0));
+    let mut life = Life::begin(life.disk.after_kill());
+    let pipeline = life.pipeline(source(&["eu-west-1"], 200, None));
+    let sent = Arc::clone(&pipeline.source.sent);
+    let state = life.state.add_app(&pipeline);
+    let (_told, pipelines) = watch::channel(Some(Arc::new(pipeline)));
+    let polled = async {
+        while lock(&sent).is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let both = async {
+        tokio::select! {
+            () = poll(pipelines, state) => panic!("it ends"),
+            () = polled => {}
+        }
+    };
+    life.driver.run_during(both).await;
+    let app = life.state.snapshot().apps.swap_remove(0);
+    assert_eq!(app.crash_lost_recently, 2 * PAGE);
+}

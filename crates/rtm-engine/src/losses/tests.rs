@@ -125,3 +125,25 @@ fn the_largest_mark_fits_the_journal() {
         bytes.len()
     );
 }
+
+/// Holds: a ring that leaves and comes back by reloads, again and again, counts once at a crash.
+#[tokio::test]
+async fn a_ring_that_comes_back_counts_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path(), Options::default()).unwrap();
+    let lane = journal.lane(&LaneName::try_from("0a1b").unwrap()).unwrap();
+    let ring = |region: &str| Ring {
+        region: Arc::new(Region::builtin(region).unwrap()),
+        stream: Stream::User,
+    };
+    let metrics = Metrics::new("1", "c");
+    let losses = shown(&lane, &metrics);
+    losses.begin("main", &[ring("eu-west-1")], &metrics).await;
+    for _ in 0..3 {
+        losses.also(&[ring("us-east-1")]).await;
+        losses.also(&[ring("eu-west-1")]).await;
+    }
+    let losses = shown(&lane, &metrics);
+    let crashed = losses.begin("main", &[ring("eu-west-1")], &metrics).await;
+    assert_eq!(crashed, Some(2 * PAGE));
+}

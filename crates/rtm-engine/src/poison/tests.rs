@@ -56,6 +56,7 @@ impl Life {
         };
         let template = |text| Template::parse(text, STATIC).unwrap();
         let plan = OutletPlan {
+            owner: "main".to_owned(),
             app: "main".to_owned(),
             routes: Routes {
                 topic: template("{stream}_events"),
@@ -236,4 +237,22 @@ async fn a_page_that_was_counted_too_small_keeps_the_account() {
         assert_eq!(letters.copied(), Some(dead), "{body}");
         assert_eq!(life.outlet.pending(), 0);
     }
+}
+
+/// Holds: the dead letter of an entry whose tags cannot be read goes where those of its lane's App ID go.
+#[tokio::test(start_paused = true)]
+async fn an_entry_of_another_version_goes_to_its_owners_dead_letters() {
+    let mut life = Life::begin(SimDisk::new(1)).await;
+    let routes = &mut life.outlet.plan.routes;
+    routes.dead_letters = Template::parse("rtm.{app}.{app_id}.dead", STATIC).unwrap();
+    life.outlet.router = rtm_record::Router::new(routes.clone());
+    let lane = life.lane.clone();
+    let append = async { lane.reserve(9).await.append(vec![9; 9], 700).await };
+    life.driver.run_during(append).await.unwrap();
+    let mut group = life.driver.run_during(life.outlet.next()).await.unwrap();
+    let mut batch = Batch::default();
+    let entry = group.pop().unwrap().unwrap();
+    life.outlet.add(&mut batch, &entry, 0);
+    assert_eq!(batch.topics(), ["rtm.main.0a1b.dead"]);
+    assert_eq!(batch.unsettled(), 700);
 }

@@ -120,6 +120,7 @@ metrics! {
     Gauge journal_free_disk_bytes [] "Free space on the journal's disk";
     Gauge journal_min_free_disk_bytes [] "Free space that the journal leaves alone: below it, polling stops";
     Gauge journal_segments [] "Segment files of the journal";
+    Gauge removed_sinks_pending_events [] "Events that wait in the journal for sinks that left the configuration";
     IntCounter journal_damaged_entries_total [] "Entries that could not be read back: their events are lost";
     IntCounter journal_write_failures_total [] "Failed writes and syncs of the journal";
     Histogram journal_commit_duration_seconds [] "One write and sync of the journal" by DURATIONS;
@@ -415,6 +416,12 @@ impl Metrics {
         );
         let write_failures = self.journal_write_failures_total.of(&[]);
         raise(&write_failures, stats.write_failures);
+    }
+
+    /// Sets what waits for sinks that left the configuration.
+    pub fn set_removed_sinks(&self, pending_events: u64) {
+        let pending = self.removed_sinks_pending_events.of(&[]);
+        pending.set(pending_events as f64);
     }
 
     /// Sets the account of an app and a sink: what the journal says of the sink's reader, all of one moment, so that the

@@ -9,6 +9,7 @@ pub mod words;
 
 pub(crate) mod history;
 pub(crate) mod pipeline;
+pub(crate) mod room;
 pub(crate) mod sink;
 pub(crate) mod state;
 

@@ -12,7 +12,7 @@ pub(super) fn capital(text: &str) -> String {
 }
 
 /// Up to three of them.
-pub(super) fn names(names: &[impl AsRef<str>]) -> String {
+pub(crate) fn names(names: &[impl AsRef<str>]) -> String {
     let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
     match &names[..] {
         [most @ .., last] if names.len() <= 3 && !most.is_empty() => {

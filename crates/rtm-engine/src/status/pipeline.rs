@@ -6,10 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rtm_journal::Journal;
 use rtm_source::{Fetch, FetchError, Page, Ring};
 
+use super::health::RECENTLY;
 use super::history::History;
 use super::metrics::{Metrics, RingMetrics};
+use super::room::Room;
 use crate::chain;
 use crate::lock::lock;
 use crate::losses::Losses;
@@ -22,6 +25,7 @@ const RATE_WINDOW: Duration = Duration::from_secs(10);
 pub(crate) struct PipelineState {
     pub(super) app: String,
     pub(super) metrics: Arc<Metrics>,
+    journal: Journal,
     /// The beginning of every ring's history.
     started: Instant,
     /// Those that were ever polled.
@@ -39,6 +43,8 @@ pub(crate) struct PipelineState {
     pub(super) rate_limited: AtomicU64,
     pub(super) losses: Arc<Losses>,
     pub(super) stopped: Mutex<Option<Stopped>>,
+    /// When it was counted what the death of the last process may have cost, and how many events.
+    crash: Mutex<Option<(Instant, u64)>>,
 }
 
 /// A ring that is polled, or was.
@@ -75,12 +81,17 @@ pub(super) struct Arrivals {
 }
 
 impl PipelineState {
-    pub(super) fn new<F: Fetch>(pipeline: &Pipeline<F>, metrics: Arc<Metrics>) -> PipelineState {
+    pub(super) fn new<F: Fetch>(
+        pipeline: &Pipeline<F>,
+        metrics: Arc<Metrics>,
+        journal: Journal,
+    ) -> PipelineState {
         pipeline.account.losses.show(&pipeline.name, &metrics);
         let state = PipelineState {
             started: Instant::now(),
             app: pipeline.name.clone(),
             metrics,
+            journal,
             rings: Mutex::default(),
             told: Mutex::default(),
             is_paused: AtomicBool::new(false),
@@ -95,6 +106,7 @@ impl PipelineState {
             rate_limited: AtomicU64::new(0),
             losses: Arc::clone(&pipeline.account.losses),
             stopped: Mutex::new(None),
+            crash: Mutex::new(None),
         };
         state.renew(pipeline);
         // Before that it was nobody's, or another process's.
@@ -219,6 +231,17 @@ impl PipelineState {
         lock(&self.state(ring).history).lost(events, Instant::now());
     }
 
+    /// Remembers for a while that the last process died, and what that may have cost.
+    pub(crate) fn crashed(&self, events: u64) {
+        *lock(&self.crash) = Some((Instant::now(), events));
+    }
+
+    /// What the death of the last process may have cost, if that was counted recently.
+    pub(super) fn crash_lost_recently(&self) -> u64 {
+        let crash = lock(&self.crash).filter(|(when, _)| when.elapsed() < RECENTLY);
+        crash.map_or(0, |(_, events)| events)
+    }
+
     /// Whether `what` is to be told of a ring: at first, and again once in an `interval`.
     pub(crate) fn is_news(&self, ring: &Ring, what: impl Hash, interval: Duration) -> bool {
         let (mut told, now) = (lock(&self.told), Instant::now());
@@ -274,6 +297,11 @@ impl PipelineState {
             stopped.logged = Some(now);
         }
         due
+    }
+
+    /// Why the journal has no room.
+    pub(crate) fn why_full(&self) -> String {
+        Room::of(&self.journal.stats()).why_full()
     }
 
     /// Notes that polling has room.

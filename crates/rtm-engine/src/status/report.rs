@@ -53,6 +53,9 @@ pub struct Readiness {
     /// Apps that are left alone, as the configuration says: no reason not to be ready.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub paused: Vec<String>,
+    /// Sinks that left the configuration and that the journal keeps events for: no reason not to be ready.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub removed_sinks: Vec<String>,
     /// Why it does not.
     pub reasons: Vec<NotReady>,
 }
@@ -60,16 +63,19 @@ pub struct Readiness {
 impl Readiness {
     /// Before the bridge runs.
     pub fn starting() -> Readiness {
-        Readiness::of(vec![words::starting()], Vec::new())
+        Readiness::of(vec![words::starting()], Snapshot::default())
     }
 
-    fn of(findings: Vec<Finding>, paused: Vec<String>) -> Readiness {
+    fn of(findings: Vec<Finding>, now: Snapshot) -> Readiness {
+        let paused = now.apps.into_iter().filter(|app| app.paused);
+        let removed = now.removed_sinks.into_iter().map(|sink| sink.name);
         let reasons = findings.into_iter().flat_map(|finding| finding.not_ready);
         let mut reasons: Vec<NotReady> = reasons.collect();
         reasons.sort();
         Readiness {
             ready: reasons.is_empty(),
-            paused,
+            paused: paused.map(|app| app.name).collect(),
+            removed_sinks: removed.collect(),
             reasons,
         }
     }
@@ -91,8 +97,7 @@ impl State {
     pub fn readiness(&self) -> Readiness {
         let now = self.snapshot();
         let findings = words::findings(&now);
-        let paused = now.apps.into_iter().filter(|app| app.paused);
-        Readiness::of(findings, paused.map(|app| app.name).collect())
+        Readiness::of(findings, now)
     }
 
     /// What goes on, in one line, and what is worst, if anything is wrong.
@@ -105,6 +110,9 @@ impl State {
         let _alone = lock(&self.scrape);
         let stats = self.journal.stats();
         self.metrics.set_journal(&stats);
+        let removed = self.removed_sinks(&stats);
+        let pending = removed.iter().map(|sink| sink.pending_events);
+        self.metrics.set_removed_sinks(pending.sum());
         for (app_id, sink, route) in self.routes() {
             let mut lanes = stats.lanes.iter();
             let lane = lanes.find(|lane| lane.name.as_str() == app_id);

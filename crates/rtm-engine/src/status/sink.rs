@@ -27,7 +27,7 @@ pub(crate) struct SinkState {
 struct Progress {
     /// Since when a batch waits with nothing confirmed.
     waiting_since: Option<Instant>,
-    /// Why it is not done. What someone must mend is not forgotten before it is.
+    /// Why it is not done: the last word, of the attempt that failed last or of the client while an attempt takes long.
     trouble: Option<Trouble>,
     /// When something was last confirmed.
     confirmed: Option<Instant>,
@@ -89,7 +89,7 @@ impl SinkState {
         progress.logged = None;
         drop(progress);
         if self.down.swap(false, Ordering::Relaxed) {
-            info!(sink = self.sink, "the sink takes records again");
+            info!("the sink takes records again");
         }
     }
 
@@ -111,7 +111,6 @@ impl SinkState {
         drop(progress);
         if self.log_is_due() {
             error!(
-                sink = self.sink,
                 events,
                 "the journal is full: the oldest events are skipped for this sink, as when_full = \"skip\" says"
             );
@@ -121,22 +120,21 @@ impl SinkState {
     /// Notes and logs that the broker is away.
     pub(crate) fn unavailable(&self, error: &str, pause: Duration) {
         self.down.store(true, Ordering::Relaxed);
-        let mut progress = lock(&self.progress);
-        if !matches!(progress.trouble, Some(Trouble::Held(_))) {
-            progress.trouble = Some(Trouble::Failed(error.to_owned()));
-        }
-        drop(progress);
+        lock(&self.progress).trouble = Some(Trouble::Failed(error.to_owned()));
         if self.log_is_due() {
-            warn!(sink = self.sink, error, retry_in = ?pause, "the sink is unavailable; its records wait in the journal");
+            warn!(error, retry_in = ?pause, "the sink is unavailable; its records wait in the journal");
         }
     }
 
-    /// Notes and logs that a call has brought nothing for long; `said` is what the client knows of it.
+    /// Notes and logs that a call has brought nothing for long; `said` is what the client knows of it, which is newer than
+    /// how the last attempt ended.
     pub(crate) fn silent(&self, said: Option<&str>) {
         self.down.store(true, Ordering::Relaxed);
+        if let Some(said) = said {
+            lock(&self.progress).trouble = Some(Trouble::Failed(said.to_owned()));
+        }
         if self.log_is_due() {
             warn!(
-                sink = self.sink,
                 error = said,
                 "a batch waits for its confirmation for 10 s or longer; what follows waits in the journal"
             );
@@ -148,7 +146,7 @@ impl SinkState {
         self.down.store(true, Ordering::Relaxed);
         lock(&self.progress).trouble = Some(Trouble::Held(error.to_owned()));
         if self.log_is_due() {
-            error!(sink = self.sink, error, retry_in = ?pause, "the sink refuses records until someone changes something; they wait in the journal");
+            error!(error, retry_in = ?pause, "the sink refuses records until someone changes something; they wait in the journal");
         }
     }
 

@@ -6,7 +6,7 @@
     reason = "`docs/status.md` describes the fields, and a test sees to it"
 )]
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use super::health::{Delivery, Health};
 use super::pipeline::{PipelineState, RingState};
 use super::sink::SinkState;
 use super::state::State;
+use crate::lanes;
 use crate::lock::lock;
 use crate::sink::RunningSink;
 use crate::tally::Tally;
@@ -35,6 +36,17 @@ pub struct Snapshot {
     pub rings: Vec<Ring>,
     pub journal: Journal,
     pub sinks: Vec<Sink>,
+    pub removed_sinks: Vec<RemovedSink>,
+}
+
+/// A sink that the configuration has no more, and that the journal keeps events for.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RemovedSink {
+    pub name: String,
+    pub pending_events: u64,
+    pub pending_bytes: u64,
+    pub oldest_pending_age_seconds: Option<f64>,
 }
 
 /// An App ID. Counts are since the start unless they are `ever`.
@@ -52,6 +64,9 @@ pub struct App {
     pub requests_refused: u64,
     pub requests_rate_limited: u64,
     pub possibly_lost_ever: u64,
+    /// What the death of the last process may have cost; 0 where that was not recently.
+    #[serde(skip)]
+    pub crash_lost_recently: u64,
 }
 
 /// One region's store of one stream. Counts are since the start unless their names say otherwise.
@@ -181,7 +196,32 @@ impl State {
                 syncs_seconds,
             },
             sinks: self.sinks(&stats, at),
+            removed_sinks: self.removed_sinks(&stats),
         }
+    }
+
+    /// The sinks that a cursor waits for and that the plan has not, of which the journal says `stats`.
+    pub(super) fn removed_sinks(&self, stats: &Stats) -> Vec<RemovedSink> {
+        let planned = self.planned_sinks();
+        let mut removed: BTreeMap<&str, RemovedSink> = BTreeMap::new();
+        for reader in stats.lanes.iter().flat_map(|lane| &lane.readers) {
+            let name = lanes::sink_of(&reader.name);
+            if reader.pending_count == 0 || planned.contains(name) {
+                continue;
+            }
+            let sink = removed.entry(name).or_default();
+            name.clone_into(&mut sink.name);
+            if name != reader.name.as_str() {
+                // What a cursor that remembers copies holds, the sink has had.
+                continue;
+            }
+            sink.pending_events += reader.pending_count;
+            sink.pending_bytes += reader.pending_bytes;
+            let age = reader.oldest_pending_age.map(|age| age.as_secs_f64());
+            let oldest = sink.oldest_pending_age_seconds.into_iter().chain(age);
+            sink.oldest_pending_age_seconds = oldest.reduce(f64::max);
+        }
+        removed.into_values().collect()
     }
 
     /// How the sinks are, of which the journal says `stats`.
@@ -280,6 +320,7 @@ fn app(of: &PipelineState) -> App {
         requests_refused: of.refused.load(Ordering::Relaxed),
         requests_rate_limited: of.rate_limited.load(Ordering::Relaxed),
         possibly_lost_ever: of.losses.ever(),
+        crash_lost_recently: of.crash_lost_recently(),
     }
 }
 

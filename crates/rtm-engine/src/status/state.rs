@@ -1,6 +1,6 @@
 //! What runs, by key, and what each part tells of itself.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -27,6 +27,8 @@ pub struct State {
     routes: Mutex<HashMap<(String, String), Arc<SinkState>>>,
     /// As they are configured.
     sinks: Mutex<Vec<RunningSink>>,
+    /// The names of the sinks of the plan, and of those that still publish what they have begun.
+    planned: Mutex<BTreeSet<String>>,
     /// Held while gauges are set from what was read before: two scrapes would count one step twice, and what has gone would
     /// come back.
     pub(super) scrape: Mutex<()>,
@@ -43,6 +45,7 @@ impl State {
             pipelines: Mutex::default(),
             routes: Mutex::default(),
             sinks: Mutex::default(),
+            planned: Mutex::default(),
             scrape: Mutex::default(),
             started: Instant::now(),
             stopping: AtomicBool::new(false),
@@ -51,7 +54,11 @@ impl State {
 
     /// An App ID is polled from now on.
     pub(crate) fn add_app<F: Fetch>(&self, pipeline: &Pipeline<F>) -> Arc<PipelineState> {
-        let state = Arc::new(PipelineState::new(pipeline, Arc::clone(&self.metrics)));
+        let state = Arc::new(PipelineState::new(
+            pipeline,
+            Arc::clone(&self.metrics),
+            self.journal.clone(),
+        ));
         lock(&self.pipelines).insert(pipeline.app_id.clone(), Arc::clone(&state));
         state
     }
@@ -135,6 +142,15 @@ impl State {
         for sink in sinks {
             self.metrics.set_sink(sink.name(), true, &sink.health());
         }
+    }
+
+    /// These sinks have a place in the plan, or something to finish.
+    pub(crate) fn set_planned(&self, planned: BTreeSet<String>) {
+        *lock(&self.planned) = planned;
+    }
+
+    pub(super) fn planned_sinks(&self) -> BTreeSet<String> {
+        lock(&self.planned).clone()
     }
 
     /// The sinks that are published to, by name.

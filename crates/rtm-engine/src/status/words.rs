@@ -3,11 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::health::{
-    BOUND_BY_ENTRIES, ENOUGH_TO_ESTIMATE, FAST_ENOUGH_TO_ESTIMATE, Health, NEARLY_FULL_DISK,
-    NEARLY_FULL_PERCENT, Trouble,
+    ENOUGH_TO_ESTIMATE, FAST_ENOUGH_TO_ESTIMATE, Health, NEARLY_FULL_DISK, NEARLY_FULL_PERCENT,
+    Trouble,
 };
 use super::phrases::{capital, duration, events, names, since};
-use super::snapshot::{App, Journal, Outlet, Ring, Sink, Snapshot};
+use super::room::Room;
+use super::snapshot::{App, Journal, Outlet, RemovedSink, Ring, Sink, Snapshot};
 
 /// One sentence or a few, and how bad it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +94,8 @@ pub fn findings(now: &Snapshot) -> Vec<Finding> {
     for sink in &now.sinks {
         findings.extend(of_sink(now, sink, is_losing));
     }
+    let removed = now.removed_sinks.iter();
+    findings.extend(removed.map(|sink| of_removed(now, sink)));
     if let Some(why) = &now.journal.unreadable {
         let reason = NotReady::all(&format!("the journal cannot be read: {why}"));
         let text = format!(
@@ -153,6 +156,17 @@ fn losses(now: &Snapshot) -> Vec<Finding> {
             rings(now, &doubtful)
         )));
     }
+    let crashed = now.apps.iter().filter(|app| app.crash_lost_recently > 0);
+    let crashed: Vec<&App> = crashed.collect();
+    if !crashed.is_empty() {
+        let apps: Vec<&str> = crashed.iter().map(|app| app.name.as_str()).collect();
+        let lost = crashed.iter().map(|app| app.crash_lost_recently);
+        losses.push(lose(format!(
+            "Events may have been lost: up to {} of {}, as the last process died while it polled, within the last 5 minutes.",
+            events(lost.sum()),
+            names(&apps)
+        )));
+    }
     let full = recently(|ring| ring.overflows_recently);
     if !full.is_empty() {
         let how_many = match full.iter().map(|ring| ring.overwritten_recently).sum() {
@@ -184,18 +198,18 @@ fn not_polled(now: &Snapshot) -> Vec<Finding> {
     let (excused, silent): (Vec<&Ring>, Vec<&Ring>) = down.partition(|ring| of_stopped(ring));
     if let Some(longest) = stopped.iter().map(|(_, seconds)| *seconds).reduce(f64::max) {
         let apps: Vec<&str> = stopped.iter().map(|(app, _)| app.name.as_str()).collect();
+        let why = room(&now.journal).why_full();
         let text = format!(
-            "Events are being lost: polling of {} has stopped {}, for want of room in the journal{}, and Agora overwrites \
+            "Events are being lost: polling of {} has stopped {}, for want of room in the journal ({why}), and Agora overwrites \
              its oldest events.",
             names(&apps),
-            since(now.at, longest),
-            bound(&now.journal)
+            since(now.at, longest)
         );
         let waits = stopped.iter().map(|(app, seconds)| NotReady {
             app: app.name.clone(),
             sink: None,
             reason: format!(
-                "polling has waited {} s for room in the journal",
+                "polling has waited {} s for room in the journal: {why}",
                 *seconds as u64
             ),
         });
@@ -274,6 +288,10 @@ fn of_sink(now: &Snapshot, sink: &Sink, is_losing: bool) -> Option<Finding> {
             Level::Late,
             format!("{title} seems to be down{apps}: it has confirmed nothing {since}."),
         ),
+        Health::Down if !sink.client.begun => (
+            Level::Down,
+            format!("{title} is down, and cannot begin: {why}."),
+        ),
         Health::Down if since.is_empty() => (
             Level::Down,
             format!("{title} is down: its client reaches no broker."),
@@ -302,13 +320,44 @@ fn of_sink(now: &Snapshot, sink: &Sink, is_losing: bool) -> Option<Finding> {
         format!("; polling of {apps} goes on, and nothing of that is lost")
     };
     // A short silence says nothing of the rate yet.
-    let room = room_left(now, sink).filter(|_| level == Level::Down && !is_losing);
+    let waiting = Waiting {
+        events: sink.pending_events,
+        bytes: sink.pending_bytes,
+    };
+    let room = room_left(now, &waiting).filter(|_| level == Level::Down && !is_losing);
     let room = room.map(duration);
     let room = room.map(|room| format!(" At this rate the journal has room for about {room}."));
     let text = format!("{what} {wait}{polling}.{}", room.unwrap_or_default());
+    if !sink.client.begun {
+        let reason = NotReady {
+            sink: Some(sink.name.clone()),
+            reason: format!("it cannot begin: {why}"),
+            ..NotReady::default()
+        };
+        return Some(Finding::new(level, text).not_ready([reason]));
+    }
     let reasons = sink.outlets.iter();
     let reasons = reasons.filter_map(|outlet| outlet_not_ready(sink, outlet));
     Some(Finding::new(level, text).not_ready(reasons))
+}
+
+/// A sink that is in the configuration no more, and that the journal keeps events for.
+fn of_removed(now: &Snapshot, sink: &RemovedSink) -> Finding {
+    let waiting = Waiting {
+        events: sink.pending_events,
+        bytes: sink.pending_bytes,
+    };
+    let room = room_left(now, &waiting).map(duration);
+    let full = room.map_or_else(
+        || " When it is full, polling stops.".to_owned(),
+        |room| format!(" At this rate it is full in about {room}, and then polling stops."),
+    );
+    let (name, events) = (&sink.name, events(sink.pending_events));
+    let text = format!(
+        "The sink {name} is not in the configuration, and the journal keeps {events} for it, and what comes.{full} Put the \
+         sink back to publish them; or stop the bridge, and let go of them with `rtm-bridge journal forget --sink {name}`."
+    );
+    Finding::new(Level::Late, text)
 }
 
 fn outlet_not_ready(sink: &Sink, outlet: &Outlet) -> Option<NotReady> {
@@ -327,7 +376,7 @@ fn outlet_not_ready(sink: &Sink, outlet: &Outlet) -> Option<NotReady> {
             format!("a batch has waited {waited} s for its confirmation{why}")
         }
     };
-    if let Some(said) = &sink.client.said {
+    if let (None, Some(said)) = (&delivery.trouble, &sink.client.said) {
         reason = format!("{reason}: {said}");
     }
     Some(NotReady {
@@ -337,10 +386,16 @@ fn outlet_not_ready(sink: &Sink, outlet: &Outlet) -> Option<NotReady> {
     })
 }
 
-/// How long the journal has room for if events go on to arrive as now and wait for `sink`.
-fn room_left(now: &Snapshot, sink: &Sink) -> Option<f64> {
+/// What waits for a sink.
+struct Waiting {
+    events: u64,
+    bytes: u64,
+}
+
+/// How long the journal has room for if events go on to arrive as now and wait with these.
+fn room_left(now: &Snapshot, waiting: &Waiting) -> Option<f64> {
     let rate: f64 = now.rings.iter().map(|ring| ring.events_per_second).sum();
-    if sink.pending_events < ENOUGH_TO_ESTIMATE || rate < FAST_ENOUGH_TO_ESTIMATE {
+    if waiting.events < ENOUGH_TO_ESTIMATE || rate < FAST_ENOUGH_TO_ESTIMATE {
         return None;
     }
     let journal = &now.journal;
@@ -350,19 +405,30 @@ fn room_left(now: &Snapshot, sink: &Sink) -> Option<f64> {
     }
     // What waits is most of what counts as used, and may count as more than it takes.
     let pending_bytes = match journal.used_bytes {
-        used if used > journal.bytes => used.max(sink.pending_bytes),
-        _ => sink.pending_bytes,
+        used if used > journal.bytes => used.max(waiting.bytes),
+        _ => waiting.bytes,
     };
-    let bytes_each = pending_bytes as f64 / sink.pending_events as f64;
+    let bytes_each = pending_bytes as f64 / waiting.events as f64;
     Some(room as f64 / (rate * bytes_each.max(1.0)))
 }
 
 /// What bounds the journal, where it is not the size of its files.
 fn bound(journal: &Journal) -> &'static str {
-    if journal.used_bytes as f64 > journal.bytes as f64 * BOUND_BY_ENTRIES {
+    if room(journal).is_bound_by_entries() {
         " (journal.max_entries)"
     } else {
         ""
+    }
+}
+
+fn room(journal: &Journal) -> Room {
+    Room {
+        bytes: journal.bytes,
+        used_bytes: journal.used_bytes,
+        max_bytes: journal.max_bytes,
+        free_disk_bytes: journal.free_disk_bytes,
+        min_free_disk_bytes: journal.min_free_disk_bytes,
+        failing: journal.failing,
     }
 }
 

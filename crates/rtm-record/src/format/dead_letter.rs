@@ -4,68 +4,75 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use rtm_sink::{Reason, Record, RecordId, Timestamp, Topic};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{PageContext, PageHeaders};
+use crate::entry::truncate;
 
-/// Bound on what a dead letter repeats of a payload that the broker has refused twice.
-pub(crate) const TRUNCATED_BYTES: usize = 64 << 10;
+/// How many bytes a dead letter repeats that was refused itself, from one attempt to the next. The last is a stub.
+pub(crate) const CUTS: [usize; 3] = [64 << 10, 4 << 10, 0];
+
+/// What a stub repeats of what the broker said.
+const STUB_MESSAGE_BYTES: usize = 200;
 
 /// The payload of a dead letter.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct DeadLetter<'a> {
     v: u8,
     id: String,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     replayed: bool,
-    app: &'a str,
-    app_id: &'a str,
-    region: &'a str,
-    stream: &'a str,
-    fetched_at: &'a str,
-    request_id: Option<&'a str>,
+    #[serde(borrow)]
+    app: Cow<'a, str>,
+    #[serde(borrow)]
+    app_id: Cow<'a, str>,
+    #[serde(borrow)]
+    region: Cow<'a, str>,
+    #[serde(borrow)]
+    stream: Cow<'a, str>,
+    #[serde(borrow)]
+    fetched_at: Cow<'a, str>,
+    #[serde(borrow)]
+    request_id: Option<Cow<'a, str>>,
     position: u64,
-    reason: &'a str,
-    message: &'a str,
+    #[serde(borrow)]
+    reason: Cow<'a, str>,
+    #[serde(borrow)]
+    message: Cow<'a, str>,
     /// The bytes, where they are UTF-8.
-    raw: Option<&'a str>,
+    #[serde(borrow)]
+    raw: Option<Cow<'a, str>>,
     /// The bytes in base 16, where they are not.
     raw_hex: Option<String>,
     truncated: bool,
 }
 
-/// The dead letter of `raw`; its payload repeats all of it, or no more than [`TRUNCATED_BYTES`].
+/// The dead letter of `raw`, all of which its payload repeats.
 pub(crate) fn dead_letter(
     page: &PageContext<'_>,
     id: RecordId,
     topic: Topic,
     why: &Reason,
     raw: &[u8],
-    truncate: bool,
 ) -> Record {
     let tags = page.tags;
-    let kept = if truncate {
-        &raw[..raw.len().min(TRUNCATED_BYTES)]
-    } else {
-        raw
-    };
-    let text = std::str::from_utf8(kept).ok();
+    let text = std::str::from_utf8(raw).ok();
     let letter = DeadLetter {
         v: 1,
         id: id.to_string(),
         replayed: page.is_replayed,
-        app: &tags.app,
-        app_id: &tags.app_id,
-        region: &tags.region,
-        stream: &tags.stream,
-        fetched_at: page.fetched_at(),
-        request_id: tags.request_id.as_deref(),
+        app: (&*tags.app).into(),
+        app_id: (&*tags.app_id).into(),
+        region: (&*tags.region).into(),
+        stream: (&*tags.stream).into(),
+        fetched_at: page.fetched_at().into(),
+        request_id: tags.request_id.as_deref().map(Cow::Borrowed),
         position: page.position.0,
-        reason: why.code,
-        message: &why.message,
-        raw: text,
-        raw_hex: text.is_none().then(|| hex::encode(kept)),
-        truncated: kept.len() < raw.len(),
+        reason: why.code.into(),
+        message: why.message.as_str().into(),
+        raw: text.map(Cow::Borrowed),
+        raw_hex: text.is_none().then(|| hex::encode(raw)),
+        truncated: false,
     };
     let mut headers = PageHeaders::new(page).of(id, None);
     headers.push((
@@ -80,4 +87,34 @@ pub(crate) fn dead_letter(
         headers,
         payload: Bytes::from(serde_json::to_vec(&letter).unwrap_or_default()),
     }
+}
+
+/// A smaller dead letter in place of one that is refused: of the same id and reason, with fewer of the bytes, at last with
+/// none, and then without headers. None for one that is as small as can be, and for what is no dead letter.
+#[must_use]
+pub fn smaller(refused: &Record) -> Option<Record> {
+    let mut letter: DeadLetter<'_> = serde_json::from_slice(&refused.payload).ok()?;
+    let text = letter.raw.as_deref().map_or(0, str::len);
+    let bytes = text + letter.raw_hex.as_deref().map_or(0, str::len) / 2;
+    let mut record = refused.clone();
+    if let Some(cut) = CUTS.into_iter().find(|cut| *cut < bytes) {
+        let raw = letter.raw.as_ref();
+        letter.raw = raw.map(|raw| Cow::Owned(truncate(raw, cut).to_owned()));
+        if let Some(hex) = &mut letter.raw_hex {
+            hex.truncate(2 * cut);
+        }
+        letter.truncated = true;
+        if cut == 0 {
+            let message = truncate(&letter.message, STUB_MESSAGE_BYTES);
+            letter.message = Cow::Owned(message.to_owned());
+        }
+    } else if refused.headers.is_empty() && letter.message.is_empty() {
+        return None;
+    } else {
+        record.headers.clear();
+        letter.message = Cow::Borrowed("");
+        letter.request_id = None;
+    }
+    record.payload = Bytes::from(serde_json::to_vec(&letter).ok()?);
+    Some(record)
 }

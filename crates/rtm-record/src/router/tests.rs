@@ -3,7 +3,7 @@ use std::time::SystemTime;
 use rtm_journal::{Epoch, Position};
 
 use super::*;
-use crate::format::dead_letter::TRUNCATED_BYTES;
+use crate::format::dead_letter::{CUTS, smaller};
 
 const FETCHED_AT: i64 = 1_700_000_000_000;
 
@@ -165,28 +165,101 @@ fn event_keys_are_as_documented() {
     );
 }
 
+/// Holds: a refused record becomes a dead letter with its payload, and a refused dead letter is cut, again and again, down
+/// to a stub that still says which event it was, where it is, and why.
 #[test]
 fn a_refused_record_becomes_a_dead_letter_and_a_refused_dead_letter_is_cut() {
-    let long = "x".repeat(2 * TRUNCATED_BYTES);
+    let long = "\\u00fc\u{fc}".repeat(CUTS[0]);
     let body = format!(r#"{{"events":[{{"user_id":"{long}","type":"Login","ms":1}}]}}"#);
     let journaled = entry("user", &body);
     let mut router = router("t", false);
     let page = router.page(&journaled, 0..SLICE).unwrap();
+    let record = &page.prepared[0].record;
     let why = Reason {
         code: "too_large",
-        message: "10 MB".to_owned(),
+        message: "10 MB".repeat(100),
     };
-    let letter = router
-        .refused(&journaled, &page.prepared[0].record, &why, false)
-        .unwrap();
-    assert_eq!(letter.id, page.prepared[0].record.id);
-    let payload: serde_json::Value = serde_json::from_slice(&letter.payload).unwrap();
+    let mut letter = router.refused(&journaled, record, &why).unwrap();
+    assert_eq!(letter.id, record.id);
+    let mut before = parsed(&letter);
     assert_eq!(
-        payload["raw"].as_str().unwrap().as_bytes(),
-        &page.prepared[0].record.payload[..]
+        before["raw"].as_str().unwrap().as_bytes(),
+        &record.payload[..]
     );
-    let cut = router.refused(&journaled, &letter, &why, true).unwrap();
-    assert!(cut.payload.len() < 2 * TRUNCATED_BYTES);
-    let payload: serde_json::Value = serde_json::from_slice(&cut.payload).unwrap();
-    assert_eq!(payload["truncated"], true);
+    let mut sizes = Vec::new();
+    while let Some(cut) = smaller(&letter) {
+        let payload = parsed(&cut);
+        assert!(cut.payload.len() < letter.payload.len());
+        assert_eq!((cut.id, &cut.topic), (letter.id, &letter.topic));
+        for part in [
+            "id", "app", "app_id", "region", "stream", "position", "reason",
+        ] {
+            assert_eq!(payload[part], before[part], "{part}");
+        }
+        assert_eq!(payload["truncated"], true);
+        let raw = payload["raw"].as_str().unwrap();
+        assert!(before["raw"].as_str().unwrap().starts_with(raw));
+        sizes.push(raw.len());
+        (letter, before) = (cut, payload);
+    }
+    assert_eq!(sizes.len(), 4);
+    for (size, cut) in sizes.into_iter().zip([CUTS[0], CUTS[1], 0, 0]) {
+        // Between two characters.
+        assert!((cut.saturating_sub(1)..=cut).contains(&size), "{size}");
+    }
+    assert!(letter.headers.is_empty());
+    assert!(letter.payload.len() < 350, "{}", letter.payload.len());
+}
+
+/// Holds: bytes that are no text are cut as well.
+#[test]
+fn a_dead_letter_of_bytes_is_cut() {
+    let mut journaled = entry("user", "");
+    let mut bytes = vec![9; 1];
+    bytes.resize(3 * CUTS[1], 0xff);
+    journaled.bytes = Bytes::from(bytes);
+    let why = Reason {
+        code: "unreadable",
+        message: String::new(),
+    };
+    let owner = Owner {
+        app: "main",
+        app_id: "0a1b",
+    };
+    let letter = router("t", false).whole(&journaled, owner, &why).record;
+    let hex = |letter: &Record| parsed(letter)["raw_hex"].as_str().unwrap().len();
+    assert_eq!(hex(&letter), 6 * CUTS[1]);
+    let cut = smaller(&letter).unwrap();
+    assert_eq!(hex(&cut), 2 * CUTS[1]);
+    let stub = smaller(&cut).unwrap();
+    assert_eq!(hex(&stub), 0);
+    assert!(smaller(&smaller(&stub).unwrap()).is_none());
+}
+
+/// Holds: the dead letter of a whole entry goes where those of its events would: by its tags, where these can be read, and
+/// otherwise by whose lane it is in.
+#[test]
+fn a_whole_entry_goes_where_its_dead_letters_go() {
+    let owner = Owner {
+        app: "other",
+        app_id: "0a1b",
+    };
+    let why = Reason {
+        code: "poison",
+        message: String::new(),
+    };
+    let mut router = router("t", false);
+    let tagged = router.whole(&entry("user", "{}"), owner, &why).record;
+    assert_eq!(tagged.topic.as_str(), "dead.main");
+    assert_eq!(parsed(&tagged)["stream"], "user");
+    let mut odd = entry("user", "{}");
+    odd.bytes = Bytes::from_static(b"\x09");
+    let odd = router.whole(&odd, owner, &why).record;
+    assert_eq!(odd.topic.as_str(), "dead.other");
+    assert_eq!(parsed(&odd)["app_id"], "0a1b");
+    assert_eq!(parsed(&odd)["region"], UNKNOWN);
+}
+
+fn parsed(letter: &Record) -> serde_json::Value {
+    serde_json::from_slice(&letter.payload).unwrap()
 }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::select::Selection;
 use crate::commands::process::live_view;
-use rtm_record::{Prepared, Router, SLICE};
+use rtm_record::{Prepared, Router, SLICE, smaller};
 
 /// Records that are handed to a sink at once: a page.
 const BATCH: usize = 1000;
@@ -177,12 +177,10 @@ impl Out {
         record: &Record,
         why: &Reason,
     ) -> anyhow::Result<()> {
-        let letter = self.router.refused(entry, record, why, false)?;
-        for (letter, why) in self.publish(vec![letter]).await? {
-            let cut = self.router.refused(entry, &letter, &why, true)?;
-            if let Some((_, why)) = self.publish(vec![cut]).await?.first() {
-                anyhow::bail!("a dead letter is refused: {why}");
-            }
+        let mut letter = self.router.refused(entry, record, why)?;
+        while let Some((refused, why)) = self.publish(vec![letter]).await?.pop() {
+            let cut = smaller(&refused);
+            letter = cut.with_context(|| format!("a dead letter is refused: {why}"))?;
         }
         Ok(())
     }

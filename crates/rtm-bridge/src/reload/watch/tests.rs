@@ -7,7 +7,13 @@ use tokio::time::{Instant, timeout};
 use super::*;
 
 fn watch(place: &Path) -> Watch {
-    Watch::new(place, Arc::new(Notify::from_env()), |_| {}).unwrap()
+    Watch::new(
+        place,
+        Seen::now(place),
+        Arc::new(Notify::from_env()),
+        |_| {},
+    )
+    .unwrap()
 }
 
 async fn is_read_again(watch: &mut Watch) -> bool {
@@ -63,6 +69,19 @@ async fn a_file_is_watched() {
     std::fs::write(&file, "a = 2").unwrap();
     assert!(is_read_again(&mut watch).await);
     std::fs::remove_file(&file).unwrap();
+    assert!(is_read_again(&mut watch).await);
+    assert!(!is_read_again(&mut watch).await);
+}
+
+/// Holds: what changes between the reading of the first configuration and the watching is seen without another change.
+#[tokio::test(start_paused = true)]
+async fn a_change_before_the_watching_is_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("rtm-bridge.toml");
+    std::fs::write(&file, "a = 1").unwrap();
+    let seen = Seen::now(&file);
+    std::fs::write(&file, "a = 2").unwrap();
+    let mut watch = Watch::new(&file, seen, Arc::new(Notify::from_env()), |_| {}).unwrap();
     assert!(is_read_again(&mut watch).await);
     assert!(!is_read_again(&mut watch).await);
 }

@@ -269,7 +269,11 @@ fn what_makes_it_not_ready_is_named() {
     });
     let expected = [
         of("", None, "the journal cannot be written"),
-        of("b", None, "polling has waited 50 s for room in the journal"),
+        of(
+            "b",
+            None,
+            "polling has waited 50 s for room in the journal: it cannot be written",
+        ),
         of("b", None, "x user: no successful poll for 50 s"),
         of(
             "b",
@@ -297,12 +301,13 @@ fn what_makes_it_not_ready_is_named() {
     };
     let failed = || Some(Trouble::Failed("refused".to_owned()));
     assert_eq!(sinks(9.0, failed(), None), []);
-    let waited = "a batch has waited 11 s for its confirmation: refused: all brokers are down";
+    // How the last attempt ended is the last word; before the first has, the client's is.
     let said = Some("all brokers are down");
-    assert_eq!(
-        sinks(11.0, failed(), said),
-        [of("b", Some("kafka"), waited)]
-    );
+    for (trouble, why) in [(failed(), "refused"), (None, "all brokers are down")] {
+        let waited = format!("a batch has waited 11 s for its confirmation: {why}");
+        let expected = [of("b", Some("kafka"), &waited)];
+        assert_eq!(sinks(11.0, trouble, said), expected);
+    }
     let held = Some(Trouble::Held("no rights".to_owned()));
     assert_eq!(
         sinks(0.1, held, None),
@@ -396,4 +401,108 @@ fn little_room_is_said() {
     assert!(large.1.contains("90 % full;"), "{large:?}");
     let disk = first(|now| now.journal.free_disk_bytes = Some(300 << 20));
     assert_eq!(disk.0, Level::Late);
+}
+
+/// Holds: what stops polling is named by the bound that is reached, on the page and in readiness: the disk, the size, or
+/// the number of entries.
+#[test]
+fn the_bound_of_a_full_journal_is_named() {
+    let stopped = |journal: Journal| {
+        let mut now = well();
+        now.journal = journal;
+        now.apps[0].stopped_seconds = Some(5.0);
+        let finding = findings(&now).swap_remove(0);
+        let reason = finding.not_ready[0].reason.clone();
+        (finding.text, reason)
+    };
+    let mut empty_disk = well().journal;
+    empty_disk.free_disk_bytes = Some(0);
+    let mut large = well().journal;
+    (large.used_bytes, large.bytes) = (large.max_bytes, large.max_bytes);
+    let mut shared = well().journal;
+    (shared.used_bytes, shared.bytes) = (shared.max_bytes / 2, shared.max_bytes / 2);
+    let mut many = large.clone();
+    many.bytes = many.max_bytes / 4;
+    for (journal, says) in [
+        (
+            empty_disk,
+            "the disk has 0 B free, and journal.min_free_bytes leaves 256.0 MiB",
+        ),
+        (shared, "the App ID's part of journal.max_bytes is used"),
+        (large, "100 % of journal.max_bytes is used"),
+        (many, "100 % of journal.max_entries is used"),
+    ] {
+        let (text, reason) = stopped(journal);
+        assert!(text.contains(says), "{text}");
+        assert!(reason.ends_with(says) || reason.contains(says), "{reason}");
+    }
+}
+
+/// Holds: what a crash may have cost is said for as long as it is recent, and nothing says meanwhile that none was lost.
+#[test]
+fn a_crash_is_a_recent_loss() {
+    let mut now = well();
+    now.apps[0].possibly_lost_ever = 8_000;
+    now.apps[0].crash_lost_recently = 8_000;
+    let told = texts(&now);
+    assert!(
+        told[0].contains("up to 8,000 events of a, as the last process died"),
+        "{told:?}"
+    );
+    let all = told.join("\n");
+    assert!(
+        !all.contains("none in the last") && !all.contains("Nothing is lost"),
+        "{all}"
+    );
+    now.apps[0].crash_lost_recently = 0;
+    assert!(
+        texts(&now)
+            .join("\n")
+            .contains("none in the last 5 minutes")
+    );
+}
+
+/// Holds: a sink that left the configuration is said with what waits for it, when the journal will be full, and what to
+/// do; and that everything flows is not said.
+#[test]
+fn a_removed_sink_is_said() {
+    let mut now = well();
+    now.removed_sinks = vec![RemovedSink {
+        name: "old".to_owned(),
+        pending_events: 67_000,
+        pending_bytes: 67_000 * 400,
+        oldest_pending_age_seconds: Some(60.0),
+    }];
+    let all = texts(&now).join("\n");
+    for says in [
+        "67,000 events",
+        "full in about",
+        "journal forget --sink old",
+    ] {
+        assert!(all.contains(says), "{all}");
+    }
+    assert!(!all.contains("everything flows"), "{all}");
+}
+
+/// Holds: a sink that cannot begin makes the bridge not ready, though nothing waits for it, and says what is missing once.
+#[test]
+fn a_sink_that_cannot_begin_is_not_ready() {
+    let mut now = well();
+    let sink = &mut now.sinks[0];
+    (sink.health, sink.client.up, sink.client.begun) = (Health::Down, false, false);
+    sink.why = Some("open /mnt/x: No such file or directory".to_owned());
+    let finding = findings(&now).swap_remove(0);
+    assert!(finding.text.contains("/mnt/x"), "{}", finding.text);
+    let reasons: Vec<&str> = finding.not_ready.iter().map(|not| &*not.reason).collect();
+    assert_eq!(
+        reasons,
+        ["it cannot begin: open /mnt/x: No such file or directory"]
+    );
+}
+
+fn texts(now: &Snapshot) -> Vec<String> {
+    findings(now)
+        .into_iter()
+        .map(|finding| finding.text)
+        .collect()
 }

@@ -1,0 +1,81 @@
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::time::Instant;
+
+use figment::value::Value;
+use rtm_sink::Topic;
+use rtm_sink::conformance;
+
+use super::*;
+use crate::sinks::SinkConfig;
+
+/// How long what has come may take to be used.
+const SOON: Duration = Duration::from_secs(30);
+
+fn config(kind: &str, table: serde_json::Value) -> SinkConfig {
+    let table = Value::serialize(table).unwrap();
+    SinkConfig::read(kind, &table).unwrap_or_else(|_| panic!("{kind} is a sink"))
+}
+
+fn file(path: &Path) -> SinkConfig {
+    config("file", serde_json::json!({ "path": path }))
+}
+
+/// Holds: a sink whose directory, or a file that its client needs, is missing is down and says what is missing, confirms
+/// nothing, and begins by itself once that is there.
+#[tokio::test]
+async fn a_sink_waits_for_what_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mount = dir.path().join("mount");
+    let client = file(&mount.join("events"))
+        .client("file", &[])
+        .await
+        .unwrap();
+    let health = client.health();
+    assert!(!health.up && !health.begun);
+    let said = health.said.unwrap();
+    assert!(
+        said.contains("mount/events") && said.contains("No such file"),
+        "{said}"
+    );
+    let records = [conformance::record(&Topic::from("t"), 0)];
+    let error = client.publish(&records).await.unwrap_err();
+    assert_eq!(error.kind, PublishErrorKind::Unavailable);
+    assert_eq!(error.outcomes.len(), 1);
+    std::fs::create_dir(&mount).unwrap();
+    let began = Instant::now();
+    while client.publish(&records).await.is_err() {
+        assert!(began.elapsed() < SOON, "{:?}", client.health());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(client.health().begun);
+    let stored = std::fs::read_to_string(mount.join("events")).unwrap();
+    assert_eq!(stored.lines().count(), 1);
+    client.close().await;
+}
+
+/// Holds: the same of Kafka's secrets and certificates; and what can never work is refused as before.
+#[tokio::test]
+async fn only_what_may_come_is_waited_for() {
+    let missing = |table: serde_json::Value| async {
+        let client = config("kafka", table).client("kafka", &[]).await;
+        client.map(|client| client.health().begun)
+    };
+    for name in ["option_files", "options"] {
+        let option = match name {
+            "option_files" => "sasl.password",
+            _ => "ssl.ca.location",
+        };
+        let table = serde_json::json!({
+            "brokers": ["127.0.0.1:1"],
+            "options": { "security.protocol": "SASL_SSL", "sasl.mechanism": "PLAIN", "sasl.username": "u" },
+        });
+        let mut table = table;
+        table[name][option] = "/nowhere/at/all".into();
+        assert_eq!(missing(table).await.ok(), Some(false), "{option}");
+    }
+    let wrong =
+        serde_json::json!({ "brokers": ["127.0.0.1:1"], "options": { "no.such.option": "1" } });
+    assert!(missing(wrong).await.is_err());
+}

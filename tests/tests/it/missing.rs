@@ -1,0 +1,123 @@
+//! What a configuration names that is missing for a while: the real binary, and the simulator.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::time::Duration;
+
+use rtm_sim::{Load, SimApp, SimAuth, SimConfig, Simulator};
+use rtm_tests::bridge::Bridge;
+use rtm_tests::wait_for;
+
+use super::reload::{File, take};
+
+const SOON: Duration = Duration::from_secs(60);
+
+async fn lines(file: &Path, more_than: usize) {
+    let look = async || {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        text.lines().count() > more_than
+    };
+    let what = format!("more than {more_than} lines in {}", file.display());
+    wait_for(&what, SOON, look).await.unwrap();
+}
+
+async fn says(bridge: &Bridge, all: &[&str]) {
+    let look = async || match bridge.ready().await {
+        Ok(Err(why)) => all.iter().all(|text| why.contains(text)),
+        Ok(Ok(())) | Err(_) => false,
+    };
+    if let Err(error) = wait_for(&format!("/readyz says {all:?}"), SOON, look).await {
+        let log = bridge.process.output().unwrap();
+        panic!("{error}: {:?}\n{log}", bridge.ready().await);
+    }
+}
+
+/// Holds: a directory, a secret and a certificate that are missing at the start, or at a reload, leave the sink and the App
+/// ID that need them down, with what is missing; every other polls and publishes; and what comes is used without anybody
+/// doing anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_missing_is_waited_for() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path();
+    let app = |app_id: &str| SimApp {
+        app_id: app_id.to_owned(),
+        auth: SimAuth::Basic {
+            key: "demo-key".to_owned(),
+            secret: "demo-secret".to_owned(),
+        },
+    };
+    let ids = ["0a".repeat(16), "0b".repeat(16)];
+    let simulator = Simulator::start(SimConfig {
+        apps: ids.iter().map(|id| app(id)).collect(),
+        regions: vec!["x".to_owned()],
+        load: Load {
+            events_per_second: 100.0,
+            ..Load::default()
+        },
+        ..SimConfig::default()
+    })
+    .await
+    .unwrap();
+    let text = |sinks: &str| {
+        let apps = ["a", "b"].iter().zip(&ids).map(|(name, id)| {
+            format!(
+                "[[apps]]\nname = \"{name}\"\napp_id = \"{id}\"\n\
+                 auth = {{ basic = {{ key = \"demo-key\", secret_file = \"{dir}/{name}/secret\" }} }}\n\
+                 regions = [{{ name = \"x\", base_url = \"{url}\" }}]\n",
+                dir = dir.display(),
+                url = simulator.base_url("x"),
+            )
+        });
+        let apps: String = apps.collect();
+        let sink = |name: &str| {
+            let path = dir.join(name).join("events");
+            format!(
+                "[sinks.{name}]\ntype = \"file\"\npath = \"{}\"\n",
+                path.display()
+            )
+        };
+        let sinks: String = sinks.split(' ').map(sink).collect();
+        format!(
+            "[admin]\nlisten = \"127.0.0.1:0\"\n[journal]\ndir = \"{}/journal\"\nmin_free_bytes = 0\n{apps}{sinks}",
+            dir.display()
+        )
+    };
+    let mount = |name: &str| {
+        std::fs::create_dir(dir.join(name)).unwrap();
+        std::fs::write(dir.join(name).join("secret"), "demo-secret").unwrap();
+    };
+    mount("b");
+    mount("there");
+    let mut file = File::new(dir);
+    file.write(&text("there late"));
+    let mut bridge = Bridge::start(&file.path, &[], &dir.join("log"))
+        .await
+        .unwrap();
+    let events = |sink: &str| dir.join(sink).join("events");
+    lines(&events("there"), 100).await;
+    says(
+        &bridge,
+        &["it cannot begin", "late/events", "a/secret", "\"late\""],
+    )
+    .await;
+    mount("late");
+    lines(&events("late"), 100).await;
+    mount("a");
+    let look = async || matches!(bridge.ready().await, Ok(Ok(())));
+    wait_for("all is well", SOON, look).await.unwrap();
+    let of_a = async || {
+        let text = std::fs::read_to_string(events("late")).unwrap();
+        text.contains(&format!("\"app_id\":\"{}\"", ids[0]))
+    };
+    wait_for("events of a", SOON, of_a).await.unwrap();
+
+    take(&mut bridge, &mut file, &text("there late later")).await;
+    says(&bridge, &["it cannot begin", "later/events"]).await;
+    mount("later");
+    lines(&events("later"), 100).await;
+    wait_for("all is well", SOON, async || {
+        matches!(bridge.ready().await, Ok(Ok(())))
+    })
+    .await
+    .unwrap();
+}
