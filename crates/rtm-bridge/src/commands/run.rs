@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::lock;
 use crate::notify::Notify;
 use crate::reload::Watch;
+use crate::stderr;
 use rtm_engine::plan::RunError;
 
 /// Run the bridge until SIGTERM or SIGINT
@@ -93,13 +94,7 @@ async fn run_until_stopped(
         *lock(&shown) = Settings::of(config);
     })?;
     let served = CancellationToken::new();
-    admin::serve(
-        config.admin.listen,
-        Arc::clone(&state),
-        settings,
-        served.clone(),
-    )
-    .await?;
+    let admin = admin::serve(&config.admin, Arc::clone(&state), settings, served.clone()).await;
     let (told, running) = (Arc::clone(&notify), Arc::clone(&state));
     let started = move |started| {
         let _ = running.set(started);
@@ -108,7 +103,7 @@ async fn run_until_stopped(
     };
     tokio::select! {
         ended = crate::run::run(config, Some(watch), started, stop) => ended?,
-        () = notify.keep_telling(&state) => {}
+        () = notify.keep_telling(&state, &admin) => {}
     }
     served.cancel();
     Ok(())
@@ -126,6 +121,7 @@ fn stop_or_end_on_signals(notify: Arc<Notify>) -> std::io::Result<CancellationTo
                 "a second signal: ending at once; the journal keeps what is stored, and the next start counts what was in \
                  flight"
             );
+            stderr::flush(stderr::IN_A_HURRY);
             std::process::exit(128 + signal);
         }
         is_second = true;

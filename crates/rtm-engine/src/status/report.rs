@@ -55,6 +55,10 @@ pub struct Readiness {
     pub paused: Vec<String>,
     /// Why it does not.
     pub reasons: Vec<NotReady>,
+    /// What is wrong with the configuration that was last read and not taken. The one before it runs: no reason not to be
+    /// ready.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub config_refused: Vec<String>,
 }
 
 impl Readiness {
@@ -71,6 +75,7 @@ impl Readiness {
             ready: reasons.is_empty(),
             paused,
             reasons,
+            config_refused: Vec::new(),
         }
     }
 }
@@ -92,7 +97,10 @@ impl State {
         let now = self.snapshot();
         let findings = words::findings(&now);
         let paused = now.apps.into_iter().filter(|app| app.paused);
-        Readiness::of(findings, paused.map(|app| app.name).collect())
+        Readiness {
+            config_refused: now.config_problems,
+            ..Readiness::of(findings, paused.map(|app| app.name).collect())
+        }
     }
 
     /// What goes on, in one line, and what is worst, if anything is wrong.

@@ -31,6 +31,8 @@ pub struct State {
     /// come back.
     pub(super) scrape: Mutex<()>,
     pub(super) started: Instant,
+    /// Whether the first plan runs.
+    has_begun: AtomicBool,
     stopping: AtomicBool,
 }
 
@@ -45,13 +47,18 @@ impl State {
             sinks: Mutex::default(),
             scrape: Mutex::default(),
             started: Instant::now(),
+            has_begun: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         }
     }
 
     /// An App ID is polled from now on.
     pub(crate) fn add_app<F: Fetch>(&self, pipeline: &Pipeline<F>) -> Arc<PipelineState> {
-        let state = Arc::new(PipelineState::new(pipeline, Arc::clone(&self.metrics)));
+        let state = Arc::new(PipelineState::new(
+            pipeline,
+            Arc::clone(&self.metrics),
+            self.has_begun.load(Ordering::Relaxed),
+        ));
         lock(&self.pipelines).insert(pipeline.app_id.clone(), Arc::clone(&state));
         state
     }
@@ -140,6 +147,11 @@ impl State {
     /// The sinks that are published to, by name.
     pub(super) fn running_sinks(&self) -> Vec<RunningSink> {
         lock(&self.sinks).clone()
+    }
+
+    /// Notes that the first plan runs: what comes from now on is new to a bridge that is ready without it.
+    pub(crate) fn begun(&self) {
+        self.has_begun.store(true, Ordering::Relaxed);
     }
 
     /// Notes that no further request is sent: the bridge is about to end.
