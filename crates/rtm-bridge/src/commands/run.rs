@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::configuration::{ConfigArgs, configuration};
-use super::process::{on_signals, refuse, runtime_for};
+use super::process::{on_signals, raise_descriptors, refuse, runtime_for};
 use super::telemetry;
 use crate::admin::{self, settings::Settings};
 use crate::config::Config;
@@ -52,6 +52,7 @@ pub(super) struct RunArgs {
 pub(super) fn run(args: &RunArgs) -> anyhow::Result<bool> {
     let config = configuration(&args.config)?;
     let set_level = telemetry::start(&config.log, "info")?;
+    raise_descriptors();
     let running = run_until_stopped(&config, args, set_level);
     match runtime_for(config.apps.len())?.block_on(running) {
         Ok(()) => Ok(true),

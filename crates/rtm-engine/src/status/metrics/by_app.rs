@@ -44,7 +44,10 @@ fn put_together(sum: &mut Metric, more: &Metric, add: fn(f64, f64) -> f64) {
     counter.set_value(sum.get_counter().get_value() + more.get_counter().get_value());
     sum.set_counter(counter);
     let mut gauge = Gauge::default();
-    gauge.set_value(add(sum.get_gauge().get_value(), more.get_gauge().get_value()));
+    gauge.set_value(add(
+        sum.get_gauge().get_value(),
+        more.get_gauge().get_value(),
+    ));
     sum.set_gauge(gauge);
     sum.set_histogram(sum_of(sum.get_histogram(), more.get_histogram()));
 }
