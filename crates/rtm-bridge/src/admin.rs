@@ -11,11 +11,11 @@ use axum::routing::get;
 use axum::{Json, Router};
 use jiff::Timestamp;
 use serde_json::json;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::AdminConfig;
 use crate::{COMMIT, lock, stderr};
+use background::background;
 use guard::Guard;
 use recent::Recent;
 use rtm_engine::status::State;
@@ -25,6 +25,7 @@ use settings::{Settings, Shown};
 
 pub(crate) use server::Listening;
 
+mod background;
 mod credentials;
 mod guard;
 mod page;
@@ -61,20 +62,6 @@ pub(crate) async fn serve(
             ))
     };
     server::serve(config.clone(), router, stop).await
-}
-
-/// Does work that takes many milliseconds where there are many App IDs: not on a thread of the data path's, and one at a
-/// time, whoever asks.
-async fn background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    static ONE: Semaphore = Semaphore::const_new(1);
-    // It goes along, since the work does not end with who asked for it.
-    let one = ONE.acquire().await.ok()?;
-    let work = move || {
-        let done = work();
-        drop(one);
-        done
-    };
-    tokio::task::spawn_blocking(work).await.ok()
 }
 
 async fn metrics(Extract(state): Extract<Slot>) -> Response {

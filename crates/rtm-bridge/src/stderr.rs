@@ -17,11 +17,11 @@ use tracing::warn;
 
 use crate::lock;
 
-/// Lines that wait, at most: a second of the most that is ever logged.
-const LINES: usize = 8192;
+/// Lines that wait, at most: seconds of the most that is ever logged.
+const LINES: usize = 2048;
 
 /// Bytes that wait, at most; a line may hold a broker's answer.
-const BYTES: usize = 2 << 20;
+const BYTES: usize = 1 << 20;
 
 /// Bytes that are written at once.
 const WRITE_BYTES: usize = 16 << 10;

@@ -132,15 +132,14 @@ async fn goes_on(admin: &str) {
     until(admin, "the file sink to go on", more).await;
 }
 
-/// Holds: while nobody reads standard error, events flow, the metrics answer, what does not fit is counted, and the log says
-/// how much that was once it is read again; a SIGTERM ends a bridge whose log stands still.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_nobody_reads_stops_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let simulator = simulator(500.0).await;
+/// A bridge whose log nobody has read since its admin endpoint was there, with what was not read; it dropped lines.
+async fn with_a_stalled_log(
+    dir: &Path,
+    simulator: &Simulator,
+) -> (Piped, String, BufReader<PipeReader>) {
     let (log, stderr) = pipe().unwrap();
-    let config = text(&simulator, dir.path(), "", ANY_PORT);
-    let bridge = Piped::start(dir.path(), &config, |command| {
+    let config = text(simulator, dir, "", ANY_PORT);
+    let bridge = Piped::start(dir, &config, |command| {
         command
             .env("RUST_LOG", "trace")
             .stdout(Stdio::null())
@@ -148,38 +147,25 @@ async fn a_log_that_nobody_reads_stops_nothing() {
     });
     let mut log = BufReader::new(log);
     let admin = admin_of(&mut log);
-    let some = |metrics: &Metrics| metrics.get(DROPPED) > Some(0.0);
-    until(&admin, "lines to be dropped", some).await;
-    goes_on(&admin).await;
+    let dropped = async || {
+        metrics(&admin)
+            .await
+            .is_some_and(|found| found.get(DROPPED) > Some(0.0))
+    };
+    wait_for("lines to be dropped", 3 * SOON, dropped)
+        .await
+        .unwrap();
+    (bridge, admin, log)
+}
 
-    let (tx, rx) = std::sync::mpsc::channel();
-    let reading = std::thread::spawn(move || {
-        // Until it is told, and no further: the log stands still again.
-        let mut line = String::new();
-        while log.read_line(&mut line).unwrap() > 0 {
-            if line.contains("lines of the log were dropped") {
-                tx.send(line).unwrap();
-                return log;
-            }
-            line.clear();
-        }
-        panic!("the log ended");
-    });
-    let mut told = None;
-    wait_for("a word about it", SOON, async || {
-        told = rx.try_recv().ok();
-        told.is_some()
-    })
-    .await
-    .unwrap();
-    let told = told.unwrap();
-    assert!(told.contains("lines="), "{told}");
-    let log = reading.join().unwrap();
-    let before = metrics(&admin).await.unwrap().get(DROPPED);
-    until(&admin, "more to be dropped", |metrics| {
-        metrics.get(DROPPED) > before
-    })
-    .await;
+/// Holds: while nobody reads standard error events flow, the metrics answer, what does not fit is counted, and a SIGTERM ends
+/// the bridge.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_nobody_reads_stops_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let simulator = simulator(500.0).await;
+    let (bridge, admin, log) = with_a_stalled_log(dir.path(), &simulator).await;
+    goes_on(&admin).await;
     let began = Instant::now();
     assert_eq!(bridge.terminate().await, Some(0));
     assert!(
@@ -188,6 +174,31 @@ async fn a_log_that_nobody_reads_stops_nothing() {
         began.elapsed()
     );
     drop(log);
+}
+
+/// Holds: a log that is read again says how many of its lines were dropped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_read_again_says_what_it_lacks() {
+    let dir = tempfile::tempdir().unwrap();
+    let simulator = simulator(500.0).await;
+    let (bridge, _, log) = with_a_stalled_log(dir.path(), &simulator).await;
+    let (tx, rx) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for line in log.lines().map_while(Result::ok) {
+            if line.contains("lines of the log were dropped") {
+                let _ = tx.send(line);
+            }
+        }
+    });
+    let mut told = String::new();
+    wait_for("a word about it", SOON, async || {
+        told = rx.try_recv().unwrap_or_default();
+        !told.is_empty()
+    })
+    .await
+    .unwrap();
+    assert!(told.contains(" lines="), "{told}");
+    assert_eq!(bridge.terminate().await, Some(0));
 }
 
 /// The lines of standard output, until it ends.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::lock;
@@ -16,13 +17,17 @@ const ANSWERED_SHARE: u64 = 8;
 /// The share of the process' descriptors that connections may take. The rest is for the journal and the brokers.
 const DESCRIPTORS_SHARE: u64 = 4;
 
-/// Seats of one kind. Who comes when all are taken gets the seat of who has sat there longest: a client that has come to
-/// ask asks at once, and one that sits there does not.
-#[derive(Debug)]
-pub(super) struct Seats {
-    most: usize,
-    taken: Mutex<VecDeque<CancellationToken>>,
+/// How many connections may be open, and how many of them may be answered, where the process may open so many files.
+pub(super) fn most(descriptors: Option<u64>) -> (usize, usize) {
+    let most = descriptors.unwrap_or(u64::MAX) / DESCRIPTORS_SHARE;
+    let most = most.clamp(ANSWERED_SHARE, MOST);
+    (most as usize, (most / ANSWERED_SHARE) as usize)
 }
+
+/// Who waits for the same thing, in the order in which they came. Who has been there longest goes first: a client that has
+/// come to ask asks at once, and one that sits there does not.
+#[derive(Debug, Default)]
+pub(super) struct Seats(Mutex<VecDeque<(CancellationToken, Instant)>>);
 
 /// A seat, until it is dropped.
 #[derive(Debug)]
@@ -32,46 +37,37 @@ pub(super) struct Seat {
 }
 
 impl Seats {
-    /// For connections that wait for a request, and for those that are answered, where the process may open so many files.
-    pub(super) fn for_descriptors(descriptors: Option<u64>) -> (Arc<Seats>, Arc<Seats>) {
-        let most = descriptors.unwrap_or(u64::MAX) / DESCRIPTORS_SHARE;
-        let most = most.clamp(ANSWERED_SHARE, MOST);
-        let answered = most / ANSWERED_SHARE;
-        (Seats::new(most - answered), Seats::new(answered))
-    }
-
-    fn new(most: u64) -> Arc<Seats> {
-        Arc::new(Seats {
-            most: most as usize,
-            taken: Mutex::default(),
-        })
-    }
-
-    /// A seat. `until` is cancelled once it is another's.
+    /// A seat. `until` is cancelled when it is taken back.
     pub(super) fn take(self: &Arc<Seats>, until: CancellationToken) -> Seat {
-        let mut taken = lock(&self.taken);
-        taken.push_back(until.clone());
-        if taken.len() > self.most
-            && let Some(longest) = taken.pop_front()
-        {
-            longest.cancel();
-        }
-        drop(taken);
+        lock(&self.0).push_back((until.clone(), Instant::now()));
         let of = Arc::clone(self);
         Seat { of, until }
     }
 
+    /// As [`Seats::take`], of so many: when there are more, the one that was taken first is taken back.
+    pub(super) fn take_of(self: &Arc<Seats>, most: usize, until: CancellationToken) -> Seat {
+        if lock(&self.0).len() >= most {
+            self.take_back();
+        }
+        self.take(until)
+    }
+
+    /// When the first was taken of those that are.
+    pub(super) fn first(&self) -> Option<Instant> {
+        lock(&self.0).front().map(|(_, since)| *since)
+    }
+
     /// Takes back the seat that was taken first.
-    pub(super) fn free_one(&self) {
-        if let Some(longest) = lock(&self.taken).pop_front() {
-            longest.cancel();
+    pub(super) fn take_back(&self) {
+        if let Some((first, _)) = lock(&self.0).pop_front() {
+            first.cancel();
         }
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        lock(&self.of.taken).retain(|until| *until != self.until);
+        lock(&self.of.0).retain(|(until, _)| *until != self.until);
     }
 }
 

@@ -19,14 +19,14 @@ use hyper_util::service::TowerToHyperService;
 use rustix::process::{Resource, getrlimit};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::credentials::{Credentials, CredentialsError, Current, now};
-use super::seats::{Seat, Seats};
+use super::seats::{self, Seat, Seats};
 use crate::config::AdminConfig;
 use crate::{chain, lock};
 
@@ -50,6 +50,9 @@ const FIRST_TRY: Duration = Duration::from_secs(2);
 
 /// How often the files of the credentials are read again.
 const LOOK: Duration = Duration::from_secs(10);
+
+/// How long a client may sit there with nothing to ask when others wait for its seat.
+const GRACE: Duration = Duration::from_millis(50);
 
 /// After a connection could not be taken, for want of descriptors as a rule.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -178,14 +181,17 @@ async fn accept(
     credentials: &Current,
     stop: &CancellationToken,
 ) {
-    let descriptors = getrlimit(Resource::Nofile).current;
-    let (waiting, answered) = Seats::for_descriptors(descriptors);
+    let (most, most_answered) = seats::most(getrlimit(Resource::Nofile).current);
+    let open = Arc::new(Semaphore::new(most));
+    let (waiting, answered) = (Arc::new(Seats::default()), Arc::new(Seats::default()));
     loop {
+        // Before a connection is taken, so that there is never a descriptor more. Others wait in the kernel meanwhile.
+        let is_open = room(&open, &waiting).await;
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
                 debug!(error = chain(&error), "cannot take a connection");
-                waiting.free_one();
+                waiting.take_back();
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
@@ -195,10 +201,11 @@ async fn accept(
         let connection = Connection {
             tls: now(credentials).tls.map(TlsAcceptor::from),
             router: router.clone(),
-            answered: Arc::clone(&answered),
+            answered: (Arc::clone(&answered), most_answered),
             until: until.clone(),
         };
         tokio::spawn(async move {
+            let _is_open = is_open;
             tokio::select! {
                 // A client that goes away, or says nothing, is none of ours.
                 () = connection.serve(stream, seat) => {}
@@ -209,11 +216,34 @@ async fn accept(
     }
 }
 
+/// Waits until another connection may be open: until one ends, or the one that has waited longest has had its time to ask,
+/// and has to go.
+async fn room(open: &Arc<Semaphore>, waiting: &Seats) -> Option<OwnedSemaphorePermit> {
+    loop {
+        let patience = waiting
+            .first()
+            .map_or(GRACE, |first| GRACE.saturating_sub(first.elapsed()));
+        match timeout(patience, Arc::clone(open).acquire_owned()).await {
+            Ok(room) => return room.ok(),
+            Err(_)
+                if waiting
+                    .first()
+                    .is_some_and(|first| first.elapsed() >= GRACE) =>
+            {
+                waiting.take_back();
+                // It is closed by its own task.
+                tokio::task::yield_now().await;
+            }
+            Err(_) => {}
+        }
+    }
+}
+
 /// One connection.
 struct Connection {
     tls: Option<TlsAcceptor>,
     router: Router,
-    answered: Arc<Seats>,
+    answered: (Arc<Seats>, usize),
     until: CancellationToken,
 }
 
@@ -234,7 +264,8 @@ impl Connection {
         let service = TowerToHyperService::new(self.router);
         let seat = std::sync::Mutex::new(seat);
         let answer = service_fn(|request: Request<Incoming>| {
-            *lock(&seat) = self.answered.take(self.until.clone());
+            let (answered, most) = &self.answered;
+            *lock(&seat) = answered.take_of(*most, self.until.clone());
             hyper::service::Service::call(&service, request.map(Body::new))
         });
         let _ = http1::Builder::new()

@@ -10,7 +10,7 @@ use axum::response::Response;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::background;
+use super::background::background;
 
 /// What is shorter is sent as it is.
 const LEAST_BYTES: usize = 1024;

@@ -23,18 +23,21 @@ fn run(dir: &Path, args: &[&str], stdout: Stdio, is_journald: bool) -> (ExitStat
     (status, fs::read_to_string(dir.join("log")).unwrap())
 }
 
-/// A configuration that `run` warns of, and ends with an error after it: its journal is no directory.
-fn warned_and_refused(dir: &Path, format: &str) -> String {
+/// A configuration that `run` warns of, and ends with an error after it: its journal is another's, as long as that is held.
+fn warned_and_refused(dir: &Path, format: &str) -> (String, rtm_journal::Journal) {
     fs::write(dir.join("secret"), "s").unwrap();
     let file = dir.join("rtm-bridge.toml");
     let text = SOUND
         .replace("regions", "requests_per_second = 11\nregions")
         .replace("DIR", dir.to_str().unwrap());
-    fs::write(dir.join("journal"), "").unwrap();
-    let head =
-        format!("[admin]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"{format}\"\n");
+    let options = rtm_journal::Options {
+        min_free_bytes: 0,
+        ..rtm_journal::Options::default()
+    };
+    let held = rtm_journal::Journal::open(&dir.join("journal"), options).unwrap();
+    let head = format!("[admin]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"{format}\"\n");
     fs::write(&file, head + &text).unwrap();
-    file.to_str().unwrap().to_owned()
+    (file.to_str().unwrap().to_owned(), held)
 }
 
 /// Holds: where journald reads standard error each line begins with its priority, in both formats, what ends the process
@@ -43,7 +46,7 @@ fn warned_and_refused(dir: &Path, format: &str) -> String {
 fn journald_is_told_priorities() {
     for format in ["text", "json"] {
         let dir = tempfile::tempdir().unwrap();
-        let file = warned_and_refused(dir.path(), format);
+        let (file, _held) = warned_and_refused(dir.path(), format);
         let args = ["run", "--config", &file];
         let (status, log) = run(dir.path(), &args, Stdio::null(), true);
         assert_eq!(status.code(), Some(1), "{log}");
@@ -76,7 +79,7 @@ fn journald_is_told_priorities() {
 #[test]
 fn a_redirected_log_has_times() {
     let dir = tempfile::tempdir().unwrap();
-    let file = warned_and_refused(dir.path(), "text");
+    let (file, _held) = warned_and_refused(dir.path(), "text");
     let (_, log) = run(
         dir.path(),
         &["run", "--config", &file],
