@@ -113,7 +113,7 @@ fn endpoint(args: &TopArgs) -> (String, Access) {
         token_file: given.token_file.or(admin.token_file),
         ca_file: given.ca_file.or(admin.tls.map(|tls| tls.cert_file)),
     };
-    let url = format!("{scheme}://{}", admin.listen.from_here());
+    let url = format!("{scheme}://{}", admin.listen.as_reached_here());
     (url, access)
 }
 

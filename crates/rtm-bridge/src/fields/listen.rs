@@ -53,7 +53,7 @@ impl Listen {
     }
 
     /// How this machine reaches it: from outside, "any address" is this machine.
-    pub(crate) fn from_here(&self) -> Listen {
+    pub(crate) fn as_reached_here(&self) -> Listen {
         let host = match self.host.parse::<IpAddr>() {
             Ok(IpAddr::V4(ip)) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.to_string(),
             Ok(IpAddr::V6(ip)) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.to_string(),

@@ -6,7 +6,7 @@ use super::*;
 /// Holds: addresses, host names and a port alone are taken, and shown as they are written.
 #[test]
 fn addresses_names_and_ports_are_taken() {
-    for (text, shown, from_here, is_loopback) in [
+    for (text, shown, as_reached_here, is_loopback) in [
         ("127.0.0.1:9464", "127.0.0.1:9464", "127.0.0.1:9464", true),
         ("[::1]:9464", "[::1]:9464", "[::1]:9464", true),
         ("0.0.0.0:9464", "0.0.0.0:9464", "127.0.0.1:9464", false),
@@ -22,7 +22,7 @@ fn addresses_names_and_ports_are_taken() {
     ] {
         let listen: Listen = text.parse().unwrap();
         assert_eq!(listen.to_string(), shown);
-        assert_eq!(listen.from_here().to_string(), from_here);
+        assert_eq!(listen.as_reached_here().to_string(), as_reached_here);
         assert_eq!(listen.is_loopback(), is_loopback, "{text}");
     }
 }
