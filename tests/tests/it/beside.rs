@@ -294,7 +294,7 @@ async fn idle_clients_take_nothing_away() {
         answers += 1;
     }
     assert!(
-        answers > 10 && most < 150,
+        answers >= 3 && most < 150,
         "{answers} answers, {most} descriptors"
     );
     let lines = read_lines(out);
