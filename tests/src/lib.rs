@@ -10,6 +10,7 @@ pub mod binary;
 pub mod bridge;
 pub mod brokers;
 pub mod browser;
+pub mod idle;
 pub mod laboratory;
 pub mod monitoring;
 pub mod planted;

@@ -1,81 +1,82 @@
 //! The admin endpoint: `/metrics`, `/healthz`, `/readyz`, and the status page with its document. Read-only, on loopback by
 //! default.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use axum::extract::{Query, State as Extract};
 use axum::http::{HeaderName, StatusCode, header};
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use jiff::Timestamp;
 use serde_json::json;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 
-use crate::{COMMIT, lock};
+use crate::config::AdminConfig;
+use crate::{COMMIT, lock, stderr};
+use background::background;
+use guard::Guard;
 use recent::Recent;
 use rtm_engine::status::State;
 use rtm_engine::status::report::{self, Readiness, Report};
 use rtm_engine::status::words;
 use settings::{Settings, Shown};
 
+pub(crate) use server::Listening;
+
+mod background;
+mod credentials;
+mod guard;
 mod page;
 pub(crate) mod recent;
+mod seats;
+mod server;
 pub(crate) mod settings;
+mod zip;
 
 /// The bridge's state, once it runs.
 pub(crate) type Slot = Arc<OnceLock<Arc<State>>>;
 
-/// An admin endpoint that could not be opened.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address} (admin.listen)")]
-pub(crate) struct ListenError {
-    address: SocketAddr,
-    source: std::io::Error,
-}
-
-/// Opens the endpoint and serves it until `stop`; gives the address, whose port may have been chosen by the system.
+/// Serves the endpoint until `stop`, from as soon as it can be opened: see [`server`]. Returns after the first try.
 pub(crate) async fn serve(
-    address: SocketAddr,
+    config: &AdminConfig,
     state: Slot,
     settings: Shown,
     stop: CancellationToken,
-) -> Result<SocketAddr, ListenError> {
-    let error = |source| ListenError { address, source };
-    let listener = TcpListener::bind(address).await.map_err(error)?;
-    let bound = listener.local_addr().map_err(error)?;
-    if !bound.ip().is_loopback() {
-        warn!(admin = %bound, "the admin endpoint is not on loopback; it has no authentication, so shield it");
-    }
-    info!(admin = %bound, "admin endpoint is listening");
-    let router = Router::new()
-        .route("/metrics", get(metrics))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(readyz))
-        .route("/", get(page::page))
-        .route("/status", get(page::page))
-        .with_state(Arc::clone(&state))
-        .route("/status.json", get(status).with_state((state, settings)));
-    tokio::spawn(async move {
-        let served = axum::serve(listener, router)
-            .with_graceful_shutdown(stop.cancelled_owned())
-            .await;
-        if let Err(error) = served {
-            warn!(error = crate::chain(&error), "the admin endpoint has ended");
-        }
-    });
-    Ok(bound)
+) -> Listening {
+    let guarded = config.clone();
+    let router = move |credentials| {
+        Router::new()
+            .route("/metrics", get(metrics))
+            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/readyz", get(readyz))
+            .route("/", get(page::page))
+            .route("/status", get(page::page))
+            .with_state(Arc::clone(&state))
+            .route("/status.json", get(status).with_state((state, settings)))
+            .layer(from_fn(zip::zip))
+            .layer(from_fn_with_state(
+                Guard::new(&guarded, credentials),
+                guard::check,
+            ))
+    };
+    server::serve(config.clone(), router, stop).await
 }
 
 async fn metrics(Extract(state): Extract<Slot>) -> Response {
-    let Some(state) = state.get() else {
+    let Some(state) = state.get().cloned() else {
         return (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response();
     };
+    let text = background(move || {
+        state.metrics.log_lines_dropped(stderr::dropped());
+        state.render_metrics()
+    });
     let format = "text/plain; version=0.0.4; charset=utf-8";
-    ([(header::CONTENT_TYPE, format)], state.render_metrics()).into_response()
+    match text.await {
+        Some(text) => ([(header::CONTENT_TYPE, format)], text).into_response(),
+        None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }
 
 /// What the status page asks for.
@@ -105,15 +106,22 @@ async fn status(
         (HeaderName::from_static("x-content-type-options"), "nosniff"),
     ];
     let recent = recent::all();
-    if let Some(state) = state.get() {
-        let document = Document {
-            report: state.report(asked.app.as_deref()),
-            version: env!("CARGO_PKG_VERSION"),
-            commit: COMMIT,
-            recent,
-            settings: lock(&settings).clone(),
+    if let Some(state) = state.get().cloned() {
+        let settings = lock(&settings).clone();
+        let document = background(move || {
+            let document = Document {
+                report: state.report(asked.app.as_deref()),
+                version: env!("CARGO_PKG_VERSION"),
+                commit: COMMIT,
+                recent,
+                settings,
+            };
+            Json(document).into_response()
+        });
+        return match document.await {
+            Some(document) => (headers, document).into_response(),
+            None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         };
-        return (headers, Json(document)).into_response();
     }
     let document = Json(json!({
         "v": report::VERSION,

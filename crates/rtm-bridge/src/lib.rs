@@ -13,6 +13,7 @@ pub mod read_back;
 mod reload;
 mod run;
 pub mod sinks;
+mod stderr;
 pub mod usage;
 pub mod wire;
 

@@ -14,8 +14,7 @@ fn main() -> ExitCode {
         eprintln!("rtm-bridge: another TLS provider is installed already; please report this");
         return ExitCode::FAILURE;
     }
-    let usual = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
+    std::panic::set_hook(Box::new(|panic| {
         // Whoever reads our output has heard enough, as with `| head`: no reason for a backtrace.
         let closed = panic.payload_as_str().is_some_and(|text| {
             text.starts_with("failed printing to stdout") && text.contains("Broken pipe")
@@ -24,7 +23,6 @@ fn main() -> ExitCode {
             std::process::exit(0);
         }
         commands::tell_panic(panic);
-        usual(panic);
     }));
     commands::main(Cli::parse())
 }

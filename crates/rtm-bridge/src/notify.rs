@@ -16,6 +16,8 @@ use tracing::warn;
 
 use rtm_engine::status::State;
 
+use crate::admin::Listening;
+
 /// How often the status line is told, unless the watchdog asks for more.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -66,7 +68,8 @@ impl Notify {
 
     /// Tells the status line, and the watchdog that the runtime makes progress, for ever. Whether brokers or Agora
     /// answer is no matter of the watchdog's: a restart would repair neither.
-    pub(crate) async fn keep_telling(&self, state: &OnceLock<Arc<State>>) {
+    /// Where there is no admin endpoint, this is the place that says so.
+    pub(crate) async fn keep_telling(&self, state: &OnceLock<Arc<State>>, admin: &Listening) {
         if self.socket.is_none() {
             return std::future::pending().await;
         }
@@ -78,7 +81,8 @@ impl Notify {
             let beat = progressed && half.is_some();
             if let Some(state) = state.get() {
                 let beat = if beat { "\nWATCHDOG=1" } else { "" };
-                self.send(&format!("STATUS={}{beat}", state.status_line()));
+                let line = state.status_line();
+                self.send(&format!("STATUS={line}{}{beat}", without(admin)));
             } else if beat {
                 self.send("WATCHDOG=1");
             }
@@ -90,6 +94,17 @@ impl Notify {
         if let Some((socket, address)) = &self.socket {
             let _ = socket.send_to_addr(text.as_bytes(), address);
         }
+    }
+}
+
+/// What the status line says of an admin endpoint that is not there.
+fn without(admin: &Listening) -> String {
+    match &*admin.borrow() {
+        Some(Err(error)) => {
+            let error = error.replace(char::is_control, " ");
+            format!("; no admin endpoint: {error}")
+        }
+        _ => String::new(),
     }
 }
 

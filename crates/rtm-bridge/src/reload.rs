@@ -43,10 +43,10 @@ pub(crate) async fn follow(
                 running = new;
             }
             Err(problems) => {
-                metrics.reload_refused();
-                for problem in problems {
+                for problem in &problems {
                     error!("{problem}");
                 }
+                metrics.reload_refused(problems);
                 error!("the configuration was refused, and the one that runs stays");
             }
         }
@@ -83,7 +83,13 @@ async fn take(place: &Path, old: &Config, planner: &Planner<Wire>) -> Result<Con
 
 /// The keys that may change while the bridge runs, each with all that is below it. Of a sink, those that another client needs
 /// drain it and make it anew: see [`crate::sinks`].
-const SAFE: &[&str] = &["apps", "log.level", "shutdown_deadline", "sinks"];
+const SAFE: &[&str] = &[
+    "apps",
+    "log.level",
+    "metrics.detail",
+    "shutdown_deadline",
+    "sinks",
+];
 
 /// The keys in which `new` differs, and that only a restart can change: all that nobody has named safe.
 pub(crate) fn needs_restart(old: &Config, new: &Config) -> Vec<String> {

@@ -15,7 +15,7 @@ use rtm_source::{
 };
 use tracing::{debug, info};
 
-use crate::config::{AppConfig, AuthConfig, Config, CopyPolicy};
+use crate::config::{AppConfig, AuthConfig, Config, CopyPolicy, Detail};
 use crate::fields::region::RegionConfig;
 use crate::sinks::{SinkConfig, WhenFull};
 
@@ -28,6 +28,7 @@ pub(crate) fn tell(metrics: &Metrics, config: &Config) {
     let insecure = regions.filter(|region| region.allow_insecure_http);
     metrics.set_insecure_http(insecure.count());
     metrics.set_min_free_disk(config.journal.min_free_bytes);
+    metrics.set_by_app(config.metrics.detail == Detail::App);
     metrics.config_taken();
 }
 

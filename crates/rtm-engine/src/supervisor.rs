@@ -190,6 +190,7 @@ impl<P: Parts> Supervisor<P> {
         }
         self.has_begun = true;
         self.catch_up();
+        self.state.begun();
         self.crashed = false;
         Ok(())
     }

@@ -1,9 +1,10 @@
 //! What is simulated: the App IDs, the regions, the load and the faults.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Most users, and most channels, that a load may have: their names are made at the start and kept in memory.
 pub const MAX_NAMES: u32 = 1_000_000;
@@ -18,7 +19,8 @@ pub const MAX_DELAY_MS: u64 = 120_000;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SimConfig {
-    /// Where to listen; port 0 takes a free one. Default `127.0.0.1:0`.
+    /// Where to listen, as [`listen_address`] reads it; port 0 takes a free one. Default `127.0.0.1:0`.
+    #[serde(deserialize_with = "listen")]
     pub listen: SocketAddr,
     /// Lets `listen` be another address than loopback, as inside a container's network. Default false: whoever
     /// reaches the simulator can change its load and its faults.
@@ -34,6 +36,32 @@ pub struct SimConfig {
     pub load: Load,
     /// What goes wrong.
     pub faults: Faults,
+}
+
+/// The address that `text` means: `HOST:PORT`, or `:PORT` for every address. Of a name's addresses one of IPv4 is taken, if
+/// there is one.
+///
+/// # Errors
+///
+/// When it is none, or the name has none.
+pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let whole = match text.strip_prefix(':') {
+        Some(port) => format!("{}:{port}", Ipv4Addr::UNSPECIFIED),
+        None => text.to_owned(),
+    };
+    let failed = |error| {
+        format!(
+            "`{text}` is no address to listen on, such as 127.0.0.1:8080, localhost:8080 or :8080: {error}"
+        )
+    };
+    let found = whole.to_socket_addrs().map_err(failed)?;
+    let found = found.min_by_key(SocketAddr::is_ipv6);
+    found.ok_or_else(|| format!("`{text}` has no address"))
+}
+
+fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    listen_address(&text).map_err(D::Error::custom)
 }
 
 impl Default for SimConfig {

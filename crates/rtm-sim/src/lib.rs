@@ -35,7 +35,7 @@ pub use audit::{Audit, MAX_EXAMPLES, audit};
 pub use clock::Clock;
 pub use config::{
     Faults, InvalidSetting, Load, MAX_DELAY_MS, MAX_EVENTS_PER_SECOND, MAX_NAMES, Pattern, SimApp,
-    SimAuth, SimConfig,
+    SimAuth, SimConfig, listen_address,
 };
 pub use envelope::{Envelope, EnvelopeError, Observed, parse_envelope};
 pub use findings::{Findings, PageMissing};

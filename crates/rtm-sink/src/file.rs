@@ -1,17 +1,23 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{PublishError, PublishErrorKind, Record, Sink};
+use crate::patient::{Patient, Waiting};
+use crate::{Health, PublishError, PublishErrorKind, Record, Sink};
 
 /// Lines are gathered up to this many bytes before they are written: enough that system calls do not count, little
 /// enough that a large batch is not held twice.
 const WRITE_BYTES: usize = 256 * 1024;
+
+/// What has taken nothing for this long is told of; a busy disk takes less.
+const SLOW: Duration = Duration::from_secs(2);
 
 /// Writes the payload of each record, one JSON document a line, to a file or to standard output.
 ///
@@ -21,6 +27,8 @@ const WRITE_BYTES: usize = 256 * 1024;
 /// - **Order.** Lines are in the order published.
 /// - **Durability.** A regular file is synced (`fdatasync`) before its records are confirmed. For standard output, pipes
 ///   and devices "confirmed" means that the operating system took the bytes.
+/// - **Waiting.** A descriptor that does not block is waited for, and the write goes on where it stopped: nothing is torn or
+///   written again because a reader is slow. [`health`](Sink::health) tells how long nothing was taken.
 /// - **Rotation.** What is confirmed was in the file of that name when it was: before a call writes, and again before it
 ///   confirms, the file that is open is compared with the one that has its name. One that was renamed or removed is left
 ///   and the name is opened anew, created if need be. What a call wrote to a file that has lost its name meanwhile is of
@@ -35,6 +43,9 @@ const WRITE_BYTES: usize = 256 * 1024;
 #[derive(Debug)]
 pub struct FileSink {
     tx: mpsc::Sender<Batch>,
+    /// What it writes to, for people.
+    name: String,
+    waiting: Waiting,
 }
 
 /// Why a file cannot be a sink.
@@ -58,7 +69,10 @@ pub enum CreateError {
 enum WriteError {
     /// It cannot be written or synced.
     #[error("write")]
-    Write(#[from] io::Error),
+    Write(#[source] io::Error),
+    /// It is a pipe or a socket that has lost its reader.
+    #[error("nobody reads it any more, and a reader comes back with a restart only")]
+    Closed(#[source] io::Error),
     /// What has the file's name cannot be looked at.
     #[error("look at {}", path.display())]
     Look { path: PathBuf, source: io::Error },
@@ -73,6 +87,15 @@ enum WriteError {
     Ended,
 }
 
+impl From<io::Error> for WriteError {
+    fn from(error: io::Error) -> WriteError {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => WriteError::Closed(error),
+            _ => WriteError::Write(error),
+        }
+    }
+}
+
 impl FileSink {
     /// Appends to the file, which is created if it is missing. What it already holds stays.
     ///
@@ -80,38 +103,52 @@ impl FileSink {
     ///
     /// When the file cannot be opened for reading and appending, or its directory cannot be synced.
     pub fn create(path: impl AsRef<Path>) -> Result<FileSink, CreateError> {
-        let (out, torn) = Named::open(path.as_ref())?;
-        FileSink::start(Lines { out, torn })
+        let path = path.as_ref();
+        let waiting = Waiting::default();
+        let (out, torn) = Named::open(path, &waiting)?;
+        FileSink::start(path.display().to_string(), waiting, Lines { out, torn })
     }
 
     /// Writes to standard output.
     ///
     /// # Errors
     ///
-    /// When the writer's thread cannot be started.
+    /// When its descriptor cannot be taken, or the writer's thread cannot be started.
     pub fn stdout() -> Result<FileSink, CreateError> {
-        FileSink::start(Lines {
-            out: io::stdout(),
-            torn: false,
-        })
+        let name = "standard output";
+        let stdout = io::stdout().as_fd().try_clone_to_owned();
+        let stdout = stdout.map_err(|source| CreateError::Open {
+            path: name.into(),
+            source,
+        })?;
+        let waiting = Waiting::default();
+        // Not `io::Stdout`, which keeps what it could not write, and writes it again after the next batch.
+        let out = Stdout(Patient::new(File::from(stdout), waiting.clone()));
+        FileSink::start(name.to_owned(), waiting, Lines { out, torn: false })
     }
 
     /// The writer is a thread of its own, not one of the runtime's: a pipe that nobody reads blocks it for ever, and
     /// the runtime's shutdown would wait for it. It ends when the sink is dropped, or with the process.
-    fn start<W: Out>(mut lines: Lines<W>) -> Result<FileSink, CreateError> {
+    fn start<W: Out>(
+        name: String,
+        waiting: Waiting,
+        mut lines: Lines<W>,
+    ) -> Result<FileSink, CreateError> {
         // One: a stuck writer must not gather the batches of calls that were given up.
         let (tx, mut rx) = mpsc::channel::<Batch>(1);
+        let watched = waiting.clone();
         let write = move || {
             while let Some(batch) = rx.blocking_recv() {
+                let written = watched.during(|| lines.write(&batch.payloads));
                 // A caller that has gone loses its answer, as the contract says.
-                let _ = batch.answer.send(lines.write(&batch.payloads));
+                let _ = batch.answer.send(written);
             }
         };
         thread::Builder::new()
             .name("file-sink".into())
             .spawn(write)
             .map_err(CreateError::Thread)?;
-        Ok(FileSink { tx })
+        Ok(FileSink { tx, name, waiting })
     }
 }
 
@@ -136,6 +173,18 @@ impl Sink for FileSink {
             Err(_) => Err(unavailable(WriteError::Ended)),
         }
     }
+
+    fn health(&self) -> Health {
+        let since = self.waiting.since().map(|since| since.elapsed());
+        let said = since.filter(|since| *since >= SLOW).map(|since| {
+            let (name, seconds) = (&self.name, since.as_secs());
+            format!("{name} has taken nothing for {seconds} s; its reader or its disk is slow, or has stopped")
+        });
+        Health {
+            said,
+            ..Health::default()
+        }
+    }
 }
 
 /// The payloads of one call, and where its answer goes.
@@ -156,16 +205,29 @@ trait Out: Write + Send + 'static {
     fn confirm(&mut self) -> Result<(), WriteError>;
 }
 
-impl Out for io::Stdout {
+/// Standard output, with nothing kept back.
+struct Stdout(Patient);
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Out for Stdout {
     fn confirm(&mut self) -> Result<(), WriteError> {
-        Ok(self.flush()?)
+        Ok(())
     }
 }
 
 /// A file that is open, and the name that it is to have.
 #[derive(Debug)]
 struct Named {
-    file: File,
+    file: Patient,
     path: PathBuf,
     /// Device and inode of the open file.
     id: (u64, u64),
@@ -175,8 +237,8 @@ struct Named {
 
 impl Named {
     /// Opens for appending, with the new name durable, and finds out whether the file ends in part of a line.
-    fn open(path: &Path) -> Result<(Named, bool), CreateError> {
-        open(path).map_err(|source| CreateError::Open {
+    fn open(path: &Path, waiting: &Waiting) -> Result<(Named, bool), CreateError> {
+        open(path, waiting).map_err(|source| CreateError::Open {
             path: path.to_owned(),
             source,
         })
@@ -211,8 +273,9 @@ impl Out for Named {
         if self.has_its_name()? {
             return Ok(None);
         }
-        let removed = self.file.metadata()?.nlink() == 0;
-        let (named, torn) = Named::open(&self.path).map_err(WriteError::Reopen)?;
+        let removed = self.file.file().metadata()?.nlink() == 0;
+        let (named, torn) =
+            Named::open(&self.path, self.file.waiting()).map_err(WriteError::Reopen)?;
         *self = named;
         let path = self.path.display();
         if removed {
@@ -225,7 +288,7 @@ impl Out for Named {
 
     fn confirm(&mut self) -> Result<(), WriteError> {
         if self.is_regular {
-            self.file.sync_data()?;
+            self.file.file().sync_data()?;
         }
         // Last, since a file that loses its name before this line may have taken the batch along.
         if self.has_its_name()? {
@@ -275,7 +338,7 @@ impl<W: Out> Lines<W> {
 }
 
 /// As [`Named::open`].
-fn open(path: &Path) -> io::Result<(Named, bool)> {
+fn open(path: &Path, waiting: &Waiting) -> io::Result<(Named, bool)> {
     let mut file = OpenOptions::new()
         .read(true)
         .append(true)
@@ -296,7 +359,7 @@ fn open(path: &Path) -> io::Result<(Named, bool)> {
         }
     }
     let named = Named {
-        file,
+        file: Patient::new(file, waiting.clone()),
         path: path.to_owned(),
         id: (metadata.dev(), metadata.ino()),
         is_regular: metadata.is_file(),

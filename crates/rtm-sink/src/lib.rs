@@ -13,6 +13,7 @@ mod file;
 mod health;
 mod memory;
 mod outcome;
+mod patient;
 mod record;
 mod sink;
 
@@ -21,5 +22,6 @@ pub use file::{CreateError, FileSink};
 pub use health::{Health, Queue};
 pub use memory::MemorySink;
 pub use outcome::{BoxError, Outcome, PublishError, PublishErrorKind, Reason};
+pub use patient::{Patient, Waiting};
 pub use record::{Headers, Record, RecordId, Timestamp, Topic};
 pub use sink::Sink;

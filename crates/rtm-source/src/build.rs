@@ -75,8 +75,13 @@ pub(crate) fn url(region: &Region, app_id: &str, path: &str) -> Url {
     url
 }
 
-/// TLS 1.2 and 1.3 over ring, by name: nothing depends on a provider that somebody has installed, or has not.
-pub(crate) fn tls(extra_ca_file: Option<&Path>) -> Result<ClientConfig, BuildError> {
+/// TLS of a client: 1.2 and 1.3 over ring, by name: nothing depends on a provider that somebody has installed, or has not.
+/// The system's certificates are trusted, and those of the file.
+///
+/// # Errors
+///
+/// When the file cannot be read, or holds no certificate.
+pub fn tls(extra_ca_file: Option<&Path>) -> Result<ClientConfig, BuildError> {
     let roots = roots(
         rustls_native_certs::load_native_certs().certs,
         extra_ca_file,

@@ -38,6 +38,7 @@ mod second_poller;
 mod verdict;
 
 pub use auth::{Auth, Secret};
+pub use build::tls as client_tls;
 pub use client::Source;
 pub use connections::Connections;
 pub use decode::{Decoded, Event, Reject, decode, decode_each};

@@ -68,6 +68,8 @@ enum Trial {
     },
     /// 2 % cut bodies, 2 % 5xx, 1 % 429, 1 % odd events
     Hostile(Load),
+    /// 200 descriptors, 300 idle clients of the admin endpoint, and NATS paused for half of the time
+    Clients(Load),
     /// A body bomb, a slow drip and 64 MiB, with a bound on memory
     Bombs(Load),
     /// Two bridges on one App ID
@@ -302,6 +304,10 @@ async fn run(trial: Trial) -> Result<bool> {
         Trial::Hostile(load) => {
             let ran = Box::pin(shows::hostile(brokers, load.rate, load.time(60))).await;
             Ok(say("hostile", load, ran))
+        }
+        Trial::Clients(load) => {
+            let ran = Box::pin(shows::clients(brokers, load.rate, load.time(60))).await;
+            Ok(say("clients", load, ran))
         }
         Trial::Bombs(load) => {
             let ran = Box::pin(shows::bombs(brokers, load.rate, load.time(30))).await;

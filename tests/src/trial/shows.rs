@@ -10,6 +10,7 @@ use super::places::{DiskSetup, Setup};
 use super::report::Report;
 use super::rig::{Rig, of_app};
 use super::wire::{Evil, Weather};
+use crate::idle::Idle;
 use crate::wait_for;
 
 /// What is out.
@@ -30,6 +31,9 @@ const RESTART: Duration = Duration::from_millis(300);
 
 /// For how long a sink may be away before readiness says so.
 const SINK_DOWN: Duration = Duration::from_secs(10);
+
+/// Descriptors that the bridge may have where they are few.
+const DESCRIPTORS: usize = 200;
 
 fn both_streams(rate: f64) -> Load {
     Load {
@@ -176,6 +180,55 @@ pub async fn hostile(brokers: &mut Brokers, rate: f64, time: Duration) -> Result
         "too short: nothing odd, or nothing cut\n{report}"
     );
     Ok(report)
+}
+
+/// With 200 descriptors, and 300 clients of the admin endpoint that ask nothing, for `time` at `rate` events a second; NATS is
+/// paused for the half of it. Readiness answers all the while.
+///
+/// # Errors
+///
+/// When the trial cannot be run, the endpoint does not answer in time, or descriptors are used up.
+pub async fn clients(brokers: &mut Brokers, rate: f64, time: Duration) -> Result<Report> {
+    let rig = Box::pin(Rig::start(brokers, &Setup::default())).await?;
+    let pid = rig.bridge.process.pid();
+    let bounded = std::process::Command::new("prlimit")
+        .arg(format!("--pid={pid}"))
+        .arg(format!("--nofile={DESCRIPTORS}:{DESCRIPTORS}"))
+        .status()
+        .context("start prlimit")?;
+    ensure!(bounded.success(), "prlimit: {bounded}");
+    rig.load(&both_streams(rate)).await?;
+    let idle = Idle::start(&rig.bridge.admin, 300);
+    let began = Instant::now();
+    let (mut answers, mut slowest, mut most) = (0_u32, Duration::ZERO, 0);
+    rig.brokers.pause(Broker::Nats).await?;
+    let mut is_paused = true;
+    while began.elapsed() < time {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        if is_paused && began.elapsed() > time / 2 {
+            rig.brokers.heal(Broker::Nats).await?;
+            is_paused = false;
+        }
+        let asked = Instant::now();
+        let _ = rig
+            .bridge
+            .ready()
+            .await
+            .context("readiness does not answer")?;
+        slowest = slowest.max(asked.elapsed());
+        answers += 1;
+        most = most.max(std::fs::read_dir(format!("/proc/{pid}/fd"))?.count());
+    }
+    println!(
+        "300 idle clients: {answers} answers of readiness, the slowest after {slowest:?}; {most} descriptors at most"
+    );
+    ensure!(
+        slowest < Duration::from_secs(5),
+        "readiness answers after {slowest:?}"
+    );
+    ensure!(most < DESCRIPTORS, "{most} descriptors are open");
+    drop(idle);
+    Box::pin(rig.finish()).await
 }
 
 /// A body bomb, a slow drip and 64 MiB, each for a third of `time` and a third of the requests.

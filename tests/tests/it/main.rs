@@ -1,6 +1,7 @@
 //! One integration binary: the brokers are started once.
 
 mod bench;
+mod beside;
 mod brokers;
 mod check;
 mod imports;

@@ -54,6 +54,13 @@ fn bridge(config: &Config) -> Vec<(&'static str, String)> {
     let deadline = config.shutdown_deadline;
     vec![
         ("admin.listen", config.admin.listen.to_string()),
+        ("admin.hosts", list(config.admin.hosts.iter().cloned())),
+        (
+            "admin.token_file",
+            is_set(config.admin.token_file.is_some()),
+        ),
+        ("admin.tls", is_set(config.admin.tls.is_some())),
+        ("metrics.detail", word(config.metrics.detail)),
         ("log.level", level.to_owned()),
         ("log.format", word(log.format)),
         ("journal.dir", journal.dir.display().to_string()),

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::process::{duration, live_view, runtime, stop_on_signals};
 use super::{preflight, telemetry};
 use crate::admin::settings::Settings;
-use crate::config::{Config, LogConfig};
+use crate::config::{AdminConfig, Config, LogConfig};
 use crate::sinks::Stored;
 use crate::{admin, read_back};
 use rtm_engine::status::State;
@@ -122,15 +122,19 @@ async fn run(args: &DemoArgs) -> anyhow::Result<bool> {
     ))?;
 
     let (state, served) = (admin::Slot::default(), CancellationToken::new());
-    let serve = |port| {
-        let (state, settings) = (Arc::clone(&state), Settings::shown(&config));
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        admin::serve(address, state, settings, served.clone())
-    };
     // The usual port if it is free, else any.
-    let admin = match serve(9464).await {
-        Ok(address) => address,
-        Err(_) => serve(0).await?,
+    let usual = SocketAddr::from(([127, 0, 0, 1], 9464));
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let is_free = std::net::TcpListener::bind(usual).is_ok();
+    let endpoint = AdminConfig {
+        listen: if is_free { usual } else { any }.into(),
+        ..AdminConfig::default()
+    };
+    let settings = Settings::shown(&config);
+    let listening = admin::serve(&endpoint, Arc::clone(&state), settings, served.clone()).await;
+    let admin = match &*listening.borrow() {
+        Some(Ok(address)) => *address,
+        _ => anyhow::bail!("cannot open the admin endpoint"),
     };
     say(format_args!(
         "Metrics: http://{admin}/metrics   Readiness: http://{admin}/readyz   Journal: {}\n",

@@ -22,6 +22,8 @@ mod top;
 
 use process::Refused;
 
+use crate::stderr;
+
 pub use telemetry::tell_panic;
 
 /// Polls the Agora RTM event API and publishes every event to Kafka and NATS JetStream.
@@ -55,9 +57,30 @@ enum Command {
     Completions(schema::CompletionsArgs),
 }
 
-/// Runs what the command line asks for. A command tells whether all was as it should be, or what ended it.
+/// Runs what the command line asks for, and says what ended it. What is on its way to standard error is waited for, and not
+/// for ever.
 pub fn main(cli: Cli) -> ExitCode {
-    let done = match cli.command {
+    let code = match run_command(cli) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => match error.downcast_ref() {
+            Some(Refused(why)) => {
+                why.lines().for_each(telemetry::complain);
+                ExitCode::from(2)
+            }
+            None => {
+                telemetry::complain(&crate::chain(error.as_ref()));
+                ExitCode::FAILURE
+            }
+        },
+    };
+    stderr::flush(stderr::AT_THE_END);
+    code
+}
+
+/// A command tells whether all was as it should be, or what ended it.
+fn run_command(cli: Cli) -> anyhow::Result<bool> {
+    match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::check(&args),
         Command::Demo(args) => demo::demo(&args),
@@ -69,16 +92,5 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Schema(args) => schema::schema(&args),
         Command::Config(command) => schema::config(&command),
         Command::Completions(args) => schema::completions(&args, Cli::command()),
-    };
-    let error = match done {
-        Ok(true) => return ExitCode::SUCCESS,
-        Ok(false) => return ExitCode::FAILURE,
-        Err(error) => error,
-    };
-    if let Some(Refused(why)) = error.downcast_ref() {
-        why.lines().for_each(telemetry::complain);
-        return ExitCode::from(2);
     }
-    telemetry::complain(&crate::chain(error.as_ref()));
-    ExitCode::FAILURE
 }

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::{Span, SpanRelativeTo};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
 /// Wrong usage or configuration: trying again without changing something cannot help.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +80,21 @@ const KEPT_BYTES: usize = 4 << 20;
 /// freed (mallopt(3), at `M_MMAP_THRESHOLD`), so one is. Other allocators do not mind.
 fn keep_freed_memory() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(KEPT_BYTES)));
+}
+
+/// Lets the process open as many files as it may: journal, brokers and Agora need some for each App ID, and a soft limit of
+/// 1,024 is a habit, for programs that call select(2).
+pub(super) fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if limit != raised
+        && let Err(error) = setrlimit(Resource::Nofile, raised)
+    {
+        debug!(%error, "the limit of descriptors stays as it is");
+    }
 }
 
 /// Calls `each` at every SIGTERM and SIGINT, with the signal's number.

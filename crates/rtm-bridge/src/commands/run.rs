@@ -6,13 +6,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::configuration::{ConfigArgs, configuration_to_run};
-use super::process::{on_signals, refuse, runtime_for};
+use super::process::{on_signals, raise_descriptors, refuse, runtime_for};
 use super::telemetry;
 use crate::admin::{self, settings::Settings};
 use crate::config::Config;
 use crate::lock;
 use crate::notify::Notify;
 use crate::reload::{Seen, Watch};
+use crate::stderr;
 use rtm_engine::plan::RunError;
 
 /// Run the bridge until SIGTERM or SIGINT
@@ -52,6 +53,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<bool> {
     let seen = Seen::now(&args.config.config);
     let config = configuration_to_run(&args.config)?;
     let set_level = telemetry::start(&config.log, "info")?;
+    raise_descriptors();
     let running = run_until_stopped(&config, seen, args, set_level);
     match runtime_for(config.apps.len())?.block_on(running) {
         Ok(()) => Ok(true),
@@ -93,13 +95,7 @@ async fn run_until_stopped(
         *lock(&shown) = Settings::of(config);
     })?;
     let served = CancellationToken::new();
-    admin::serve(
-        config.admin.listen,
-        Arc::clone(&state),
-        settings,
-        served.clone(),
-    )
-    .await?;
+    let admin = admin::serve(&config.admin, Arc::clone(&state), settings, served.clone()).await;
     let (told, running) = (Arc::clone(&notify), Arc::clone(&state));
     let started = move |started| {
         let _ = running.set(started);
@@ -108,7 +104,7 @@ async fn run_until_stopped(
     };
     tokio::select! {
         ended = crate::run::run(config, Some(watch), started, stop) => ended?,
-        () = notify.keep_telling(&state) => {}
+        () = notify.keep_telling(&state, &admin) => {}
     }
     served.cancel();
     Ok(())
@@ -126,6 +122,7 @@ fn stop_or_end_on_signals(notify: Arc<Notify>) -> std::io::Result<CancellationTo
                 "a second signal: ending at once; the journal keeps what is stored, and the next start counts what was in \
                  flight"
             );
+            stderr::flush(stderr::IN_A_HURRY);
             std::process::exit(128 + signal);
         }
         is_second = true;

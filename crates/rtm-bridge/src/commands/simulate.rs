@@ -52,7 +52,7 @@ pub(super) struct SimulateArgs {
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = rtm_sim::listen_address)]
     listen: Option<SocketAddr>,
     /// Let --listen be another address than loopback, as inside a container's network
     #[arg(long)]

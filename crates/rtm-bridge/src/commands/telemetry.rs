@@ -1,5 +1,7 @@
-//! Logging: structured, to standard error, without colours where nobody sees them.
+//! Logging: structured, to standard error, without colours where nobody sees them. No line waits for whoever reads it:
+//! [`crate::stderr`].
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::IsTerminal;
 
 use tracing_subscriber::layer::{Layer, SubscriberExt};
@@ -9,6 +11,7 @@ use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 use super::process::refuse;
 use crate::admin::recent::Keep;
 use crate::config::{LogConfig, LogFormat, directives};
+use crate::stderr;
 
 mod journald;
 
@@ -21,7 +24,10 @@ pub(super) fn start(log: &LogConfig, default: &str) -> anyhow::Result<SetLevel> 
     let (filter, set) = reload::Layer::new(filter(log, default).map_err(refuse)?);
     let colours = std::io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let lines = fmt::layer().with_writer(ToStderr);
+    // What cannot be formatted would be printed past the queue.
+    let lines = fmt::layer()
+        .with_writer(ToStderr)
+        .log_internal_errors(false);
     let lines = match log.format {
         LogFormat::Text if *journald::READS => lines.with_ansi(false).without_time().boxed(),
         LogFormat::Text => lines.with_ansi(colours).boxed(),
@@ -35,14 +41,25 @@ pub(super) fn start(log: &LogConfig, default: &str) -> anyhow::Result<SetLevel> 
 /// Says what ends a command, on standard error.
 pub(super) fn complain(line: &str) {
     let priority = if *journald::READS { "<3>" } else { "" };
-    eprintln!("{priority}rtm-bridge: {line}");
+    stderr::print(format!("{priority}rtm-bridge: {line}\n").into_bytes());
 }
 
-/// Says in the journal that something panicked, with a priority; what the usual hook prints has none.
+/// Says that something panicked, as the usual hook would, which waits for whoever reads standard error. In the journal it
+/// is said with a priority too.
 pub fn tell_panic(panic: &std::panic::PanicHookInfo<'_>) {
     if *journald::READS {
         complain(&panic.to_string().replace('\n', " "));
     }
+    let thread = std::thread::current();
+    let mut text = format!("\nthread '{}' {panic}\n", thread.name().unwrap_or("?"));
+    let backtrace = Backtrace::capture();
+    match backtrace.status() {
+        BacktraceStatus::Captured => text += &format!("stack backtrace:\n{backtrace}"),
+        _ => text += "note: run with `RUST_BACKTRACE=1` to see a backtrace\n",
+    }
+    stderr::print(text.into_bytes());
+    // The process may end with it.
+    stderr::flush(stderr::IN_A_HURRY);
 }
 
 /// Logs something else from now on.

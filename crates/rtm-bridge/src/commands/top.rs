@@ -5,7 +5,7 @@ mod view;
 
 use std::collections::VecDeque;
 use std::io::IsTerminal;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use ratatui::style::{Color, Style};
 use super::configuration::ConfigArgs;
 use super::process::{duration, refuse, runtime, stop_on_signals};
 use crate::config::Config;
-use status::{Asker, Status};
+use status::{Access, Asker, Status};
 use view::{Seen, plain};
 
 /// Rates are over this many seconds, as far as there are answers: one poll more or less is no change.
@@ -42,11 +42,18 @@ NO_COLOR=1 takes the colours away.
 Examples:
   rtm-bridge top --config /etc/rtm-bridge/rtm-bridge.toml
   rtm-bridge top --url http://bridge-1:9464
+  rtm-bridge top --url https://bridge-1:9464 --token-file token --ca-file ca.pem
   watch -n 10 rtm-bridge top --once --url http://bridge-1:9464")]
 pub(super) struct TopArgs {
     /// The admin address, such as http://127.0.0.1:9464 [default: admin.listen of the configuration, or that]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
+    /// The file with the token, if the endpoint asks for one [default without --url: admin.token_file]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Certificates to trust beside the system's, in PEM [default without --url: admin.tls.cert_file]
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
     #[command(flatten)]
     config: ConfigArgs,
     /// How often to look
@@ -64,8 +71,8 @@ fn interval(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn top(args: &TopArgs) -> anyhow::Result<bool> {
-    let url = args.url.clone().unwrap_or_else(|| default_url(args));
-    let asker = Asker::new(&url).map_err(refuse)?;
+    let (url, access) = endpoint(args);
+    let asker = Asker::new(&url, access).map_err(refuse)?;
     if args.once || !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
         return once(&asker);
     }
@@ -91,16 +98,23 @@ pub(super) fn top(args: &TopArgs) -> anyhow::Result<bool> {
     ended.map(|()| true)
 }
 
-/// The address of the configuration, where there is one; from outside, "any address" is this machine.
-fn default_url(args: &TopArgs) -> String {
-    let usual = SocketAddr::from(([127, 0, 0, 1], 9464));
-    let mut listen = Config::admin_listen(&args.config.config).unwrap_or(usual);
-    match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => listen.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => listen.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
+/// What is asked, and how. What the configuration says of its own endpoint goes to no other.
+fn endpoint(args: &TopArgs) -> (String, Access) {
+    let given = Access {
+        token_file: args.token_file.clone(),
+        ca_file: args.ca_file.clone(),
+    };
+    if let Some(url) = &args.url {
+        return (url.clone(), given);
     }
-    format!("http://{listen}")
+    let admin = Config::admin(&args.config.config).unwrap_or_default();
+    let scheme = if admin.tls.is_some() { "https" } else { "http" };
+    let access = Access {
+        token_file: given.token_file.or(admin.token_file),
+        ca_file: given.ca_file.or(admin.tls.map(|tls| tls.cert_file)),
+    };
+    let url = format!("{scheme}://{}", admin.listen.as_reached_here());
+    (url, access)
 }
 
 /// One page, for people who look at it later and for programs that keep it.

@@ -1,7 +1,6 @@
 //! From files and the environment to a [`Config`], or to problems that say what to do.
 
 use std::iter::successors;
-use std::net::SocketAddr;
 use std::path::Path;
 
 use figment::Figment;
@@ -12,7 +11,7 @@ use super::environment::Variable;
 use super::files::Files;
 use super::origin::Origin;
 use super::problem::{AUTH_KEYS, ConfigError, Problem};
-use super::{Config, validate};
+use super::{AdminConfig, Config, validate};
 use crate::fields::problem::list;
 use crate::sinks::{KEYS, SinkConfig, SinkProblem};
 
@@ -32,12 +31,12 @@ impl Config {
         extract(Files::text(toml), &[])
     }
 
-    /// The admin address of a configuration, whatever else is wrong with it: who watches a bridge may not be able to read
+    /// The admin endpoint of a configuration, whatever else is wrong with it: who watches a bridge may not be able to read
     /// its secrets.
-    pub fn admin_listen(place: &Path) -> Option<SocketAddr> {
+    pub fn admin(place: &Path) -> Option<AdminConfig> {
         let (files, _) = Files::read(place);
         let figment = merged(&files, &Variable::all());
-        figment.extract_inner("admin.listen").ok()
+        figment.extract_inner("admin").ok()
     }
 }
 

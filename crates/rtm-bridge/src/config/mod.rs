@@ -17,5 +17,7 @@ pub(crate) use files::files;
 pub(crate) use log::directives;
 pub use problem::{ConfigError, Problem};
 pub use schema::schema;
-pub use tables::{AdminConfig, Config, JournalConfig, LogConfig, LogFormat};
+pub use tables::{
+    AdminConfig, AdminTls, Config, Detail, JournalConfig, LogConfig, LogFormat, MetricsConfig,
+};
 pub(crate) use validate::free_bytes;

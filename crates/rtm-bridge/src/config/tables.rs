@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::origin::Origin;
 use super::{AppConfig, Problem};
+use crate::fields::listen::Listen;
 use crate::fields::units;
 use crate::sinks::SinkConfig;
 
@@ -24,6 +25,8 @@ pub struct Config {
     pub(crate) admin: AdminConfig,
     #[serde(default)]
     pub(crate) log: LogConfig,
+    #[serde(default)]
+    pub(crate) metrics: MetricsConfig,
     #[serde(default)]
     pub(crate) journal: JournalConfig,
     /// How long the sinks may go on publishing after SIGTERM, and a sink that leaves the configuration, before what is left
@@ -77,20 +80,63 @@ impl Config {
     }
 }
 
-/// `[admin]`: `/metrics`, `/healthz` and `/readyz`.
+/// `[admin]`: `/metrics`, `/healthz`, `/readyz` and the status page.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdminConfig {
-    /// Address to listen on. Default `127.0.0.1:9464`; port 0 takes a free one, which is logged.
-    pub listen: SocketAddr,
+    /// Address to listen on: `HOST:PORT`, or `:PORT` for every address of the machine. Default `127.0.0.1:9464`; port 0 takes
+    /// a free one, which is logged.
+    pub listen: Listen,
+    /// Host names that requests may name, beside addresses, names without a dot, names below `localhost`, `local`,
+    /// `internal`, `home.arpa` and `svc`, the machine's own and that of `listen`. A leading dot takes all below a domain.
+    /// Default none. With `token_file` a request may name any host.
+    pub hosts: Vec<String>,
+    /// A file with the token that requests have to bring, as a bearer's or as a password; `/healthz` needs none. Read again
+    /// when it changes. By default nobody is asked for one.
+    pub token_file: Option<PathBuf>,
+    /// Speak TLS. By default the endpoint speaks plain HTTP.
+    pub tls: Option<AdminTls>,
+}
+
+/// `tls` of the admin endpoint.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AdminTls {
+    /// The certificate, and those that lead from it to a root, in PEM. Read again when it changes.
+    pub cert_file: PathBuf,
+    /// Its key, in PEM. Read again when it changes.
+    pub key_file: PathBuf,
 }
 
 impl Default for AdminConfig {
     fn default() -> AdminConfig {
         AdminConfig {
-            listen: SocketAddr::from(([127, 0, 0, 1], 9464)),
+            listen: SocketAddr::from(([127, 0, 0, 1], 9464)).into(),
+            hosts: Vec::new(),
+            token_file: None,
+            tls: None,
         }
     }
+}
+
+/// `[metrics]`.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsConfig {
+    /// Whether each ring has its own series (`ring`), or the rings of an App ID have them together (`app`), without the labels
+    /// `region` and `stream`. Default `ring`.
+    pub detail: Detail,
+}
+
+/// What has series of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Detail {
+    /// Each ring.
+    #[default]
+    Ring,
+    /// The rings of an App ID, together.
+    App,
 }
 
 /// `[log]`.

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use tracing::{error, warn};
 
-use super::{AppConfig, Config};
+use super::{AdminConfig, AppConfig, Config};
 use crate::fields::problem::{NAME, Problems, is_name};
 use crate::sinks;
 
@@ -157,11 +157,24 @@ fn warnings(config: &Config, warnings: &mut Problems<'_>) {
         }
     }
     sinks::warnings(&config.sinks, &config.names(), warnings);
-    if !config.admin.listen.ip().is_loopback() {
+    admin_warnings(&config.admin, &mut warnings.of("admin"));
+}
+
+/// A file that is missing may come later, as a mount does: polling does not wait for it.
+fn admin_warnings(admin: &AdminConfig, warnings: &mut Problems<'_>) {
+    if !admin.listen.is_loopback() && admin.token_file.is_none() {
         warnings.add(
-            "admin.listen",
-            "is not loopback, and the endpoint asks nobody who they are: shield it",
+            "listen",
+            "is not loopback, and the endpoint asks nobody who they are: shield it, or set admin.token_file",
         );
+    }
+    let later = "; without it there is no admin endpoint";
+    if let Some(file) = &admin.token_file {
+        warnings.readable("token_file", file, later);
+    }
+    if let Some(tls) = &admin.tls {
+        warnings.readable("tls.cert_file", &tls.cert_file, later);
+        warnings.readable("tls.key_file", &tls.key_file, later);
     }
 }
 

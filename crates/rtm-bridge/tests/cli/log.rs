@@ -1,7 +1,6 @@
 //! What is logged, and how journald and people get it.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
@@ -24,27 +23,30 @@ fn run(dir: &Path, args: &[&str], stdout: Stdio, is_journald: bool) -> (ExitStat
     (status, fs::read_to_string(dir.join("log")).unwrap())
 }
 
-/// A configuration that `run` warns of, and ends with an error after it: its admin endpoint is taken.
-fn warned_and_refused(dir: &Path, format: &str, taken: &TcpListener) -> String {
+/// A configuration that `run` warns of, and ends with an error after it: its journal is another's, as long as that is held.
+fn warned_and_refused(dir: &Path, format: &str) -> (String, rtm_journal::Journal) {
     fs::write(dir.join("secret"), "s").unwrap();
     let file = dir.join("rtm-bridge.toml");
     let text = SOUND
         .replace("regions", "requests_per_second = 11\nregions")
         .replace("DIR", dir.to_str().unwrap());
-    let listen = taken.local_addr().unwrap();
-    let head = format!("[admin]\nlisten = \"{listen}\"\n[log]\nformat = \"{format}\"\n");
+    let options = rtm_journal::Options {
+        min_free_bytes: 0,
+        ..rtm_journal::Options::default()
+    };
+    let held = rtm_journal::Journal::open(&dir.join("journal"), options).unwrap();
+    let head = format!("[admin]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"{format}\"\n");
     fs::write(&file, head + &text).unwrap();
-    file.to_str().unwrap().to_owned()
+    (file.to_str().unwrap().to_owned(), held)
 }
 
 /// Holds: where journald reads standard error each line begins with its priority, in both formats, what ends the process
 /// included, so that `journalctl -p warning` has the warnings and errors; text leaves the time to journald.
 #[test]
 fn journald_is_told_priorities() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     for format in ["text", "json"] {
         let dir = tempfile::tempdir().unwrap();
-        let file = warned_and_refused(dir.path(), format, &taken);
+        let (file, _held) = warned_and_refused(dir.path(), format);
         let args = ["run", "--config", &file];
         let (status, log) = run(dir.path(), &args, Stdio::null(), true);
         assert_eq!(status.code(), Some(1), "{log}");
@@ -76,9 +78,8 @@ fn journald_is_told_priorities() {
 /// Holds: standard error that is not journald's, though `JOURNAL_STREAM` came along, has times and no priorities.
 #[test]
 fn a_redirected_log_has_times() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let file = warned_and_refused(dir.path(), "text", &taken);
+    let (file, _held) = warned_and_refused(dir.path(), "text");
     let (_, log) = run(
         dir.path(),
         &["run", "--config", &file],

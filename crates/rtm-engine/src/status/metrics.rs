@@ -4,14 +4,18 @@
 //! the start of what it is about: of the process, of an App ID, of its way into a sink. Gauges are set from state when
 //! `/metrics` is read, never counted up and down.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::MetricFamily;
 use prometheus::{Counter, Gauge, Histogram, IntCounter, TextEncoder};
 
+use crate::lock::lock;
 use crate::tally::{DEAD_LETTER_REASONS, DROP_REASONS, Tally};
 
+mod by_app;
 mod family;
 mod process;
 
@@ -47,6 +51,10 @@ macro_rules! metrics {
         #[derive(Debug)]
         pub struct Metrics {
             process: ProcessCollector,
+            /// Whether the rings of an App ID are shown as one.
+            by_app: AtomicBool,
+            /// Why the configuration that was last read does not run, and since when; none while it does.
+            refusal: Mutex<Option<Refusal>>,
             $(#[doc = $help] $name: Family<$kind>,)*
         }
 
@@ -54,6 +62,8 @@ macro_rules! metrics {
             fn without_series() -> Metrics {
                 Metrics {
                     process: ProcessCollector::for_self(),
+                    by_app: AtomicBool::new(false),
+                    refusal: Mutex::new(None),
                     $($name: Family::new(stringify!($name), $help, &[$(stringify!($label)),*])
                         $(.with_values(&$values))?
                         $(.with_buckets(&$buckets))?,)*
@@ -160,6 +170,7 @@ metrics! {
     IntCounter records_out_of_order_total [sink] "Records that may be stored after later ones of their key";
 
     // The process.
+    IntCounter log_lines_dropped_total [] "Lines of the log that standard error did not take in time";
     Gauge build_info [version, commit] "Always 1; the version and the commit are labels";
     Gauge config_last_reload_successful [] "1 while the configuration that runs is the one that was last read";
     Gauge config_last_reload_success_timestamp_seconds [] "When a configuration was last read and taken";
@@ -302,18 +313,48 @@ impl Metrics {
     }
 }
 
+/// A configuration that was read and not taken.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// What is wrong with it, a line for each.
+    pub problems: Vec<String>,
+    /// When the first of those that followed each other was refused.
+    pub since: Instant,
+}
+
 /// What happens.
 impl Metrics {
+    /// Says whether the rings of an App ID are shown as one, without the labels `region` and `stream`.
+    pub fn set_by_app(&self, by_app: bool) {
+        self.by_app.store(by_app, Ordering::Relaxed);
+    }
+
     /// Says that a configuration was read and taken.
     pub fn config_taken(&self) {
+        *lock(&self.refusal) = None;
         self.config_last_reload_successful.of(&[]).set(1.0);
         let when = self.config_last_reload_success_timestamp_seconds.of(&[]);
         when.set(now());
     }
 
-    /// Says that a configuration was refused: what runs is not what was last read.
-    pub fn reload_refused(&self) {
+    /// Says that a configuration was refused, and why: what runs is not what was last read.
+    pub fn reload_refused(&self, problems: Vec<String>) {
         self.config_last_reload_successful.of(&[]).set(0.0);
+        let mut refusal = lock(&self.refusal);
+        let since = refusal
+            .as_ref()
+            .map_or_else(Instant::now, |first| first.since);
+        *refusal = Some(Refusal { problems, since });
+    }
+
+    /// The configuration that was refused last, until one is taken.
+    pub fn refusal(&self) -> Option<Refusal> {
+        lock(&self.refusal).clone()
+    }
+
+    /// Raises the count of lines of the log that were dropped to `total`.
+    pub fn log_lines_dropped(&self, total: u64) {
+        raise(&self.log_lines_dropped_total.of(&[]), total);
     }
 
     /// Says how many regions are polled in the clear.
@@ -457,6 +498,9 @@ impl Metrics {
     /// The text that Prometheus reads.
     pub fn render(&self) -> String {
         let mut families = self.collect();
+        if self.by_app.load(Ordering::Relaxed) {
+            families.iter_mut().for_each(by_app::merge);
+        }
         families.extend(process::collect(&self.process));
         families.retain(|family| !family.get_metric().is_empty());
         families.sort_by(|a, b| a.name().cmp(b.name()));

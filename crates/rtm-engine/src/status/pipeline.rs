@@ -28,6 +28,8 @@ pub(crate) struct PipelineState {
     journal: Journal,
     /// The beginning of every ring's history.
     started: Instant,
+    /// Whether rings that are new now come while the bridge runs.
+    comes_later: AtomicBool,
     /// Those that were ever polled.
     rings: Mutex<HashMap<Ring, Arc<RingState>>>,
     /// What was told of a ring, and until when it is not told again.
@@ -56,8 +58,9 @@ pub(super) struct RingState {
     pub(super) failure: Mutex<Option<String>>,
     /// Since when it is, pauses aside.
     pub(super) since: Instant,
-    /// Whether it answered before that, and was not removed meanwhile.
-    pub(super) answered_before: bool,
+    /// Whether it has its time to answer before the bridge is not ready for want of it: it came while the bridge ran, or had
+    /// answered before.
+    pub(super) has_time: bool,
     is_polled: bool,
 }
 
@@ -81,14 +84,17 @@ pub(super) struct Arrivals {
 }
 
 impl PipelineState {
+    /// `comes_later` says that the bridge runs already.
     pub(super) fn new<F: Fetch>(
         pipeline: &Pipeline<F>,
         metrics: Arc<Metrics>,
         journal: Journal,
+        comes_later: bool,
     ) -> PipelineState {
         pipeline.account.losses.show(&pipeline.name, &metrics);
         let state = PipelineState {
             started: Instant::now(),
+            comes_later: AtomicBool::new(comes_later),
             app: pipeline.name.clone(),
             metrics,
             journal,
@@ -109,6 +115,7 @@ impl PipelineState {
             crash: Mutex::new(None),
         };
         state.renew(pipeline);
+        state.comes_later.store(true, Ordering::Relaxed);
         // Before that it was nobody's, or another process's.
         *lock(&state.paused_since) = None;
         state
@@ -138,13 +145,11 @@ impl PipelineState {
             if known.is_some() && !was_paused {
                 continue;
             }
-            let answered_before = known.is_some_and(|ring| ring.has_answered(now));
+            let has_answered = known.is_some_and(|ring| ring.has_answered(now));
+            let has_time = has_answered || self.comes_later.load(Ordering::Relaxed);
             let (region, stream) = (ring.region.name(), ring.stream.as_str());
             let metrics = Arc::new(self.metrics.ring(&self.app, region, stream));
-            rings.insert(
-                ring.clone(),
-                self.ring_state(metrics, now, true, answered_before),
-            );
+            rings.insert(ring.clone(), self.ring_state(metrics, now, true, has_time));
         }
         let mut budget = lock(&self.budget);
         budget.earned = budget.now();
@@ -162,7 +167,7 @@ impl PipelineState {
         metrics: Arc<RingMetrics>,
         now: Instant,
         is_polled: bool,
-        answered_before: bool,
+        has_time: bool,
     ) -> Arc<RingState> {
         Arc::new(RingState {
             metrics,
@@ -173,7 +178,7 @@ impl PipelineState {
             history: Mutex::new(History::new(self.started)),
             failure: Mutex::new(None),
             since: now,
-            answered_before,
+            has_time,
             is_polled,
         })
     }
@@ -333,9 +338,9 @@ impl PipelineState {
 }
 
 impl RingState {
-    /// Whether a poll has ever succeeded since the region was configured.
-    pub(super) fn has_answered(&self, now: Instant) -> bool {
-        self.answered_before || lock(&self.history).age(now).is_some()
+    /// Whether a poll has ever succeeded since the region was configured, or need not have.
+    fn has_answered(&self, now: Instant) -> bool {
+        self.has_time || lock(&self.history).age(now).is_some()
     }
 }
 

@@ -58,6 +58,10 @@ pub struct Readiness {
     pub removed_sinks: Vec<String>,
     /// Why it does not.
     pub reasons: Vec<NotReady>,
+    /// What is wrong with the configuration that was last read and not taken. The one before it runs: no reason not to be
+    /// ready.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub config_refused: Vec<String>,
 }
 
 impl Readiness {
@@ -77,6 +81,7 @@ impl Readiness {
             paused: paused.map(|app| app.name).collect(),
             removed_sinks: removed.collect(),
             reasons,
+            config_refused: Vec::new(),
         }
     }
 }
@@ -97,7 +102,10 @@ impl State {
     pub fn readiness(&self) -> Readiness {
         let now = self.snapshot();
         let findings = words::findings(&now);
-        Readiness::of(findings, now)
+        Readiness {
+            config_refused: now.config_problems.clone(),
+            ..Readiness::of(findings, now)
+        }
     }
 
     /// What goes on, in one line, and what is worst, if anything is wrong.

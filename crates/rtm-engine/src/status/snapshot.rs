@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub uptime_seconds: f64,
     #[serde(skip)]
     pub is_stopping: bool,
+    pub config_refused_seconds: Option<f64>,
+    pub config_problems: Vec<String>,
     pub apps: Vec<App>,
     pub rings: Vec<Ring>,
     pub journal: Journal,
@@ -82,7 +84,7 @@ pub struct Ring {
     /// Since the last successful poll, or since polling of it began.
     #[serde(skip)]
     pub silence: Duration,
-    /// Whether no poll has ever succeeded since the region was configured.
+    /// Whether no poll has ever succeeded, of a ring that was there when the bridge started.
     #[serde(skip)]
     pub is_new: bool,
     pub events_per_second: f64,
@@ -178,10 +180,15 @@ impl State {
             .collect();
         rings.sort_by(|a, b| (&a.app, &a.region, &a.stream).cmp(&(&b.app, &b.region, &b.stream)));
         let (syncs, syncs_seconds) = self.metrics.journal_commits();
+        let refusal = self.metrics.refusal();
         Snapshot {
             at,
             uptime_seconds: self.started.elapsed().as_secs_f64(),
             is_stopping: self.is_stopping(),
+            config_refused_seconds: refusal
+                .as_ref()
+                .map(|refusal| refusal.since.elapsed().as_secs_f64()),
+            config_problems: refusal.map(|refusal| refusal.problems).unwrap_or_default(),
             apps: pipelines().map(app).collect(),
             rings,
             journal: Journal {
@@ -340,7 +347,7 @@ fn rings(of: &PipelineState, now: Instant) -> Vec<Ring> {
             paused: of.is_paused(),
             health: Health::of_ring(silence, age.is_some()),
             silence,
-            is_new: age.is_none() && !state.answered_before,
+            is_new: age.is_none() && !state.has_time,
             events_per_second,
             polls_per_second: recent.polls_per_second,
             last_poll_age_seconds: age.map(|age| age.as_secs_f64()),

@@ -33,6 +33,8 @@ pub struct State {
     /// come back.
     pub(super) scrape: Mutex<()>,
     pub(super) started: Instant,
+    /// Whether the first plan runs.
+    has_begun: AtomicBool,
     stopping: AtomicBool,
 }
 
@@ -48,6 +50,7 @@ impl State {
             planned: Mutex::default(),
             scrape: Mutex::default(),
             started: Instant::now(),
+            has_begun: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         }
     }
@@ -58,6 +61,7 @@ impl State {
             pipeline,
             Arc::clone(&self.metrics),
             self.journal.clone(),
+            self.has_begun.load(Ordering::Relaxed),
         ));
         lock(&self.pipelines).insert(pipeline.app_id.clone(), Arc::clone(&state));
         state
@@ -156,6 +160,11 @@ impl State {
     /// The sinks that are published to, by name.
     pub(super) fn running_sinks(&self) -> Vec<RunningSink> {
         lock(&self.sinks).clone()
+    }
+
+    /// Notes that the first plan runs: what comes from now on is new to a bridge that is ready without it.
+    pub(crate) fn begun(&self) {
+        self.has_begun.store(true, Ordering::Relaxed);
     }
 
     /// Notes that no further request is sent: the bridge is about to end.

@@ -104,6 +104,7 @@ pub fn findings(now: &Snapshot) -> Vec<Finding> {
         findings.push(Finding::new(Level::Down, text).not_ready([reason]));
     }
     findings.extend(nearly_full(now));
+    findings.extend(config_refused(now));
     findings.extend(not_yet_polled(now));
     let is_polled = |app: &App| !app.paused;
     if findings.is_empty() && now.apps.iter().any(is_polled) {
@@ -451,6 +452,24 @@ fn nearly_full(now: &Snapshot) -> Option<Finding> {
     } else {
         return None;
     };
+    Some(Finding::new(Level::Late, text))
+}
+
+/// What runs is not what the files say. Data flows all the same.
+fn config_refused(now: &Snapshot) -> Option<Finding> {
+    let seconds = now.config_refused_seconds?;
+    let problem = now.config_problems.first();
+    let problem = problem.map(|problem| problem.trim_end_matches('.'));
+    let more = match now.config_problems.len() {
+        0 | 1 => String::new(),
+        all => format!(" (and {} more)", all - 1),
+    };
+    let text = format!(
+        "The configuration was refused {}, and the one before it runs: {}{more}. A restart would fail, or take what is \
+         refused now.",
+        since(now.at, seconds),
+        problem.unwrap_or("the log says why"),
+    );
     Some(Finding::new(Level::Late, text))
 }
 

@@ -115,7 +115,7 @@ fn text(path: impl AsRef<Path>) -> String {
 }
 
 fn open_lines(path: &Path) -> Lines<Named> {
-    let (out, torn) = Named::open(path).unwrap();
+    let (out, torn) = Named::open(path, &Waiting::default()).unwrap();
     Lines { out, torn }
 }
 
@@ -188,7 +188,7 @@ fn nothing_is_confirmed_in_a_file_that_lost_its_name_meanwhile() {
         }),
     ];
     for (race, before) in races.into_iter().zip(["", "new\n"]) {
-        let (out, torn) = Named::open(&path).unwrap();
+        let (out, torn) = Named::open(&path, &Waiting::default()).unwrap();
         let mut lines = Lines {
             out: Raced(out, Some(race)),
             torn,
@@ -232,4 +232,50 @@ async fn a_directory_that_has_gone_is_told() {
     fs::create_dir(parent).unwrap();
     sink.publish(std::slice::from_ref(&record)).await.unwrap();
     assert_eq!(text(&path), "1\n");
+}
+
+/// Holds: with a slow reader, and with one that has stopped for a while, each record stands once and whole, though the
+/// descriptor does not block; meanwhile the sink says what it waits for. A reader that has gone is told as that.
+#[tokio::test]
+async fn standard_output_that_does_not_block_is_waited_for() {
+    use std::io::BufRead;
+
+    let (reader, writer) = io::pipe().unwrap();
+    rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::NONBLOCK).unwrap();
+    let file = File::from(std::os::fd::OwnedFd::from(writer));
+    let waiting = Waiting::default();
+    let out = Stdout(Patient::new(file, waiting.clone()));
+    let sink = FileSink::start("it".to_owned(), waiting, Lines { out, torn: false }).unwrap();
+    let sink = Arc::new(sink);
+    let line = |index: u32| format!("{{\"i\":{index},\"x\":\"{}\"}}", "x".repeat(1000));
+    let records: Vec<Record> = (0..1000)
+        .map(|index| Record {
+            payload: Bytes::from(line(index)),
+            ..crate::conformance::record(&crate::Topic::from("t"), index.into())
+        })
+        .collect();
+    let (publishing, again) = (Arc::clone(&sink), records.clone());
+    let published = tokio::spawn(async move { publishing.publish(&records).await });
+    let said = async {
+        loop {
+            if let Some(said) = sink.health().said {
+                return said;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let said = tokio::time::timeout(Duration::from_secs(20), said).await;
+    assert!(said.unwrap().starts_with("it has taken nothing for 2 s"));
+    let mut lines = io::BufReader::new(reader).lines();
+    let read = thread::spawn(move || {
+        for index in 0..1000 {
+            assert_eq!(lines.next().unwrap().unwrap(), line(index));
+        }
+    });
+    published.await.unwrap().unwrap();
+    read.join().unwrap();
+    assert_eq!(sink.health(), Health::default());
+    let error = sink.publish(&again).await.unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.starts_with("nobody reads it any more"), "{source}");
 }

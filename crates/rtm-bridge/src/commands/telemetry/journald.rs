@@ -12,6 +12,8 @@ use std::sync::LazyLock;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::stderr;
+
 /// Whether journald reads what goes to standard error: whether that is its stream, and not one that has been redirected
 /// since (systemd.exec(5)).
 pub(super) static READS: LazyLock<bool> = LazyLock::new(|| {
@@ -56,12 +58,11 @@ pub(super) struct Entry(&'static str);
 
 impl Write for Entry {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // In one piece: standard error is not buffered, and other threads write to it as well.
-        let entry = [self.0.as_bytes(), bytes].concat();
-        io::stderr().write_all(&entry).map(|()| bytes.len())
+        stderr::print([self.0.as_bytes(), bytes].concat());
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! `/status.json` of a running bridge.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::Url;
@@ -35,11 +36,21 @@ impl Status {
 pub(super) struct Asker {
     client: reqwest::Client,
     document: Url,
+    token_file: Option<PathBuf>,
+}
+
+/// What an endpoint may ask for, and how it is known.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Access {
+    /// The file with the token.
+    pub(super) token_file: Option<PathBuf>,
+    /// Certificates to trust beside the system's.
+    pub(super) ca_file: Option<PathBuf>,
 }
 
 impl Asker {
     /// `url` is an admin address, with or without `http://` and the path of one of its pages.
-    pub(super) fn new(url: &str) -> Result<Asker, String> {
+    pub(super) fn new(url: &str, access: Access) -> Result<Asker, String> {
         let whole = if url.contains("://") {
             url.to_owned()
         } else {
@@ -52,12 +63,20 @@ impl Asker {
         let base = document.path().trim_end_matches('/');
         let stripped = PATHS.iter().find_map(|path| base.strip_suffix(path));
         document.set_path(&format!("{}/status.json", stripped.unwrap_or(base)));
+        let tls = rtm_source::client_tls(access.ca_file.as_deref())
+            .map_err(|error| crate::chain(&error))?;
         let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
             .timeout(DEADLINE)
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| crate::chain(&error))?;
-        Ok(Asker { client, document })
+        let token_file = access.token_file;
+        Ok(Asker {
+            client,
+            document,
+            token_file,
+        })
     }
 
     /// The address without a path.
@@ -67,11 +86,25 @@ impl Asker {
 
     /// What the bridge says now, or why it says nothing.
     pub(super) async fn ask(&self) -> Result<Status, String> {
-        let asked = self.client.get(self.document.clone()).send().await;
+        let mut request = self.client.get(self.document.clone());
+        if let Some(file) = &self.token_file {
+            // Each time, since it may be renewed.
+            let token = std::fs::read_to_string(file);
+            let token =
+                token.map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+            request = request.bearer_auth(token.trim_start_matches('\u{feff}').trim());
+        }
+        let asked = request.send().await;
         let said = |error: reqwest::Error| cause(&error);
-        let mut response = asked
-            .and_then(reqwest::Response::error_for_status)
-            .map_err(said)?;
+        let response = asked.map_err(said)?;
+        if response.status() == reqwest::StatusCode::UNAUTHORIZED {
+            let why = match &self.token_file {
+                None => "it asks for a token: --token-file",
+                Some(_) => "it refuses the token of that file",
+            };
+            return Err(why.to_owned());
+        }
+        let mut response = response.error_for_status().map_err(said)?;
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(said)? {
             body.extend_from_slice(&chunk);

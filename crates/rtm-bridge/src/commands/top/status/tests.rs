@@ -29,9 +29,13 @@ fn an_address_is_taken_as_people_write_it() {
         ("https://h/bridge/status/", "https://h/bridge"),
     ] {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let asker = Asker::new(given).unwrap();
+        let asker = Asker::new(given, Access::default()).unwrap();
         assert_eq!(asker.url(), url, "{given}");
         assert!(asker.document.as_str().ends_with("/status.json"));
     }
-    assert!(Asker::new("ftp://h").is_err() && Asker::new("").is_err());
+    assert!(
+        ["ftp://h", ""]
+            .iter()
+            .all(|given| Asker::new(given, Access::default()).is_err())
+    );
 }
