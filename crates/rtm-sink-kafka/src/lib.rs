@@ -39,19 +39,26 @@
 //! (`enable.gapless.guarantee`). What it held is then ended, a new producer is made, and the call goes on where it was.
 //! A broker refuses whole batches; who in one is to blame is found by publishing ever smaller groups, in order.
 
+mod authorities;
+mod cause;
+mod check;
 mod failure;
 mod handshake;
+mod listener;
 mod options;
 mod producer;
 mod producers;
 mod publish;
 mod reports;
+mod settings;
 mod sink;
 #[cfg(test)]
 mod tests;
+mod token;
 mod topics;
 mod verdict;
 
+pub use check::{BrokerReached, Reached, TopicReached, TopicState};
 pub use options::{ConnectError, KafkaOptions, TopicSpec};
 pub use sink::{KafkaSink, KafkaStats};
-pub use topics::{CheckError, Reached, TopicReached};
+pub use topics::CheckError;

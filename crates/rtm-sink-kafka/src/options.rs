@@ -6,6 +6,8 @@ use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaConfRes;
 
+use crate::token::{Oidc, Unfit};
+
 /// How to reach Kafka, and how to publish to it.
 ///
 /// `Debug` prints the names of options and never their values.
@@ -113,6 +115,24 @@ pub enum ConnectError {
         /// The option.
         name: String,
     },
+    /// The option's value is none that this crate can use.
+    #[error("the option `{name}`: {reason}")]
+    Unfit {
+        /// The option.
+        name: String,
+        /// Why not, and what there is.
+        reason: &'static str,
+    },
+    /// A file that an option names cannot be read.
+    #[error("read the file of the option `{name}`, {path}")]
+    File {
+        /// The option.
+        name: String,
+        /// The file.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
     /// The file that holds an option's value cannot be read.
     #[error("read the option `{name}` from {}", path.display())]
     Read {
@@ -129,6 +149,12 @@ pub enum ConnectError {
     /// The system gives no thread for the producer's callbacks.
     #[error("start a thread")]
     Thread(#[source] io::Error),
+}
+
+impl ConnectError {
+    fn unfit(Unfit { name, reason }: Unfit) -> ConnectError {
+        ConnectError::Unfit { name, reason }
+    }
 }
 
 /// The runtime ends, and with it the thread that was to make a client.
@@ -233,6 +259,15 @@ pub(crate) fn client_config(options: &KafkaOptions) -> Result<ClientConfig, Conn
     if options.brokers.is_empty() {
         return Err(ConnectError::NoBrokers);
     }
+    let oidc = Oidc::of(&options.options).map_err(ConnectError::unfit)?;
+    if oidc.is_some() && options.create_topics.is_some() {
+        let reason =
+            "with OIDC no topics can be created: create them beforehand, and leave out `create`";
+        let name = "sasl.oauthbearer.method".to_owned();
+        return Err(ConnectError::Unfit { name, reason });
+    }
+    check_mechanism(&options.options)?;
+    check_files(&options.options)?;
     let mut config = ClientConfig::new();
     for (name, value) in DEFAULTS {
         config.set(*name, *value);
@@ -252,7 +287,9 @@ pub(crate) fn client_config(options: &KafkaOptions) -> Result<ClientConfig, Conn
                 reason,
             });
         }
-        config.set(canonical, value);
+        if oidc.is_none() || !Oidc::is_ours(name) {
+            config.set(canonical, value);
+        }
     }
     for (name, value, ..) in PROMISED {
         config.set(*name, *value);
@@ -266,6 +303,66 @@ pub(crate) fn client_config(options: &KafkaOptions) -> Result<ClientConfig, Conn
     config.set("client.id", &options.client_id);
     config.create_native_config().map_err(without_value)?;
     Ok(config)
+}
+
+/// The mechanisms of SASL that librdkafka is built with here.
+const MECHANISMS: [&str; 4] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"];
+
+/// Whether the mechanism is built in: librdkafka's default, GSSAPI, is not.
+fn check_mechanism(options: &BTreeMap<String, String>) -> Result<(), ConnectError> {
+    let protocol = options.get("security.protocol");
+    let uses_sasl = protocol.is_some_and(|name| name.to_ascii_uppercase().starts_with("SASL"));
+    let names = ["sasl.mechanism", "sasl.mechanisms"];
+    let named = names
+        .into_iter()
+        .find_map(|name| Some((name, options.get(name)?)));
+    let (name, mechanism) = named.map_or((names[0], "GSSAPI"), |(name, value)| (name, value));
+    let is_built = MECHANISMS
+        .iter()
+        .any(|built| built.eq_ignore_ascii_case(mechanism));
+    if is_built || !uses_sasl {
+        return Ok(());
+    }
+    let reason = match mechanism {
+        "GSSAPI" => {
+            "GSSAPI (Kerberos), which it is unless set, is not built in; PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 and \
+             OAUTHBEARER are"
+        }
+        _ => {
+            "the mechanism is not built in; PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 and OAUTHBEARER are"
+        }
+    };
+    Err(ConnectError::Unfit {
+        name: name.to_owned(),
+        reason,
+    })
+}
+
+/// Options that name a file, which OpenSSL would not name in its errors.
+const FILES: [&str; 5] = [
+    "ssl.ca.location",
+    "ssl.certificate.location",
+    "ssl.key.location",
+    "ssl.keystore.location",
+    "ssl.crl.location",
+];
+
+/// Whether the files that options name can be read.
+fn check_files(options: &BTreeMap<String, String>) -> Result<(), ConnectError> {
+    for name in FILES {
+        let Some(path) = options.get(name).filter(|path| *path != "probe") else {
+            continue;
+        };
+        // A directory of authorities opens as a file does.
+        if let Err(source) = fs::File::open(path) {
+            return Err(ConnectError::File {
+                name: name.to_owned(),
+                path: path.clone(),
+                source,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// An option's first name.
@@ -354,7 +451,9 @@ impl Secrets {
     pub(crate) fn of(options: &KafkaOptions) -> Secrets {
         const SOUNDS_SECRET: [&str; 5] =
             ["password", "secret", "token", ".pem", "oauthbearer.config"];
-        let secret = |name: &str| SOUNDS_SECRET.iter().any(|part| name.contains(part));
+        let secret = |name: &str| {
+            SOUNDS_SECRET.iter().any(|part| name.contains(part)) && !name.ends_with(".url")
+        };
         let secrets = options
             .options
             .iter()

@@ -1,3 +1,5 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -6,16 +8,19 @@ use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::ClientContext;
+use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, PurgeConfig};
 use rtm_sink::Record;
+use serde_json::Value;
 use tracing::{debug, error, info, warn};
 
 use crate::failure::{Failure, is_alert};
 use crate::options::{ConnectError, KafkaOptions, Secrets, Written};
 use crate::reports::Reports;
+use crate::token::Tokens;
 
 /// How long the thread that runs librdkafka's callbacks waits for the next callback.
 ///
@@ -187,13 +192,15 @@ impl Drop for Polling {
 /// How long TLS may fail after it once worked, until the producer has failed.
 const DISTRUSTED: Duration = Duration::from_secs(5);
 
-/// What librdkafka's callbacks work on. They run on the producer's polling thread and never block.
+/// What librdkafka's callbacks work on. They run on the producer's polling thread and never block,
+/// but for the first [token](Tokens::next).
 #[derive(Debug)]
 pub(crate) struct Context {
     reports: Arc<Reports>,
     health: Arc<Health>,
     secrets: Secrets,
     written: Written,
+    tokens: Arc<Tokens>,
     failure: OnceLock<Failure>,
     /// This producer has confirmed something.
     confirmed: AtomicBool,
@@ -215,6 +222,7 @@ impl Context {
             health,
             secrets: Secrets::of(options),
             written: Written::of(options),
+            tokens: Tokens::new(&options.options),
             failure: OnceLock::new(),
             confirmed: AtomicBool::new(false),
             over: AtomicBool::new(false),
@@ -283,6 +291,13 @@ impl ProducerContext for Context {
 }
 
 impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        let token = self.tokens.next();
+        token.map_err(|error| Box::from(self.secrets.clean(&error)))
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         let line = self.secrets.clean(line);
         if self.is_over() || self.written.is_only_ours(facility, &line) {
@@ -330,7 +345,7 @@ impl ClientContext for Context {
             }
             _ => (),
         }
-        self.health.lock().last_error = Some(reason);
+        self.health.flag(|known| known.last_error = Some(reason));
     }
 
     /// Not `stats`: a document that is cut, as with many partitions (librdkafka#5379), would be logged as an error, and
@@ -339,21 +354,10 @@ impl ClientContext for Context {
         if self.is_over() {
             return;
         }
-        let Ok(statistics) = serde_json::from_slice::<serde_json::Value>(statistics) else {
+        let Ok(statistics) = serde_json::from_slice::<Value>(statistics) else {
             return;
         };
-        let brokers = statistics["brokers"].as_object().into_iter().flatten();
-        let mut health = self.health.lock();
-        health.round_trip = None;
-        let mut reached = false;
-        for (_, broker) in brokers.filter(|(_, broker)| broker["state"] == "UP") {
-            reached = true;
-            health.unreachable = false;
-            if let Some(micros) = broker["rtt"]["p99"].as_u64().filter(|micros| *micros > 0) {
-                health.round_trip = health.round_trip.max(Some(Duration::from_micros(micros)));
-            }
-        }
-        drop(health);
+        let reached = self.health.lock().take_in(&statistics);
         // librdkafka repeats an error only every 30 s.
         if reached {
             self.trust();
@@ -377,7 +381,20 @@ pub(crate) struct Known {
     pub(crate) unreachable: bool,
     /// The last call ended as misconfigured.
     pub(crate) misconfigured: bool,
+    /// What librdkafka said last, until it is known to be over.
     pub(crate) last_error: Option<String>,
+    /// Why calls in progress wait, by their numbers.
+    pub(crate) causes: BTreeMap<u64, String>,
+    /// Calls that were looked at, or could have been.
+    pub(crate) calls: u64,
+    /// Brokers that librdkafka is connected to.
+    pub(crate) connected: BTreeSet<i32>,
+    /// The broker that throttles us most, and for how long.
+    pub(crate) throttle: Option<(String, Duration)>,
+    /// Requests that were sent again: by all statistics, and by the last.
+    pub(crate) retries: (u64, u64),
+    /// Whether the producer has its id, for which it needs a right.
+    pub(crate) identified: bool,
     pub(crate) round_trip: Option<Duration>,
     /// Producers made after a failure.
     pub(crate) rebuilds: u64,
@@ -401,7 +418,74 @@ impl Health {
             let mut known = self.lock();
             known.unreachable = false;
             known.misconfigured = false;
+            known.last_error = None;
         }
+    }
+}
+
+impl Known {
+    /// Takes in librdkafka's statistics, and tells whether a broker is reached.
+    fn take_in(&mut self, statistics: &Value) -> bool {
+        self.round_trip = None;
+        self.throttle = None;
+        self.connected.clear();
+        let mut retries = 0;
+        let mut all_well = true;
+        for (_, broker) in statistics["brokers"].as_object().into_iter().flatten() {
+            retries += broker["txretries"].as_u64().unwrap_or_default();
+            all_well &= matches!(broker["state"].as_str(), Some("UP" | "INIT"));
+            if broker["state"] != "UP" {
+                continue;
+            }
+            let id = broker["nodeid"]
+                .as_i64()
+                .and_then(|id| i32::try_from(id).ok());
+            self.connected.extend(id);
+            self.unreachable = false;
+            let round_trip = broker["rtt"]["p99"].as_u64().filter(|micros| *micros > 0);
+            self.round_trip = self.round_trip.max(round_trip.map(Duration::from_micros));
+            let throttle = Duration::from_millis(broker["throttle"]["max"].as_u64().unwrap_or(0));
+            let before = self
+                .throttle
+                .as_ref()
+                .map_or(Duration::ZERO, |(_, most)| *most);
+            if throttle > before {
+                let at = broker["nodename"].as_str().unwrap_or_default();
+                self.throttle = Some((at.to_owned(), throttle));
+            }
+        }
+        self.retries = (retries, retries.saturating_sub(self.retries.0));
+        self.identified = statistics["eos"]["idemp_state"] == "Assigned";
+        let reached = !self.connected.is_empty();
+        if reached && all_well {
+            self.last_error = None;
+        }
+        reached
+    }
+
+    /// That a broker throttles us.
+    pub(crate) fn throttled(&self) -> Option<String> {
+        let (broker, most) = self.throttle.as_ref()?;
+        Some(format!(
+            "the broker {broker} throttles this client, for up to {most:?} a request, by a quota"
+        ))
+    }
+
+    /// That brokers refuse what may be sent again, where nothing else is known.
+    pub(crate) fn refused(&self) -> Option<String> {
+        let (_, lately) = self.retries;
+        (lately > 0).then(|| {
+            "the brokers are connected and refuse requests for the moment, as with too few replicas in sync"
+                .to_owned()
+        })
+    }
+
+    /// Why something waits, as far as it is known.
+    pub(crate) fn why(&self) -> Option<String> {
+        let mut causes: Vec<&str> = self.causes.values().map(String::as_str).collect();
+        causes.sort_unstable();
+        causes.dedup();
+        (!causes.is_empty()).then(|| causes.join("; "))
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -17,13 +17,12 @@ use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use rtm_record::{KeyBy, STATIC};
 use rtm_sink::AnySink;
-use rtm_sink_kafka::{KafkaOptions, KafkaSink, TopicSpec};
+use rtm_sink_kafka::{KafkaOptions, KafkaSink, TopicReached, TopicSpec, TopicState};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{Error, Unexpected};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-use tokio::task::spawn_blocking;
 use tracing::warn;
 
 use super::kind::{Bench, Each, Found, Kind, Stored, Templates, changed};
@@ -43,6 +42,10 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// How long a broker may be silent before reading it back is given up.
 const READING_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The most bytes that a record may have: a dead letter holds 64 KiB of what was read, of which JSON may write each byte
+/// as six, and some tags.
+const LARGEST_RECORD: u64 = 400 << 10;
 
 /// The broker's setting by which a topic is made for whoever asks for it.
 const AUTO_CREATION: &str = "auto.create.topics.enable";
@@ -356,43 +359,100 @@ impl KafkaConfig {
 
     /// Of the brokers and of each topic.
     async fn look(&self, topics: &[String]) -> anyhow::Result<Vec<Found>> {
-        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-        let reached = self.sink()?.check(&topics).await?;
-        let brokers = format!("{} broker(s)", reached.brokers);
-        let mut found = vec![(String::new(), Ok(brokers))];
-        let mut topics = reached.topics.iter();
-        let is_on = match topics.any(|topic| topic.partitions.is_none()) && !self.create {
-            true => self.creates_by_itself().await,
-            false => None,
+        let places: Vec<&str> = topics.iter().map(String::as_str).collect();
+        let reached = self.sink()?.check(&places).await?;
+        let brokers = match reached.refused {
+            None => Ok(format!("{} broker(s)", reached.brokers.len())),
+            Some(refused) => Err(anyhow::anyhow!("nothing can be published: {refused}")),
         };
-        for topic in reached.topics {
-            let state = match topic.partitions {
-                Some(partitions) => Ok(format!("{partitions} partition(s)")),
-                None if self.create => Ok("missing; `run` creates it".to_owned()),
-                None => of_missing(is_on),
+        let mut found = vec![(String::new(), brokers)];
+        for broker in reached.brokers {
+            let said = match broker.trouble {
+                None => Ok(format!("{} is reached", broker.address)),
+                Some(trouble) => Err(anyhow::anyhow!("it cannot be used: {trouble}")),
             };
-            found.push((format!("topic {}", topic.name), state));
+            found.push((format!("broker {}", broker.id), said));
+        }
+        found.extend(
+            self.small_client()
+                .map(|warning| (String::new(), Ok(warning))),
+        );
+        for topic in &reached.topics {
+            let what = format!("topic {}", topic.name);
+            found.push((what.clone(), self.state(topic, reached.creates_topics)));
+            let warnings = self.warnings(topic).into_iter();
+            found.extend(warnings.map(|warning| (what.clone(), Ok(warning))));
         }
         Ok(found)
     }
 
-    /// Whether the brokers create a topic that they are asked for, if they say so: it takes a right of its own to ask.
-    async fn creates_by_itself(&self) -> Option<bool> {
-        let admin = self.admin().ok()?;
-        // Any broker will do: on which of them a topic would be made is not known.
-        let (admin, metadata) = spawn_blocking(move || {
-            let metadata = admin.inner().fetch_metadata(None, PATIENCE);
-            (admin, metadata)
+    /// Whether records for a topic can be stored there, and what becomes of a topic that is missing.
+    fn state(&self, topic: &TopicReached, is_on: Option<bool>) -> anyhow::Result<String> {
+        match &topic.state {
+            TopicState::There {
+                trouble: Some(trouble),
+                ..
+            } => anyhow::bail!("{trouble}"),
+            TopicState::There { .. } if topic.is_compacted && !self.has_key(&topic.name) => {
+                anyhow::bail!(
+                    "cleanup.policy is compact, and the topic takes no record without a key: {}",
+                    self.without_key(&topic.name)
+                )
+            }
+            TopicState::There { partitions, .. } => Ok(format!("{partitions} partition(s)")),
+            TopicState::Refused(why) => anyhow::bail!("{why}"),
+            TopicState::Missing { refused: None } if self.create => {
+                Ok("missing; `run` creates it".to_owned())
+            }
+            TopicState::Missing {
+                refused: Some(refused),
+            } if self.create => anyhow::bail!("it is missing, and cannot be created: {refused}"),
+            TopicState::Missing { refused } => of_missing(is_on, refused.as_deref()),
+        }
+    }
+
+    /// Whether records for the topic have keys: dead letters have none.
+    fn has_key(&self, topic: &str) -> bool {
+        self.key != KeyBy::None && !leads_to(&self.dead_letter_topic, topic)
+    }
+
+    fn without_key(&self, topic: &str) -> &'static str {
+        match leads_to(&self.dead_letter_topic, topic) {
+            true => "dead letters have none",
+            false => "`key` is \"none\"",
+        }
+    }
+
+    /// What may be lost or held at a topic that is there.
+    fn warnings(&self, topic: &TopicReached) -> Vec<String> {
+        let warning = topic.warning.iter();
+        let mut warnings: Vec<String> = warning.map(|w| format!("warning: {w}")).collect();
+        if topic.is_compacted && self.has_key(&topic.name) {
+            warnings.push(
+                "warning: cleanup.policy is compact: Kafka keeps the newest event of each key, and deletes the others"
+                    .to_owned(),
+            );
+        }
+        if let Some(bytes) = topic
+            .max_message_bytes
+            .filter(|bytes| *bytes < LARGEST_RECORD)
+        {
+            warnings.push(format!(
+                "warning: max.message.bytes is {bytes}, and a record may have up to {LARGEST_RECORD} bytes"
+            ));
+        }
+        warnings
+    }
+
+    /// A warning where the client's own limit is below what a record may have.
+    fn small_client(&self) -> Option<String> {
+        let limit = self.options.get("message.max.bytes")?;
+        let bytes: u64 = limit.0.parse().ok()?;
+        (bytes < LARGEST_RECORD).then(|| {
+            format!(
+                "warning: the option message.max.bytes is {bytes}, and a record may have up to {LARGEST_RECORD} bytes"
+            )
         })
-        .await
-        .ok()?;
-        let broker = ResourceSpecifier::Broker(metadata.ok()?.brokers().first()?.id());
-        let options = AdminOptions::new().request_timeout(Some(PATIENCE));
-        let described = admin.describe_configs(&[broker], &options).await.ok()?;
-        // It joins its thread.
-        spawn_blocking(move || drop(admin));
-        let described = described.into_iter().next()?.ok()?;
-        described.get(AUTO_CREATION)?.value.as_deref()?.parse().ok()
     }
 
     /// What a client beside the sink's needs, with what the files hold now.
@@ -433,19 +493,44 @@ fn create_topics(name: String, topics: Vec<String>, sink: Arc<KafkaSink>) {
     });
 }
 
+/// Whether a template may lead to the topic.
+fn leads_to(template: &str, topic: &str) -> bool {
+    let mut pieces = template.split('{');
+    let Some(rest) = topic.strip_prefix(pieces.next().unwrap_or_default()) else {
+        return false;
+    };
+    let mut rest = Some(rest);
+    let mut last = "";
+    for piece in pieces {
+        last = piece.split_once('}').map_or("", |(_, literal)| literal);
+        rest = rest
+            .and_then(|rest| rest.split_once(last))
+            .map(|(_, rest)| rest);
+    }
+    match template.contains('{') {
+        true => rest.is_some() && topic.ends_with(last),
+        false => rest == Some(""),
+    }
+}
+
 /// What becomes of a topic that is missing: an error where it stays so.
-fn of_missing(is_on: Option<bool>) -> anyhow::Result<String> {
-    match is_on {
-        Some(true) => Ok(
-            "missing; the broker creates it at the first record, as its own settings say, or set `create = true`"
-                .to_owned(),
-        ),
-        Some(false) => anyhow::bail!(
-            "it is missing, and the broker has {AUTO_CREATION}=false: create it, or set `create = true`"
-        ),
-        None => anyhow::bail!(
-            "it is missing, and the broker does not say whether {AUTO_CREATION} is on: create it, or set `create = true`"
-        ),
+fn of_missing(is_on: Option<bool>, refused: Option<&str>) -> anyhow::Result<String> {
+    let is_off = match is_on {
+        Some(true) => match refused {
+            None => {
+                return Ok(
+                    "missing; the broker creates it at the first record, as its own settings say, or set `create = true`"
+                        .to_owned(),
+                );
+            }
+            Some(refused) => format!("the broker would not create it ({refused})"),
+        },
+        Some(false) => format!("the broker has {AUTO_CREATION}=false"),
+        None => format!("the broker does not say whether {AUTO_CREATION} is on"),
+    };
+    match refused {
+        None => anyhow::bail!("it is missing, and {is_off}: create it, or set `create = true`"),
+        Some(_) => anyhow::bail!("it is missing, and {is_off}: create it; this user may not"),
     }
 }
 
