@@ -16,8 +16,9 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use crate::failure::{is_missing, said};
+use crate::known::Health;
 use crate::listener::{self, address};
-use crate::producer::{Health, Live};
+use crate::producer::Live;
 use crate::producers::Producers;
 use crate::settings::{self, Settings};
 use crate::token::Oidc;
@@ -114,10 +115,12 @@ async fn ask(live: &Arc<Live>, topic: &str) -> Result<Metadata, KafkaError> {
     asked.unwrap_or(Err(KafkaError::Canceled))
 }
 
-/// Why no broker answers: what is wrong at the addresses that the options name, or else what librdkafka said last.
+/// Why no broker answers: what is wrong at the addresses that the options name, and at those that brokers have told, or
+/// else what librdkafka said last.
 pub(crate) async fn unreachable(producers: &Producers) -> Option<String> {
     let brokers = producers.options.brokers.iter().take(MOST);
-    let addresses: Vec<String> = brokers.map(|broker| address(broker)).collect();
+    let mut addresses: BTreeSet<String> = brokers.map(|broker| address(broker)).collect();
+    addresses.extend(producers.health.lock().apart.iter().take(MOST).cloned());
     let asked = addresses
         .iter()
         .map(|at| listener::trouble(at, &producers.options, false));

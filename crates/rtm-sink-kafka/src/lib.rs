@@ -44,6 +44,7 @@ mod cause;
 mod check;
 mod failure;
 mod handshake;
+mod known;
 mod listener;
 mod options;
 mod producer;

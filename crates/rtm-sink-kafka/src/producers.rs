@@ -10,8 +10,9 @@ use tokio::task::spawn_blocking;
 use tracing::info;
 
 use crate::failure::Failure;
+use crate::known::Health;
 use crate::options::{CANCELED, ConnectError, KafkaOptions, client_config};
-use crate::producer::{Configure, Context, Health, Live};
+use crate::producer::{Configure, Context, Live};
 use crate::reports::Reports;
 use crate::token::Oidc;
 use crate::topics::{self, CheckError};

@@ -5,8 +5,8 @@ use rtm_sink::{PublishError, Queue, Record, Sink};
 use tracing::warn;
 
 use crate::check::{self, Reached};
+use crate::known::Known;
 use crate::options::{ConnectError, KafkaOptions};
-use crate::producer::Known;
 use crate::producers::Producers;
 use crate::publish::publish;
 use crate::topics::CheckError;
