@@ -124,7 +124,10 @@ pub(crate) async fn check(producers: &Producers, topics: &[String]) -> Result<Re
         let settings = known.get(name);
         let listed = metadata.topics().iter();
         let listed = listed.filter(|topic| topic.name() == name);
-        let warning = listed.flat_map(|topic| few_replicas(topic.partitions(), settings));
+        let warning = listed.filter_map(|topic| match settings {
+            Some(_) => few_replicas(topic.partitions(), settings),
+            None => few_in_sync(topic.partitions(), None),
+        });
         reached.push(TopicReached {
             name: name.clone(),
             warning: warning.last(),
@@ -236,7 +239,8 @@ async fn state(
         let partitions = topic.partitions();
         TopicState::There {
             partitions: partitions.len(),
-            trouble: leaderless(partitions).or_else(|| few_in_sync(partitions, settings)),
+            // How many replicas are enough is known by the settings alone.
+            trouble: leaderless(partitions).or_else(|| few_in_sync(partitions, Some(settings?))),
         }
     };
     if let Some(found) = find(metadata, &there) {

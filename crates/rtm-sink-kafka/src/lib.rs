@@ -11,7 +11,8 @@
 //! - **Duplicates.** Retries inside librdkafka make none. Calls that were dropped or ended with unknown outcomes, and
 //!   rebuilt producers, may: Kafka does not deduplicate by id, so consumers do, by the id in the payload.
 //! - **Waiting.** A call waits for as long as the brokers are away, because librdkafka goes on trying, in order, and
-//!   giving up could only lead to duplicates. [`KafkaSink::stats`] tells that it waits.
+//!   giving up could only lead to duplicates. [`KafkaSink::stats`] tells that it waits,
+//!   and after some seconds also what for: a call that lasts asks the brokers, and what answers at their addresses.
 //! - **Cancellation.** What a dropped call has handed to librdkafka may still be stored, before anything of later calls.
 //!
 //! Every fault ends in one of three actions:
