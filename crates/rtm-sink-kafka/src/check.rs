@@ -122,15 +122,9 @@ pub(crate) async fn check(producers: &Producers, topics: &[String]) -> Result<Re
     let mut reached = Vec::new();
     for name in topics {
         let settings = known.get(name);
-        let listed = metadata.topics().iter();
-        let listed = listed.filter(|topic| topic.name() == name);
-        let warning = listed.filter_map(|topic| match settings {
-            Some(_) => few_replicas(topic.partitions(), settings),
-            None => few_in_sync(topic.partitions(), None),
-        });
         reached.push(TopicReached {
             name: name.clone(),
-            warning: warning.last(),
+            warning: warning(&metadata, name, settings),
             state: state(producers, admin, &metadata, name, settings).await,
             max_message_bytes: settings.and_then(|settings| settings.max_message_bytes),
             is_compacted: settings.is_some_and(|settings| settings.is_compacted),
@@ -145,6 +139,16 @@ pub(crate) async fn check(producers: &Producers, topics: &[String]) -> Result<Re
         refused: refused(producers, &live).await,
         topics: reached,
     })
+}
+
+/// What may keep a topic's records from being stored, where it is not known for sure.
+fn warning(metadata: &Metadata, name: &str, settings: Option<&Settings>) -> Option<String> {
+    let mut listed = metadata.topics().iter();
+    let topic = listed.find(|topic| topic.name() == name)?;
+    match settings {
+        Some(_) => few_replicas(topic.partitions(), settings),
+        None => few_in_sync(topic.partitions(), None),
+    }
 }
 
 /// Asks for the list of all topics, because asking for one by its name may create it. Blocks.
