@@ -272,7 +272,7 @@ impl fmt::Display for Host {
     }
 }
 
-fn not_ours() -> anyhow::Error {
+pub(crate) fn not_ours() -> anyhow::Error {
     anyhow!("the broker at an address from the environment is not ours to stop")
 }
 

@@ -13,6 +13,9 @@ pub(crate) struct Failure {
 /// What OpenSSL says of a broker's certificate that it does not accept.
 const REFUSED: &str = "certificate verify failed";
 
+/// What a broker says of an authentication at a listener without SASL.
+const NO_SASL: &str = "Request not valid in current SASL state";
+
 /// What OpenSSL says when the broker ends the handshake.
 const ALERT: &str = "SSL alert number";
 
@@ -34,6 +37,11 @@ impl Failure {
         } else if self.code == RDKafkaErrorCode::SSL && is_alert(&self.reason) {
             self.reason +=
                 ": the broker refuses our certificate, or asks for one (ssl.certificate.location)";
+        } else if self.reason.contains(NO_SASL) {
+            self.reason +=
+                ": the listener does not authenticate by SASL, which security.protocol asks for";
+        } else if self.code == RDKafkaErrorCode::ClusterAuthorizationFailed {
+            self.reason += ": this user needs an ACL that allows Write on the topics";
         }
         self
     }
@@ -51,4 +59,33 @@ impl Failure {
 /// Whether an error of the transport is the broker's refusal of our handshake.
 pub(crate) fn is_alert(reason: &str) -> bool {
     reason.contains(ALERT)
+}
+
+/// Whether an error says that there is no such topic.
+pub(crate) fn is_missing(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition
+    )
+}
+
+/// A broker's error about a topic, with what it means for whoever runs the bridge.
+pub(crate) fn said(code: RDKafkaErrorCode) -> String {
+    let meaning = match code {
+        code if is_missing(code) => "it is missing",
+        RDKafkaErrorCode::TopicAuthorizationFailed => {
+            "not authorised: it may be there, and this user needs an ACL that allows Write on it"
+        }
+        RDKafkaErrorCode::ClusterAuthorizationFailed => {
+            "not authorised: this user needs an ACL that allows Write on the topics"
+        }
+        RDKafkaErrorCode::InvalidTopic => {
+            "its name is refused: it collides with another topic's where the two differ in `.` and `_` alone"
+        }
+        RDKafkaErrorCode::InvalidReplicationFactor => {
+            "the cluster has fewer brokers than replication_factor asks for"
+        }
+        _ => return code.to_string(),
+    };
+    format!("{code}: {meaning}")
 }

@@ -1,17 +1,16 @@
 //! Asks a broker for its certificate once more, to learn why it is refused: librdkafka does not tell.
-//!
-//! For `check` alone. A publish that fails would make a connection more with each of its retries, and wait for it.
 
 use std::error::Error;
+use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::{CertificateError, ClientConfig, ClientConnection, RootCertStore};
 use tokio::task::spawn_blocking;
 
+use crate::authorities;
 use crate::failure::{Failure, UNSURE};
 use crate::options::KafkaOptions;
 
@@ -19,6 +18,8 @@ use crate::options::KafkaOptions;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The failure with its reason said clearly; of a certificate that is refused, what rustls finds wrong with it.
+///
+/// For `check` alone. A publish that fails would make a connection more with each of its retries, and wait for it.
 pub(crate) async fn explain(failure: Failure, options: &KafkaOptions) -> Failure {
     let Some(broker) = failure.refused_broker() else {
         return failure.explained();
@@ -37,18 +38,16 @@ fn ask(broker: &str, options: &KafkaOptions) -> Option<String> {
     let (host, _) = address.rsplit_once(':')?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let name = ServerName::try_from(host.to_owned()).ok()?;
-    let config =
-        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .ok()?
-            .with_root_certificates(authorities(options)?)
-            .with_no_client_auth();
-    let mut connection = ClientConnection::new(Arc::new(config), name).ok()?;
+    let mut connection = ClientConnection::new(config(options)?, name).ok()?;
     let address = address.to_socket_addrs().ok()?.next()?;
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT).ok()?;
     stream.set_read_timeout(Some(TIMEOUT)).ok()?;
     stream.set_write_timeout(Some(TIMEOUT)).ok()?;
-    let error = connection.complete_io(&mut stream).err()?;
+    refused(&connection.complete_io(&mut stream).err()?)
+}
+
+/// What is wrong with the certificate for which a handshake has failed; nothing where it failed for something else.
+pub(crate) fn refused(error: &io::Error) -> Option<String> {
     let error: &(dyn Error + 'static) = error.get_ref()?;
     match error.downcast_ref()? {
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
@@ -66,16 +65,24 @@ fn ask(broker: &str, options: &KafkaOptions) -> Option<String> {
     }
 }
 
-/// Those that the options name; the system's are OpenSSL's to find.
-fn authorities(options: &KafkaOptions) -> Option<RootCertStore> {
+/// Whether the options leave librdkafka as strict with certificates as rustls is.
+pub(crate) fn is_strict(options: &KafkaOptions) -> bool {
+    let is_set = |name: &str, value: &str| {
+        let set = options.options.get(name);
+        set.is_some_and(|set| set.eq_ignore_ascii_case(value))
+    };
+    !is_set("enable.ssl.certificate.verification", "false")
+        && !is_set("ssl.endpoint.identification.algorithm", "none")
+}
+
+/// What a handshake as librdkafka's needs; nothing where whom to trust is OpenSSL's to find.
+pub(crate) fn config(options: &KafkaOptions) -> Option<Arc<ClientConfig>> {
+    authorities::with(authorities_of(options)?)
+}
+
+/// Those that the options name, or else the system's.
+fn authorities_of(options: &KafkaOptions) -> Option<RootCertStore> {
     let options = options.read().ok()?.options;
-    let certificates: Result<Vec<CertificateDer<'_>>, _> =
-        match (options.get("ssl.ca.location"), options.get("ssl.ca.pem")) {
-            (Some(path), _) => CertificateDer::pem_file_iter(path).ok()?.collect(),
-            (None, Some(pem)) => CertificateDer::pem_slice_iter(pem.as_bytes()).collect(),
-            (None, None) => return None,
-        };
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(certificates.ok()?);
-    Some(roots)
+    let [location, pem] = ["ssl.ca.location", "ssl.ca.pem"].map(|name| options.get(name));
+    authorities::roots(location.map(String::as_str), pem.map(String::as_str))
 }

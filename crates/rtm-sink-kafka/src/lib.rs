@@ -11,7 +11,8 @@
 //! - **Duplicates.** Retries inside librdkafka make none. Calls that were dropped or ended with unknown outcomes, and
 //!   rebuilt producers, may: Kafka does not deduplicate by id, so consumers do, by the id in the payload.
 //! - **Waiting.** A call waits for as long as the brokers are away, because librdkafka goes on trying, in order, and
-//!   giving up could only lead to duplicates. [`KafkaSink::stats`] tells that it waits.
+//!   giving up could only lead to duplicates. [`KafkaSink::stats`] tells that it waits,
+//!   and after some seconds also what for: a call that lasts asks the brokers, and what answers at their addresses.
 //! - **Cancellation.** What a dropped call has handed to librdkafka may still be stored, before anything of later calls.
 //!
 //! Every fault ends in one of three actions:
@@ -39,19 +40,27 @@
 //! (`enable.gapless.guarantee`). What it held is then ended, a new producer is made, and the call goes on where it was.
 //! A broker refuses whole batches; who in one is to blame is found by publishing ever smaller groups, in order.
 
+mod authorities;
+mod cause;
+mod check;
 mod failure;
 mod handshake;
+mod known;
+mod listener;
 mod options;
 mod producer;
 mod producers;
 mod publish;
 mod reports;
+mod settings;
 mod sink;
 #[cfg(test)]
 mod tests;
+mod token;
 mod topics;
 mod verdict;
 
+pub use check::{BrokerReached, Reached, TopicReached, TopicState};
 pub use options::{ConnectError, KafkaOptions, TopicSpec};
 pub use sink::{KafkaSink, KafkaStats};
-pub use topics::{CheckError, Reached, TopicReached};
+pub use topics::CheckError;

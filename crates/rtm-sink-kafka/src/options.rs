@@ -6,6 +6,8 @@ use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaConfRes;
 
+use crate::token::{Oidc, Unfit};
+
 /// How to reach Kafka, and how to publish to it.
 ///
 /// `Debug` prints the names of options and never their values.
@@ -113,6 +115,24 @@ pub enum ConnectError {
         /// The option.
         name: String,
     },
+    /// The option's value is none that this crate can use.
+    #[error("the option `{name}`: {reason}")]
+    Unfit {
+        /// The option.
+        name: String,
+        /// Why not, and what there is.
+        reason: &'static str,
+    },
+    /// A file that an option names cannot be read.
+    #[error("read the file of the option `{name}`, {path}")]
+    File {
+        /// The option.
+        name: String,
+        /// The file.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
     /// The file that holds an option's value cannot be read.
     #[error("read the option `{name}` from {}", path.display())]
     Read {
@@ -129,6 +149,12 @@ pub enum ConnectError {
     /// The system gives no thread for the producer's callbacks.
     #[error("start a thread")]
     Thread(#[source] io::Error),
+}
+
+impl ConnectError {
+    fn unfit(Unfit { name, reason }: Unfit) -> ConnectError {
+        ConnectError::Unfit { name, reason }
+    }
 }
 
 /// The runtime ends, and with it the thread that was to make a client.
@@ -233,6 +259,15 @@ pub(crate) fn client_config(options: &KafkaOptions) -> Result<ClientConfig, Conn
     if options.brokers.is_empty() {
         return Err(ConnectError::NoBrokers);
     }
+    let oidc = Oidc::of(&options.options).map_err(ConnectError::unfit)?;
+    if oidc.is_some() && options.create_topics.is_some() {
+        let reason =
+            "with OIDC no topics can be created: create them beforehand, and leave out `create`";
+        let name = "sasl.oauthbearer.method".to_owned();
+        return Err(ConnectError::Unfit { name, reason });
+    }
+    check_mechanism(&options.options)?;
+    check_files(&options.options)?;
     let mut config = ClientConfig::new();
     for (name, value) in DEFAULTS {
         config.set(*name, *value);
@@ -252,7 +287,9 @@ pub(crate) fn client_config(options: &KafkaOptions) -> Result<ClientConfig, Conn
                 reason,
             });
         }
-        config.set(canonical, value);
+        if oidc.is_none() || !Oidc::is_ours(name) {
+            config.set(canonical, value);
+        }
     }
     for (name, value, ..) in PROMISED {
         config.set(*name, *value);
@@ -266,6 +303,66 @@ pub(crate) fn client_config(options: &KafkaOptions) -> Result<ClientConfig, Conn
     config.set("client.id", &options.client_id);
     config.create_native_config().map_err(without_value)?;
     Ok(config)
+}
+
+/// The mechanisms of SASL that librdkafka is built with here.
+const MECHANISMS: [&str; 4] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"];
+
+/// Whether the mechanism is built in: librdkafka's default, GSSAPI, is not.
+fn check_mechanism(options: &BTreeMap<String, String>) -> Result<(), ConnectError> {
+    let protocol = options.get("security.protocol");
+    let uses_sasl = protocol.is_some_and(|name| name.to_ascii_uppercase().starts_with("SASL"));
+    let names = ["sasl.mechanism", "sasl.mechanisms"];
+    let named = names
+        .into_iter()
+        .find_map(|name| Some((name, options.get(name)?)));
+    let (name, mechanism) = named.map_or((names[0], "GSSAPI"), |(name, value)| (name, value));
+    let is_built = MECHANISMS
+        .iter()
+        .any(|built| built.eq_ignore_ascii_case(mechanism));
+    if is_built || !uses_sasl {
+        return Ok(());
+    }
+    let reason = match mechanism {
+        "GSSAPI" => {
+            "GSSAPI (Kerberos), which it is unless set, is not built in; PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 and \
+             OAUTHBEARER are"
+        }
+        _ => {
+            "the mechanism is not built in; PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 and OAUTHBEARER are"
+        }
+    };
+    Err(ConnectError::Unfit {
+        name: name.to_owned(),
+        reason,
+    })
+}
+
+/// Options that name a file, which OpenSSL would not name in its errors.
+const FILES: [&str; 5] = [
+    "ssl.ca.location",
+    "ssl.certificate.location",
+    "ssl.key.location",
+    "ssl.keystore.location",
+    "ssl.crl.location",
+];
+
+/// Whether the files that options name can be read.
+fn check_files(options: &BTreeMap<String, String>) -> Result<(), ConnectError> {
+    for name in FILES {
+        let Some(path) = options.get(name).filter(|path| *path != "probe") else {
+            continue;
+        };
+        // A directory of authorities opens as a file does.
+        if let Err(source) = fs::File::open(path) {
+            return Err(ConnectError::File {
+                name: name.to_owned(),
+                path: path.clone(),
+                source,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// An option's first name.
@@ -354,7 +451,9 @@ impl Secrets {
     pub(crate) fn of(options: &KafkaOptions) -> Secrets {
         const SOUNDS_SECRET: [&str; 5] =
             ["password", "secret", "token", ".pem", "oauthbearer.config"];
-        let secret = |name: &str| SOUNDS_SECRET.iter().any(|part| name.contains(part));
+        let secret = |name: &str| {
+            SOUNDS_SECRET.iter().any(|part| name.contains(part)) && !name.ends_with(".url")
+        };
         let secrets = options
             .options
             .iter()
@@ -379,171 +478,4 @@ impl fmt::Debug for Secrets {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::error::Error;
-
-    use super::*;
-
-    fn with(name: &str, value: &str) -> KafkaOptions {
-        let mut options = KafkaOptions::new(vec!["localhost:9092".into()]);
-        options.options.insert(name.into(), value.into());
-        options
-    }
-
-    /// Holds: over TLS the system's authorities are looked for, unless others are named, and without it nothing is.
-    #[test]
-    fn the_systems_authorities_are_the_default() {
-        for (options, wanted) in [
-            (&[][..], false),
-            (&[("security.protocol", "PLAINTEXT")], false),
-            (&[("security.protocol", "sasl_plaintext")], false),
-            (&[("security.protocol", "ssl")], true),
-            (&[("security.protocol", "SASL_SSL")], true),
-            (
-                &[("security.protocol", "SSL"), ("ssl.ca.location", "/ca.pem")],
-                false,
-            ),
-            (&[("security.protocol", "SSL"), ("ssl.ca.pem", "…")], false),
-        ] {
-            let options = options
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-            let options: BTreeMap<String, String> = options.collect();
-            assert_eq!(wants_authorities(&options), wanted, "{options:?}");
-        }
-        let config = client_config(&with("security.protocol", "SSL")).unwrap();
-        let probes = config.get("ssl.ca.location") == Some("probe");
-        let named = ["SSL_CERT_FILE", "SSL_CERT_DIR"].map(std::env::var_os);
-        assert_eq!(probes, named == [None, None]);
-    }
-
-    #[test]
-    fn the_defaults_are_accepted_and_may_be_changed() {
-        let config = client_config(&KafkaOptions::new(vec!["a:1".into(), "b:2".into()])).unwrap();
-        assert_eq!(config.get("bootstrap.servers"), Some("a:1,b:2"));
-        assert_eq!(config.get("compression.codec"), Some("lz4"));
-        assert_eq!(config.get("message.timeout.ms"), Some("0"));
-        let config = client_config(&with("compression.type", "zstd")).unwrap();
-        assert_eq!(config.get("compression.codec"), Some("zstd"));
-        assert_eq!(config.get("compression.type"), None);
-    }
-
-    /// Holds: nothing that order or durability depends on can be turned off, under either name.
-    #[test]
-    fn promises_cannot_be_turned_off() {
-        let refused = [
-            ("enable.idempotence", "false"),
-            ("acks", "1"),
-            ("request.required.acks", "0"),
-            ("message.timeout.ms", "300000"),
-            ("delivery.timeout.ms", "1000"),
-            ("enable.gapless.guarantee", "false"),
-            ("delivery.report.only.error", "true"),
-            ("queuing.strategy", "lifo"),
-            ("partitioner", "random"),
-            ("transactional.id", "x"),
-            ("bootstrap.servers", "x:1"),
-            ("metadata.broker.list", "x:1"),
-        ];
-        for (name, value) in refused {
-            let error = client_config(&with(name, value)).unwrap_err();
-            assert!(
-                matches!(error, ConnectError::Refused { .. }),
-                "{name}: {error}"
-            );
-        }
-        for (name, value) in [
-            ("acks", "-1"),
-            ("enable.idempotence", "true"),
-            ("partitioner", "fnv1a"),
-        ] {
-            client_config(&with(name, value)).unwrap();
-        }
-    }
-
-    /// Holds: what goes wrong with an option is told by its name, and never shows a value.
-    #[test]
-    fn errors_name_the_option_and_hide_the_value() {
-        let cases = [
-            (
-                "no.such.option",
-                "hunter2",
-                "librdkafka has no option `no.such.option`",
-            ),
-            (
-                "sasl.password",
-                "hunter2\0",
-                "librdkafka does not accept the value of the option `sasl.password`",
-            ),
-            (
-                "security.protocol",
-                "hunter2",
-                "librdkafka does not accept the value of the option `security.protocol`",
-            ),
-        ];
-        for (name, value, expected) in cases {
-            let options = with(name, value);
-            let error = client_config(&options).unwrap_err();
-            assert_eq!(error.to_string(), expected);
-            assert!(error.source().is_none());
-            let debug = format!("{options:?} {error:?}");
-            assert!(!debug.contains("hunter2"), "{debug}");
-        }
-    }
-
-    /// Holds: a remark of librdkafka on an option that only we set is known for one, and none on what the operator wrote,
-    /// under either name, on what nobody wrote, or on anything else; the option that needs no setting is not set.
-    #[test]
-    fn remarks_on_our_own_options_are_known() {
-        let gapless =
-            "[thrd:app]: Configuration property enable.gapless.guarantee is experimental: When set";
-        let cases = [
-            (("linger.ms", "5"), REMARK, gapless, true),
-            (("linger.ms", "5"), "FAIL", gapless, false),
-            (("enable.gapless.guarantee", "true"), REMARK, gapless, false),
-            (
-                ("queue.buffering.max.ms", "5"),
-                REMARK,
-                "[thrd:app]: Configuration property linger.ms is deprecated",
-                false,
-            ),
-            (
-                ("sasl.mechanism", "PLAIN"),
-                REMARK,
-                "[thrd:app]: Configuration property `sasl.mechanism` set to `PLAIN` but",
-                false,
-            ),
-            (
-                ("retry.backoff.ms", "9000"),
-                REMARK,
-                "[thrd:app]: Configuration `retry.backoff.ms` with value 9000 is greater",
-                false,
-            ),
-        ];
-        for ((name, value), facility, line, ours) in cases {
-            let written = Written::of(&with(name, value));
-            assert_eq!(written.is_only_ours(facility, line), ours, "{name}: {line}");
-        }
-        let config = client_config(&with("linger.ms", "5")).unwrap();
-        assert_eq!(config.get("queuing.strategy"), None);
-        let config = client_config(&with("queuing.strategy", "fifo")).unwrap();
-        assert_eq!(config.get("queuing.strategy"), Some("fifo"));
-    }
-
-    #[test]
-    fn secrets_are_cut_out_of_text() {
-        let mut options = with("sasl.password", "hunter2");
-        options
-            .options
-            .insert("ssl.key.pem".into(), "-----BEGIN\nabc".into());
-        options
-            .options
-            .insert("sasl.username".into(), "user".into());
-        let secrets = Secrets::of(&options);
-        assert_eq!(
-            secrets.clean("user hunter2\r\nhunter2 -----BEGIN\nabc"),
-            "user ***  *** ***"
-        );
-        assert_eq!(format!("{secrets:?}"), "Secrets");
-    }
-}
+mod tests;

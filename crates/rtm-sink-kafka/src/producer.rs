@@ -1,21 +1,26 @@
+use std::error::Error;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::ClientContext;
+use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, PurgeConfig};
 use rtm_sink::Record;
+use serde_json::Value;
 use tracing::{debug, error, info, warn};
 
 use crate::failure::{Failure, is_alert};
+use crate::known::Health;
 use crate::options::{ConnectError, KafkaOptions, Secrets, Written};
 use crate::reports::Reports;
+use crate::token::Tokens;
 
 /// How long the thread that runs librdkafka's callbacks waits for the next callback.
 ///
@@ -187,13 +192,15 @@ impl Drop for Polling {
 /// How long TLS may fail after it once worked, until the producer has failed.
 const DISTRUSTED: Duration = Duration::from_secs(5);
 
-/// What librdkafka's callbacks work on. They run on the producer's polling thread and never block.
+/// What librdkafka's callbacks work on. They run on the producer's polling thread and never block,
+/// but for the first [token](Tokens::next).
 #[derive(Debug)]
 pub(crate) struct Context {
     reports: Arc<Reports>,
     health: Arc<Health>,
     secrets: Secrets,
     written: Written,
+    tokens: Arc<Tokens>,
     failure: OnceLock<Failure>,
     /// This producer has confirmed something.
     confirmed: AtomicBool,
@@ -215,6 +222,7 @@ impl Context {
             health,
             secrets: Secrets::of(options),
             written: Written::of(options),
+            tokens: Tokens::new(&options.options),
             failure: OnceLock::new(),
             confirmed: AtomicBool::new(false),
             over: AtomicBool::new(false),
@@ -283,6 +291,13 @@ impl ProducerContext for Context {
 }
 
 impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        let token = self.tokens.next();
+        token.map_err(|error| Box::from(self.secrets.clean(&error)))
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         let line = self.secrets.clean(line);
         if self.is_over() || self.written.is_only_ours(facility, &line) {
@@ -330,7 +345,7 @@ impl ClientContext for Context {
             }
             _ => (),
         }
-        self.health.lock().last_error = Some(reason);
+        self.health.flag(|known| known.last_error = Some(reason));
     }
 
     /// Not `stats`: a document that is cut, as with many partitions (librdkafka#5379), would be logged as an error, and
@@ -339,68 +354,15 @@ impl ClientContext for Context {
         if self.is_over() {
             return;
         }
-        let Ok(statistics) = serde_json::from_slice::<serde_json::Value>(statistics) else {
+        let Ok(statistics) = serde_json::from_slice::<Value>(statistics) else {
             return;
         };
-        let brokers = statistics["brokers"].as_object().into_iter().flatten();
-        let mut health = self.health.lock();
-        health.round_trip = None;
-        let mut reached = false;
-        for (_, broker) in brokers.filter(|(_, broker)| broker["state"] == "UP") {
-            reached = true;
-            health.unreachable = false;
-            if let Some(micros) = broker["rtt"]["p99"].as_u64().filter(|micros| *micros > 0) {
-                health.round_trip = health.round_trip.max(Some(Duration::from_micros(micros)));
-            }
-        }
-        drop(health);
+        let reached = self.health.lock().take_in(&statistics);
         // librdkafka repeats an error only every 30 s.
         if reached {
             self.trust();
         } else {
             self.distrust(None);
-        }
-    }
-}
-
-/// What the callbacks have learned, for [`KafkaStats`](crate::KafkaStats). It outlives producers.
-#[derive(Debug, Default)]
-pub(crate) struct Health {
-    known: Mutex<Known>,
-    /// Something in `known` ends with the next confirmation: spares the lock on every one of them.
-    flagged: AtomicBool,
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct Known {
-    /// No broker can be reached.
-    pub(crate) unreachable: bool,
-    /// The last call ended as misconfigured.
-    pub(crate) misconfigured: bool,
-    pub(crate) last_error: Option<String>,
-    pub(crate) round_trip: Option<Duration>,
-    /// Producers made after a failure.
-    pub(crate) rebuilds: u64,
-    /// Groups that were refused and then published in parts.
-    pub(crate) splits: u64,
-}
-
-impl Health {
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes something bad that the next confirmation disproves.
-    pub(crate) fn flag(&self, note: impl FnOnce(&mut Known)) {
-        note(&mut self.lock());
-        self.flagged.store(true, Ordering::Release);
-    }
-
-    fn confirmed(&self) {
-        if self.flagged.load(Ordering::Relaxed) && self.flagged.swap(false, Ordering::Acquire) {
-            let mut known = self.lock();
-            known.unreachable = false;
-            known.misconfigured = false;
         }
     }
 }

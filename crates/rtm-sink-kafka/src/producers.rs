@@ -10,9 +10,11 @@ use tokio::task::spawn_blocking;
 use tracing::info;
 
 use crate::failure::Failure;
+use crate::known::Health;
 use crate::options::{CANCELED, ConnectError, KafkaOptions, client_config};
-use crate::producer::{Configure, Context, Health, Live};
+use crate::producer::{Configure, Context, Live};
 use crate::reports::Reports;
+use crate::token::Oidc;
 use crate::topics::{self, CheckError};
 
 /// One producer at a time: where it has failed, the next call makes another.
@@ -23,6 +25,8 @@ pub(crate) struct Producers {
     state: Mutex<State>,
     /// Held by the call that makes a producer.
     making: tokio::sync::Mutex<()>,
+    /// Held by the call that asks why it waits.
+    pub(crate) looking: tokio::sync::Mutex<()>,
     /// Held for writing by an attempt that must have librdkafka's batches for itself, and for reading by the others.
     pub(crate) batches: RwLock<()>,
     /// Topics that exist for sure, where they are ours to create.
@@ -44,6 +48,7 @@ impl Producers {
             health: Arc::default(),
             state: Mutex::default(),
             making: tokio::sync::Mutex::default(),
+            looking: tokio::sync::Mutex::default(),
             batches: RwLock::default(),
             created: Mutex::default(),
         };
@@ -68,7 +73,13 @@ impl Producers {
             Live::start(&config, context)
         });
         let started = started.await.unwrap_or(Err(CANCELED))?;
-        self.health.lock().rebuilds += 1;
+        {
+            let mut known = self.health.lock();
+            known.rebuilds += 1;
+            // What the last one met is over, or met again.
+            known.last_error = None;
+            known.retries = (0, 0);
+        }
         info!("made a new producer, as the last one had failed");
         Ok(self.replace(started))
     }
@@ -92,9 +103,18 @@ impl Producers {
         let mut created = topics::create(self.configure(), names, spec).await;
         if let Err(CheckError::Unreachable { said, .. }) = &mut created {
             let failure = self.failure().map(|failure| failure.explained().reason);
-            *said = failure.or_else(|| self.health.lock().last_error.clone());
+            let known = self.health.lock();
+            *said = failure.or(known.why()).or(known.last_error.clone());
         }
         created
+    }
+
+    /// Why a topic that is missing cannot be created, where the brokers can be asked.
+    pub(crate) async fn why_missing(&self, topic: &str) -> Option<String> {
+        match Oidc::is_asked_for(&self.options.options) {
+            true => None,
+            false => topics::why_missing(self.configure(), topic, self.options.create_topics).await,
+        }
     }
 
     /// Ends the current producer, with what it holds, and makes no other.
@@ -130,7 +150,7 @@ impl Producers {
     }
 
     /// For a new client, with what the option files hold when it is called. It blocks for milliseconds.
-    fn configure(&self) -> impl Configure + use<> {
+    pub(crate) fn configure(&self) -> impl Configure + use<> {
         let options = self.options.clone();
         let (reports, health) = (Arc::clone(&self.reports), Arc::clone(&self.health));
         move || {

@@ -6,6 +6,8 @@ use rtm_sink::{BoxError, Outcome, PublishError, PublishErrorKind, Reason, Record
 use tokio::task::{spawn_blocking, yield_now};
 use tokio::time::timeout;
 
+use crate::cause::watch;
+use crate::failure::{is_missing, said};
 use crate::producer::Live;
 use crate::producers::Producers;
 use crate::reports::{Attempt, MAX_RECORDS, Slot};
@@ -54,7 +56,12 @@ pub(crate) async fn publish(producers: &Producers, records: &[Record]) -> Result
     }
     let _call = producers.reports.call();
     let mut outcomes = vec![Outcome::Unknown; records.len()];
-    let Stop { kind, source } = match settle_all(producers, records, &mut outcomes).await {
+    let settled = tokio::select! {
+        biased;
+        settled = settle_all(producers, records, &mut outcomes) => settled,
+        never = watch(producers, records) => match never {},
+    };
+    let Stop { kind, source } = match settled {
         Ok(None) => return Ok(()),
         Ok(Some(code)) => Stop::new(PublishErrorKind::Rejected, code),
         Err(stop) => stop,
@@ -97,7 +104,11 @@ async fn settle_all(
         rejected = left.rejected.or(rejected);
         if let Some((kind, code, index)) = left.ends {
             let topic = records[index].topic.clone();
-            return Err(Stop::new(kind, Unpublished { topic, code }));
+            let why = match is_missing(code) {
+                true => producers.why_missing(topic.as_str()).await,
+                false => None,
+            };
+            return Err(Stop::new(kind, Unpublished { topic, code, why }));
         }
         if left.indices.is_empty() {
             continue;
@@ -329,10 +340,11 @@ async fn create_topics(producers: &Producers, records: &[Record]) -> Result<(), 
 
 /// What happened to one topic ended the call.
 #[derive(Debug, thiserror::Error)]
-#[error("topic `{topic}`: {code}")]
+#[error("topic `{topic}`: {}{}", said(*code), why.as_ref().map(|why| format!(", and {why}")).unwrap_or_default())]
 struct Unpublished {
     topic: Topic,
     code: RDKafkaErrorCode,
+    why: Option<String>,
 }
 
 /// Why a call ends before every record is settled.
@@ -355,7 +367,7 @@ impl From<CheckError> for Stop {
         let kind = match &error {
             CheckError::Closed | CheckError::Unreachable { .. } => PublishErrorKind::Unavailable,
             CheckError::Start(_) => PublishErrorKind::Misconfigured,
-            CheckError::Create { source, .. } => match verdict(*source) {
+            CheckError::Create { code, .. } => match verdict(*code) {
                 Verdict::Ends(kind) => kind,
                 Verdict::Refused(_) | Verdict::Again => PublishErrorKind::Misconfigured,
             },

@@ -1,17 +1,15 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use rdkafka::error::KafkaError;
 use rtm_sink::{PublishError, Queue, Record, Sink};
-use tokio::task::spawn_blocking;
 use tracing::warn;
 
-use crate::handshake;
+use crate::check::{self, Reached};
+use crate::known::Known;
 use crate::options::{ConnectError, KafkaOptions};
-use crate::producer::Known;
 use crate::producers::Producers;
 use crate::publish::publish;
-use crate::topics::{self, CheckError, Reached};
+use crate::topics::CheckError;
 
 /// A call that has waited this long without any confirmation means that the sink is not [`up`](KafkaStats::up).
 const STALLED: Duration = Duration::from_secs(10);
@@ -45,7 +43,9 @@ pub struct KafkaStats {
     pub rebuilds: u64,
     /// Groups that a broker refused and that were published again in parts.
     pub splits: u64,
-    /// The last error that librdkafka told, without secrets. It may be long over.
+    /// Why calls in progress wait, where they have lasted for some seconds and it is known.
+    pub waits_for: Option<String>,
+    /// The last error that librdkafka told, without secrets, until it is known to be over.
     pub last_error: Option<String>,
 }
 
@@ -76,6 +76,7 @@ impl KafkaSink {
             round_trip: known.round_trip,
             rebuilds: known.rebuilds,
             splits: known.splits,
+            waits_for: known.why(),
             last_error: known.last_error.clone(),
         }
     }
@@ -86,27 +87,8 @@ impl KafkaSink {
     ///
     /// [`CheckError::Unreachable`] when no broker answers in 10 s; that includes refused credentials.
     pub async fn check(&self, topics: &[&str]) -> Result<Reached, CheckError> {
-        let live = self.producers.live().await?;
         let topics: Vec<String> = topics.iter().map(|&name| name.to_owned()).collect();
-        let reached = spawn_blocking(move || topics::reach(&live, &topics)).await;
-        match reached.unwrap_or(Err(KafkaError::Canceled)) {
-            Ok(reached) => Ok(reached),
-            Err(source) => {
-                let said = self.said().await;
-                Err(CheckError::Unreachable { said, source })
-            }
-        }
-    }
-
-    /// Why no broker can be reached, if the producer knows: of that, librdkafka tells more than of requests.
-    async fn said(&self) -> Option<String> {
-        match self.producers.failure() {
-            Some(failure) => {
-                let explained = handshake::explain(failure, &self.producers.options).await;
-                Some(explained.reason)
-            }
-            None => self.producers.health.lock().last_error.clone(),
-        }
+        check::check(&self.producers, &topics).await
     }
 
     /// Creates those of the topics that do not exist, if [`KafkaOptions::create_topics`] says how. Publishing does the
@@ -135,11 +117,14 @@ impl Sink for KafkaSink {
             records: stats.queued as u64,
             round_trip: stats.round_trip.unwrap_or_default(),
         };
+        // Where no call waits, the last one has told what there is to tell.
+        let is_news = !stats.up && stats.waiting_since.is_some();
+        let said = stats.last_error.filter(|_| is_news);
         rtm_sink::Health {
             up: stats.up,
             rebuilds: stats.rebuilds,
             queue: Some(queue),
-            said: stats.last_error.filter(|_| !stats.up),
+            said: stats.waits_for.or(said),
             ..rtm_sink::Health::default()
         }
     }

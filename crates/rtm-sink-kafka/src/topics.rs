@@ -1,56 +1,43 @@
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::Producer;
 use tokio::task::spawn_blocking;
 
-use crate::options::{CANCELED, ConnectError, TopicSpec};
-use crate::producer::{Configure, Live};
+use crate::failure::said;
+use crate::options::{ConnectError, TopicSpec};
+use crate::producer::{Configure, Context};
+use crate::settings;
 
 /// How long the brokers may take to answer about topics.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// After this long the first time, and twice as long each time, it is seen whether there is any use in waiting.
-const FIRST_LOOK: Duration = Duration::from_millis(500);
-
-/// What [`KafkaSink::check`](crate::KafkaSink::check) found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reached {
-    /// Brokers of the cluster.
-    pub brokers: usize,
-    /// The topics asked for, in the order given.
-    pub topics: Vec<TopicReached>,
-}
-
-/// One topic, as this client sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TopicReached {
-    /// Its name.
-    pub name: String,
-    /// How many partitions it has; `None` if it does not exist, or is not shown to us.
-    pub partitions: Option<usize>,
-}
+/// As the cluster's own settings say.
+const CLUSTER_DEFAULT: TopicSpec = TopicSpec {
+    partitions: -1,
+    replication: -1,
+};
 
 /// Why the cluster or its topics could not be looked at.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
     /// No broker answered in 10 s.
-    #[error("reach the brokers{}", said.as_ref().map(|said| format!(" (librdkafka says: {said})")).unwrap_or_default())]
+    #[error("reach the brokers: {}", said.clone().unwrap_or_else(|| error.to_string()))]
     Unreachable {
-        /// The last thing that librdkafka said, without secrets: it knows more than the error.
+        /// What is wrong at the brokers' addresses, or the last thing that librdkafka said, without secrets: both know
+        /// more than the error.
         said: Option<String>,
         /// The error.
-        source: KafkaError,
+        error: KafkaError,
     },
     /// A topic could not be created.
-    #[error("create the topic `{name}`")]
+    #[error("create the topic `{name}`: {}", to_create(*code))]
     Create {
         /// The topic.
         name: String,
         /// What the brokers said.
-        source: RDKafkaErrorCode,
+        code: RDKafkaErrorCode,
     },
     /// No client could be made.
     #[error(transparent)]
@@ -60,71 +47,112 @@ pub enum CheckError {
     Closed,
 }
 
-/// Asks for the list of all topics, because asking for one by its name may create it. Blocks.
-pub(crate) fn reach(live: &Live, topics: &[String]) -> Result<Reached, KafkaError> {
-    let end = Instant::now() + TIMEOUT;
-    let mut patience = FIRST_LOOK;
-    let metadata = loop {
-        let left = end.saturating_duration_since(Instant::now());
-        let asked = live
-            .producer()
-            .client()
-            .fetch_metadata(None, patience.min(left));
-        // Refused credentials are known in milliseconds, and librdkafka would wait all the same.
-        if asked.is_ok() || patience >= left || live.failure().is_some() {
-            break asked?;
-        }
-        patience *= 2;
-    };
-    let reached = |name: &String| {
-        let topic = metadata.topics().iter().find(|topic| topic.name() == name);
-        TopicReached {
-            name: name.clone(),
-            partitions: topic
-                .map(|topic| topic.partitions().len())
-                .filter(|count| *count > 0),
-        }
-    };
-    Ok(Reached {
-        brokers: metadata.brokers().len(),
-        topics: topics.iter().map(reached).collect(),
-    })
-}
-
 /// Creates the topics that do not exist, with a client of its own.
 pub(crate) async fn create(
     configure: impl Configure,
     names: Vec<String>,
     spec: TopicSpec,
 ) -> Result<(), CheckError> {
-    let admin = spawn_blocking(move || {
-        let (mut config, context) = configure()?;
-        // The statistics would gather, since nothing here polls for them.
-        config.remove("statistics.interval.ms");
-        AdminClient::from_config_and_context(&config, context).map_err(ConnectError::Start)
-    });
-    let admin = admin.await.unwrap_or(Err(CANCELED))?;
-    let topics: Vec<NewTopic<'_>> = names
-        .iter()
-        .map(|name| {
-            NewTopic::new(
-                name,
-                spec.partitions,
-                TopicReplication::Fixed(spec.replication),
-            )
-        })
+    let admin = settings::admin(configure).await?;
+    let created = ask(&admin, &names, spec, false).await;
+    let result = match created {
+        Ok(created) => judge(&admin, created).await,
+        Err(error) => Err(CheckError::Unreachable { said: None, error }),
+    };
+    settings::end(admin);
+    result
+}
+
+/// Why the brokers would not create a topic for this user, if they would not; the topic is not made.
+pub(crate) async fn refused(
+    admin: &AdminClient<Context>,
+    name: &str,
+    spec: Option<TopicSpec>,
+) -> Option<String> {
+    let names = [name.to_owned()];
+    let asked = ask(admin, &names, spec.unwrap_or(CLUSTER_DEFAULT), true).await;
+    let asked = asked.ok()?.into_iter().next()?;
+    asked.err().map(|(_, code)| to_create(code))
+}
+
+/// Why a topic that is missing cannot be created, if it cannot.
+pub(crate) async fn why_missing(
+    configure: impl Configure,
+    name: &str,
+    spec: Option<TopicSpec>,
+) -> Option<String> {
+    let admin = settings::admin(configure).await.ok()?;
+    let names = [name.to_owned()];
+    let asked = ask(&admin, &names, spec.unwrap_or(CLUSTER_DEFAULT), true).await;
+    settings::end(admin);
+    match asked.ok()?.into_iter().next()? {
+        Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => None,
+        Err((_, code)) => Some(format!("it cannot be created: {}", to_create(code))),
+    }
+}
+
+type Created = Vec<Result<String, (String, RDKafkaErrorCode)>>;
+
+async fn ask(
+    admin: &AdminClient<Context>,
+    names: &[String],
+    spec: TopicSpec,
+    validate_only: bool,
+) -> Result<Created, KafkaError> {
+    let replication = || TopicReplication::Fixed(spec.replication);
+    let topics = names.iter();
+    let topics: Vec<NewTopic<'_>> = topics
+        .map(|name| NewTopic::new(name, spec.partitions, replication()))
         .collect();
     let options = AdminOptions::new()
         .operation_timeout(Some(TIMEOUT))
-        .request_timeout(Some(TIMEOUT));
-    let results = admin.create_topics(&topics, &options).await;
-    // Off the runtime's threads, since dropping the client joins its thread.
-    spawn_blocking(move || drop(admin));
-    for result in results.map_err(|source| CheckError::Unreachable { said: None, source })? {
+        .request_timeout(Some(TIMEOUT))
+        .validate_only(validate_only);
+    admin.create_topics(&topics, &options).await
+}
+
+/// Whether every topic is there now. Who may not create a topic is told just that, also where the topic is there.
+async fn judge(admin: &Arc<AdminClient<Context>>, created: Created) -> Result<(), CheckError> {
+    use RDKafkaErrorCode::{
+        ClusterAuthorizationFailed, TopicAlreadyExists, TopicAuthorizationFailed,
+    };
+    for result in created {
         match result {
-            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => (),
-            Err((name, source)) => return Err(CheckError::Create { name, source }),
+            Ok(_) | Err((_, TopicAlreadyExists)) => (),
+            Err((name, code)) => {
+                let may_be_there =
+                    matches!(code, TopicAuthorizationFailed | ClusterAuthorizationFailed);
+                if !may_be_there || !is_there(admin, &name).await {
+                    return Err(CheckError::Create { name, code });
+                }
+            }
         }
     }
     Ok(())
+}
+
+/// Whether the topic is there and shown to this user.
+async fn is_there(admin: &Arc<AdminClient<Context>>, name: &str) -> bool {
+    let (admin, name) = (Arc::clone(admin), name.to_owned());
+    let ask = move || admin.inner().fetch_metadata(Some(&name), TIMEOUT);
+    let metadata = spawn_blocking(ask).await;
+    let metadata = metadata.unwrap_or(Err(KafkaError::Canceled));
+    metadata.is_ok_and(|metadata| {
+        let mut topics = metadata.topics().iter();
+        topics.any(|topic| topic.error().is_none() && !topic.partitions().is_empty())
+    })
+}
+
+/// Why a topic cannot be created.
+fn to_create(code: RDKafkaErrorCode) -> String {
+    match code {
+        RDKafkaErrorCode::TopicAuthorizationFailed
+        | RDKafkaErrorCode::ClusterAuthorizationFailed => {
+            format!("{code}: not authorised: this user needs an ACL that allows Create")
+        }
+        RDKafkaErrorCode::TopicAlreadyExists => {
+            format!("{code}: it is there, and this user needs an ACL that allows Write on it")
+        }
+        _ => said(code),
+    }
 }

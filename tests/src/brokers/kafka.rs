@@ -21,6 +21,7 @@ use super::{Host, Local, free_port, install, say, scratch};
 
 mod access;
 mod damage;
+mod pair;
 mod secure;
 
 pub use access::{Operation, Right};
@@ -167,13 +168,17 @@ impl Kafka {
         partitions: i32,
         settings: &[(&str, &str)],
     ) -> Result<()> {
-        let admin: AdminClient<DefaultClientContext> = self.client().create()?;
         let topic = NewTopic {
             name,
             num_partitions: partitions,
             replication: TopicReplication::Fixed(1),
             config: settings.to_vec(),
         };
+        self.create(topic).await
+    }
+
+    async fn create(&self, topic: NewTopic<'_>) -> Result<()> {
+        let admin: AdminClient<DefaultClientContext> = self.client().create()?;
         let created = admin
             .create_topics(
                 [&topic],

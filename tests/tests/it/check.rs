@@ -65,3 +65,53 @@ async fn a_missing_topic_is_judged_by_the_broker_s_setting() {
     let (text, code) = check(&kafka, &format!("{topics}\ncreate = true")).await;
     assert_eq!(code, Some(0), "{text}");
 }
+
+/// Holds: a topic that is compacted fails where records have no keys, as dead letters, and is warned of where they have; a
+/// limit on sizes below what a record may have is warned of, at the broker and in the client's own options.
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_refuse_or_delete_are_told() {
+    let kafka = brokers::kafka().await;
+    let name = brokers::unique("settings");
+    let topics = format!("topic = \"{name}\"\ndead_letter_topic = \"{name}.dead\"");
+    let dead = format!("{name}.dead");
+    let compact = [("cleanup.policy", "compact")];
+    let small = [("max.message.bytes", "3000")];
+    kafka.create_topic(&name, 1, &compact).await.unwrap();
+    kafka.create_topic(&dead, 1, &small).await.unwrap();
+    let own = "options = { \"message.max.bytes\" = 5000 }";
+    let (text, code) = check(kafka, &format!("{topics}\n{own}")).await;
+    assert_eq!(code, Some(0), "{text}");
+    for word in [
+        format!("topic {name}: ok, warning: cleanup.policy is compact"),
+        format!("topic {dead}: ok, warning: max.message.bytes is 3000"),
+        "warning: the option message.max.bytes is 5000".to_owned(),
+    ] {
+        assert!(text.contains(&word), "{word}: {text}");
+    }
+    let (text, code) = check(kafka, &format!("{topics}\nkey = \"none\"")).await;
+    assert_eq!(code, Some(1), "{text}");
+    let word = format!("topic {name}: FAILED, cleanup.policy is compact");
+    assert!(
+        text.contains(&word) && text.contains("`key` is \"none\""),
+        "{text}"
+    );
+
+    let other = brokers::unique("settings-dead");
+    kafka.create_topic(&other, 1, &compact).await.unwrap();
+    let topics = format!("topic = \"{dead}\"\ndead_letter_topic = \"{other}\"");
+    let (text, code) = check(kafka, &topics).await;
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("dead letters have none"), "{text}");
+}
+
+/// Holds: a file that an option names and that is not there is told by the option and its path, once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_authority_is_named_once() {
+    let kafka = brokers::kafka().await;
+    let tls =
+        "options = { \"security.protocol\" = \"SSL\", \"ssl.ca.location\" = \"/nowhere/ca.pem\" }";
+    let (text, code) = check(kafka, tls).await;
+    assert_eq!(code, Some(1), "{text}");
+    let word = "read the file of the option `ssl.ca.location`, /nowhere/ca.pem: No such file";
+    assert_eq!(text.matches(word).count(), 1, "{text}");
+}

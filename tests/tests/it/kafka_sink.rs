@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rtm_sink::conformance::{self, Carries, PATIENCE, Rig, Stored, converge, record, records};
 use rtm_sink::{Outcome, PublishErrorKind, Record, Sink, Timestamp, Topic};
-use rtm_sink_kafka::{KafkaOptions, KafkaSink, TopicReached, TopicSpec};
+use rtm_sink_kafka::{KafkaOptions, KafkaSink, TopicSpec, TopicState};
 use rtm_tests::brokers::{self, Kafka, KafkaRecord, SecureKafka, unique};
 use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio::task::JoinSet;
@@ -191,25 +191,27 @@ async fn topics_are_looked_for_and_created_as_configured() {
         ..options(kafka)
     })
     .unwrap();
-    let topic = |name: &str, partitions| TopicReached {
-        name: name.to_owned(),
+    let there = |partitions| TopicState::There {
         partitions,
+        trouble: None,
     };
     for _ in 0..2 {
         let reached = sink.check(&[&absent, &here]).await.unwrap();
-        assert!(reached.brokers >= 1);
-        assert_eq!(
-            reached.topics,
-            [topic(&absent, None), topic(&here, Some(2))]
+        assert!(
+            reached
+                .brokers
+                .iter()
+                .all(|broker| broker.trouble.is_none())
         );
+        let missing = TopicState::Missing { refused: None };
+        let states: Vec<TopicState> = reached.topics.into_iter().map(|t| t.state).collect();
+        assert_eq!(states, [missing, there(2)]);
     }
     let absent_topic = Topic::from(absent.as_str());
     sink.publish(&records(&absent_topic, 10)).await.unwrap();
     sink.ensure_topics(&[&absent, &here]).await.unwrap();
-    assert_eq!(
-        sink.check(&[&absent]).await.unwrap().topics,
-        [topic(&absent, Some(5))]
-    );
+    let created = sink.check(&[&absent]).await.unwrap();
+    assert_eq!(created.topics[0].state, there(5));
 }
 
 /// Holds: what is larger than librdkafka itself allows is rejected by itself, and its neighbours are stored in order.

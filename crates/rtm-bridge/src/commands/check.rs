@@ -64,8 +64,12 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<bool> {
                 .map(|_| "its credentials can be read, and its regions are well-formed; Agora was not asked".to_owned()),
         );
     }
+    let mut unusable = Vec::new();
     for (name, sink) in &config.sinks {
         if let Some(accepted) = sink.table().accepted() {
+            if accepted.is_err() {
+                unusable.push(name.as_str());
+            }
             report.line(
                 &format!("sink {name}"),
                 accepted.map(|()| "options are accepted".to_owned()),
@@ -76,7 +80,7 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<bool> {
         report.line("outage", outage.fits(&config));
     }
     if args.connect {
-        runtime()?.block_on(connect(&config, &connections, &mut report));
+        runtime()?.block_on(connect(&config, &connections, &unusable, &mut report));
     }
     let verdict = match (report.failures, args.connect) {
         (0, false) => "valid; whether all of it can be reached, --connect tells",
@@ -111,11 +115,18 @@ impl Report {
     }
 }
 
-async fn connect(config: &Config, connections: &Connections, report: &mut Report) {
+/// What is known to be unusable is not tried: the same would be said twice.
+async fn connect(
+    config: &Config,
+    connections: &Connections,
+    unusable: &[&str],
+    report: &mut Report,
+) {
     for app in &config.apps {
         connect_app(app, connections, report).await;
     }
-    for (name, sink) in &config.sinks {
+    let usable = config.sinks.iter();
+    for (name, sink) in usable.filter(|(name, _)| !unusable.contains(&name.as_str())) {
         let places = sink.places(&config.names());
         for (what, found) in sink.table().reach(&places).await {
             let of = if what.is_empty() { "" } else { ": " };

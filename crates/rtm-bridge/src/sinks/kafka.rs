@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -23,7 +23,6 @@ use serde::Deserialize;
 use serde::de::{Error, Unexpected};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-use tokio::task::spawn_blocking;
 use tracing::warn;
 
 use super::kind::{Bench, Each, Found, Kind, Stored, Templates, changed};
@@ -31,6 +30,8 @@ use crate::fields::problem::Problems;
 use crate::fields::secret::warn_if_world_readable;
 use crate::fields::shown::{host, list, word};
 use crate::fields::units;
+
+mod look;
 
 /// Partitions, or replicas, of a created topic: the cluster's default.
 const CLUSTER_DEFAULT: i32 = -1;
@@ -43,9 +44,6 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// How long a broker may be silent before reading it back is given up.
 const READING_PATIENCE: Duration = Duration::from_secs(30);
-
-/// The broker's setting by which a topic is made for whoever asks for it.
-const AUTO_CREATION: &str = "auto.create.topics.enable";
 
 /// A sink of type `kafka`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -361,47 +359,6 @@ impl KafkaConfig {
         Ok(KafkaSink::new(self.options()?)?)
     }
 
-    /// Of the brokers and of each topic.
-    async fn look(&self, topics: &[String]) -> anyhow::Result<Vec<Found>> {
-        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-        let reached = self.sink()?.check(&topics).await?;
-        let brokers = format!("{} broker(s)", reached.brokers);
-        let mut found = vec![(String::new(), Ok(brokers))];
-        let mut topics = reached.topics.iter();
-        let is_on = match topics.any(|topic| topic.partitions.is_none()) && !self.create {
-            true => self.creates_by_itself().await,
-            false => None,
-        };
-        for topic in reached.topics {
-            let state = match topic.partitions {
-                Some(partitions) => Ok(format!("{partitions} partition(s)")),
-                None if self.create => Ok("missing; `run` creates it".to_owned()),
-                None => of_missing(is_on),
-            };
-            found.push((format!("topic {}", topic.name), state));
-        }
-        Ok(found)
-    }
-
-    /// Whether the brokers create a topic that they are asked for, if they say so: it takes a right of its own to ask.
-    async fn creates_by_itself(&self) -> Option<bool> {
-        let admin = self.admin().ok()?;
-        // Any broker will do: on which of them a topic would be made is not known.
-        let (admin, metadata) = spawn_blocking(move || {
-            let metadata = admin.inner().fetch_metadata(None, PATIENCE);
-            (admin, metadata)
-        })
-        .await
-        .ok()?;
-        let broker = ResourceSpecifier::Broker(metadata.ok()?.brokers().first()?.id());
-        let options = AdminOptions::new().request_timeout(Some(PATIENCE));
-        let described = admin.describe_configs(&[broker], &options).await.ok()?;
-        // It joins its thread.
-        spawn_blocking(move || drop(admin));
-        let described = described.into_iter().next()?.ok()?;
-        described.get(AUTO_CREATION)?.value.as_deref()?.parse().ok()
-    }
-
     /// What a client beside the sink's needs, with what the files hold now.
     fn client(&self) -> anyhow::Result<ClientConfig> {
         let mut client = self.options()?.client_config()?;
@@ -438,22 +395,6 @@ fn create_topics(name: String, topics: Vec<String>, sink: Arc<KafkaSink>) {
             );
         }
     });
-}
-
-/// What becomes of a topic that is missing: an error where it stays so.
-fn of_missing(is_on: Option<bool>) -> anyhow::Result<String> {
-    match is_on {
-        Some(true) => Ok(
-            "missing; the broker creates it at the first record, as its own settings say, or set `create = true`"
-                .to_owned(),
-        ),
-        Some(false) => anyhow::bail!(
-            "it is missing, and the broker has {AUTO_CREATION}=false: create it, or set `create = true`"
-        ),
-        None => anyhow::bail!(
-            "it is missing, and the broker does not say whether {AUTO_CREATION} is on: create it, or set `create = true`"
-        ),
-    }
 }
 
 /// Whether one of the brokers takes connections.

@@ -13,8 +13,12 @@ use super::{Kafka, PATIENCE};
 pub enum Operation {
     /// Publish; it includes [`Describe`](Operation::Describe).
     Write = 4,
+    /// Make a topic.
+    Create = 5,
     /// See that a topic is there.
     Describe = 8,
+    /// See how a topic is set.
+    DescribeConfigs = 10,
 }
 
 /// That a user may do something with a topic.

@@ -40,7 +40,7 @@ impl SecureKafka {
     pub const ADMIN: &str = "bridge";
 
     /// Those who may do nothing, each for a test that grants something to it.
-    pub const OTHERS: [&str; 2] = ["limited", "nobody"];
+    pub const OTHERS: [&str; 3] = ["limited", "nobody", "granted"];
 
     /// The password of every user, by PLAIN and SCRAM. To be found nowhere.
     pub const PASSWORD: &str = "canary-5f1d";
@@ -163,7 +163,7 @@ fn settings(files: &Path) -> Vec<(String, String)> {
         ("ssl.truststore.location".to_owned(), path("ca.pem")),
         (
             "sasl.enabled.mechanisms".to_owned(),
-            "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512".to_owned(),
+            "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER".to_owned(),
         ),
         (
             "listener.name.mutual.ssl.client.auth".to_owned(),
@@ -191,6 +191,13 @@ fn settings(files: &Path) -> Vec<(String, String)> {
         settings.push((
             name("plain"),
             format!("{package}.plain.PlainLoginModule required{users};"),
+        ));
+        // Takes any token, also one that nobody has signed.
+        settings.push((
+            name("oauthbearer"),
+            format!(
+                "{package}.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub=\"broker\";"
+            ),
         ));
         for kind in ["scram-sha-256", "scram-sha-512"] {
             settings.push((

@@ -1,0 +1,162 @@
+//! What `check --connect` says of Kafka.
+
+use rtm_record::KeyBy;
+use rtm_sink_kafka::{KafkaSink, TopicReached, TopicState};
+
+use super::KafkaConfig;
+use crate::sinks::kind::Found;
+
+/// The most bytes that a record may have: a dead letter holds 64 KiB of what was read, of which JSON may write each byte
+/// as six, and some tags.
+const LARGEST_RECORD: u64 = 400 << 10;
+
+/// The broker's setting by which a topic is made for whoever asks for it.
+const AUTO_CREATION: &str = "auto.create.topics.enable";
+
+impl KafkaConfig {
+    /// Of the brokers and of each topic.
+    pub(super) async fn look(&self, topics: &[String]) -> anyhow::Result<Vec<Found>> {
+        let places: Vec<&str> = topics.iter().map(String::as_str).collect();
+        let mut options = self.options()?;
+        // The statistics tell where brokers are that cannot be reached, and whether the producer has its id.
+        let statistics = "statistics.interval.ms".to_owned();
+        options
+            .options
+            .entry(statistics)
+            .or_insert_with(|| "500".to_owned());
+        let reached = KafkaSink::new(options)?.check(&places).await?;
+        let brokers = match reached.refused {
+            None => Ok(format!("{} broker(s)", reached.brokers.len())),
+            Some(refused) => Err(anyhow::anyhow!("nothing can be published: {refused}")),
+        };
+        let mut found = vec![(String::new(), brokers)];
+        for broker in reached.brokers {
+            let said = match broker.trouble {
+                None => Ok(format!("{} is reached", broker.address)),
+                Some(trouble) => Err(anyhow::anyhow!("it cannot be used: {trouble}")),
+            };
+            found.push((format!("broker {}", broker.id), said));
+        }
+        found.extend(
+            self.small_client()
+                .map(|warning| (String::new(), Ok(warning))),
+        );
+        for topic in &reached.topics {
+            let what = format!("topic {}", topic.name);
+            found.push((what.clone(), self.state(topic, reached.creates_topics)));
+            let warnings = self.warnings(topic).into_iter();
+            found.extend(warnings.map(|warning| (what.clone(), Ok(warning))));
+        }
+        Ok(found)
+    }
+
+    /// Whether records for a topic can be stored there, and what becomes of a topic that is missing.
+    fn state(&self, topic: &TopicReached, is_on: Option<bool>) -> anyhow::Result<String> {
+        match &topic.state {
+            TopicState::There {
+                trouble: Some(trouble),
+                ..
+            } => anyhow::bail!("{trouble}"),
+            TopicState::There { .. } if topic.is_compacted && !self.has_key(&topic.name) => {
+                anyhow::bail!(
+                    "cleanup.policy is compact, and the topic takes no record without a key: {}",
+                    self.without_key(&topic.name)
+                )
+            }
+            TopicState::There { partitions, .. } => Ok(format!("{partitions} partition(s)")),
+            TopicState::Refused(why) => anyhow::bail!("{why}"),
+            TopicState::Missing { refused: None } if self.create => {
+                Ok("missing; `run` creates it".to_owned())
+            }
+            TopicState::Missing {
+                refused: Some(refused),
+            } if self.create => anyhow::bail!("it is missing, and cannot be created: {refused}"),
+            TopicState::Missing { refused } => of_missing(is_on, refused.as_deref()),
+        }
+    }
+
+    /// Whether records for the topic have keys: dead letters have none.
+    fn has_key(&self, topic: &str) -> bool {
+        self.key != KeyBy::None && !leads_to(&self.dead_letter_topic, topic)
+    }
+
+    fn without_key(&self, topic: &str) -> &'static str {
+        match leads_to(&self.dead_letter_topic, topic) {
+            true => "dead letters have none",
+            false => "`key` is \"none\"",
+        }
+    }
+
+    /// What may be lost or held at a topic that is there.
+    fn warnings(&self, topic: &TopicReached) -> Vec<String> {
+        let warning = topic.warning.iter();
+        let mut warnings: Vec<String> = warning.map(|w| format!("warning: {w}")).collect();
+        if topic.is_compacted && self.has_key(&topic.name) {
+            warnings.push(
+                "warning: cleanup.policy is compact: Kafka keeps the newest event of each key, and deletes the others"
+                    .to_owned(),
+            );
+        }
+        if let Some(bytes) = topic
+            .max_message_bytes
+            .filter(|bytes| *bytes < LARGEST_RECORD)
+        {
+            warnings.push(format!(
+                "warning: max.message.bytes is {bytes}, and a record may have up to {LARGEST_RECORD} bytes"
+            ));
+        }
+        warnings
+    }
+
+    /// A warning where the client's own limit is below what a record may have.
+    fn small_client(&self) -> Option<String> {
+        let limit = self.options.get("message.max.bytes")?;
+        let bytes: u64 = limit.0.parse().ok()?;
+        (bytes < LARGEST_RECORD).then(|| {
+            format!(
+                "warning: the option message.max.bytes is {bytes}, and a record may have up to {LARGEST_RECORD} bytes"
+            )
+        })
+    }
+}
+
+/// Whether a template may lead to the topic.
+fn leads_to(template: &str, topic: &str) -> bool {
+    let mut pieces = template.split('{');
+    let Some(rest) = topic.strip_prefix(pieces.next().unwrap_or_default()) else {
+        return false;
+    };
+    let mut rest = Some(rest);
+    let mut last = "";
+    for piece in pieces {
+        last = piece.split_once('}').map_or("", |(_, literal)| literal);
+        rest = rest
+            .and_then(|rest| rest.split_once(last))
+            .map(|(_, rest)| rest);
+    }
+    match template.contains('{') {
+        true => rest.is_some() && topic.ends_with(last),
+        false => rest == Some(""),
+    }
+}
+
+/// What becomes of a topic that is missing: an error where it stays so.
+fn of_missing(is_on: Option<bool>, refused: Option<&str>) -> anyhow::Result<String> {
+    let is_off = match is_on {
+        Some(true) => match refused {
+            None => {
+                return Ok(
+                    "missing; the broker creates it at the first record, as its own settings say, or set `create = true`"
+                        .to_owned(),
+                );
+            }
+            Some(refused) => format!("the broker would not create it ({refused})"),
+        },
+        Some(false) => format!("the broker has {AUTO_CREATION}=false"),
+        None => format!("the broker does not say whether {AUTO_CREATION} is on"),
+    };
+    match refused {
+        None => anyhow::bail!("it is missing, and {is_off}: create it, or set `create = true`"),
+        Some(_) => anyhow::bail!("it is missing, and {is_off}: create it; this user may not"),
+    }
+}

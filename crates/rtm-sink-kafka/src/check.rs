@@ -1,0 +1,288 @@
+//! What `check --connect` asks the brokers. Nothing is published and nothing is made.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use rdkafka::admin::{AdminClient, ResourceSpecifier};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::{Metadata, MetadataTopic};
+use rdkafka::producer::Producer;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+use crate::cause::{few_in_sync, few_replicas, leaderless, unreachable};
+use crate::failure::said;
+use crate::options::ConnectError;
+use crate::producer::{Configure, Context, Live};
+use crate::producers::Producers;
+use crate::settings::{self, Settings};
+use crate::token::Oidc;
+use crate::topics::{self, CheckError};
+use crate::{handshake, listener};
+
+/// How long the brokers may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// After this long the first time, and twice as long each time, it is seen whether there is any use in waiting.
+const FIRST_LOOK: Duration = Duration::from_millis(500);
+
+/// How long the brokers may take to give the producer its id.
+const IDENTIFIED: Duration = Duration::from_secs(3);
+
+/// What [`KafkaSink::check`](crate::KafkaSink::check) found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reached {
+    /// Brokers of the cluster.
+    pub brokers: Vec<BrokerReached>,
+    /// Whether brokers create topics that they are asked for; `None` where they do not tell this user.
+    pub creates_topics: Option<bool>,
+    /// Why this user may publish nothing.
+    pub refused: Option<String>,
+    /// The topics asked for, in the order given.
+    pub topics: Vec<TopicReached>,
+}
+
+/// One broker, at the address that the brokers advertise for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokerReached {
+    /// Its id.
+    pub id: i32,
+    /// `host:port`.
+    pub address: String,
+    /// Why it cannot be used.
+    pub trouble: Option<String>,
+}
+
+/// One topic, as this client sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicReached {
+    /// Its name.
+    pub name: String,
+    /// Whether it is there.
+    pub state: TopicState,
+    /// What may keep its records from being stored, by brokers of some versions.
+    pub warning: Option<String>,
+    /// The largest batch that it takes, in bytes, if it tells this user.
+    pub max_message_bytes: Option<u64>,
+    /// Whether it keeps the last record of each key only, and so takes none without a key.
+    pub is_compacted: bool,
+}
+
+/// Whether a topic is there, and can be published to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TopicState {
+    /// It is there.
+    There {
+        /// How many partitions it has.
+        partitions: usize,
+        /// What keeps its records from being stored.
+        trouble: Option<String>,
+    },
+    /// It is missing.
+    Missing {
+        /// Why this user could not create it as the options say, if the brokers would refuse.
+        refused: Option<String>,
+    },
+    /// The brokers do not show it to this user, or refuse its name.
+    Refused(String),
+}
+
+/// Looks at the brokers, and at the topics.
+pub(crate) async fn check(producers: &Producers, topics: &[String]) -> Result<Reached, CheckError> {
+    let live = producers.live().await?;
+    let asked = Arc::clone(&live);
+    let metadata = spawn_blocking(move || reach(&asked)).await;
+    let metadata = match metadata.unwrap_or(Err(KafkaError::Canceled)) {
+        Ok(metadata) => metadata,
+        Err(error) => {
+            let said = why_unreachable(producers).await;
+            return Err(CheckError::Unreachable { said, error });
+        }
+    };
+    let owned = match Oidc::is_asked_for(&producers.options.options) {
+        true => None,
+        false => Some(settings::admin(quietly(producers.configure())).await?),
+    };
+    let admin = owned.as_ref();
+    let brokers = metadata.brokers().iter();
+    let brokers = brokers.map(|broker| {
+        let address = format!("{}:{}", broker.host(), broker.port());
+        look_at_broker(producers, admin, broker.id(), address)
+    });
+    let known = async {
+        match admin {
+            Some(admin) => settings::of_topics(admin, topics).await,
+            None => HashMap::new(),
+        }
+    };
+    let (brokers, known) = tokio::join!(join_all(brokers), known);
+    let creates_topics = brokers.iter().find_map(|(_, creates)| *creates);
+    let mut reached = Vec::new();
+    for name in topics {
+        let settings = known.get(name);
+        reached.push(TopicReached {
+            name: name.clone(),
+            warning: warning(&metadata, name, settings),
+            state: state(producers, admin, &metadata, name, settings).await,
+            max_message_bytes: settings.and_then(|settings| settings.max_message_bytes),
+            is_compacted: settings.is_some_and(|settings| settings.is_compacted),
+        });
+    }
+    if let Some(admin) = owned {
+        settings::end(admin);
+    }
+    Ok(Reached {
+        brokers: brokers.into_iter().map(|(broker, _)| broker).collect(),
+        creates_topics,
+        refused: refused(producers, &live).await,
+        topics: reached,
+    })
+}
+
+/// What may keep a topic's records from being stored, where it is not known for sure.
+fn warning(metadata: &Metadata, name: &str, settings: Option<&Settings>) -> Option<String> {
+    let mut listed = metadata.topics().iter();
+    let topic = listed.find(|topic| topic.name() == name)?;
+    match settings {
+        Some(_) => few_replicas(topic.partitions(), settings),
+        None => few_in_sync(topic.partitions(), None),
+    }
+}
+
+/// Asks for the list of all topics, because asking for one by its name may create it. Blocks.
+fn reach(live: &Live) -> Result<Metadata, KafkaError> {
+    let end = Instant::now() + TIMEOUT;
+    let mut patience = FIRST_LOOK;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let client = live.producer().client();
+        let asked = client.fetch_metadata(None, patience.min(left));
+        // Refused credentials are known in milliseconds, and librdkafka would wait all the same.
+        if asked.is_ok() || patience >= left || live.failure().is_some() {
+            return asked;
+        }
+        patience *= 2;
+    }
+}
+
+/// Why no broker can be reached: what the producer knows, or what is found at the brokers' addresses.
+async fn why_unreachable(producers: &Producers) -> Option<String> {
+    match producers.failure() {
+        Some(failure) => {
+            let explained = handshake::explain(failure, &producers.options).await;
+            Some(explained.reason)
+        }
+        None => unreachable(producers).await,
+    }
+}
+
+/// For a client that creates no topic by asking for it.
+fn quietly(configure: impl Configure) -> impl Configure {
+    move || -> Result<_, ConnectError> {
+        let (mut config, context) = configure()?;
+        config.set("allow.auto.create.topics", "false");
+        Ok((config, context))
+    }
+}
+
+/// Has librdkafka itself connect to the broker, and where it cannot, asks what is at the address. The broker may tell
+/// whether it creates topics.
+async fn look_at_broker(
+    producers: &Producers,
+    admin: Option<&Arc<AdminClient<Context>>>,
+    id: i32,
+    address: String,
+) -> (BrokerReached, Option<bool>) {
+    let Some(admin) = admin else {
+        let trouble = listener::trouble(&address, &producers.options, true).await;
+        let reached = BrokerReached {
+            id,
+            address,
+            trouble,
+        };
+        return (reached, None);
+    };
+    let said = settings::describe(admin, &[ResourceSpecifier::Broker(id)]).await;
+    let is_connected = said.is_some();
+    let said = said.and_then(|said| said.into_iter().next()?.ok());
+    let creates = said.and_then(|said| {
+        settings::value(&said, "auto.create.topics.enable")?
+            .parse()
+            .ok()
+    });
+    let trouble = match is_connected {
+        true => None,
+        false => {
+            let trouble = listener::trouble(&address, &producers.options, false).await;
+            Some(trouble.unwrap_or_else(|| format!("{address}: librdkafka gets no answer")))
+        }
+    };
+    let reached = BrokerReached {
+        id,
+        address,
+        trouble,
+    };
+    (reached, creates)
+}
+
+async fn state(
+    producers: &Producers,
+    admin: Option<&Arc<AdminClient<Context>>>,
+    metadata: &Metadata,
+    name: &str,
+    settings: Option<&Settings>,
+) -> TopicState {
+    let find = |metadata: &Metadata, there: &dyn Fn(&MetadataTopic) -> TopicState| {
+        let topics = metadata.topics();
+        let topic = topics.iter().find(|topic| topic.name() == name);
+        topic.map(there)
+    };
+    let there = |topic: &MetadataTopic| {
+        let partitions = topic.partitions();
+        TopicState::There {
+            partitions: partitions.len(),
+            // How many replicas are enough is known by the settings alone.
+            trouble: leaderless(partitions).or_else(|| few_in_sync(partitions, Some(settings?))),
+        }
+    };
+    if let Some(found) = find(metadata, &there) {
+        return found;
+    }
+    let Some(admin) = admin else {
+        return TopicState::Refused("it is missing, or this user may not see it".to_owned());
+    };
+    let (asked, topic) = (Arc::clone(admin), name.to_owned());
+    let ask = move || asked.inner().fetch_metadata(Some(&topic), TIMEOUT);
+    let asked = spawn_blocking(ask).await;
+    let metadata = match asked.unwrap_or(Err(KafkaError::Canceled)) {
+        Ok(metadata) => metadata,
+        Err(error) => return TopicState::Refused(error.to_string()),
+    };
+    let found = find(&metadata, &|topic| match topic.error() {
+        None => there(topic),
+        Some(error) => match RDKafkaErrorCode::from(error) {
+            RDKafkaErrorCode::UnknownTopicOrPartition => TopicState::Missing { refused: None },
+            code => TopicState::Refused(said(code)),
+        },
+    });
+    match found {
+        Some(TopicState::Missing { .. }) | None => TopicState::Missing {
+            refused: topics::refused(admin, name, producers.options.create_topics).await,
+        },
+        Some(found) => found,
+    }
+}
+
+/// Why the brokers give the producer no id, without which it can publish nothing.
+async fn refused(producers: &Producers, live: &Live) -> Option<String> {
+    let end = Instant::now() + IDENTIFIED;
+    while Instant::now() < end && !producers.health.lock().identified {
+        if let Some(failure) = live.failure() {
+            return Some(failure.explained().reason);
+        }
+        sleep(FIRST_LOOK / 5).await;
+    }
+    None
+}

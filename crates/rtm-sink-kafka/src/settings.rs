@@ -1,0 +1,104 @@
+//! How topics and brokers are set, as far as they say so: it takes a right of its own to ask.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::admin::{
+    AdminClient, AdminOptions, ConfigResource, OwnedResourceSpecifier, ResourceSpecifier,
+};
+use rdkafka::config::FromClientConfigAndContext;
+use tokio::task::spawn_blocking;
+
+use crate::options::{CANCELED, ConnectError};
+use crate::producer::{Configure, Context};
+
+/// How long the brokers may take to say how they are set.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// How a topic is set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Settings {
+    pub(crate) min_insync_replicas: Option<usize>,
+    pub(crate) max_message_bytes: Option<u64>,
+    pub(crate) is_compacted: bool,
+}
+
+/// A client of its own for questions to the brokers, and for making topics. Nothing here polls for its statistics, which
+/// would gather.
+pub(crate) async fn admin(
+    configure: impl Configure,
+) -> Result<Arc<AdminClient<Context>>, ConnectError> {
+    let admin = spawn_blocking(move || {
+        let (mut config, context) = configure()?;
+        config.remove("statistics.interval.ms");
+        let admin = AdminClient::from_config_and_context(&config, context);
+        admin.map(Arc::new).map_err(ConnectError::Start)
+    });
+    admin.await.unwrap_or(Err(CANCELED))
+}
+
+/// Ends a client off the runtime's threads, since that joins the client's thread.
+pub(crate) fn end(admin: Arc<AdminClient<Context>>) {
+    spawn_blocking(move || drop(admin));
+}
+
+/// How the topics are set; those that do not say so are left out.
+pub(crate) async fn ask(
+    configure: impl Configure,
+    topics: Vec<String>,
+) -> Result<HashMap<String, Settings>, ConnectError> {
+    let admin = admin(configure).await?;
+    let found = of_topics(&admin, &topics).await;
+    end(admin);
+    Ok(found)
+}
+
+/// As [`ask`], by a client that is there.
+pub(crate) async fn of_topics(
+    admin: &AdminClient<Context>,
+    topics: &[String],
+) -> HashMap<String, Settings> {
+    let asked = topics.iter().map(|topic| ResourceSpecifier::Topic(topic));
+    let asked: Vec<ResourceSpecifier<'_>> = asked.collect();
+    let mut found = HashMap::new();
+    for said in describe(admin, &asked)
+        .await
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let OwnedResourceSpecifier::Topic(name) = &said.specifier else {
+            continue;
+        };
+        let policy = value(&said, "cleanup.policy").unwrap_or_default();
+        let settings = Settings {
+            min_insync_replicas: number(&said, "min.insync.replicas"),
+            max_message_bytes: number(&said, "max.message.bytes"),
+            is_compacted: policy.contains("compact"),
+        };
+        found.insert(name.clone(), settings);
+    }
+    found
+}
+
+/// The answers, of which some may be refusals; nothing where there is no answer at all.
+pub(crate) async fn describe(
+    admin: &AdminClient<Context>,
+    asked: &[ResourceSpecifier<'_>],
+) -> Option<Vec<Result<ConfigResource, rdkafka::error::RDKafkaErrorCode>>> {
+    if asked.is_empty() {
+        return Some(Vec::new());
+    }
+    let options = AdminOptions::new().request_timeout(Some(ANSWER));
+    admin.describe_configs(asked, &options).await.ok()
+}
+
+/// A setting's value.
+pub(crate) fn value<'a>(said: &'a ConfigResource, name: &str) -> Option<&'a str> {
+    said.get(name)?.value.as_deref()
+}
+
+fn number<T: std::str::FromStr>(said: &ConfigResource, name: &str) -> Option<T> {
+    value(said, name)?.parse().ok()
+}
