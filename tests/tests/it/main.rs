@@ -3,6 +3,7 @@
 mod bench;
 mod brokers;
 mod check;
+mod check_nats;
 mod imports;
 mod journal_of_before;
 mod kafka_access;
@@ -13,6 +14,8 @@ mod nats_access;
 mod nats_batches;
 mod nats_log;
 mod nats_outages;
+mod nats_permissions;
+mod nats_places;
 mod nats_proxy;
 mod nats_sink;
 mod nats_streams;

@@ -5,3 +5,4 @@ pub(crate) mod region;
 pub(crate) mod secret;
 pub(crate) mod shown;
 pub(crate) mod units;
+pub(crate) mod variable;
