@@ -128,6 +128,39 @@ async fn only_the_domain_s_own_stream_confirms() {
     assert!(published.is_err(), "the leaf node's own stream has no say");
 }
 
+/// Holds: records name the stream that they are for unless that is left out, singly and in a batch; and either way only the
+/// stream's own acknowledgement confirms.
+#[tokio::test]
+async fn records_that_demand_no_stream() {
+    for expect_stream in [true, false] {
+        let nats = Nats::start_own().await.unwrap();
+        nats.create_jetstream("RTM", &["rtm.>"]).await.unwrap();
+        nats.create_jetstream("OTHER", &["other.>"]).await.unwrap();
+        let options = NatsOptions {
+            expect_stream,
+            ack_timeout: std::time::Duration::from_secs(2),
+            ..at(&nats, None)
+        };
+        let sink = NatsSink::connect(options).await.unwrap();
+        for count in [3, 300] {
+            let batch = records(&Topic::from("rtm.a"), count);
+            timeout(SOON, sink.publish(&batch)).await.unwrap().unwrap();
+        }
+        let stored = nats.read_all("RTM").await.unwrap();
+        assert!(stored.len() >= 300);
+        for record in stored {
+            let demands = record
+                .headers
+                .iter()
+                .any(|(name, _)| name == "Nats-Expected-Stream");
+            assert_eq!(demands, expect_stream);
+        }
+        let elsewhere = records(&Topic::from("other.a"), 3);
+        let refused = timeout(SOON, sink.publish(&elsewhere)).await.unwrap();
+        assert!(refused.is_err(), "another stream's word counts");
+    }
+}
+
 /// Holds: an account that imports JetStream's interface under another name reaches it by that name.
 #[tokio::test]
 async fn an_imported_interface() {
