@@ -322,7 +322,7 @@ fn say(line: &str) {
 ///
 /// Below the range that the kernel gives to outgoing connections. In that range, a client that keeps trying to reach a
 /// killed broker may be given the broker's port as its own, connect to itself, and hold the port against the restart.
-pub(crate) fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     const FIRST: u32 = 15_000;
     const COUNT: u32 = 15_000;
     static NEXT: AtomicU32 = AtomicU32::new(0);

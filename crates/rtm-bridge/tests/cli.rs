@@ -22,6 +22,8 @@ mod log;
 mod replay;
 #[path = "cli/schema.rs"]
 mod schema;
+#[path = "cli/secrets.rs"]
+mod secrets;
 #[path = "cli/security.rs"]
 mod security;
 #[path = "cli/set_aside.rs"]
@@ -31,6 +33,7 @@ mod simulate;
 #[path = "cli/top.rs"]
 mod top;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use assert_cmd::Command;
@@ -50,8 +53,15 @@ regions = ["eu-west-1"]
 brokers = ["127.0.0.1:9"]
 "#;
 
+/// A secret that nobody else may read.
+fn write_secret(dir: &Path) {
+    let file = dir.join("secret");
+    std::fs::write(&file, "canary-secret\n").unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
 fn check(dir: &Path, toml: &str) -> (Option<i32>, String) {
-    std::fs::write(dir.join("secret"), "canary-secret\n").unwrap();
+    write_secret(dir);
     let file = dir.join("rtm-bridge.toml");
     std::fs::write(&file, toml.replace("DIR", dir.to_str().unwrap())).unwrap();
     let output = Command::cargo_bin("rtm-bridge")

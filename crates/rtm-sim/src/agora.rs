@@ -284,6 +284,13 @@ impl Agora {
         Arc::clone(&lock(&self.apps[ring.app].auth))
     }
 
+    /// Every App ID, and the credentials that it takes.
+    pub(crate) fn accounts(&self) -> Vec<(&str, Arc<SimAuth>)> {
+        let apps = self.apps.iter();
+        apps.map(|app| (app.app_id.as_str(), Arc::clone(&lock(&app.auth))))
+            .collect()
+    }
+
     /// Whether there is such an App ID.
     pub(crate) fn set_auth(&self, app_id: &str, auth: SimAuth) -> bool {
         let Some(app) = self.find_app(app_id) else {

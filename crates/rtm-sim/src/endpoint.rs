@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use fastrand::Rng;
 use flate2::{Compress, Compression, Crc, FlushCompress};
+use serde_json::{Value, json};
 
 use crate::agora::{self, Agora, PageId, Reading, RingId};
 use crate::config::{Faults, SimAuth};
@@ -35,6 +36,9 @@ impl Answer {
 ///
 /// A delay is waited out here. A future that is dropped meanwhile may have read already.
 pub(crate) async fn answer(agora: &Agora, request: &Request) -> Answer {
+    if is_for_console(request) {
+        return projects(agora, request);
+    }
     let ring = match route(agora, request) {
         Ok(ring) => ring,
         Err((status, message)) => return Answer::refusal(status, message),
@@ -462,6 +466,48 @@ fn route(agora: &Agora, request: &Request) -> Result<RingId, (u16, &'static str)
         app,
         ring: agora::ring_index(region, stream),
     })
+}
+
+/// Whether the request is for Agora's console API, which is at every base URL as well.
+fn is_for_console(request: &Request) -> bool {
+    let segments: Vec<&str> = request.path.split('/').collect();
+    let below = match segments[..] {
+        ["", _, ref below @ ..] if below.len() == 3 => below,
+        ["", ref below @ ..] => below,
+        _ => return false,
+    };
+    request.method == "GET" && *below == ["dev", "v1", "projects"]
+}
+
+/// The projects of the account that a key belongs to: all App IDs that take it. No event is read, and no fault happens.
+fn projects(agora: &Agora, request: &Request) -> Answer {
+    let is_key = |auth: &SimAuth| matches!(auth, SimAuth::Basic { .. });
+    let takes = |auth: &SimAuth| is_key(auth) && authorize(auth, request).is_ok();
+    let projects: Vec<Value> = agora
+        .accounts()
+        .into_iter()
+        .filter(|(_, auth)| takes(auth))
+        .enumerate()
+        .map(|(number, (app_id, _))| {
+            json!({
+                "id": number.to_string(),
+                "name": format!("project-{number}"),
+                "vendor_key": app_id,
+                "sign_key": "simulated",
+                "recording_server": null,
+                "status": 1,
+                "created": 1_578_027_418,
+            })
+        })
+        .collect();
+    if projects.is_empty() {
+        return Answer::refusal(401, "Invalid authentication credentials");
+    }
+    let body = json!({ "projects": projects }).to_string();
+    Answer {
+        reply: Some(Reply::json(200, body)),
+        page: None,
+    }
 }
 
 fn authorize(auth: &SimAuth, request: &Request) -> Result<(), &'static str> {

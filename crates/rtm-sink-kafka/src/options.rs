@@ -70,7 +70,9 @@ impl KafkaOptions {
                 path: path.clone(),
                 source,
             })?;
-            let value = text.trim_end_matches(['\r', '\n']);
+            // What editors leave around it.
+            let value = text.trim_start_matches('\u{feff}');
+            let value = value.trim_end_matches(['\r', '\n']);
             read.options.insert(name.clone(), value.to_owned());
         }
         Ok(read)

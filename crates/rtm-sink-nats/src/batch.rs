@@ -18,7 +18,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_nats::header::HeaderValue;
 use async_nats::jetstream::ErrorCode;
@@ -55,7 +55,11 @@ const HEADER_ROOM: usize = 1 << 10;
 /// Whether, and how, this connection's JetStream stream takes batches.
 #[derive(Debug)]
 pub(crate) struct Batching {
-    /// Records in a batch at most; 0 is none.
+    /// Whether the server has batches and the options want them.
+    possible: bool,
+    /// Whether the JetStream stream takes them, as far as is known.
+    on: AtomicBool,
+    /// Records in a batch at most.
     records: AtomicUsize,
     max_payload: usize,
 }
@@ -102,28 +106,35 @@ pub(crate) enum Refused {
 impl Batching {
     pub(crate) fn new(possible: bool, max_payload: usize) -> Batching {
         Batching {
-            records: AtomicUsize::new(if possible { MAX_RECORDS } else { 0 }),
+            possible,
+            on: AtomicBool::new(possible),
+            records: AtomicUsize::new(MAX_RECORDS),
             max_payload,
         }
     }
 
     /// `None` where there are no batches. No batch is larger than the window, of which it takes its part at once.
     pub(crate) fn limits(&self, window: usize) -> Option<Limits> {
-        let records = self.records.load(Ordering::Relaxed);
-        (records > 0).then(|| Limits {
-            records: records.min(window),
+        self.on.load(Ordering::Relaxed).then(|| Limits {
+            records: self.records.load(Ordering::Relaxed).min(window),
             max_payload: self.max_payload,
         })
     }
 
-    /// There are no batches, until the next connection. Says whether that is news.
+    /// There are no batches, until the JetStream stream allows them. Says whether that is news.
     pub(crate) fn disable(&self) -> bool {
-        self.records.swap(0, Ordering::Relaxed) > 0
+        self.on.swap(false, Ordering::Relaxed)
+    }
+
+    /// The JetStream stream allows batches, or does not.
+    pub(crate) fn allow(&self, allowed: bool) {
+        self.on.store(allowed && self.possible, Ordering::Relaxed);
     }
 
     /// Lowers the limit. Says whether `records` is a stricter limit than before.
     pub(crate) fn shrink(&self, records: usize) -> bool {
-        self.records.fetch_min(records.max(1), Ordering::Relaxed) > records.max(1)
+        let before = self.records.fetch_min(records.max(1), Ordering::Relaxed);
+        self.on.load(Ordering::Relaxed) && before > records.max(1)
     }
 }
 
@@ -428,5 +439,12 @@ mod tests {
         assert_eq!(batching.limits(10).unwrap().records, 10);
         assert!(batching.disable() && !batching.disable() && batching.limits(10).is_none());
         assert!(!batching.shrink(10) && batching.limits(10).is_none());
+        batching.allow(true);
+        assert_eq!(batching.limits(100).unwrap().records, 10);
+        batching.allow(false);
+        assert!(batching.limits(10).is_none());
+        let never = Batching::new(false, 1);
+        never.allow(true);
+        assert!(never.limits(10).is_none());
     }
 }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::api::ApiError;
 use crate::connection::Shared;
-use crate::failure::LinkError;
+use crate::failure::{LinkError, OFF};
 use crate::jetstream::{self, Found, Published};
 
 /// What [`check`](crate::NatsSink::check) found, when nothing is wrong.
@@ -31,19 +32,40 @@ pub enum CheckError {
     #[error("cannot connect to nats")]
     Unreachable(#[source] Option<Arc<LinkError>>),
     /// JetStream is off, for the server or for the account.
-    #[error("jetstream is not enabled")]
+    #[error("jetstream is not enabled: {OFF}")]
     Off,
     /// JetStream did not answer, or not in a way that says anything.
-    #[error("cannot ask about the jetstream `{jetstream}`: {said}")]
+    #[error("cannot ask about the jetstream `{jetstream}`")]
     Silent {
         /// Its name.
         jetstream: String,
         /// What came instead.
-        said: String,
+        source: ApiError,
     },
     /// The JetStream stream does not exist.
-    #[error("the jetstream `{0}` does not exist; create it, or let the bridge create it")]
-    Missing(String),
+    #[error("the jetstream `{jetstream}` does not exist{}; create it, or let the bridge create it", elsewhere(domain.as_deref()))]
+    Missing {
+        /// Its name.
+        jetstream: String,
+        /// The JetStream domain of the server, where it has one and no other was asked for.
+        domain: Option<String>,
+    },
+    /// The JetStream stream does not exist, and cannot be created.
+    #[error("the jetstream `{jetstream}` does not exist, and cannot be created")]
+    NotCreatable {
+        /// Its name.
+        jetstream: String,
+        /// Why.
+        source: ApiError,
+    },
+    /// We may not publish, or nobody takes what is published.
+    #[error("cannot publish to {subject}")]
+    NotPublishable {
+        /// Where to.
+        subject: String,
+        /// Why.
+        source: ApiError,
+    },
     /// The JetStream stream takes nothing, or acknowledges nothing.
     #[error("the jetstream `{jetstream}` is {state}: nothing can be confirmed")]
     Unusable {
@@ -64,14 +86,39 @@ pub enum CheckError {
     },
 }
 
-pub(crate) async fn check(shared: &Shared, subjects: &[&str]) -> Result<NatsCheck, CheckError> {
+/// Where a JetStream stream that is missing may be.
+fn elsewhere(domain: Option<&str>) -> String {
+    let told = |domain| {
+        format!(
+            " in the domain `{domain}` of this server; if it is in another one, behind a leaf node, set `domain`"
+        )
+    };
+    domain.map(told).unwrap_or_default()
+}
+
+pub(crate) async fn check(
+    shared: &Shared,
+    subjects: &[&str],
+    creates: bool,
+) -> Result<NatsCheck, CheckError> {
     let jetstream = shared.options.stream.clone();
     let connection = shared.connection().await.map_err(CheckError::Unreachable)?;
-    let config = match jetstream::find(&connection.client, &jetstream).await {
+    let config = match jetstream::find(&connection.api, &jetstream).await {
         Found::Here(config) => config,
-        Found::Missing => return Err(CheckError::Missing(jetstream)),
+        Found::Missing => {
+            let api = &connection.api;
+            if creates {
+                let may = api.may_create(&jetstream).await;
+                may.map_err(|source| CheckError::NotCreatable {
+                    jetstream: jetstream.clone(),
+                    source,
+                })?;
+            }
+            let domain = api.domain_of_server().filter(|_| api.is_usual());
+            return Err(CheckError::Missing { jetstream, domain });
+        }
         Found::Off => return Err(CheckError::Off),
-        Found::Silent(said) => return Err(CheckError::Silent { jetstream, said }),
+        Found::Silent(source) => return Err(CheckError::Silent { jetstream, source }),
     };
     if config.no_ack || config.sealed {
         let state = if config.sealed {
@@ -94,10 +141,20 @@ pub(crate) async fn check(shared: &Shared, subjects: &[&str]) -> Result<NatsChec
             subjects: unbound,
         });
     }
+    let named = |subject: &&&str| crate::subject::fault(subject).is_none();
+    for subject in subjects.iter().filter(named) {
+        let may = connection.api.may_publish(subject).await;
+        may.map_err(|source| CheckError::NotPublishable {
+            subject: (*subject).to_owned(),
+            source,
+        })?;
+    }
     let info = connection.client.server_info();
+    let mut warnings = jetstream::warnings(&config);
+    warnings.extend(jetstream::warnings_of_server(&info, &shared.options));
     Ok(NatsCheck {
-        warnings: jetstream::warnings(&config),
-        published: Published::of(&connection.client, &config, &shared.options),
+        warnings,
+        published: Published::of(&connection.api, &config, &shared.options),
         server: info.server_name,
         version: info.version,
         subjects: config.subjects,

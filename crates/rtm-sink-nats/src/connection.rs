@@ -11,15 +11,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{AuthError, Client, ConnectOptions, Event, ServerAddr, ServerError};
+use async_nats::{AuthError, Client, ConnectOptions, ServerAddr};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::alarms::Alarms;
+use crate::api::Api;
 use crate::batch::Batching;
 use crate::failure::LinkError;
 use crate::inbox::Inboxes;
 use crate::jetstream;
 use crate::options::{Credentials, CredentialsError, NatsOptions};
+use crate::seldom::Seldom;
 use crate::stats::Counters;
 
 /// Commands that the client queues. Small, because what is queued is beyond recall; large enough to fill a packet.
@@ -36,9 +39,6 @@ const SETTLED: Duration = Duration::from_secs(5);
 
 /// How often the client's state is looked at, in case the event that says so was dropped from its full queue.
 const STATE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Denied subjects remembered; the same few repeat.
-const MAX_DENIED: usize = 64;
 
 /// What calls and the keeper share.
 #[derive(Debug)]
@@ -63,38 +63,16 @@ pub(crate) enum Link {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) client: Client,
+    pub(crate) api: Api,
     pub(crate) inboxes: Inboxes,
     pub(crate) batching: Batching,
     pub(crate) alarms: watch::Sender<Alarms>,
 }
 
-/// What the server said without being asked.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Alarms {
-    /// The connection is over.
-    pub(crate) ended: bool,
-    /// We may not subscribe to where acknowledgements come in.
-    pub(crate) inbox_denied: Option<String>,
-    /// Subjects that we may not publish to; `None` if the server did not name one.
-    pub(crate) denied: Vec<Denied>,
-    /// How many denials there were; a call compares it with what it was when it began.
-    pub(crate) denials: u64,
-    /// The last error that the server told.
-    pub(crate) said: Option<String>,
-}
-
-/// The server denied a publish. There is no other answer to that publish.
-#[derive(Debug, Clone)]
-pub(crate) struct Denied {
-    /// Counts up from 1.
-    pub(crate) number: u64,
-    pub(crate) subject: Option<String>,
-    pub(crate) said: String,
-}
-
 /// Connects, waits for the end, connects again, until `closing` says so or its sender is gone.
 pub(crate) async fn keep(shared: Arc<Shared>, mut closing: watch::Receiver<bool>) {
     let mut backoff = BACKOFF.0;
+    let mut log = Log::default();
     let close = async {
         // An error means that the sender, and so the sink, is gone.
         let _ = closing.wait_for(|closing| *closing).await;
@@ -105,18 +83,25 @@ pub(crate) async fn keep(shared: Arc<Shared>, mut closing: watch::Receiver<bool>
                 Ok(connection) => {
                     let start = Instant::now();
                     shared.link.send_replace(Link::Up(Arc::clone(&connection)));
+                    let Log {
+                        denials,
+                        ended_soon,
+                        ..
+                    } = &mut log;
                     let error = tokio::select! {
                         error = ended(&connection) => error,
-                        never = verify(&connection, &shared.options) => match never {},
+                        never = look(&connection, &shared.options, *ended_soon) => match never {},
+                        never = tell_denials(&connection, denials) => match never {},
                     };
-                    if start.elapsed() >= SETTLED {
+                    *ended_soon = start.elapsed() < SETTLED;
+                    if !*ended_soon {
                         backoff = BACKOFF.0;
                     }
                     error
                 }
                 Err(error) => error,
             };
-            report(&shared, error);
+            log.report(&shared, error);
             // A quarter either way, so that many bridges do not come back in step.
             sleep(backoff.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
             backoff = (backoff * 2).min(BACKOFF.1);
@@ -129,16 +114,34 @@ pub(crate) async fn keep(shared: Arc<Shared>, mut closing: watch::Receiver<bool>
     shared.link.send_replace(Link::Closed);
 }
 
-/// Tells calls and the log. The log hears of an outage once, and not of each attempt.
-fn report(shared: &Shared, error: LinkError) {
-    let known = matches!(&*shared.link.borrow(), Link::Down(Some(_)));
-    let cause = std::error::Error::source(&error).map(ToString::to_string);
-    if known {
-        tracing::debug!(%error, cause, "nats is still away");
-    } else {
-        tracing::warn!(%error, cause, "nats is away; connecting again");
+/// What the log was told, so that nothing fills it.
+#[derive(Debug, Default)]
+struct Log {
+    denials: Seldom,
+    ends: Seldom,
+    /// The last connection ended at once.
+    ended_soon: bool,
+}
+
+impl Log {
+    /// Tells calls and the log. The log hears of an outage once, and not of each attempt; of connections that end at once
+    /// it hears every so often.
+    fn report(&mut self, shared: &Shared, error: LinkError) {
+        let is_known = matches!(&*shared.link.borrow(), Link::Down(Some(_)));
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        let times = match is_known {
+            true => None,
+            false if self.ended_soon => self.ends.due(1),
+            false => Some(1),
+        };
+        match times {
+            Some(times) => {
+                tracing::warn!(%error, cause, times, "nats is away; connecting again");
+            }
+            None => tracing::debug!(%error, cause, "nats is still away"),
+        }
+        shared.link.send_replace(Link::Down(Some(Arc::new(error))));
     }
-    shared.link.send_replace(Link::Down(Some(Arc::new(error))));
 }
 
 /// One attempt at every server.
@@ -157,19 +160,15 @@ async fn open(shared: &Shared) -> Result<Arc<Connection>, LinkError> {
 
     let info = client.server_info();
     shared.counters.connected();
-    tracing::info!(
-        server = info.server_name,
-        version = info.version,
-        host = info.host,
-        "connected to nats"
-    );
-    jetstream::create_if_missing(&client, &shared.options).await;
+    let api = Api::new(&client, &shared.options.prefix(), alarms.clone());
+    jetstream::create_if_missing(&api, &shared.options).await;
     let inboxes = Inboxes::new(2 * shared.options.in_flight);
     // Whether the JetStream stream takes them is seen soon, or, where we may not ask, from its answers.
-    let possible = shared.options.atomic_batches && jetstream::knows_batches(&client);
+    let possible = shared.options.atomic_batches && api.knows_batches();
     Ok(Arc::new(Connection {
         batching: Batching::new(possible, info.max_payload),
         client,
+        api,
         inboxes,
         alarms,
     }))
@@ -219,6 +218,9 @@ fn connect_options(
         .ping_interval(PING_INTERVAL)
         .ignore_discovered_servers()
         .require_tls(options.tls.required);
+    if options.tls.first {
+        connect = connect.tls_first();
+    }
     if let Some(path) = &options.tls.ca_file {
         connect = connect.add_root_certificates(path.clone());
     }
@@ -244,11 +246,42 @@ async fn ended(connection: &Connection) -> LinkError {
     }
 }
 
-/// Looks at the JetStream stream beside the publishing, which need not wait for it: a user who may only publish gets
-/// no answer.
-async fn verify(connection: &Connection, options: &NatsOptions) -> Infallible {
-    jetstream::verify(&connection.client, &connection.batching, options).await;
-    std::future::pending().await
+/// Tells the log of the connection, after one that ended at once only when it has settled. Looks at the JetStream stream
+/// beside the publishing, which need not wait for it: a user who may only publish gets no answer.
+async fn look(connection: &Connection, options: &NatsOptions, ended_soon: bool) -> Infallible {
+    if ended_soon {
+        sleep(SETTLED).await;
+    }
+    let info = connection.client.server_info();
+    tracing::info!(
+        server = info.server_name,
+        version = info.version,
+        host = info.host,
+        "connected to nats"
+    );
+    jetstream::watch(&connection.api, &connection.batching, options).await
+}
+
+/// Tells the log what the server denies: the last denial, and how many there were.
+async fn tell_denials(connection: &Connection, seldom: &mut Seldom) -> Infallible {
+    let mut alarms = connection.alarms.subscribe();
+    let mut told = 0;
+    loop {
+        let (denials, said) = {
+            let alarms = alarms.borrow_and_update();
+            let inbox = alarms.inbox_denied.as_ref();
+            let last = alarms.denied.last().map(|denied| &denied.said);
+            let denials = alarms.denials + u64::from(inbox.is_some());
+            (denials, inbox.or(last).cloned())
+        };
+        let times = seldom.due(denials - std::mem::replace(&mut told, denials));
+        if let (Some(times), Some(said)) = (times, said) {
+            tracing::warn!(said, times, "nats denies it");
+        }
+        // Looked at every so often as well, so that a count that is held back is told. It cannot fail: the sender lives in
+        // the connection.
+        let _ = timeout(STATE_INTERVAL, alarms.changed()).await;
+    }
 }
 
 impl Connection {
@@ -256,50 +289,6 @@ impl Connection {
     pub(crate) fn end(&self) {
         self.alarms
             .send_if_modified(|alarms| !std::mem::replace(&mut alarms.ended, true));
-    }
-}
-
-impl Alarms {
-    fn note(&mut self, event: Event) {
-        match event {
-            Event::Disconnected | Event::Closed => self.ended = true,
-            Event::ServerError(error) => self.note_error(&error),
-            Event::LameDuckMode => tracing::info!("the nats server is about to stop"),
-            // Our subscription is sized so that this does not happen; if it does, the acknowledgements that are missing
-            // time out.
-            Event::SlowConsumer(_) => tracing::warn!("acknowledgements from nats were dropped"),
-            Event::Connected | Event::Draining | Event::ClientError(_) => (),
-        }
-    }
-
-    /// The server's errors have no codes (`nats-server`, `server/client.go`: `permissionsViolation`).
-    fn note_error(&mut self, error: &ServerError) {
-        let said = match error {
-            ServerError::Other(said) => said.clone(),
-            error => error.to_string(),
-        };
-        let lower = said.to_ascii_lowercase();
-        if let Some(what) = lower.strip_prefix("permissions violation for ") {
-            if what.starts_with("subscription") {
-                self.inbox_denied = Some(said.clone());
-            } else {
-                self.denials += 1;
-                let subject = said["permissions violation for ".len()..]
-                    .strip_prefix("Publish to \"")
-                    .and_then(|rest| rest.split('"').next())
-                    .map(str::to_owned);
-                self.denied.retain(|denied| denied.subject != subject);
-                if self.denied.len() == MAX_DENIED {
-                    self.denied.remove(0);
-                }
-                self.denied.push(Denied {
-                    number: self.denials,
-                    subject,
-                    said: said.clone(),
-                });
-            }
-        }
-        self.said = Some(said);
     }
 }
 
@@ -323,53 +312,5 @@ impl Shared {
             Link::Down(error) => Err(error),
             Link::Up(_) | Link::Closed => Err(None),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn noted(said: &[&str]) -> Alarms {
-        let mut alarms = Alarms::default();
-        for said in said {
-            alarms.note(Event::ServerError(ServerError::Other((*said).to_owned())));
-        }
-        alarms
-    }
-
-    /// Holds: the server's words, as nats-server 2.15 writes them, are understood.
-    #[test]
-    fn denials_are_told_apart() {
-        let alarms = noted(&[
-            "Permissions Violation for Publish to \"rtm.A.b\"",
-            "Permissions Violation for Publish with Reply of \"_INBOX.x.1\"",
-            "Permissions Violation for Publish to \"rtm.A.b\"",
-        ]);
-        let denied: Vec<_> = alarms
-            .denied
-            .iter()
-            .map(|denied| (denied.number, denied.subject.as_deref()))
-            .collect();
-        assert_eq!(denied, [(2, None), (3, Some("rtm.A.b"))]);
-        assert!(alarms.inbox_denied.is_none() && !alarms.ended);
-
-        let alarms = noted(&["Permissions Violation for Subscription to \"_INBOX.x.*\""]);
-        assert!(alarms.inbox_denied.is_some() && alarms.denied.is_empty());
-        let alarms = noted(&["Maximum Payload Violation"]);
-        assert_eq!(alarms.said.as_deref(), Some("Maximum Payload Violation"));
-        assert!(alarms.denied.is_empty());
-    }
-
-    /// Holds: a flood of denials, each of another subject, stays bounded.
-    #[test]
-    fn denials_are_bounded() {
-        let mut alarms = Alarms::default();
-        for n in 0..1000 {
-            let said = format!("Permissions Violation for Publish to \"rtm.{n}\"");
-            alarms.note(Event::ServerError(ServerError::Other(said)));
-        }
-        assert_eq!(alarms.denied.len(), MAX_DENIED);
-        assert_eq!(alarms.denied.last().unwrap().number, 1000);
     }
 }

@@ -3,12 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::context::CreateStreamError;
 use async_nats::{ConnectErrorKind, rustls};
 use rtm_sink::{PublishErrorKind, Reason};
 
+use crate::api::ApiError;
 use crate::options::CredentialsError;
 use crate::reply::{Refusal, Verdict};
+
+/// What a person can do where JetStream is off.
+pub(crate) const OFF: &str =
+    "enable it for the server and the account, or, where it is behind a leaf node, set `domain`";
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +20,11 @@ pub enum LinkError {
     /// No server accepted us.
     #[error("connect to nats")]
     Connect(#[source] async_nats::ConnectError),
+    /// A server accepted us, and said nothing.
+    #[error(
+        "connect to nats: the server sends no greeting; one that begins with TLS (handshake_first) needs `tls.first`"
+    )]
+    NoGreeting(#[source] async_nats::ConnectError),
     /// No trust on either side, or no TLS on the server's.
     #[error("tls with nats: {}", explain(_0))]
     Tls(#[source] rustls::Error),
@@ -43,7 +52,7 @@ impl LinkError {
                 )
             }
             LinkError::Tls(_) | LinkError::Credentials(_) => true,
-            LinkError::Ended { .. } => false,
+            LinkError::NoGreeting(_) | LinkError::Ended { .. } => false,
         }
     }
 }
@@ -56,16 +65,26 @@ impl From<async_nats::ConnectError> for LinkError {
         let inner = io.and_then(std::io::Error::get_ref);
         match inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(tls) => LinkError::Tls(tls.clone()),
+            None if is_silence(&error) => LinkError::NoGreeting(error),
             None => LinkError::Connect(error),
         }
     }
+}
+
+/// Whether the server took the connection and sent nothing. It ends a handshake that does not begin by itself.
+fn is_silence(error: &async_nats::ConnectError) -> bool {
+    let source = std::error::Error::source(error);
+    let nothing = source.is_some_and(|source| source.to_string().starts_with("expected INFO"));
+    nothing || error.kind() == ConnectErrorKind::TimedOut
 }
 
 /// What a person can do about it; the library's own words follow as the source.
 fn explain(error: &rustls::Error) -> &'static str {
     use rustls::{AlertDescription, CertificateError, Error};
     match error {
-        Error::InvalidMessage(_) => "the server does not speak it",
+        Error::InvalidMessage(_) => {
+            "the server does not speak it, or does not begin with it (`tls.first`)"
+        }
         Error::InvalidCertificate(error) => match error {
             CertificateError::UnknownIssuer => {
                 "the server's certificate is of no authority that is trusted here"
@@ -102,9 +121,9 @@ pub enum PublishFailure {
     #[error("nats acknowledged nothing for {} ms", _0.as_millis())]
     Timeout(Duration),
     /// Nobody answered for the subject, although the JetStream stream is, or may be, there: it has no leader just now,
-    /// or was created just now.
+    /// or was created just now. JetStream could not be asked, where there is a source.
     #[error("no jetstream answers for the subject at present")]
-    NotServing,
+    NotServing(#[source] Option<ApiError>),
     /// JetStream refused the record.
     #[error("jetstream refuses the record")]
     Refused(#[source] Refusal),
@@ -118,7 +137,7 @@ pub enum PublishFailure {
         jetstream: String,
         /// Why it could not be created, if that was tried.
         #[source]
-        source: Option<CreateStreamError>,
+        source: Option<ApiError>,
     },
     /// The JetStream stream does not store the subject.
     #[error("the jetstream `{jetstream}` does not store the subject {subject}")]
@@ -132,7 +151,7 @@ pub enum PublishFailure {
     #[error("the jetstream `{0}` acknowledges nothing (no_ack)")]
     Unacknowledged(String),
     /// JetStream is off, for the server or for the account.
-    #[error("jetstream is not enabled")]
+    #[error("jetstream is not enabled: {OFF}")]
     Off,
     /// Records were rejected for good, and nothing else went wrong. The first reason.
     #[error("rejected: {0}")]
@@ -148,7 +167,7 @@ impl PublishFailure {
             PublishFailure::NotConnected(_)
             | PublishFailure::Disconnected { .. }
             | PublishFailure::Timeout(_)
-            | PublishFailure::NotServing => PublishErrorKind::Unavailable,
+            | PublishFailure::NotServing(_) => PublishErrorKind::Unavailable,
             PublishFailure::Refused(refusal) => match refusal.verdict() {
                 Verdict::Fail(kind) => kind,
                 Verdict::Reject(_) => PublishErrorKind::Rejected,

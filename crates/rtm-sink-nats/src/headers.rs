@@ -14,25 +14,26 @@ const RESERVED: &str = "nats-";
 /// Makes the headers of records. Holds what all have in common.
 #[derive(Debug)]
 pub(crate) struct HeaderWriter {
-    jetstream: HeaderValue,
+    /// None where records demand no JetStream stream.
+    jetstream: Option<HeaderValue>,
     id_suffix: String,
     scratch: String,
 }
 
 impl HeaderWriter {
     /// `jetstream` was checked when the options were: it holds neither white space nor control characters.
-    pub(crate) fn new(jetstream: &str, id_suffix: &str) -> HeaderWriter {
+    pub(crate) fn new(jetstream: Option<&str>, id_suffix: &str) -> HeaderWriter {
         let mut escaped = String::new();
         escape_value(&mut escaped, id_suffix.as_bytes());
         HeaderWriter {
             id_suffix: escaped,
-            jetstream: jetstream.parse().unwrap_or_default(),
+            jetstream: jetstream.map(|name| name.parse().unwrap_or_default()),
             scratch: String::with_capacity(64),
         }
     }
 
-    /// `Nats-Msg-Id`, by which the server recognises a record published twice; `Nats-Expected-Stream`, without which a
-    /// subject that is bound elsewhere would be stored elsewhere and acknowledged; its place in an atomic batch, if it is
+    /// `Nats-Msg-Id`, by which the server recognises a record published twice; `Nats-Expected-Stream`, unless that
+    /// is left out: without it a subject that is bound elsewhere is stored elsewhere; its place in an atomic batch, if it is
     /// in one; and the record's own.
     ///
     /// # Errors
@@ -48,7 +49,9 @@ impl HeaderWriter {
         push_id(&mut self.scratch, record.id);
         self.scratch.push_str(&self.id_suffix);
         headers.insert(NATS_MESSAGE_ID, self.value());
-        headers.insert(NATS_EXPECTED_STREAM, self.jetstream.clone());
+        if let Some(jetstream) = &self.jetstream {
+            headers.insert(NATS_EXPECTED_STREAM, jetstream.clone());
+        }
         if let Some(place) = place {
             headers.insert(NATS_BATCH_ID, place.batch.clone());
             headers.insert(NATS_BATCH_SEQUENCE, HeaderValue::from(place.sequence));
@@ -165,7 +168,7 @@ mod tests {
     /// Holds: the id and the expectation are on every record.
     #[test]
     fn every_record_names_its_id_and_its_jetstream() {
-        let headers = HeaderWriter::new("RTM", "")
+        let headers = HeaderWriter::new(Some("RTM"), "")
             .headers_of(&record(Vec::new()), None)
             .unwrap();
         assert_eq!(
@@ -174,12 +177,14 @@ mod tests {
         );
         assert_eq!(headers.get(NATS_EXPECTED_STREAM).unwrap().as_str(), "RTM");
         assert_eq!(headers.len(), 2);
+        let without = HeaderWriter::new(None, "").headers_of(&record(Vec::new()), None);
+        assert!(without.unwrap().get(NATS_EXPECTED_STREAM).is_none());
     }
 
     /// Holds: a name that is an instruction to the server, or no name at all, is refused.
     #[test]
     fn names_that_mean_something_to_the_server_are_refused() {
-        let mut writer = HeaderWriter::new("RTM", "");
+        let mut writer = HeaderWriter::new(Some("RTM"), "");
         for name in ["Nats-Rollup", "nats-ttl", "a:b", "a b", "a\r\nX", ""] {
             let own = vec![(name.to_owned().into(), Bytes::from_static(b"all"))];
             assert!(writer.headers_of(&record(own), None).is_err(), "{name:?}");
@@ -214,7 +219,7 @@ mod tests {
         #[test]
         fn any_bytes_make_a_value(value in proptest::collection::vec(any::<u8>(), 0..60)) {
             let own = vec![("rtm-x".into(), Bytes::from(value.clone()))];
-            let headers = HeaderWriter::new("RTM", "").headers_of(&record(own), None).unwrap();
+            let headers = HeaderWriter::new(Some("RTM"), "").headers_of(&record(own), None).unwrap();
             let text = headers.get("rtm-x").unwrap().as_str();
             prop_assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
             prop_assert_eq!(text, text.trim());

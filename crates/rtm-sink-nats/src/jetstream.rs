@@ -1,25 +1,28 @@
 //! Questions to JetStream's own interface: is the JetStream stream there, does it store these subjects, make it.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::time::Duration;
 
-use async_nats::Client;
-use async_nats::jetstream::context::{CreateStreamError, RequestErrorKind};
-use async_nats::jetstream::response::Response;
+use async_nats::ServerInfo;
+use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
-use async_nats::jetstream::{Context, ErrorCode, context::ContextBuilder};
-use tokio::time::timeout;
+use tokio::time::sleep;
 
+use crate::api::{Api, ApiError};
 use crate::batch::Batching;
-use crate::failure::PublishFailure;
+use crate::failure::{OFF, PublishFailure};
 use crate::options::{NatsOptions, StreamSpec};
 use crate::subject::covers;
 
-/// A question is a detour of a call that failed, or of a start: it must not take long.
-const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// A duplicate window below this is warned of: a restart with its backlog takes about as long.
 const SHORT_DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+
+/// A record of any legal event is smaller, with room to spare: ids of 64 characters, and what else Agora documents.
+const LARGE_RECORD: usize = 64 << 10;
+
+/// How often the JetStream stream is looked at again: it may be edited while we are connected.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// What [`find`] found.
 #[derive(Debug)]
@@ -28,49 +31,34 @@ pub(crate) enum Found {
     Missing,
     /// JetStream is off, for the server or for the account.
     Off,
-    /// No answer, or none that says anything. We may not be allowed to ask.
-    Silent(String),
+    /// No answer, or none that says anything.
+    Silent(ApiError),
 }
 
 /// Looks for the JetStream stream.
-pub(crate) async fn find(client: &Client, name: &str) -> Found {
-    let question = async {
-        let answer: Result<Response<Info>, _> = context(client)
-            .request(format!("STREAM.INFO.{name}"), &())
-            .await;
-        answer
-    };
-    // The library's own timeout begins once the question is queued, and the queue may be full.
-    let Ok(answer) = timeout(QUESTION_TIMEOUT, question).await else {
-        return Found::Silent("no answer".to_owned());
-    };
-    match answer {
-        Ok(Response::Ok(info)) => Found::Here(Box::new(info.config)),
-        Ok(Response::Err { error }) => match error.error_code() {
+pub(crate) async fn find(api: &Api, name: &str) -> Found {
+    match api.ask::<Info>(&format!("STREAM.INFO.{name}"), &()).await {
+        Ok(info) => Found::Here(Box::new(info.config)),
+        Err(ApiError::Refused(error)) => match error.error_code() {
             ErrorCode::STREAM_NOT_FOUND => Found::Missing,
             ErrorCode::JETSTREAM_NOT_ENABLED
             | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT
             | ErrorCode::NO_ACCOUNT => Found::Off,
-            _ => Found::Silent(error.to_string()),
+            _ => Found::Silent(ApiError::Refused(error)),
         },
         // No server answers for JetStream's interface. In a cluster that may pass; a server alone knows what it is.
-        Err(error)
-            if error.kind() == RequestErrorKind::NoResponders
-                && !client.server_info().jetstream =>
-        {
-            Found::Off
-        }
-        Err(error) => Found::Silent(error.to_string()),
+        Err(ApiError::NoResponders(_)) if !api.is_at_server() && api.is_usual() => Found::Off,
+        Err(error) => Found::Silent(error),
     }
 }
 
 /// Makes the JetStream stream where the options say so and it is missing, before anything is published.
-pub(crate) async fn create_if_missing(client: &Client, options: &NatsOptions) {
+pub(crate) async fn create_if_missing(api: &Api, options: &NatsOptions) {
     let Some(spec) = &options.create_stream else {
         return;
     };
-    if let Found::Missing = find(client, &options.stream).await {
-        match create(client, options, spec).await {
+    if let Found::Missing = find(api, &options.stream).await {
+        match create(api, options, spec).await {
             Ok(()) => tracing::info!(jetstream = options.stream, "created the jetstream"),
             Err(error) => {
                 tracing::error!(jetstream = options.stream, %error, "cannot create the jetstream");
@@ -79,11 +67,31 @@ pub(crate) async fn create_if_missing(client: &Client, options: &NatsOptions) {
     }
 }
 
-/// Tells the log what will keep every record out; calls find that out by themselves. Turns batches off where the
-/// JetStream stream does not take them.
-pub(crate) async fn verify(client: &Client, batching: &Batching, options: &NatsOptions) {
+/// Looks at the JetStream stream for as long as the connection lasts, and tells the log what is news of it. Calls find
+/// out by themselves what keeps every record out. Atomic batches go on and off with its `allow_atomic`.
+pub(crate) async fn watch(api: &Api, batching: &Batching, options: &NatsOptions) -> Infallible {
+    let mut told = None;
+    loop {
+        let found = find(api, &options.stream).await;
+        if let Found::Here(config) = &found {
+            batching.allow(config.allow_atomic_publish);
+        }
+        let news = format!("{found:?}");
+        if told.as_ref() != Some(&news) {
+            tell(api, &found, options);
+            told = Some(news);
+        }
+        if let Found::Silent(ApiError::Denied(_)) = found {
+            // A permission that is given later makes another connection.
+            std::future::pending::<()>().await;
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+}
+
+fn tell(api: &Api, found: &Found, options: &NatsOptions) {
     let jetstream = &options.stream;
-    match find(client, jetstream).await {
+    match found {
         Found::Here(config) if config.no_ack => {
             tracing::error!(
                 jetstream,
@@ -91,23 +99,25 @@ pub(crate) async fn verify(client: &Client, batching: &Batching, options: &NatsO
             );
         }
         Found::Here(config) => {
-            if !config.allow_atomic_publish {
-                batching.disable();
-            }
             tracing::info!(
                 jetstream,
-                published = Published::of(client, &config, options).to_string(),
+                published = Published::of(api, config, options).to_string(),
                 subjects = ?config.subjects,
                 duplicate_window_seconds = config.duplicate_window.as_secs(),
                 "the jetstream is there"
             );
-            for warning in warnings(&config) {
+            for warning in warnings(config) {
                 tracing::warn!(jetstream, "{warning}");
             }
         }
-        Found::Missing => tracing::error!(jetstream, "the jetstream does not exist"),
-        Found::Off => tracing::error!("jetstream is not enabled"),
-        Found::Silent(said) => tracing::warn!(jetstream, said, "cannot ask about the jetstream"),
+        Found::Missing => {
+            let domain = api.domain_of_server();
+            tracing::error!(jetstream, domain, "the jetstream does not exist");
+        }
+        Found::Off => tracing::error!("jetstream is not enabled: {OFF}"),
+        Found::Silent(error) => {
+            tracing::warn!(jetstream, %error, "cannot ask about the jetstream; records are published all the same");
+        }
     }
 }
 
@@ -125,10 +135,10 @@ pub enum Published {
 }
 
 impl Published {
-    pub(crate) fn of(client: &Client, config: &Config, options: &NatsOptions) -> Published {
+    pub(crate) fn of(api: &Api, config: &Config, options: &NatsOptions) -> Published {
         if !options.atomic_batches {
             Published::SinglyByChoice
-        } else if !knows_batches(client) {
+        } else if !api.knows_batches() {
             Published::SinglyByServer
         } else if !config.allow_atomic_publish {
             Published::SinglyByJetstream
@@ -151,26 +161,38 @@ impl fmt::Display for Published {
     }
 }
 
-/// Whether the server has atomic batches (2.12 and later).
-pub(crate) fn knows_batches(client: &Client) -> bool {
-    client.is_server_compatible(2, 12, 0)
-}
-
 /// What the JetStream stream's settings lose or repeat without anybody being told, since everything is acknowledged.
 pub(crate) fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     let limits = [
         ("max_bytes", config.max_bytes),
         ("max_msgs", config.max_messages),
-        ("max_msgs_per_subject", config.max_messages_per_subject),
     ];
     let limits = limits.iter().filter(|(_, limit)| *limit > 0);
-    let limits: Vec<&str> = limits.map(|(name, _)| *name).collect();
+    let mut limits: Vec<&str> = limits.map(|(name, _)| *name).collect();
+    let by_subject = config.max_messages_per_subject > 0;
+    match config.discard {
+        // The bound of each subject drops what is old, unless it is told not to.
+        DiscardPolicy::Old if by_subject => limits.push("max_msgs_per_subject"),
+        DiscardPolicy::New if by_subject && !config.discard_new_per_subject => warnings.push(
+            "past its limit (max_msgs_per_subject) it drops the oldest messages of a subject, read or not".to_owned(),
+        ),
+        DiscardPolicy::New if by_subject => warnings.push(
+            "a subject with max_msgs_per_subject messages takes no more (discard_new_per_subject): one subject that is \
+             full holds up all events of its App ID"
+                .to_owned(),
+        ),
+        DiscardPolicy::Old | DiscardPolicy::New => (),
+    }
     if config.discard == DiscardPolicy::Old && !limits.is_empty() {
         warnings.push(format!(
             "past its limit ({}) it drops its oldest messages, read or not (discard: old)",
             limits.join(", ")
         ));
+    }
+    let largest = usize::try_from(config.max_message_size).unwrap_or(0);
+    if (1..LARGE_RECORD).contains(&largest) {
+        warnings.push(too_small("max_msg_size", largest));
     }
     if config.retention == RetentionPolicy::Interest {
         warnings.push(
@@ -189,18 +211,56 @@ pub(crate) fn warnings(config: &Config) -> Vec<String> {
     warnings
 }
 
+/// What a server's settings mean for records, as [`warnings`] says of the JetStream stream's.
+pub(crate) fn warnings_of_server(info: &ServerInfo, options: &NatsOptions) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if info.max_payload < LARGE_RECORD {
+        warnings.push(too_small("the server's max_payload", info.max_payload));
+    }
+    if options.expect_stream && is_older(&info.version, (2, 11, 5)) {
+        warnings.push(format!(
+            "the server is of version {}: before 2.11.5 the mirrors of a JetStream stream stay empty while records \
+             demand it; if it has mirrors, set `expect_stream = false`",
+            info.version
+        ));
+    }
+    warnings
+}
+
+fn too_small(limit: &str, bytes: usize) -> String {
+    format!(
+        "{limit} is {bytes} bytes: a larger record becomes a dead letter that is cut to fit; {LARGE_RECORD} bytes hold \
+         every event that Agora documents"
+    )
+}
+
+/// Whether a server's version, such as `2.10.4` or `2.12.0-RC.1`, is before another.
+fn is_older(version: &str, than: (u64, u64, u64)) -> bool {
+    let number = |text: &str| {
+        let digits = text.split(|c: char| !c.is_ascii_digit()).next();
+        digits.and_then(|digits| digits.parse::<u64>().ok())
+    };
+    let mut parts = version.trim_start_matches('v').splitn(3, '.').map(number);
+    let mut next = || parts.next().flatten();
+    match (next(), next(), next()) {
+        (Some(major), Some(minor), Some(patch)) => (major, minor, patch) < than,
+        // Nobody knows.
+        _ => false,
+    }
+}
+
 /// Finds out why records for `subject` got no acknowledgement, and mends it where that is a missing JetStream stream
 /// that may be created.
 ///
 /// `fallback` is what to believe when the JetStream stream looks right: then it is not running just now.
 pub(crate) async fn diagnose(
-    client: &Client,
+    api: &Api,
     options: &NatsOptions,
     subject: Option<&str>,
     fallback: PublishFailure,
 ) -> PublishFailure {
     let name = &options.stream;
-    match find(client, name).await {
+    match find(api, name).await {
         Found::Here(config) if config.no_ack => PublishFailure::Unacknowledged(name.clone()),
         Found::Here(config) => match subject.filter(|subject| !is_stored(&config, subject)) {
             Some(subject) => PublishFailure::Unbound {
@@ -210,13 +270,16 @@ pub(crate) async fn diagnose(
             None => fallback,
         },
         Found::Off => PublishFailure::Off,
-        Found::Silent(_) => fallback,
+        Found::Silent(error) => match fallback {
+            PublishFailure::NotServing(_) => PublishFailure::NotServing(Some(error)),
+            fallback => fallback,
+        },
         Found::Missing => match &options.create_stream {
             None => PublishFailure::Missing {
                 jetstream: name.clone(),
                 source: None,
             },
-            Some(spec) => match create(client, options, spec).await {
+            Some(spec) => match create(api, options, spec).await {
                 // The records are published again by the caller, and find the new JetStream stream.
                 Ok(()) => fallback,
                 Err(source) => PublishFailure::Missing {
@@ -233,11 +296,7 @@ pub(crate) fn is_stored(config: &Config, subject: &str) -> bool {
     config.subjects.iter().any(|filter| covers(filter, subject))
 }
 
-async fn create(
-    client: &Client,
-    options: &NatsOptions,
-    spec: &StreamSpec,
-) -> Result<(), CreateStreamError> {
+async fn create(api: &Api, options: &NatsOptions, spec: &StreamSpec) -> Result<(), ApiError> {
     let config = Config {
         name: options.stream.clone(),
         subjects: spec.subjects.clone(),
@@ -249,16 +308,11 @@ async fn create(
         duplicate_window: spec.duplicate_window,
         // `DiscardPolicy::New` would refuse new records, and hold the bridge up for old ones that no consumer has read.
         discard: DiscardPolicy::Old,
-        allow_atomic_publish: options.atomic_batches && knows_batches(client),
+        allow_atomic_publish: options.atomic_batches && api.knows_batches(),
         ..Config::default()
     };
-    context(client).create_stream(config).await.map(|_| ())
-}
-
-fn context(client: &Client) -> Context {
-    ContextBuilder::new()
-        .timeout(QUESTION_TIMEOUT)
-        .build(client.clone())
+    let subject = format!("STREAM.CREATE.{}", options.stream);
+    api.ask::<Info>(&subject, &config).await.map(drop)
 }
 
 #[cfg(test)]
@@ -281,7 +335,25 @@ mod tests {
             ..usual()
         };
         assert!(warned(&full(DiscardPolicy::Old)).contains("(max_bytes, max_msgs_per_subject)"));
-        assert_eq!(warned(&full(DiscardPolicy::New)), "");
+        assert!(
+            warned(&full(DiscardPolicy::New)).contains("drops the oldest messages of a subject")
+        );
+        let one_full_subject = Config {
+            discard_new_per_subject: true,
+            ..full(DiscardPolicy::New)
+        };
+        assert!(warned(&one_full_subject).contains("holds up all events of its App ID"));
+        let refusing = Config {
+            max_messages_per_subject: -1,
+            ..full(DiscardPolicy::New)
+        };
+        assert_eq!(warned(&refusing), "");
+        let small = |max_message_size| Config {
+            max_message_size,
+            ..usual()
+        };
+        assert!(warned(&small(700)).contains("max_msg_size is 700 bytes"));
+        assert_eq!(warned(&small(1 << 20)), "");
         let interest = Config {
             retention: RetentionPolicy::Interest,
             ..usual()
@@ -297,5 +369,30 @@ mod tests {
             ..usual()
         };
         assert!(warned(&short).contains("more than 100 ms later"));
+    }
+
+    /// Holds: a server is warned of that is too old for mirrors, or takes too little.
+    #[test]
+    fn servers_are_judged() {
+        let warned = |version: &str, max_payload, expect_stream| {
+            let info = ServerInfo {
+                version: version.to_owned(),
+                max_payload,
+                ..ServerInfo::default()
+            };
+            let options = NatsOptions {
+                expect_stream,
+                ..NatsOptions::new(Vec::new(), "RTM")
+            };
+            warnings_of_server(&info, &options).join("\n")
+        };
+        for old in ["2.10.29", "2.11.4", "2.11.4-RC.1", "v2.9.0"] {
+            assert!(warned(old, 1 << 20, true).contains("mirrors"), "{old}");
+            assert_eq!(warned(old, 1 << 20, false), "");
+        }
+        for new in ["2.11.5", "2.12.0", "3.0.0", "2.11.10", "unknown"] {
+            assert_eq!(warned(new, 1 << 20, true), "", "{new}");
+        }
+        assert!(warned("2.12.0", 700, true).contains("max_payload is 700 bytes"));
     }
 }

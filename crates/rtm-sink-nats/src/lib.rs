@@ -51,6 +51,8 @@ use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+mod alarms;
+mod api;
 mod batch;
 mod check;
 mod connection;
@@ -61,10 +63,12 @@ mod jetstream;
 mod options;
 mod publish;
 mod reply;
+mod seldom;
 mod slot;
 mod stats;
 mod subject;
 
+pub use api::ApiError;
 pub use check::{CheckError, NatsCheck};
 pub use failure::{LinkError, PublishFailure};
 pub use jetstream::Published;
@@ -170,14 +174,17 @@ impl NatsSink {
     }
 
     /// Whether the server is reachable, has the JetStream stream, and whether that stores `subjects`, which may hold
-    /// wildcards. Waits up to [`NatsOptions::ack_timeout`] for the connection. Nothing is published; nothing is created
-    /// unless [`NatsOptions::create_stream`] says so.
+    /// wildcards, and whether we may publish to those without. Waits up to [`NatsOptions::ack_timeout`] for the connection.
+    /// Where it is missing, and `creates` says that somebody is to create it, whether we may.
+    ///
+    /// Nothing is stored, and nothing is created unless [`NatsOptions::create_stream`] says so. Whoever subscribes to one of
+    /// the subjects without JetStream gets a message without content.
     ///
     /// # Errors
     ///
     /// [`CheckError`], the first thing that would keep records out.
-    pub async fn check(&self, subjects: &[&str]) -> Result<NatsCheck, CheckError> {
-        check::check(&self.shared, subjects).await
+    pub async fn check(&self, subjects: &[&str], creates: bool) -> Result<NatsCheck, CheckError> {
+        check::check(&self.shared, subjects, creates).await
     }
 
     /// How it is doing.

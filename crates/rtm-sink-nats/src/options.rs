@@ -19,8 +19,17 @@ pub struct NatsOptions {
     /// Server URLs, `nats://host:port` or `tls://host:port`; the names are resolved again for each connection. Servers
     /// that a cluster announces are not used: name several here, or a name with several addresses.
     pub servers: Vec<String>,
-    /// The JetStream stream that stores the subjects. Published records demand it (`Nats-Expected-Stream`).
+    /// The JetStream stream that stores the subjects.
     pub stream: String,
+    /// Whether published records demand it (`Nats-Expected-Stream`), so that a subject that is bound elsewhere is not
+    /// stored elsewhere. Default true. A server before 2.11.5 keeps records with it out of the JetStream stream's mirrors.
+    pub expect_stream: bool,
+    /// The JetStream domain that the JetStream stream is in, where that is not the servers' own: behind a leaf node.
+    /// Default: the servers' own.
+    pub domain: Option<String>,
+    /// The prefix of JetStream's interface, where an account imports it under another name than `$JS.API`. Not with
+    /// `domain`, which has one of its own. Default: none.
+    pub api_prefix: Option<String>,
     /// Who we are. Default: nobody.
     pub auth: NatsAuth,
     /// TLS. Default: as the URL's scheme and the server say, with the system's certificate authorities.
@@ -53,6 +62,9 @@ impl NatsOptions {
         NatsOptions {
             servers,
             stream: stream.into(),
+            expect_stream: true,
+            domain: None,
+            api_prefix: None,
             auth: NatsAuth::None,
             tls: NatsTls::default(),
             in_flight: 4000,
@@ -108,6 +120,8 @@ pub enum Secret {
 pub struct NatsTls {
     /// Refuse a server without TLS. `tls://` in the URL says the same for that server.
     pub required: bool,
+    /// Begin with TLS, as a server with `handshake_first` demands; others do not understand it.
+    pub first: bool,
     /// Certificate authorities to trust *instead of* the system's.
     pub ca_file: Option<PathBuf>,
     /// The client's certificate chain. Needs `key_file`.
@@ -214,9 +228,62 @@ pub enum CredentialsError {
     Seed(#[source] nkeys::error::Error),
 }
 
+impl NatsTls {
+    fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let files = [&self.ca_file, &self.cert_file, &self.key_file];
+        files.into_iter().flatten()
+    }
+}
+
+fn tls_file(path: &Path, source: io::Error) -> ConnectError {
+    ConnectError::TlsFile {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// Whether `text` can be a JetStream domain.
+fn is_domain(text: &str) -> bool {
+    !text.contains('.') && crate::subject::fault(text).is_none()
+}
+
 impl NatsOptions {
+    /// The prefix of JetStream's interface.
+    #[must_use]
+    pub fn prefix(&self) -> String {
+        match (&self.api_prefix, &self.domain) {
+            (Some(prefix), _) => prefix.clone(),
+            (None, Some(domain)) => format!("$JS.{domain}.API"),
+            (None, None) => crate::api::USUAL.to_owned(),
+        }
+    }
+
+    /// Whether they make a sink, as far as can be told without a server. Blocks while it reads files.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`], as of [`NatsSink::connect`](crate::NatsSink::connect).
+    pub fn check(&self) -> Result<(), ConnectError> {
+        self.parse()?;
+        for path in self.tls.files() {
+            std::fs::read(path).map_err(|source| tls_file(path, source))?;
+        }
+        Ok(self.auth.check()?)
+    }
+
     /// Parses and checks everything that can be checked without a server.
     pub(crate) async fn validate(&self) -> Result<Vec<ServerAddr>, ConnectError> {
+        let servers = self.parse()?;
+        for path in self.tls.files() {
+            let read = tokio::fs::read(path).await;
+            read.map_err(|source| tls_file(path, source))?;
+        }
+        Credentials::read(&self.auth).await?;
+        Ok(servers)
+    }
+
+    /// What can be checked without files.
+    fn parse(&self) -> Result<Vec<ServerAddr>, ConnectError> {
         let servers = self
             .servers
             .iter()
@@ -242,20 +309,31 @@ impl NatsOptions {
                 "the inbox prefix must be a subject without wildcards",
             ));
         }
+        if self
+            .domain
+            .as_deref()
+            .is_some_and(|domain| !is_domain(domain))
+        {
+            return Err(ConnectError::Option(
+                "the domain must be one token of a subject, without wildcards",
+            ));
+        }
+        let prefix = self.api_prefix.as_deref();
+        if prefix.is_some_and(|prefix| crate::subject::fault(prefix).is_some()) {
+            return Err(ConnectError::Option(
+                "the prefix of JetStream's interface must be a subject without wildcards",
+            ));
+        }
+        if self.domain.is_some() && prefix.is_some() {
+            return Err(ConnectError::Option(
+                "a domain has its own prefix: only one of the two can be set",
+            ));
+        }
         if self.tls.cert_file.is_some() != self.tls.key_file.is_some() {
             return Err(ConnectError::Option(
                 "a client certificate needs both its chain and its key",
             ));
         }
-        let files = [&self.tls.ca_file, &self.tls.cert_file, &self.tls.key_file];
-        for path in files.into_iter().flatten() {
-            let tls_file = |source| ConnectError::TlsFile {
-                path: path.clone(),
-                source,
-            };
-            tokio::fs::read(path).await.map_err(tls_file)?;
-        }
-        Credentials::read(&self.auth).await?;
         Ok(servers)
     }
 }
@@ -295,10 +373,11 @@ impl NatsAuth {
     /// [`CredentialsError`].
     pub fn check(&self) -> Result<(), CredentialsError> {
         let read = |path: &Path| {
-            std::fs::read_to_string(path).map_err(|source| CredentialsError::Read {
+            let text = std::fs::read_to_string(path).map_err(|source| CredentialsError::Read {
                 path: path.to_owned(),
                 source,
-            })
+            })?;
+            Ok(tidied(&text).to_owned())
         };
         let seed = match self {
             NatsAuth::CredentialsFile(path) => {
@@ -308,7 +387,7 @@ impl NatsAuth {
             }
             NatsAuth::NkeySeed(seed) | NatsAuth::Jwt { seed, .. } => match seed {
                 Secret::Text(seed) => seed.expose_secret().to_owned(),
-                Secret::File(path) => read(path)?.trim().to_owned(),
+                Secret::File(path) => read(path)?,
             },
             NatsAuth::None | NatsAuth::UserPassword { .. } | NatsAuth::Token(_) => return Ok(()),
         };
@@ -370,7 +449,13 @@ async fn read_file(path: &Path) -> Result<String, CredentialsError> {
         path: path.to_owned(),
         source,
     };
-    tokio::fs::read_to_string(path).await.map_err(read)
+    let text = tokio::fs::read_to_string(path).await.map_err(read)?;
+    Ok(tidied(&text).to_owned())
+}
+
+/// `text` without white space around it, and without the byte order mark that some editors begin a file with.
+fn tidied(text: &str) -> &str {
+    text.trim_start_matches('\u{feff}').trim()
 }
 
 /// The line after `-----BEGIN … <name>-----` (docs.nats.io, "Using nsc", credentials files).
@@ -397,7 +482,7 @@ impl Secret {
     async fn read(&self) -> Result<String, CredentialsError> {
         match self {
             Secret::Text(secret) => Ok(secret.expose_secret().to_owned()),
-            Secret::File(path) => Ok(read_file(path).await?.trim().to_owned()),
+            Secret::File(path) => read_file(path).await,
         }
     }
 }
@@ -505,9 +590,9 @@ mod tests {
             "-----BEGIN NATS USER JWT-----\njwt-canary\n------END NATS USER JWT------\n\n*** IMPORTANT ***\n\n\
              -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
         );
-        std::fs::write(&creds, text).unwrap();
+        std::fs::write(&creds, format!("\u{feff}{text}")).unwrap();
         let seed_file = dir.path().join("seed");
-        std::fs::write(&seed_file, format!("{seed}\n")).unwrap();
+        std::fs::write(&seed_file, format!("\u{feff}{seed}\r\n")).unwrap();
 
         let ways = [
             NatsAuth::CredentialsFile(creds),

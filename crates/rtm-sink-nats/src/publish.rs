@@ -14,8 +14,9 @@ use rtm_sink::{Outcome, PublishError, Reason, Record, Topic};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, sleep_until};
 
+use crate::alarms::{Alarms, Denied};
 use crate::batch::{Batch, Part, Refused, next_part};
-use crate::connection::{Alarms, Connection, Denied, Shared};
+use crate::connection::{Connection, Shared};
 use crate::failure::PublishFailure;
 use crate::headers::HeaderWriter;
 use crate::inbox::Lent;
@@ -70,6 +71,8 @@ impl<'a> Call<'a> {
     ) -> Call<'a> {
         let mut alarms = connection.alarms.subscribe();
         let denials_before = alarms.borrow_and_update().denials;
+        let expects = shared.options.expect_stream;
+        let expected = expects.then_some(shared.options.stream.as_str());
         Call {
             shared,
             connection,
@@ -78,7 +81,7 @@ impl<'a> Call<'a> {
             denials_before,
             inbox,
             records,
-            headers: HeaderWriter::new(&shared.options.stream, &shared.options.id_suffix),
+            headers: HeaderWriter::new(expected, &shared.options.id_suffix),
             batch: None,
             queue: VecDeque::new(),
             subject: None,
@@ -118,7 +121,7 @@ impl<'a> Call<'a> {
             Some(Failure::Unclear(failure, index)) => {
                 let subject = index.map(|index| self.records[index].topic.as_str());
                 let options = &self.shared.options;
-                Some(jetstream::diagnose(&self.connection.client, options, subject, failure).await)
+                Some(jetstream::diagnose(&self.connection.api, options, subject, failure).await)
             }
             Some(Failure::Known(failure)) => Some(failure),
             None => None,
@@ -296,7 +299,8 @@ impl<'a> Call<'a> {
         if self.settled.get(index) != Some(&Slot::InFlight) {
             return;
         }
-        let reply = Reply::parse(answer, &self.shared.options.stream);
+        let options = &self.shared.options;
+        let reply = Reply::parse(answer, &options.stream, options.domain.as_deref());
         if self.batch.is_some() {
             return self.settle_batch(index, reply);
         }
@@ -317,7 +321,10 @@ impl<'a> Call<'a> {
             },
             Reply::NoResponders => {
                 self.settle_as(index, Slot::Failed);
-                self.fail(Failure::Unclear(PublishFailure::NotServing, Some(index)));
+                self.fail(Failure::Unclear(
+                    PublishFailure::NotServing(None),
+                    Some(index),
+                ));
             }
             Reply::Committed { .. } | Reply::Empty | Reply::Foreign => {
                 tracing::debug!(subject = %self.records[index].topic, "an answer that is not ours");
@@ -438,7 +445,9 @@ impl<'a> Call<'a> {
             _ => None,
         });
         // Without a failure every record was settled, and not all were confirmed.
-        let failure = failure.or(rejected).unwrap_or(PublishFailure::NotServing);
+        let failure = failure
+            .or(rejected)
+            .unwrap_or(PublishFailure::NotServing(None));
         let outcome = |slot| match slot {
             Slot::Confirmed { .. } => Outcome::Confirmed,
             Slot::Rejected(reason) => Outcome::Rejected(reason),
@@ -470,7 +479,7 @@ impl Call<'_> {
                 if self.connection.batching.disable() {
                     tracing::warn!(
                         jetstream = self.shared.options.stream,
-                        "the jetstream takes no atomic batches: publishing records singly until the next connection"
+                        "the jetstream takes no atomic batches: publishing records singly until it allows them"
                     );
                 }
                 range.start
@@ -523,7 +532,10 @@ impl Call<'_> {
             Reply::Stored { .. } => self.refuse_batch(Refused::Disabled),
             Reply::NoResponders => {
                 self.queue.clear();
-                self.fail(Failure::Unclear(PublishFailure::NotServing, Some(index)));
+                self.fail(Failure::Unclear(
+                    PublishFailure::NotServing(None),
+                    Some(index),
+                ));
                 self.abandon();
             }
             Reply::Empty if !batch.commits(index) => self.progress = Instant::now(),

@@ -56,6 +56,9 @@ struct Ack<'a> {
     error: Option<Refusal>,
     #[serde(borrow)]
     stream: Option<Cow<'a, str>>,
+    /// Of the server that answers, if it has one. The acknowledgement of a batch may leave it out.
+    #[serde(borrow)]
+    domain: Option<Cow<'a, str>>,
     seq: Option<u64>,
     #[serde(default)]
     duplicate: bool,
@@ -69,7 +72,13 @@ impl Reply {
     ///
     /// Anybody may subscribe to the subject and answer whatever it publishes: only an acknowledgement that names our
     /// JetStream stream and a sequence number confirms anything.
-    pub(crate) fn parse(message: &Message, jetstream: &str) -> Reply {
+    ///
+    /// With a `domain`, neither does that of another domain's, which may have a JetStream stream of the same name.
+    pub(crate) fn parse(message: &Message, jetstream: &str, domain: Option<&str>) -> Reply {
+        let is_ours = |told: Option<Cow<'_, str>>| match (told, domain) {
+            (Some(told), Some(domain)) => told == domain,
+            _ => true,
+        };
         if message.status == Some(StatusCode::NO_RESPONDERS) {
             return Reply::NoResponders;
         }
@@ -83,12 +92,13 @@ impl Reply {
             }) => Reply::Refused(refusal),
             Ok(Ack {
                 stream: Some(stream),
+                domain,
                 seq: Some(sequence @ 1..),
                 duplicate,
                 batch,
                 count,
                 ..
-            }) if stream == jetstream => match batch {
+            }) if stream == jetstream && is_ours(domain.clone()) => match batch {
                 Some(batch) => Reply::Committed {
                     sequence,
                     batch: batch.into_owned(),
@@ -180,6 +190,14 @@ mod tests {
                 },
             ),
             (r#"{"stream":"OTHER","seq":1}"#, Reply::Foreign),
+            (
+                r#"{"stream":"RTM","domain":"leaf","seq":1}"#,
+                Reply::Foreign,
+            ),
+            (
+                r#"{"stream":"RTM","domain":"hub","seq":1}"#,
+                stored(1, false),
+            ),
             (r#"{"stream":"RTM","seq":0}"#, Reply::Foreign),
             (r#"{"stream":"RTM"}"#, Reply::Foreign),
             (r#"{"seq":1}"#, Reply::Foreign),
@@ -191,7 +209,7 @@ mod tests {
             ("", Reply::Empty),
         ] {
             assert_eq!(
-                Reply::parse(&message(payload), "RTM"),
+                Reply::parse(&message(payload), "RTM", Some("hub")),
                 expected,
                 "{payload}"
             );
@@ -200,9 +218,9 @@ mod tests {
             status: Some(StatusCode::NO_RESPONDERS),
             ..message("")
         };
-        assert_eq!(Reply::parse(&none, "RTM"), Reply::NoResponders);
+        assert_eq!(Reply::parse(&none, "RTM", None), Reply::NoResponders);
         let error = r#"{"error":{"code":400,"err_code":10060,"description":"expected stream does not match"},"stream":"RTM","seq":0}"#;
-        let Reply::Refused(refusal) = Reply::parse(&message(error), "RTM") else {
+        let Reply::Refused(refusal) = Reply::parse(&message(error), "RTM", None) else {
             panic!("an error is a refusal, though it names a stream")
         };
         assert_eq!(

@@ -68,7 +68,7 @@ impl fmt::Debug for Auth {
 pub enum Secret {
     /// The secret itself.
     Inline(SecretString),
-    /// A file, without its trailing newline. It is looked at before each request and read again when it has changed
+    /// A file, without the newline at its end and a byte order mark before it. It is looked at before each request and read again when it has changed
     /// (modification time, length, inode or mode), and after a 401. One that everyone may read by then is warned of.
     File(PathBuf),
 }
@@ -166,6 +166,11 @@ impl Credentials {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .seen = None;
+    }
+
+    /// Whether they are a key and its secret, and no token.
+    pub(crate) fn are_a_key(&self) -> bool {
+        matches!(self.auth, Auth::Basic { .. })
     }
 
     /// Whether the secret's file is another than when it was read, or when this last said so: a change is told once.
@@ -302,8 +307,10 @@ fn read(secret: &Secret) -> Result<(SecretString, Option<Stamp>), SecretError> {
                     limit: MAX_SECRET,
                 });
             }
-            text.truncate(text.trim_end_matches(['\r', '\n']).len());
-            (SecretString::from(text), Some(seen), Some(path))
+            // What editors leave around it.
+            let tidied = text.trim_start_matches('\u{feff}');
+            let tidied = tidied.trim_end_matches(['\r', '\n']);
+            (SecretString::from(tidied), Some(seen), Some(path))
         }
     };
     if text.expose_secret().is_empty() {
@@ -395,6 +402,8 @@ mod tests {
         let credentials = Credentials::new(Auth::AgoraToken { token }).unwrap();
         let now = || sent(&credentials, "authorization");
         assert_eq!(now(), "agora token=first");
+        fs::write(&path, "\u{feff}marked\r\n").unwrap();
+        assert_eq!(now(), "agora token=marked");
         // Longer, in place.
         fs::write(&path, "second").unwrap();
         assert_eq!(now(), "agora token=second");

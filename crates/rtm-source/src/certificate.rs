@@ -20,7 +20,7 @@ pub(crate) fn explain(error: BoxError) -> BoxError {
     let said = match refusal(&*error) {
         None => return error,
         Some(CertificateError::UnknownIssuer) => {
-            "is signed by a CA that is not trusted; a private CA is added with extra_ca_file"
+            "is signed by a CA that is not trusted; a private CA is added with `ca_file`"
         }
         Some(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
             "has expired, or this machine's clock is wrong"

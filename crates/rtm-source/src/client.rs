@@ -23,15 +23,15 @@ use crate::{
 /// Knows the regions and how to ask them; holds no state about their events. Every request goes out once: no retry, no
 /// redirect, no hedging.
 pub struct Source {
-    rings: Vec<Ring>,
+    pub(crate) rings: Vec<Ring>,
     /// One for each ring, in the same order.
     urls: Vec<Url>,
-    credentials: Credentials,
+    pub(crate) credentials: Credentials,
     /// With the proxy, if there is one.
-    client: Client,
+    pub(crate) client: Client,
     /// For loopback: no proxy can reach this machine's.
     direct: Client,
-    deadline: Duration,
+    pub(crate) deadline: Duration,
     connect_timeout: Duration,
     max_page_bytes: usize,
 }
@@ -148,7 +148,11 @@ impl Source {
     }
 
     /// The body, or what of it comes before it is cut in any way.
-    async fn receive(&self, mut response: reqwest::Response, deadline: Instant) -> (Bytes, Ending) {
+    pub(crate) async fn receive(
+        &self,
+        mut response: reqwest::Response,
+        deadline: Instant,
+    ) -> (Bytes, Ending) {
         let announced = response.content_length().unwrap_or_default();
         let room = usize::try_from(announced)
             .unwrap_or(usize::MAX)
@@ -208,7 +212,7 @@ impl Source {
         }
     }
 
-    fn client_for(&self, region: &Region) -> &Client {
+    pub(crate) fn client_for(&self, region: &Region) -> &Client {
         if region.is_loopback() {
             &self.direct
         } else {

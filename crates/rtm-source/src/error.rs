@@ -33,7 +33,7 @@ pub enum BuildError {
     #[error("bad proxy: expected a URL such as http://proxy:3128")]
     Proxy,
     /// The certificates cannot be read.
-    #[error("bad extra_ca_file {}", path.display())]
+    #[error("bad ca_file {}", path.display())]
     ExtraCa {
         /// The file.
         path: PathBuf,

@@ -318,6 +318,17 @@ impl Nats {
     async fn wait_until_ready(&mut self) -> Result<()> {
         let url = self.url.clone();
         let mut version = None;
+        let file = self.file.as_ref();
+        let text = file.and_then(|file| fs::read_to_string(&file.path).ok());
+        if text.is_some_and(|text| text.contains("handshake_first: true")) {
+            // Such a server sends its greeting behind TLS only.
+            let address: async_nats::ServerAddr = url.parse()?;
+            let at = (address.host(), address.port());
+            return self
+                .host
+                .ready(async || TcpStream::connect(at).await.is_ok())
+                .await;
+        }
         self.host
             .ready(async || {
                 version = greeting(&url).await.ok();

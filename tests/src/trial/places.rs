@@ -287,9 +287,14 @@ impl Places {
         let mut reading = Reading::new(ledger);
         let client = async_nats::connect(nats.url()).await?;
         let is_dead = |subject: &str| subject.ends_with(".dead_letters");
-        sinks::nats::read_back(&client, &self.prefix, is_dead, |stored| {
-            reading.observe(stored);
-        })
+        sinks::nats::read_back(
+            &async_nats::jetstream::new(client),
+            &self.prefix,
+            is_dead,
+            |stored| {
+                reading.observe(stored);
+            },
+        )
         .await?;
         Ok(reading.finish("nats"))
     }

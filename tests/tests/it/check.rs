@@ -11,7 +11,7 @@ async fn check(kafka: &Kafka, topics: &str) -> (String, Option<i32>) {
     let file = dir.path().join("rtm-bridge.toml");
     let config = format!(
         "[journal]\ndir = {:?}\n[[apps]]\nname = \"main\"\napp_id = \"876922cbca0098dff4323566daa89675\"\n\
-         regions = [{{ name = \"r\", base_url = \"{}\" }}]\nauth = {{ basic = {{ key = \"k\", secret = \"s\" }} }}\n\
+         regions = [{{ name = \"r\", base_url = \"{}\" }}]\nauth = {{ basic = {{ key = \"demo-key\", secret = \"demo-secret\" }} }}\n\
          [sinks.kafka]\nbrokers = [\"{}\"]\n{topics}\n",
         dir.path().join("journal").display().to_string(),
         agora.base_url("eu-west-1"),

@@ -65,7 +65,7 @@ pub(super) async fn assert_refused(options: NatsOptions, why: &str) {
 }
 
 /// An error as the log tells it.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let sources = std::iter::successors(error.source(), |error| error.source());
     sources.fold(error.to_string(), |chain, source| {
         format!("{chain}: {source}")
@@ -313,7 +313,7 @@ async fn secrets_appear_nowhere() {
                 }
             };
             let published = timeout(SOON, sink.publish(&records)).await.unwrap();
-            let checked = sink.check(&[]).await;
+            let checked = sink.check(&[], false).await;
             accepted += usize::from(published.is_ok());
             refused += usize::from(published.is_err());
             if let Err(error) = &published {
@@ -448,7 +448,7 @@ async fn an_account_without_jetstream() {
         matches!(error.source.downcast_ref(), Some(PublishFailure::Off)),
         "{error:?}"
     );
-    let check = sink.check(&[]).await;
+    let check = sink.check(&[], false).await;
     assert!(matches!(check, Err(CheckError::Off)), "{check:?}");
 }
 

@@ -36,7 +36,7 @@ async fn a_server_that_is_away_at_the_start(mode: Mode) {
     );
     assert!(!sink.stats().up);
     assert!(matches!(
-        sink.check(&[]).await,
+        sink.check(&[], false).await,
         Err(CheckError::Unreachable(Some(_)))
     ));
 

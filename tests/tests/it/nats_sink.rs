@@ -544,7 +544,7 @@ async fn a_jetstream_without_acknowledgements_is_misconfigured(mode: Mode) {
         "{said}"
     );
     assert!(matches!(
-        sink.check(&[]).await,
+        sink.check(&[], false).await,
         Err(CheckError::Unusable { .. })
     ));
 }
@@ -585,19 +585,19 @@ async fn check_says_what_is_missing() {
     let name = brokers::unique("check");
     let sink = sink(nats, &name, Mode::Single).await;
     assert!(matches!(
-        sink.check(&[]).await,
-        Err(CheckError::Missing(missing)) if missing == name
+        sink.check(&[], false).await,
+        Err(CheckError::Missing { jetstream, .. }) if jetstream == name
     ));
     nats.create_jetstream(&name, &[&format!("{name}.*.user_events")])
         .await
         .unwrap();
     let [good, partly, bad] =
         ["a.user_events", "*.user_events", "*.*_events"].map(|rest| format!("{name}.{rest}"));
-    let found = sink.check(&[&good, &partly]).await.unwrap();
+    let found = sink.check(&[&good, &partly], false).await.unwrap();
     assert_eq!(found.version, nats.version());
     assert_eq!(found.subjects, [format!("{name}.*.user_events")]);
     assert_eq!(found.duplicate_window, Duration::from_secs(120));
-    match sink.check(&[&good, &bad, "elsewhere"]).await {
+    match sink.check(&[&good, &bad, "elsewhere"], false).await {
         Err(CheckError::Unbound { subjects, .. }) => {
             assert_eq!(subjects, [bad, "elsewhere".to_owned()]);
         }

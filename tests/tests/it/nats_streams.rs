@@ -39,7 +39,7 @@ async fn a_full_jetstream_that_discards_what_is_old(mode: Mode) {
     assert_stored(nats, &name, &records[70..]).await;
 
     let warning = "past its limit (max_msgs) it drops its oldest messages";
-    let check = sink.check(&[]).await.unwrap();
+    let check = sink.check(&[], false).await.unwrap();
     assert!(check.warnings[0].starts_with(warning), "{check:?}");
     assert_eq!(check.warnings.len(), 1);
     let logged = async || log.text().contains(warning);
@@ -80,7 +80,7 @@ async fn a_duplicate_window_that_has_passed(mode: Mode) {
     for id in &expected {
         assert!(stored[10..].contains(id), "{id} was not stored again");
     }
-    let check = sink.check(&[]).await.unwrap();
+    let check = sink.check(&[], false).await.unwrap();
     assert!(
         check.warnings[0].contains("more than 200 ms later is stored twice"),
         "{check:?}"
@@ -148,7 +148,7 @@ async fn a_sealed_jetstream(mode: Mode) {
     let (error, said) = failed(&sink, &records[10..]).await;
     assert_eq!(error.kind, PublishErrorKind::Misconfigured, "{said}");
     assert!(error.outcomes.iter().all(|o| *o == Outcome::Unknown));
-    let check = sink.check(&[]).await;
+    let check = sink.check(&[], false).await;
     assert!(
         matches!(
             check,

@@ -38,7 +38,7 @@ fn certificate(dir: &Path, name: &str, host: &str, expired: bool, authority: &Au
 }
 
 /// An authority's own file, another authority's, and the certificates that they vouch for.
-fn certificates(dir: &Path) {
+pub(super) fn certificates(dir: &Path) {
     let [ours, theirs] = [authority("ours"), authority("theirs")];
     std::fs::write(dir.join("ca.pem"), ours.pem()).unwrap();
     std::fs::write(dir.join("other-ca.pem"), theirs.pem()).unwrap();
@@ -66,10 +66,11 @@ async fn server(dir: &Path, name: &str, mutual: bool) -> Nats {
 }
 
 /// A sink that trusts `ca` and shows `client`.
-fn with(nats: &Nats, ca: Option<PathBuf>, client: Option<PathBuf>) -> NatsOptions {
+pub(super) fn with(nats: &Nats, ca: Option<PathBuf>, client: Option<PathBuf>) -> NatsOptions {
     NatsOptions {
         tls: NatsTls {
             required: true,
+            first: false,
             ca_file: ca,
             key_file: client.as_ref().map(|client| client.with_extension("key")),
             cert_file: client,

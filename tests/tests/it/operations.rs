@@ -264,9 +264,14 @@ async fn a_kill_during_a_pause_loses_nothing() {
     let client = async_nats::connect(nats.url()).await.unwrap();
     let mut reading = Reading::new(&ledger);
     let is_dead = |subject: &str| subject.ends_with(".dead_letters");
-    sinks::nats::read_back(&client, &name, is_dead, |stored| reading.observe(stored))
-        .await
-        .unwrap();
+    sinks::nats::read_back(
+        &async_nats::jetstream::new(client),
+        &name,
+        is_dead,
+        |stored| reading.observe(stored),
+    )
+    .await
+    .unwrap();
     // What was in flight to NATS at the kill may have come twice.
     let findings = reading.finish("nats").findings;
     assert!(findings.nothing_missing(), "{findings:?}");

@@ -334,9 +334,14 @@ async fn a_reload_under_load_loses_nothing() {
     let client = async_nats::connect(nats.url()).await.unwrap();
     let mut in_nats = Reading::new(&ledger);
     let is_dead = |subject: &str| subject.ends_with(".dead_letters");
-    sinks::nats::read_back(&client, &name, is_dead, |stored| in_nats.observe(stored))
-        .await
-        .unwrap();
+    sinks::nats::read_back(
+        &async_nats::jetstream::new(client),
+        &name,
+        is_dead,
+        |stored| in_nats.observe(stored),
+    )
+    .await
+    .unwrap();
     let findings = in_nats.finish("nats").findings;
     assert!(findings.clean(), "nats: {findings:?}");
 }

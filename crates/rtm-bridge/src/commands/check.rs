@@ -1,12 +1,17 @@
 //! `rtm-bridge check`.
 
-use rtm_source::Connections;
+use std::time::Duration;
+
+use rtm_source::{Connections, ConsoleError, Projects};
 
 use super::configuration::{ConfigArgs, configuration};
 use super::process::{refuse, runtime};
 use super::{outage, preflight, telemetry};
-use crate::config::{AppConfig, Config};
+use crate::config::{AppConfig, AuthConfig, Config};
 use crate::wire;
+
+/// Agora's console takes 10 requests a second of an account, whose keys may be several.
+const BETWEEN_ACCOUNTS: Duration = Duration::from_millis(150);
 
 /// Validate a configuration; with --connect also reach Agora's hosts and the brokers, without reading events
 ///
@@ -16,9 +21,10 @@ use crate::wire;
 /// something.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Agora's credentials are read and not tried: every request that needs them deletes events, so that a wrong key shows \
-only once the bridge polls. With --connect the names of Agora's hosts are resolved and TLS is opened to them; brokers, \
-topics and streams are reached with their credentials.
+With --connect the names of Agora's hosts are resolved and TLS is opened to them; brokers, topics and streams are reached \
+with their credentials. No event is read: every request to the event API deletes what it reads. A key and its secret are \
+tried at Agora's console (GET /dev/v1/projects), which also tells whether the App ID is one of the account's; at a region \
+whose base_url is not Agora's, they are tried there. Tokens cannot be tried so: a wrong one shows when the bridge polls.
 
 Examples:
   rtm-bridge check --config rtm-bridge.toml
@@ -28,8 +34,8 @@ Examples:
 pub(super) struct CheckArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Also open TLS to every region's host, and reach the brokers, topics and streams; reads no event, and does not try
-    /// Agora's credentials
+    /// Also open TLS to every region's host, try Agora's keys at its console, and reach the brokers, topics and streams;
+    /// reads no event
     #[arg(long)]
     connect: bool,
     #[command(flatten)]
@@ -66,15 +72,14 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<bool> {
     }
     let mut unusable = Vec::new();
     for (name, sink) in &config.sinks {
-        if let Some(accepted) = sink.table().accepted() {
-            if accepted.is_err() {
-                unusable.push(name.as_str());
-            }
-            report.line(
-                &format!("sink {name}"),
-                accepted.map(|()| "options are accepted".to_owned()),
-            );
+        let accepted = sink.table().accepted().unwrap_or(Ok(()));
+        if accepted.is_err() {
+            unusable.push(name.as_str());
         }
+        report.line(
+            &format!("sink {name}"),
+            accepted.map(|()| "options are accepted".to_owned()),
+        );
     }
     if let Some(outage) = &args.outage {
         report.line("outage", outage.fits(&config));
@@ -115,6 +120,35 @@ impl Report {
     }
 }
 
+impl Report {
+    /// What Agora's console says of an App ID's key. That nobody knows is no failure: the console may be out of reach where
+    /// the event API is not.
+    fn account(&mut self, app: &AppConfig, said: &Result<Projects, ConsoleError>) {
+        let what = format!("app {}: credentials", app.name);
+        let found = match said {
+            Ok(projects) => match projects.find(&app.app_id) {
+                Some(project) if project.is_disabled() => Err(
+                    "the key is right, and the App ID is disabled in Agora's console".to_owned(),
+                ),
+                Some(_) => Ok("the key is right, and the App ID is its account's".to_owned()),
+                None => Err(format!(
+                    "the key is right, but the App ID {} is none of the {} of its account",
+                    app.app_id,
+                    projects.count()
+                )),
+            },
+            Err(error @ ConsoleError::Refused { .. }) => Err(error.to_string()),
+            Err(error) => {
+                let error = crate::chain(error);
+                return println!(
+                    "  {what} not tried: {error}; wrong ones show when the bridge polls"
+                );
+            }
+        };
+        self.line(&what, found);
+    }
+}
+
 /// What is known to be unusable is not tried: the same would be said twice.
 async fn connect(
     config: &Config,
@@ -122,8 +156,9 @@ async fn connect(
     unusable: &[&str],
     report: &mut Report,
 ) {
+    let mut accounts = Vec::new();
     for app in &config.apps {
-        connect_app(app, connections, report).await;
+        connect_app(app, connections, &mut accounts, report).await;
     }
     let usable = config.sinks.iter();
     for (name, sink) in usable.filter(|(name, _)| !unusable.contains(&name.as_str())) {
@@ -135,7 +170,15 @@ async fn connect(
     }
 }
 
-async fn connect_app(app: &AppConfig, connections: &Connections, report: &mut Report) {
+/// What Agora's console said of credentials, so that those that several App IDs have are tried once.
+type Accounts = Vec<(AuthConfig, Result<Projects, ConsoleError>)>;
+
+async fn connect_app(
+    app: &AppConfig,
+    connections: &Connections,
+    accounts: &mut Accounts,
+    report: &mut Report,
+) {
     let Ok(source) = wire::source(app, connections) else {
         return;
     };
@@ -161,9 +204,16 @@ async fn connect_app(app: &AppConfig, connections: &Connections, report: &mut Re
                 .map(|()| format!("its name resolves and {opens}; no event was read")),
         );
     }
-    println!(
-        "  app {}: credentials not tried: any request that needs them would delete events; wrong ones show when the bridge \
-         polls",
-        app.name
-    );
+    let known = accounts.iter().position(|(auth, _)| *auth == app.auth);
+    let at = match known {
+        Some(at) => at,
+        None => {
+            if !accounts.is_empty() {
+                tokio::time::sleep(BETWEEN_ACCOUNTS).await;
+            }
+            accounts.push((app.auth.clone(), source.projects().await));
+            accounts.len() - 1
+        }
+    };
+    report.account(app, &accounts[at].1);
 }

@@ -11,6 +11,7 @@ use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 use super::process::refuse;
 use crate::admin::recent::Keep;
 use crate::config::{LogConfig, LogFormat, directives};
+use crate::fields::variable::variable;
 use crate::stderr;
 
 mod journald;
@@ -77,9 +78,7 @@ impl SetLevel {
 
 /// What to log.
 pub(super) fn filter(log: &LogConfig, default: &str) -> Result<EnvFilter, String> {
-    let variable = std::env::var("RUST_LOG")
-        .ok()
-        .filter(|level| !level.is_empty());
+    let variable = variable("RUST_LOG").filter(|level| !level.is_empty());
     let (origin, level) = match &variable {
         Some(level) => ("the environment variable RUST_LOG", level.as_str()),
         None => ("log.level", log.level.as_deref().unwrap_or(default)),

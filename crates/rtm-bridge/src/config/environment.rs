@@ -5,6 +5,8 @@ use std::ffi::OsString;
 use figment::value::{Dict, Map, Value};
 use figment::{Metadata, Profile, Provider};
 
+use crate::fields::variable::tidied;
+
 /// The prefix of variables that lie over the files. The double underscore keeps clear of the variables that
 /// Kubernetes injects for a service that happens to be called `rtm-bridge`.
 const PREFIX: &str = "RTM_BRIDGE__";
@@ -24,6 +26,7 @@ impl Variable {
         let ours = |(name, value): (OsString, OsString)| {
             let (name, value) = (name.into_string().ok()?, value.into_string().ok()?);
             let path = name.strip_prefix(PREFIX)?.to_ascii_lowercase();
+            let value = tidied(&value).to_owned();
             Some(Variable { name, path, value })
         };
         std::env::vars_os().filter_map(ours).collect()

@@ -85,6 +85,9 @@ pub(super) fn extract(
         }
     }
     let mut problems = two_kinds(figment);
+    if let Ok(whole) = figment.find_value("") {
+        unprintable(&whole, "", &mut problems);
+    }
     let (wrong, absent) = validate::problems(&config);
     problems.extend(wrong);
     if !tables.is_empty() {
@@ -98,6 +101,32 @@ pub(super) fn extract(
     match found.is_empty() {
         true => Ok(config),
         false => Err(ConfigError { problems: found }),
+    }
+}
+
+/// Texts with a control character, such as a carriage return that a file of variables has left: it would be a part of a path,
+/// a name or a secret, and show nowhere. Options of a broker's client may have several lines.
+fn unprintable(value: &Value, key: &str, found: &mut Vec<(String, String)>) {
+    let below = |part: &str| match key {
+        "" => part.to_owned(),
+        key => format!("{key}.{part}"),
+    };
+    match value {
+        Value::String(_, text) if text.contains(char::is_control) => {
+            let message = "holds a control character, such as a carriage return or a line feed, that does not belong there";
+            found.push((key.to_owned(), message.to_owned()));
+        }
+        Value::Dict(_, table) => {
+            for (part, value) in table.iter().filter(|(part, _)| *part != "options") {
+                unprintable(value, &below(part), found);
+            }
+        }
+        Value::Array(_, values) => {
+            for (number, value) in values.iter().enumerate() {
+                unprintable(value, &below(&number.to_string()), found);
+            }
+        }
+        _ => {}
     }
 }
 

@@ -3,8 +3,12 @@
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
-/// async-nats logs three lines for each acknowledgement at `debug`, thousands a second under load: more than anybody reads,
-/// and all that a log rotates for. What its connections do is still told.
+/// async-nats logs a line for whatever a server says, for each record that is denied too, and takes the planned end of a
+/// connection for an error. What matters of it the sink tells in words of its own. Who wants its lines names it.
+const SILENT: &str = "async_nats=off";
+
+/// At `debug` it logs three lines more for each acknowledgement, thousands a second under load: more than anybody reads, and
+/// all that a log rotates for. What its connections do is told there.
 const QUIET: &str = "async_nats=info,async_nats::connector=debug";
 
 /// The filter that `text` stands for: a level, or directives of tracing-subscriber, each with its level.
@@ -26,8 +30,14 @@ pub(crate) fn directives(text: &str) -> Result<EnvFilter, String> {
         }
     }
     let mut all = parts.join(",");
-    if everywhere == Some(LevelFilter::DEBUG) && !nats {
-        all = format!("{all},{QUIET}");
+    let added = match everywhere {
+        _ if nats => None,
+        Some(LevelFilter::TRACE) => None,
+        Some(LevelFilter::DEBUG) => Some(QUIET),
+        _ => Some(SILENT),
+    };
+    if let Some(added) = added {
+        all = format!("{all},{added}");
     }
     EnvFilter::try_new(all).map_err(|_| wrong(text, text))
 }

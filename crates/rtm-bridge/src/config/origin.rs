@@ -43,6 +43,12 @@ impl Origin {
         }
     }
 
+    /// Whether a variable sets the value at this key, or a table that holds it.
+    pub(super) fn is_variable(&self, key: &str) -> bool {
+        let mut names = self.variables.iter();
+        names.any(|(name, _)| self.of(key).0.ends_with(&format!(" {name}")))
+    }
+
     /// The key, behind its file where there are several.
     pub(super) fn key(&self, key: &str) -> String {
         match self.of(key) {

@@ -2,11 +2,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
+use std::path::Path;
+
+use rtm_source::Url;
 
 use tracing::{error, warn};
 
 use super::{AdminConfig, AppConfig, Config};
 use crate::fields::problem::{NAME, Problems, is_name};
+use crate::fields::secret;
 use crate::sinks;
 
 mod place;
@@ -100,6 +104,7 @@ impl Config {
     pub fn warnings(&self) -> Vec<(String, String)> {
         let mut found = Vec::new();
         warnings(self, &mut Problems::new(&mut found));
+        self.warn_of_files(&mut found);
         for (key, _) in &mut found {
             *key = self.origin.key(key);
         }
@@ -120,6 +125,24 @@ impl Config {
                 "{}; it is tried again until it is there, and everything else goes on",
                 absent.message
             );
+        }
+    }
+
+    /// Of secrets that stand in files which everyone may read. What a variable sets stands in none.
+    fn warn_of_files(&self, found: &mut Vec<(String, String)>) {
+        let is_inline = |(_, message): &&(String, String)| message == secret::INLINE;
+        let inline: Vec<String> = found
+            .iter()
+            .filter(is_inline)
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in inline {
+            let (origin, _) = self.origin.of(&key);
+            if self.origin.is_variable(&key) {
+                found.retain(|(other, message)| *other != key || message != secret::INLINE);
+            } else if secret::is_open_to_all(Path::new(&origin)) {
+                found.push((key, secret::open_to_all(Path::new(&origin))));
+            }
         }
     }
 }
@@ -147,6 +170,15 @@ fn warnings(config: &Config, warnings: &mut Problems<'_>) {
                 ),
             );
         }
+        let (kind, keys) = app.auth.secret();
+        keys.warnings(&format!("auth.{kind}"), &mut warnings);
+        let proxy = app
+            .proxy
+            .as_deref()
+            .and_then(|proxy| Url::parse(proxy).ok());
+        if proxy.is_some_and(|proxy| proxy.password().is_some()) {
+            secret::of_inline("proxy", &mut warnings);
+        }
         for (number, region) in app.regions.iter().enumerate() {
             if region.region().is_ok_and(|region| region.is_insecure()) {
                 warnings.add(
@@ -154,6 +186,17 @@ fn warnings(config: &Config, warnings: &mut Problems<'_>) {
                     "credentials and events cross the network in the clear",
                 );
             }
+        }
+    }
+    for variable in ["SSL_CERT_FILE", "SSL_CERT_DIR"] {
+        if let Some(named) = std::env::var_os(variable).filter(|named| !Path::new(named).exists()) {
+            let named = Path::new(&named).display();
+            warnings.add(
+                format_args!("the environment variable {variable}"),
+                format!(
+                    "names {named}, which is not there: its certificate authorities are not trusted"
+                ),
+            );
         }
     }
     sinks::warnings(&config.sinks, &config.names(), warnings);

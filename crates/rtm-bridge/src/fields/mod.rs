@@ -6,3 +6,4 @@ pub(crate) mod region;
 pub(crate) mod secret;
 pub(crate) mod shown;
 pub(crate) mod units;
+pub(crate) mod variable;

@@ -1,12 +1,13 @@
 //! Secrets: in the configuration itself, in a file, or in an environment variable.
 
+use std::fmt::Display;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rtm_source::Secret;
 use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use tracing::warn;
 
 use super::problem::Problems;
 use super::units;
@@ -68,7 +69,7 @@ impl<'a> SecretKeys<'a> {
             problems.readable(format_args!("{key}.{name}_file"), file, &hint);
         }
         if let Some(variable) = self.variable
-            && std::env::var_os(variable).is_none_or(|value| value.is_empty())
+            && super::variable::variable(variable).is_none_or(|value| value.is_empty())
         {
             problems.add(
                 format_args!("{key}.{name}_env"),
@@ -82,26 +83,60 @@ impl<'a> SecretKeys<'a> {
         self.file.as_deref()
     }
 
+    /// What is accepted, and gives the secret away.
+    pub(crate) fn warnings(&self, key: &str, warnings: &mut Problems<'_>) {
+        let name = self.name;
+        if let Some(file) = self.file {
+            of_file(format_args!("{key}.{name}_file"), file, warnings);
+        }
+        if self.inline.is_some() {
+            of_inline(format_args!("{key}.{name}"), warnings);
+        }
+    }
+
     /// The secret, or its file. Validation has seen that exactly one of the keys is given.
     pub(crate) fn secret(&self) -> Secret {
         if let Some(file) = self.file {
-            warn_if_world_readable(file);
             return Secret::File(file.clone());
         }
         if let Some(variable) = self.variable {
-            return Secret::Inline(std::env::var(variable).unwrap_or_default().into());
+            return Secret::Inline(
+                super::variable::variable(variable)
+                    .unwrap_or_default()
+                    .into(),
+            );
         }
-        warn!(
-            "a secret stands in the configuration itself; a file or an environment variable keeps it out of backups"
-        );
         let inline = self.inline.as_ref();
         Secret::Inline(inline.map(|inline| inline.0.clone()).unwrap_or_default())
     }
 }
 
-pub(crate) fn warn_if_world_readable(file: &Path) {
-    use std::os::unix::fs::PermissionsExt;
-    if std::fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0) {
-        warn!(file = %file.display(), "the secret file can be read by everyone on this machine");
+/// What [`of_inline`] says.
+pub(crate) const INLINE: &str = "a secret stands in the configuration itself; a file or an environment variable keeps it \
+                                 out of backups";
+
+/// Warns of the file of a secret, if everyone may read it.
+pub(crate) fn of_file(key: impl Display, file: &Path, warnings: &mut Problems<'_>) {
+    if is_open_to_all(file) {
+        warnings.add(key, open_to_all(file));
     }
+}
+
+/// Warns of a secret that stands in the configuration. What holds the configuration is looked at by who knows it.
+pub(crate) fn of_inline(key: impl Display, warnings: &mut Problems<'_>) {
+    warnings.add(key, INLINE);
+}
+
+/// What is said of a file for which [`is_open_to_all`] holds.
+pub(crate) fn open_to_all(file: &Path) -> String {
+    format!(
+        "{} holds a secret, and can be read by everyone on this machine",
+        file.display()
+    )
+}
+
+/// Whether everyone on this machine may read the file.
+pub(crate) fn is_open_to_all(file: &Path) -> bool {
+    let metadata = std::fs::metadata(file);
+    metadata.is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
 }

@@ -27,7 +27,7 @@ use tracing::warn;
 
 use super::kind::{Bench, Each, Found, Kind, Stored, Templates, changed};
 use crate::fields::problem::Problems;
-use crate::fields::secret::warn_if_world_readable;
+use crate::fields::secret;
 use crate::fields::shown::{host, list, word};
 use crate::fields::units;
 
@@ -44,6 +44,12 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// How long a broker may be silent before reading it back is given up.
 const READING_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Parts of names of librdkafka's options whose values are secrets.
+const HOLD_SECRETS: [&str; 4] = ["password", "secret", "ssl.key.pem", "oauthbearer.config"];
+
+/// librdkafka's options that name a file with a private key.
+const NAME_SECRETS: [&str; 2] = ["ssl.key.location", "ssl.keystore.location"];
 
 /// A sink of type `kafka`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -172,6 +178,20 @@ impl Kind for KafkaConfig {
         ] {
             if number.is_some_and(|number| number < 1) {
                 problems.add(key, "expected at least 1");
+            }
+        }
+    }
+
+    fn secrets(&self, warnings: &mut Problems<'_>) {
+        for (option, file) in &self.option_files {
+            secret::of_file(format_args!("option_files.{option}"), file, warnings);
+        }
+        for (option, value) in &self.options {
+            let key = format!("options.{option}");
+            if HOLD_SECRETS.iter().any(|part| option.contains(part)) {
+                secret::of_inline(key, warnings);
+            } else if NAME_SECRETS.contains(&option.as_str()) {
+                secret::of_file(key, Path::new(&value.0), warnings);
             }
         }
     }
@@ -334,11 +354,8 @@ impl KafkaConfig {
         let given = self.options.iter();
         let given = given.map(|(name, value)| (name.clone(), value.0.clone()));
         let mut options: BTreeMap<String, String> = given.collect();
-        for file in self.option_files.values() {
-            warn_if_world_readable(file);
-        }
         for (name, variable) in &self.option_env {
-            let Ok(value) = std::env::var(variable) else {
+            let Some(value) = crate::fields::variable::variable(variable) else {
                 anyhow::bail!("{name}: the environment variable {variable} is not set");
             };
             options.insert(name.clone(), value);

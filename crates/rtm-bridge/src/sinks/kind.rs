@@ -22,6 +22,9 @@ pub(crate) trait Kind: Any + Debug + Send + Sync {
     /// What is wrong with it that types cannot say.
     fn problems(&self, places: &[String], problems: &mut Problems<'_>);
 
+    /// Warns of secrets that others may read: see [`crate::fields::secret`].
+    fn secrets(&self, _warnings: &mut Problems<'_>) {}
+
     /// The broker's name among people; none where there is no broker.
     fn title(&self) -> Option<&'static str> {
         None

@@ -280,6 +280,8 @@ pub(crate) fn warnings(
     warnings: &mut Problems<'_>,
 ) {
     for (name, sink) in sinks {
+        sink.table
+            .secrets(&mut warnings.of(format_args!("sinks.{name}")));
         let templates = sink.table.templates();
         let (of_records, records) = templates.records;
         let (key, dead) = templates.dead_letters;

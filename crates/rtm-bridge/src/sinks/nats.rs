@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 use super::kind::{Bench, Each, Found, Kind, Stored, Templates, changed};
 use crate::fields::problem::Problems;
-use crate::fields::secret::{InlineSecret, SecretKeys, warn_if_world_readable};
+use crate::fields::secret::{self, InlineSecret, SecretKeys};
 use crate::fields::shown::{host, is_set, list, word};
 use crate::fields::units;
 
@@ -45,6 +45,17 @@ pub(crate) struct NatsConfig {
     pub(crate) servers: Vec<String>,
     /// The JetStream stream that stores the subjects.
     pub(crate) stream: String,
+    /// Whether each record demands the stream (`Nats-Expected-Stream`), so that a subject that is bound to another stream is
+    /// refused there. Default true. With false a server before 2.11.5 can mirror the stream.
+    #[serde(default = "yes")]
+    pub(crate) expect_stream: bool,
+    /// The JetStream domain of the stream, where it is not the servers' own: behind a leaf node. Default: the servers' own.
+    pub(crate) domain: Option<String>,
+    /// The prefix of JetStream's API, where the account imports it under another name than `$JS.API`. Not with `domain`.
+    pub(crate) api_prefix: Option<String>,
+    /// The prefix of the subjects that answers come to, for a user who may not subscribe to `_INBOX.>`. Default `_INBOX`.
+    #[serde(default = "inbox")]
+    pub(crate) inbox_prefix: String,
     /// Subject template; variables `{app} {app_id} {region} {stream} {type} {user_id} {channel_id}`, escaped.
     /// Default `rtm.{app}.{region}.{stream}_events`.
     #[serde(default = "nats_subject")]
@@ -52,7 +63,7 @@ pub(crate) struct NatsConfig {
     /// Subject template of dead letters; variables `{app} {app_id} {region} {stream}`. Default `rtm.{app}.dead_letters`.
     #[serde(default = "nats_dead_letters")]
     pub(crate) dead_letter_subject: String,
-    /// Whether the tags also go into headers. Default false; `Nats-Msg-Id` and `Nats-Expected-Stream` always do.
+    /// Whether the tags also go into headers. Default false; `Nats-Msg-Id` always does.
     #[serde(default)]
     pub(crate) headers: bool,
     /// Credentials. Default: none.
@@ -74,7 +85,7 @@ pub(crate) struct NatsConfig {
     /// Whether each page is published as one atomic batch: for one acknowledgement, less CPU, and in order per key
     /// whatever fails. `auto` (default): where the server (2.12 and later) and the stream take them, which `check
     /// --connect` and the log tell. `off`: never. An existing stream takes them once its `allow_atomic` is set: `nats
-    /// stream edit NAME --allow-batch`, or a `STREAM.UPDATE` of the JetStream API; the bridge sees it when it connects.
+    /// stream edit NAME --allow-batch`, or a `STREAM.UPDATE` of the JetStream API; the bridge sees it within seconds.
     /// With `create`, the stream is made so.
     #[serde(default)]
     pub(crate) atomic_batches: AtomicBatches,
@@ -91,6 +102,14 @@ pub(crate) enum AtomicBatches {
     Auto,
     /// Never.
     Off,
+}
+
+fn inbox() -> String {
+    "_INBOX".to_owned()
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn nats_subject() -> String {
@@ -150,6 +169,8 @@ pub(crate) struct PasswordConfig {
 pub(crate) struct TlsConfig {
     /// Refuse a server without TLS. Default false; `tls://` in a URL says the same.
     pub(crate) required: bool,
+    /// Begin with TLS, for a server with `handshake_first`; other servers do not understand it. Default false.
+    pub(crate) first: bool,
     /// A PEM file with further certificate authorities.
     pub(crate) ca_file: Option<PathBuf>,
     /// The client's certificate chain, PEM.
@@ -202,8 +223,36 @@ impl Kind for NatsConfig {
                 format!("`{stream}` is not the name of a JetStream stream"),
             );
         }
+        let is_subject = |text: &str| text.split('.').all(is_token);
+        if self
+            .domain
+            .as_deref()
+            .is_some_and(|domain| !is_token(domain) || domain.contains('.'))
+        {
+            problems.add(
+                "domain",
+                "is not the name of a JetStream domain: one token of a subject",
+            );
+        }
+        for (key, prefix) in [
+            ("api_prefix", self.api_prefix.as_ref()),
+            ("inbox_prefix", Some(&self.inbox_prefix)),
+        ] {
+            if prefix.is_some_and(|prefix| !is_subject(prefix)) {
+                problems.add(
+                    key,
+                    "is not the beginning of a subject: tokens without wildcards, separated by `.`",
+                );
+            }
+        }
+        if self.domain.is_some() && self.api_prefix.is_some() {
+            problems.add(
+                "api_prefix",
+                "and `domain` exclude each other: a domain has its own prefix",
+            );
+        }
         self.templates().problems(
-            |subject| subject.split('.').all(is_token),
+            is_subject,
             "a subject: tokens without wildcards or spaces, separated by `.`",
             problems,
         );
@@ -257,6 +306,27 @@ impl Kind for NatsConfig {
         }
     }
 
+    fn secrets(&self, warnings: &mut Problems<'_>) {
+        let files = match &self.auth {
+            None => vec![],
+            Some(NatsAuthConfig::CredentialsFile(file)) => vec![("auth.credentials_file", file)],
+            Some(NatsAuthConfig::NkeyFile(file)) => vec![("auth.nkey_file", file)],
+            Some(NatsAuthConfig::TokenFile(file)) => vec![("auth.token_file", file)],
+            Some(NatsAuthConfig::Jwt(jwt)) => vec![
+                ("auth.jwt.jwt_file", &jwt.jwt_file),
+                ("auth.jwt.seed_file", &jwt.seed_file),
+            ],
+            Some(NatsAuthConfig::Password(password)) => {
+                password.keys().warnings("auth.password", warnings);
+                vec![]
+            }
+        };
+        let key = self.tls.key_file.iter().map(|file| ("tls.key_file", file));
+        for (key, file) in files.into_iter().chain(key) {
+            secret::of_file(key, file, warnings);
+        }
+    }
+
     fn title(&self) -> Option<&'static str> {
         Some("NATS")
     }
@@ -283,6 +353,12 @@ impl Kind for NatsConfig {
         vec![
             ("servers", list(self.servers.iter().map(|url| host(url)))),
             ("stream", self.stream.clone()),
+            (
+                "domain",
+                self.domain
+                    .clone()
+                    .unwrap_or_else(|| "the servers' own".to_owned()),
+            ),
             ("subject", self.subject.clone()),
             ("dead_letter_subject", self.dead_letter_subject.clone()),
             ("auth", auth.to_owned()),
@@ -298,7 +374,7 @@ impl Kind for NatsConfig {
         let mut keys = changed!(
             self to new of NatsConfig,
             renewed: subject dead_letter_subject headers,
-            fixed: servers stream auth tls ack_timeout in_flight atomic_batches create
+            fixed: servers stream expect_stream domain api_prefix inbox_prefix auth tls ack_timeout in_flight atomic_batches create
         );
         // The client makes the JetStream stream when it connects, and these are its subjects.
         let derived = |create: &CreateStream| create.subjects.is_empty();
@@ -323,12 +399,19 @@ impl Kind for NatsConfig {
         Ok(AnySink::new(Arc::new(NatsSink::connect(options).await?)))
     }
 
+    fn accepted(&self) -> Option<anyhow::Result<()>> {
+        Some(self.options().check().map_err(Into::into))
+    }
+
     async fn reach(&self, places: &[String]) -> Vec<Found> {
         let of_sink = |found| (String::new(), found);
         let found = match self.look(places).await {
             Ok(Ok(found)) => found,
-            Ok(Err(CheckError::Missing(_))) if self.create.is_some() => {
-                let missing = format!("stream {} is missing; `run` creates it", self.stream);
+            Ok(Err(CheckError::Missing { domain, .. })) if self.create.is_some() => {
+                let place = domain.map_or_else(String::new, |domain| {
+                    format!(" there, in the JetStream domain {domain}; if it is in another one, set `domain`")
+                });
+                let missing = format!("stream {} is missing; `run` creates it{place}", self.stream);
                 return vec![of_sink(Ok(missing))];
             }
             Ok(Err(error)) => return vec![of_sink(Err(error.into()))],
@@ -347,7 +430,7 @@ impl Kind for NatsConfig {
     async fn ready(&self, places: &[String]) -> anyhow::Result<()> {
         drop(self.client().await?);
         match self.look(places).await? {
-            Err(CheckError::Missing(_)) if self.create.is_some() => Ok(()),
+            Err(CheckError::Missing { .. }) if self.create.is_some() => Ok(()),
             Err(CheckError::Off) => anyhow::bail!(
                 "JetStream is not enabled at {}: start the server with `nats-server -js`, or enable it for the account",
                 hidden(&self.servers)
@@ -380,7 +463,7 @@ impl Kind for NatsConfig {
     }
 
     async fn remove(&self) -> anyhow::Result<()> {
-        let context = jetstream::new(self.client().await?);
+        let context = self.jetstream().await?;
         match context.delete_stream(&self.stream).await {
             Ok(_) => Ok(()),
             Err(error) => match error.kind() {
@@ -396,17 +479,14 @@ impl Kind for NatsConfig {
 
     async fn read_back(&self, each: Each<'_>) -> anyhow::Result<()> {
         let is_dead = |subject: &str| subject.ends_with(".dead_letters");
-        read_back(&self.client().await?, &self.stream, is_dead, each).await
+        read_back(&self.jetstream().await?, &self.stream, is_dead, each).await
     }
 }
 
 impl NatsConfig {
     /// The options of the sink, which reads secrets for each connection.
     fn options(&self) -> NatsOptions {
-        let file = |path: &PathBuf| {
-            warn_if_world_readable(path);
-            Secret::File(path.clone())
-        };
+        let file = |path: &PathBuf| Secret::File(path.clone());
         let auth = match &self.auth {
             None => NatsAuth::None,
             Some(NatsAuthConfig::CredentialsFile(path)) => NatsAuth::CredentialsFile(path.clone()),
@@ -435,9 +515,15 @@ impl NatsConfig {
             replicas: create.replicas,
             duplicate_window: create.duplicate_window,
         });
+        let usual = NatsOptions::new(self.servers.clone(), self.stream.clone());
         NatsOptions {
             auth,
+            expect_stream: self.expect_stream,
+            domain: self.domain.clone(),
+            api_prefix: self.api_prefix.clone(),
+            inbox_prefix: self.inbox_prefix.clone(),
             tls: NatsTls {
+                first: self.tls.first,
                 required: self.tls.required,
                 ca_file: self.tls.ca_file.clone(),
                 cert_file: self.tls.cert_file.clone(),
@@ -447,7 +533,7 @@ impl NatsConfig {
             atomic_batches: self.atomic_batches == AtomicBatches::Auto,
             ack_timeout: self.ack_timeout,
             create_stream,
-            ..NatsOptions::new(self.servers.clone(), self.stream.clone())
+            ..usual
         }
     }
 
@@ -476,9 +562,14 @@ impl NatsConfig {
         };
         let sink = NatsSink::connect(options).await?;
         let subjects: Vec<&str> = subjects.iter().map(String::as_str).collect();
-        let checked = sink.check(&subjects).await;
+        let checked = sink.check(&subjects, self.create.is_some()).await;
         sink.close().await;
         Ok(checked)
+    }
+
+    async fn jetstream(&self) -> anyhow::Result<jetstream::Context> {
+        let prefix = self.options().prefix();
+        Ok(jetstream::with_prefix(self.client().await?, &prefix))
     }
 
     /// A client beside the sink's.
@@ -591,12 +682,11 @@ fn hidden(servers: &[String]) -> String {
 ///
 /// When there is no such stream or the server does not answer.
 pub async fn read_back(
-    client: &async_nats::Client,
+    context: &jetstream::Context,
     jetstream: &str,
     is_dead: impl Fn(&str) -> bool,
     mut each: impl FnMut(&Stored<'_>),
 ) -> anyhow::Result<()> {
-    let context = jetstream::new(client.clone());
     let stream = context
         .get_stream(jetstream)
         .await

@@ -372,51 +372,131 @@ fn a_journal_larger_than_its_disk_is_warned_of() {
     );
 }
 
-/// Holds: `check` says of Agora's credentials no more than it knows. Wrong ones are not told apart, for that would take a
-/// request that deletes events: so it says that they were not tried, and the ledger says that nothing was read.
-#[test]
-fn check_says_that_credentials_are_not_tried() {
-    let temp = tempfile::tempdir().unwrap();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let simulator = runtime
-        .block_on(Simulator::start(SimConfig {
-            apps: vec![SimApp {
-                app_id: "876922cbca0098dff4323566daa89675".to_owned(),
-                auth: SimAuth::Basic {
-                    key: "k".to_owned(),
-                    secret: "another".to_owned(),
-                },
-            }],
-            ..SimConfig::default()
-        }))
-        .unwrap();
-    let region = format!(
-        "[{{ name = \"eu-west-1\", base_url = \"{}\" }}]",
-        simulator.base_url("eu-west-1")
-    );
+/// A simulator that takes the key `k`, with this secret, for this App ID, and another key for an App ID of its own.
+fn agora(runtime: &tokio::runtime::Runtime, app_id: &str, secret: &str) -> Simulator {
+    let app = |app_id: &str, key: &str, secret: &str| SimApp {
+        app_id: app_id.to_owned(),
+        auth: SimAuth::Basic {
+            key: key.to_owned(),
+            secret: secret.to_owned(),
+        },
+    };
+    let apps = vec![app(app_id, "k", secret), app("another-account", "k2", "s2")];
+    let config = SimConfig {
+        apps,
+        ..SimConfig::default()
+    };
+    runtime.block_on(Simulator::start(config)).unwrap()
+}
+
+/// The sound configuration with a region at this URL, and without a broker.
+fn at(base_url: &str) -> String {
+    let region = format!("[{{ name = \"eu-west-1\", base_url = \"{base_url}\" }}]");
     let toml = SOUND.replace("[\"eu-west-1\"]", &region);
-    let toml = toml.replace(
+    toml.replace(
         "[sinks.kafka]\nbrokers = [\"127.0.0.1:9\"]",
         "[sinks.stdout]",
-    );
-    for (args, says) in [
-        (&[][..], &["can be read", "Agora was not asked"][..]),
+    )
+}
+
+/// Holds: `check --connect` tells a right key from a wrong one, and an App ID that is another account's; and it says where it
+/// cannot know. The ledger says that nothing was read.
+#[test]
+fn check_tries_agora_s_key() {
+    const APP_ID: &str = "876922cbca0098dff4323566daa89675";
+    let temp = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let token = |toml: String| {
+        toml.replace(
+            "basic = { key = \"k\", secret_file",
+            "agora_token = { token_file",
+        )
+    };
+    for (app_id, secret, is_token, says, expected) in [
         (
-            &["--connect"],
-            &[
-                "Agora was not asked",
-                "its name resolves and a connection is opened; no event was read",
-                "credentials not tried",
-                "wrong ones show when the bridge polls",
-            ],
+            APP_ID,
+            "s",
+            false,
+            "credentials: ok, the key is right, and the App ID is its account's",
+            0,
+        ),
+        (
+            APP_ID,
+            "another",
+            false,
+            "credentials: FAILED, 127.0.0.1 refuses the key or its secret (status 401)",
+            1,
+        ),
+        (
+            "an-app-of-the-account",
+            "s",
+            false,
+            "credentials: FAILED, the key is right, but the App ID 876922cbca0098dff4323566daa89675 is none of the 1 of its \
+             account",
+            1,
+        ),
+        (
+            APP_ID,
+            "s",
+            true,
+            "credentials not tried: a token cannot be tried",
+            0,
         ),
     ] {
-        let (code, text) = outage(&toml, temp.path(), args);
-        assert_eq!(code, Some(0), "{text}");
-        for says in says {
+        let simulator = agora(&runtime, app_id, secret);
+        let mut toml = at(&simulator.base_url("eu-west-1"));
+        if is_token {
+            toml = token(toml);
+        }
+        let (code, text) = outage(&toml, temp.path(), &["--connect"]);
+        assert_eq!(code, Some(expected), "{text}");
+        for says in [
+            says,
+            "its name resolves and a connection is opened; no event was read",
+        ] {
             assert!(text.contains(says), "expected {says:?} in {text}");
         }
-        assert!(!text.contains("can be used"), "{text}");
+        assert!(simulator.ledger().pages.is_empty(), "an event was read");
+        assert_eq!(
+            simulator.stats().apps[0].requests,
+            0,
+            "the event API was asked"
+        );
+        let (code, text) = outage(&toml, temp.path(), &[]);
+        assert_eq!(code, Some(0), "{text}");
+        assert!(
+            text.contains("can be read") && text.contains("Agora was not asked"),
+            "{text}"
+        );
+    }
+}
+
+/// Holds: where nobody answers for the console, that is said, and is no failure by itself.
+#[test]
+fn a_host_without_a_console_is_no_failure() {
+    let temp = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let simulator = agora(&runtime, "876922cbca0098dff4323566daa89675", "s");
+    // Below no region's path, where the simulator knows nothing.
+    let toml = at(&format!("{}/below/that", simulator.base_url("eu-west-1")));
+    let (code, text) = outage(&toml, temp.path(), &["--connect"]);
+    assert_eq!(code, Some(0), "{text}");
+    let says = "credentials not tried: 127.0.0.1 does not say whether they are right (status 404); wrong ones show when";
+    assert!(text.contains(says), "{text}");
+}
+
+/// Holds: each sink has a line, with and without a broker.
+#[test]
+fn every_sink_has_a_line() {
+    let temp = tempfile::tempdir().unwrap();
+    let toml = format!("{SOUND}\n{NATS}\n[sinks.stdout]\n[sinks.file]\npath = \"DIR/events\"\n");
+    let (code, text) = check(temp.path(), &toml);
+    assert_eq!(code, Some(0), "{text}");
+    for sink in ["kafka", "nats", "stdout", "file"] {
+        assert!(
+            text.contains(&format!("sink {sink}: ok, ")),
+            "{sink}: {text}"
+        );
     }
 }
 

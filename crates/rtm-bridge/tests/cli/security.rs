@@ -139,7 +139,7 @@ fn the_log_keeps_secrets_and_its_lines() {
             };
             assert!(whole, "{format}: {line}");
         }
-        let told = log.contains("the secret file can be read by everyone");
+        let told = log.contains("holds a secret, and can be read by everyone");
         assert_eq!(told, mode & 0o004 != 0, "{format}: {log}");
         if format == "text" {
             let metrics = bridge.ask("GET", "/metrics");

@@ -654,7 +654,7 @@ fn options_that_cannot_work_are_named() {
         ),
         (
             |options| options.extra_ca_file = Some("/nonexistent".into()),
-            "extra_ca_file",
+            "bad ca_file",
         ),
         (|options| options.user_agent = "a\nb".into(), "HTTP client"),
     ] {
