@@ -17,10 +17,12 @@ use crate::process::{Process, tail};
 use crate::wait_for;
 
 mod dashboard;
+mod drawing;
 mod exposition;
 mod expression;
 
 pub use dashboard::{Dashboard, Panel, Query, Variable};
+pub use drawing::{Drawing, Drawn, Span};
 pub use exposition::Families;
 pub use expression::metric_names;
 
@@ -119,6 +121,12 @@ impl Prometheus {
             );
         }
         Ok(prometheus)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
     }
 
     /// What `expression` gives now.

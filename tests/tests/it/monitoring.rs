@@ -4,6 +4,7 @@
 
 mod alerts;
 mod dashboard;
+mod drawn;
 mod metrics;
 
 use std::collections::BTreeSet;

@@ -2,7 +2,7 @@
 // Asks for status.json every two seconds and shows it. All that comes from the bridge is set as text, never as markup.
 const EVERY = 2000, PATIENCE = 4000, BIN = 5;
 const LEVELS = {
-  losing: "Losing events", down: "Down", late: "Needs a look", note: "Good to know", good: "All is well",
+  losing: "Losing events", lost: "May have lost events", down: "Down", late: "Needs a look", note: "Good to know", good: "All is well",
 };
 const OUTCOMES = [
   ["page", "with events", ["page"]], ["empty", "empty", ["empty"]],

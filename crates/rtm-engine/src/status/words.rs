@@ -26,8 +26,10 @@ pub struct Finding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// Events are being lost, or were within the last minutes.
+    /// Events are being lost, or will be soon.
     Losing,
+    /// Events were lost within the last minutes, or may have been.
+    Lost,
     /// Something does not work, and costs no events yet.
     Down,
     /// Something may not work soon.
@@ -131,6 +133,8 @@ pub fn findings(now: &Snapshot) -> Vec<Finding> {
 fn losses(now: &Snapshot) -> Vec<Finding> {
     let mut losses = Vec::new();
     let lose = |text: String| Finding::new(Level::Losing, text);
+    // What is over is not said to go on: the rings of a start are full once.
+    let lost = |text: String| Finding::new(Level::Lost, text);
     if now.journal.failing {
         let text = "Events are being lost: the journal cannot be written, so polling waits, and Agora overwrites its oldest events.";
         let reason = NotReady::all("the journal cannot be written");
@@ -150,10 +154,10 @@ fn losses(now: &Snapshot) -> Vec<Finding> {
     };
     let doubtful = recently(|ring| ring.possibly_lost_recently);
     if !doubtful.is_empty() {
-        let lost = doubtful.iter().map(|ring| ring.possibly_lost_recently);
-        losses.push(lose(format!(
+        let most = doubtful.iter().map(|ring| ring.possibly_lost_recently);
+        losses.push(lost(format!(
             "Events may have been lost: up to {} in the last 5 minutes, of {}, in responses that did not arrive whole.",
-            events(lost.sum()),
+            events(most.sum()),
             rings(now, &doubtful)
         )));
     }
@@ -174,15 +178,15 @@ fn losses(now: &Snapshot) -> Vec<Finding> {
             0 => "how many cannot be told".to_owned(),
             sum => format!("some {} by estimate", events(sum)),
         };
-        losses.push(lose(format!(
+        losses.push(lost(format!(
             "Events may have been lost: {} was full in the last 5 minutes, and Agora may have overwritten events, \
              {how_many}.",
             rings(now, &full)
         )));
     }
     for sink in now.sinks.iter().filter(|sink| sink.skipped_recently > 0) {
-        losses.push(lose(format!(
-            "Events are being lost for {}: {} were skipped because the journal is full, as its when_full says.",
+        losses.push(lost(format!(
+            "Events were lost for {}: {} in the last 5 minutes, skipped because the journal was full, as its when_full says.",
             sink.title,
             events(sink.skipped_recently)
         )));

@@ -176,7 +176,7 @@ fn findings(findings: &[Finding], width: u16) -> Vec<Row<'static>> {
     let options = textwrap::Options::new(width.into()).subsequent_indent("  ");
     let rows = findings.iter().flat_map(|finding| {
         let style = match finding.level {
-            Level::Losing | Level::Down => BAD,
+            Level::Losing | Level::Lost | Level::Down => BAD,
             Level::Late => DOUBTFUL,
             Level::Note => PLAIN,
             Level::Good => GOOD,

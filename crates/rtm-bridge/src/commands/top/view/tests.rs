@@ -401,6 +401,7 @@ fn colours_say_what_is_wrong() {
             };
             status.report.findings = vec![
                 of(Level::Losing, "losing"),
+                of(Level::Lost, "lost"),
                 of(Level::Late, "late"),
                 of(Level::Note, "note"),
                 of(Level::Good, "good"),
@@ -411,6 +412,7 @@ fn colours_say_what_is_wrong() {
     );
     for (text, style) in [
         ("losing", BAD),
+        ("lost", BAD),
         ("late", DOUBTFUL),
         ("note", PLAIN),
         ("good", GOOD),
