@@ -587,6 +587,7 @@ pub(crate) async fn publish_until_ended(outlet: Outlet, crashed: bool) -> bool {
         outlet.sink.clone(),
     );
     tokio::select! {
+        biased;
         () = publish(outlet, crashed) => true,
         why = patience => {
             warn!("{why}: what is not yet published waits in the journal");
@@ -604,6 +605,7 @@ async fn patience(
     loop {
         let ending = plans.borrow_and_update().ending;
         tokio::select! {
+            biased;
             changed = plans.changed() => if changed.is_err() {
                 std::future::pending::<()>().await;
             },
@@ -813,6 +815,7 @@ async fn deliver<S: Sink>(outlet: &mut Outlet, sink: &S, batch: &mut Batch) {
         };
         outlet.disarm().await;
         tokio::select! {
+            biased;
             () = tokio::time::sleep(pause) => {}
             () = skip_watch.must_skip() => {
                 skip(outlet, batch);
