@@ -327,7 +327,7 @@ type Change = fn(&mut Snapshot);
 /// Holds: whatever loses events comes first and says so.
 #[test]
 fn losses_come_first() {
-    let losses: [(Change, &str); 8] = [
+    let losses: [(Change, &str); 9] = [
         (
             |now| now.journal.failing = true,
             "the journal cannot be written",
@@ -362,8 +362,16 @@ fn losses_come_first() {
              told",
         ),
         (
+            |now| {
+                for ring in &mut now.rings[..2] {
+                    ring.overflows_recently = 1;
+                }
+            },
+            " were full in the last 5 minutes",
+        ),
+        (
             |now| now.sinks[0].skipped_recently = 1,
-            "lost for Kafka: 1 event",
+            "lost for Kafka: 1 event was skipped",
         ),
     ];
     for (change, expected) in losses {
