@@ -93,12 +93,45 @@ pub(super) fn problems(config: &Config) -> Vec<(String, String)> {
 impl Config {
     /// What is accepted and may still be a mistake, as key and message. With several files the key names its own.
     pub fn warnings(&self) -> Vec<(String, String)> {
+        self.warnings_beside(&[])
+    }
+
+    /// As [`Config::warnings`], without those that `before` has as well, wherever its apps stand in their list.
+    pub fn new_warnings(&self, before: &Config) -> Vec<(String, String)> {
+        self.warnings_beside(&before.warnings_by_name())
+    }
+
+    fn warnings_beside(&self, told: &[(String, String)]) -> Vec<(String, String)> {
         let mut found = Vec::new();
         warnings(self, &mut Problems::new(&mut found));
+        let mut named = self.warnings_by_name().into_iter();
+        found.retain(|_| named.next().is_some_and(|warning| !told.contains(&warning)));
         for (key, _) in &mut found {
             *key = self.origin.key(key);
         }
         found
+    }
+
+    /// All warnings, each app by its name.
+    fn warnings_by_name(&self) -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        warnings(self, &mut Problems::new(&mut found));
+        for (key, _) in &mut found {
+            *key = by_name(key, &self.apps);
+        }
+        found
+    }
+}
+
+/// A key with an app's name in the place of its index.
+fn by_name(key: &str, apps: &[AppConfig]) -> String {
+    let index = key
+        .strip_prefix("apps.")
+        .map(|rest| rest.split('.').next().unwrap_or(rest));
+    let app = index.and_then(|index| Some((index, apps.get(index.parse::<usize>().ok()?)?)));
+    match app {
+        Some((index, app)) => key.replacen(index, &app.name, 1),
+        None => key.to_owned(),
     }
 }
 
