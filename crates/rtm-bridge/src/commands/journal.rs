@@ -7,10 +7,13 @@ mod verify;
 use std::path::Path;
 
 use bytesize::ByteSize;
-use rtm_journal::{Inspection, Journal, LaneInspection, ReaderInspection};
+use rtm_journal::{EntryFilter, Inspection, Journal, LaneInspection, ReaderInspection};
+use rtm_record::entry;
 
 use super::configuration::DirArgs;
-use super::process::refuse;
+use super::process::counted;
+use super::range::Known;
+use crate::config::Config;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum JournalCommand {
@@ -43,19 +46,62 @@ pub(super) fn journal(command: JournalCommand) -> anyhow::Result<bool> {
 fn stat(args: &StatArgs) -> anyhow::Result<bool> {
     let dir = args.place.dir()?;
     let inspection = Journal::inspect(&dir)?;
-    if inspection.segments.is_empty() {
-        return Err(refuse(format!("there is no journal in {}", dir.display())));
-    }
+    let config = args.place.config();
+    let names = Names {
+        known: known_apps(&dir, config.as_ref())?,
+        config,
+    };
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&json(&inspection))?);
+        let json = json(&inspection, &names);
+        println!("{}", serde_json::to_string_pretty(&json)?);
     } else {
-        print(&dir, &inspection);
+        print(&dir, &inspection, &names);
     }
     Ok(true)
 }
 
+/// What lanes and readers are to people.
+struct Names {
+    known: Known,
+    /// None where no valid one was found.
+    config: Option<Config>,
+}
+
+impl Names {
+    /// An App ID's name.
+    fn app(&self, lane: &str) -> Option<&str> {
+        self.known.name(lane)
+    }
+
+    /// Whether the configuration has the sink, as far as there is one.
+    fn is_configured(&self, sink: &str) -> Option<bool> {
+        let config = self.config.as_ref()?;
+        Some(config.sinks.contains_key(sink))
+    }
+}
+
+/// The apps of a configuration, and of what a journal holds: for each App ID that left, as its newest entry has it.
+fn known_apps(dir: &Path, config: Option<&Config>) -> anyhow::Result<Known> {
+    let mut known = Known::default();
+    if let Some(config) = config {
+        known.see_config(config);
+    }
+    let stored = Journal::stored_beside(dir, &EntryFilter::default())?;
+    for newest in stored.newest_of_each_lane() {
+        match &newest.entry {
+            Ok(entry) if known.name(&newest.lane).is_none() => {
+                if let Ok((tags, _)) = entry::decode(&entry.bytes) {
+                    known.see(&tags);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(known)
+}
+
 /// For people.
-fn print(dir: &Path, found: &Inspection) {
+fn print(dir: &Path, found: &Inspection, names: &Names) {
     let holder = match (found.in_use, found.in_use_by) {
         (true, Some(process)) => format!("in use by process {process}"),
         (true, None) => "in use".to_owned(),
@@ -78,35 +124,42 @@ fn print(dir: &Path, found: &Inspection) {
         println!("  DAMAGED   {} place(s) cannot be read", found.damaged);
     }
     for lane in &found.lanes {
+        let name = names.app(&lane.name).map(|name| format!(" ({name})"));
         println!(
-            "  lane {}: {} entries pending, {}; {} events stored ever",
+            "  lane {}{}: {} pending, {}; {} stored ever",
             lane.name,
-            lane.entries,
+            name.unwrap_or_default(),
+            counted(lane.entries, "entry", "entries"),
             ByteSize(lane.bytes),
-            lane.appended
+            counted(lane.appended, "event", "events")
         );
         for reader in &lane.readers {
             let pending = &reader.pending;
             let age = pending.oldest_age.map(|age| age.as_secs());
             println!(
-                "    {:<12} committed through {}, {} events; pending {} entries, {} events, {}{}",
+                "    {:<12} committed through {}, {}; pending {}, {}, {}{}{}",
                 reader.name,
                 reader.committed.0,
-                reader.passed,
-                pending.entries,
-                pending.count,
+                counted(reader.passed, "event", "events"),
+                counted(pending.entries, "entry", "entries"),
+                counted(pending.count, "event", "events"),
                 ByteSize(pending.bytes),
-                age.map_or_else(String::new, |age| format!(", oldest {age} s"))
+                age.map_or_else(String::new, |age| format!(", oldest {age} s")),
+                match names.is_configured(&reader.name) {
+                    Some(false) => "; NOT in the configuration",
+                    _ => "",
+                }
             );
         }
     }
 }
 
 /// For programs.
-fn json(found: &Inspection) -> serde_json::Value {
+fn json(found: &Inspection, names: &Names) -> serde_json::Value {
     let reader = |reader: &ReaderInspection| {
         serde_json::json!({
             "name": reader.name,
+            "configured": names.is_configured(&reader.name),
             "committed": reader.committed.0,
             "pending_entries": reader.pending.entries,
             "pending_bytes": reader.pending.bytes,
@@ -119,6 +172,7 @@ fn json(found: &Inspection) -> serde_json::Value {
     let lane = |lane: &LaneInspection| {
         serde_json::json!({
             "name": lane.name,
+            "app": names.app(&lane.name),
             "pending_entries": lane.entries,
             "pending_bytes": lane.bytes,
             "appended_events": lane.appended,
