@@ -21,9 +21,11 @@ use super::{Host, Local, free_port, install, say, scratch};
 
 mod access;
 mod damage;
+mod pair;
 mod secure;
 
 pub use access::{Operation, Right};
+pub use pair::KafkaPair;
 pub use secure::{Door, SecureKafka};
 
 /// A single Kafka broker in KRaft mode, without authentication, that creates topics on demand.
@@ -233,7 +235,7 @@ impl Kafka {
         }
         let all = broker_settings(
             place.port,
-            free_port()?,
+            place.controller_port,
             "127.0.0.1",
             &data.display().to_string(),
             settings,
@@ -320,6 +322,8 @@ struct Place {
     /// A formatted data directory, which is copied.
     formatted: PathBuf,
     port: u16,
+    /// Where the controller listens: the broker's own, unless it has another one's.
+    controller_port: u16,
     /// More listeners than the one without authentication.
     listeners: Vec<Listener>,
 }
@@ -333,6 +337,7 @@ impl Place {
             dir: scratch("kafka")?,
             formatted,
             port: free_port()?,
+            controller_port: free_port()?,
             listeners: Vec::new(),
         })
     }
