@@ -1,5 +1,6 @@
 //! `rtm-bridge journal`: what a journal holds, whether it is sound, and what to forget.
 
+mod apps;
 mod dump;
 mod forget;
 mod verify;
@@ -7,13 +8,13 @@ mod verify;
 use std::path::Path;
 
 use bytesize::ByteSize;
-use rtm_journal::{EntryFilter, Inspection, Journal, LaneInspection, ReaderInspection};
-use rtm_record::entry;
+use rtm_journal::{Inspection, Journal, LaneInspection, ReaderInspection};
 
 use super::configuration::DirArgs;
 use super::process::counted;
 use super::range::Known;
 use crate::config::Config;
+use apps::known_apps;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum JournalCommand {
@@ -78,26 +79,6 @@ impl Names {
         let config = self.config.as_ref()?;
         Some(config.sinks.contains_key(sink))
     }
-}
-
-/// The apps of a configuration, and of what a journal holds: for each App ID that left, as its newest entry has it.
-fn known_apps(dir: &Path, config: Option<&Config>) -> anyhow::Result<Known> {
-    let mut known = Known::default();
-    if let Some(config) = config {
-        known.see_config(config);
-    }
-    let stored = Journal::stored_beside(dir, &EntryFilter::default())?;
-    for newest in stored.newest_of_each_lane() {
-        match &newest.entry {
-            Ok(entry) if known.name(&newest.lane).is_none() => {
-                if let Ok((tags, _)) = entry::decode(&entry.bytes) {
-                    known.see(&tags);
-                }
-            }
-            _ => {}
-        }
-    }
-    Ok(known)
 }
 
 /// For people.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use rtm_journal::{Inspection, Journal, LaneName, Options, ReaderName};
 
-use super::known_apps;
+use super::apps::known_apps;
 use crate::commands::configuration::{DirArgs, configuration};
 use crate::commands::process::{confirmed, counted, refuse, runtime};
 use crate::config::Config;
