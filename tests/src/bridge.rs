@@ -32,12 +32,25 @@ impl Bridge {
     /// When the binary is missing or older than its sources, with what to run; when the bridge does not start, with
     /// the end of its log.
     pub async fn start(config: &Path, env: &[(&str, &str)], log: &Path) -> Result<Bridge> {
-        let arguments = [
-            OsString::from("run"),
-            OsString::from("--config"),
-            config.into(),
-        ];
-        let mut process = Process::start(&binary::rtm_bridge()?, arguments, env, log, None)?;
+        Bridge::start_under(&[], config, env, log).await
+    }
+
+    /// As [`Bridge::start`], under a command that runs the one that follows it in its own place, as `sh -c 'exec "$@"' sh`
+    /// does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bridge::start`].
+    pub async fn start_under(
+        command: &[String],
+        config: &Path,
+        env: &[(&str, &str)],
+        log: &Path,
+    ) -> Result<Bridge> {
+        let mut all: Vec<OsString> = command.iter().map(OsString::from).collect();
+        all.push(binary::rtm_bridge()?.into());
+        all.extend(["run".into(), "--config".into(), config.into()]);
+        let mut process = Process::start(Path::new(&all[0]), &all[1..], env, log, None)?;
         let started = Instant::now();
         let admin = process
             .wait_for_line(START_DEADLINE, admin_address)

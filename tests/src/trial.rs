@@ -10,19 +10,23 @@
 //! | [`Disk`] | a disk that can be filled |
 //! | [`Plan`] | a random trial, by its seed |
 //! | [`shows`] | trials of given faults, longer than a random one |
+//! | [`alone`] | one thing goes wrong, and everything else is as fresh as without it |
 //! | [`measured`] | trials of figures with bounds: freshness, storms, cost, a backlog, many App IDs, changes |
 //! | [`accounting`] | the bridge's counts, compared with the truth |
 
 pub mod accounting;
+pub mod alone;
 mod brokers;
 mod disk;
 mod faults;
 pub mod measured;
+mod pipe;
 mod places;
 mod random;
 mod report;
 mod rig;
 pub mod shows;
+mod third;
 pub mod wire;
 
 use std::time::{Duration, Instant};

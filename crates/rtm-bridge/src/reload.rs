@@ -36,9 +36,13 @@ pub(crate) async fn follow(
         match take(&watch.file, &running, planner).await {
             Ok(new) => {
                 (watch.taken)(&new);
-                new.log_warnings();
+                new.log_warnings(Some(&running));
                 wire::tell(metrics, &new);
-                let changed = running.changed(&new).join(", ");
+                let changed = match &running.changed(&new)[..] {
+                    // Of a secret's file that was rotated, say, or of a comment.
+                    [] => "nothing".to_owned(),
+                    keys => keys.join(", "),
+                };
                 info!(changed, "the configuration was taken");
                 running = new;
             }

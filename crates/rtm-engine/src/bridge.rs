@@ -589,6 +589,7 @@ pub(crate) async fn publish_until_ended(outlet: Outlet, crashed: bool) {
         outlet.sink.clone(),
     );
     tokio::select! {
+        biased;
         () = publish(outlet, crashed) => {}
         why = patience => warn!("{why}: what is not yet published waits in the journal"),
     }
@@ -603,6 +604,7 @@ async fn patience(
     loop {
         let ending = plans.borrow_and_update().ending;
         tokio::select! {
+            biased;
             changed = plans.changed() => if changed.is_err() {
                 std::future::pending::<()>().await;
             },
@@ -829,6 +831,7 @@ async fn deliver<S: Sink>(outlet: &mut Outlet, sink: &S, batch: &mut Batch) {
         };
         outlet.disarm().await;
         tokio::select! {
+            biased;
             () = tokio::time::sleep(pause) => {}
             () = outlet.new_routes() => {}
             () = skip_watch.must_skip() => {

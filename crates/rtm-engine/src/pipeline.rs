@@ -14,7 +14,9 @@ use crate::plan::AppPlan;
 /// A predecessor may just have used the budget: how long no request is sent after taking the journal's lock.
 const START_AFTER: Duration = Duration::from_secs(1);
 
-/// As [`START_AFTER`], when the predecessor died: its last request may still be under way.
+/// As [`START_AFTER`], when the predecessor died: its last requests may still be under way. The limit holds if they arrive
+/// within the 250 ms that this is longer. What arrives later may be one request too many, which Agora answers with 429; a
+/// longer wait would cost events, for a busy ring overwrites its oldest meanwhile.
 const START_AFTER_UNCLEAN: Duration = Duration::from_millis(1250);
 
 /// What polling an App ID needs, as one plan has it. Another plan makes another pipeline, which shares what must outlive a
@@ -106,3 +108,6 @@ impl<F: Fetch> Pipeline<F> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

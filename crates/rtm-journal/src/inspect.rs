@@ -8,6 +8,7 @@ use crate::disk::{Disk, Lock};
 use crate::frame::VERSION;
 use crate::index::{Behind, Place};
 use crate::recover::{LaneRead, Replay, ReplayError};
+use crate::scan::BadSectors;
 use crate::stats::{Pending, missing};
 use crate::{Epoch, InspectError, Position};
 
@@ -121,7 +122,7 @@ pub(crate) fn failed(dir: &Path) -> impl Fn(ReplayError) -> InspectError {
 
 pub(crate) fn inspect(dir: &Path, now: SystemTime) -> Result<Inspection, InspectError> {
     let (disk, holder) = look(dir)?;
-    let replay = Replay::read(&disk, holder.is_some()).map_err(failed(dir))?;
+    let replay = Replay::read(&disk, holder.is_some(), BadSectors::Fail).map_err(failed(dir))?;
     let epochs: BTreeSet<Epoch> = replay
         .segments
         .iter()

@@ -95,7 +95,14 @@ impl Journal {
         options: Options,
         limits: Limits,
     ) -> Result<Writer, OpenError> {
-        let mut recovered = recover(&*storage)?;
+        // In driven time nothing passes while a journal is opened.
+        let is_driven = options.monotonic.is_some();
+        let pause = |time| {
+            if !is_driven {
+                std::thread::sleep(time);
+            }
+        };
+        let mut recovered = recover(&*storage, &pause)?;
         let unproven = std::mem::take(&mut recovered.unproven);
         // The keys of a RandomState come from the system's random numbers.
         let random = || Epoch(std::hash::RandomState::new().hash_one(std::process::id()));

@@ -55,7 +55,7 @@ pub struct Options {
     /// 10, which is a second at ten a second; 0 compresses every entry.
     pub compress_from: u64,
     /// The newest entries are kept in memory up to so many bytes, so that a reader that keeps up reads no file. Default
-    /// 8 MiB: 80 full pages, which is seconds of a storm. With 0 every entry is read from its file.
+    /// 4 MiB: 40 full pages, which is seconds of a storm. With 0 every entry is read from its file.
     pub tail_bytes: usize,
     /// How many lanes will be opened. Half of the room is guaranteed to them in equal shares, and the rest is common;
     /// when more are opened, the shares shrink. Default 1.
@@ -82,7 +82,7 @@ impl Default for Options {
             commit_interval: Duration::from_millis(200),
             compression_level: 1,
             compress_from: 10,
-            tail_bytes: 8 << 20,
+            tail_bytes: 4 << 20,
             lanes_expected: 1,
             on_sync: None,
             clock: None,

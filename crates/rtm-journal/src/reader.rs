@@ -6,20 +6,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use rustix::io::Errno;
 use tokio::sync::Notify;
 use zstd::bulk::{Compressor, Decompressor};
 
 use crate::frame::{HEADER_BYTES, Header, Kind, from_ms, smaller};
 use crate::handle::Handle;
 use crate::index::Place;
-use crate::scan::read_version;
+use crate::scan::{is_bad_sector, read_version};
 use crate::stats::Pending;
 use crate::{AppendError, Epoch, MAX_TALLY_BYTES, Position, ReadError, ReaderName, Storage};
 
 /// How long the disk may fail to read a segment, while it does everything else, before entries that it cannot read count
 /// as damaged: one bad sector must not hold up all that follows. Once for a segment, which may have hundreds of entries.
-const BAD_SECTOR_PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const BAD_SECTOR_PATIENCE: Duration = Duration::from_secs(30);
 /// How often it is logged that an entry cannot be read.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -282,7 +281,7 @@ impl Reader {
         let handle = Arc::clone(&self.handle);
         let now = handle.options.instant();
         let mut state = handle.state();
-        let is_disk = error.raw_os_error() == Some(Errno::IO.raw_os_error()) && !state.failing;
+        let is_disk = is_bad_sector(error) && !state.failing;
         let trouble = match &mut self.trouble {
             Some(trouble) if trouble.segment == place.segment => trouble,
             other => other.insert(Trouble {

@@ -3,13 +3,15 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::change::{self, Appended, Change, Cursor};
 use crate::frame::{Kind, MAX_POSITION, VERSION, take};
 use crate::index::{Index, Place};
-use crate::scan::{Frame, Trust, read_version, scan};
+use crate::reader::BAD_SECTOR_PATIENCE;
+use crate::scan::{BadSectors, Frame, Trust, is_bad_sector, read_version, scan};
 use crate::state::{LaneState, ReaderState, Recovered, SegmentState, State};
 use crate::{Epoch, LaneName, OpenError, Position, ReaderName, Storage};
 
@@ -17,9 +19,12 @@ use crate::{Epoch, LaneName, OpenError, Position, ReaderName, Storage};
 ///
 /// May be interrupted anywhere and done again: what is cut is nothing that a second reading would believe. Nothing is
 /// ever appended to an old segment, since its last sync may have failed unseen; the writer begins a new one, into which
-/// everything goes that no later write vouches for.
-pub(crate) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
-    let replay = Replay::read(storage, false).map_err(|error| match error {
+/// everything goes that no later write vouches for. `pause` waits between two tries to read what the disk cannot read.
+pub(crate) fn recover(
+    storage: &dyn Storage,
+    pause: &dyn Fn(Duration),
+) -> Result<Recovered, OpenError> {
+    let replay = read_patiently(storage, pause).map_err(|error| match error {
         ReplayError::Version { segment, found } => OpenError::Version {
             segment,
             found,
@@ -86,11 +91,40 @@ pub(crate) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
     })
 }
 
+/// As [`Replay::read`]. Bytes that the disk has failed to read for [`BAD_SECTOR_PATIENCE`], while it reads others, are
+/// damage: a journal that waited for them for ever would keep all else from being published, and events from being polled.
+/// Whatever else fails may pass, and the opening fails.
+fn read_patiently(storage: &dyn Storage, pause: &dyn Fn(Duration)) -> Result<Replay, ReplayError> {
+    let mut waited = Duration::ZERO;
+    loop {
+        match Replay::read(storage, false, BadSectors::Fail) {
+            Err(ReplayError::Read { segment, source }) if is_bad_sector(&source) => {
+                if waited >= BAD_SECTOR_PATIENCE {
+                    let replay = Replay::read(storage, false, BadSectors::AreDamage)?;
+                    let reads = replay.segments.iter().any(|read| !read.epochs.is_empty());
+                    return reads
+                        .then_some(replay)
+                        .ok_or(ReplayError::Read { segment, source });
+                }
+                let left = (BAD_SECTOR_PATIENCE - waited).as_secs();
+                tracing::error!(segment, error = %source, "the journal cannot be read; it is tried for {left} s more");
+            }
+            read => return read,
+        }
+        pause(PAUSE);
+        waited += PAUSE;
+    }
+}
+
+/// Between two tries to read what the disk cannot read.
+const PAUSE: Duration = Duration::from_secs(2);
+
 /// Cuts the torn tail. Where that fails the journal opens all the same: nothing is written behind the tail, and at the
 /// next opening it is found torn again.
 fn cut(storage: &dyn Storage, newest: &SegmentRead, state: &mut State) {
     let segment = newest.number;
-    if newest.end < newest.bytes {
+    // Behind what the disk cannot read there may be more than a torn tail.
+    if newest.end < newest.bytes && newest.bad_blocks == 0 {
         tracing::warn!(
             segment,
             bytes = newest.bytes - newest.end,
@@ -143,6 +177,8 @@ pub(crate) struct SegmentRead {
     pub(crate) lost: bool,
     pub(crate) unproven: Vec<Place>,
     pub(crate) epochs: BTreeSet<Epoch>,
+    /// As [`crate::scan::Scanned::bad_blocks`].
+    pub(crate) bad_blocks: u64,
 }
 
 #[derive(Default)]
@@ -166,8 +202,12 @@ pub(crate) enum ReplayError {
 
 impl Replay {
     /// Reads every segment. With `living` set another process may be at work, and segments may go while we read.
-    pub(crate) fn read(storage: &dyn Storage, living: bool) -> Result<Replay, ReplayError> {
-        let mut replay = Replay::read_all(storage, living)?;
+    pub(crate) fn read(
+        storage: &dyn Storage,
+        living: bool,
+        bad_sectors: BadSectors,
+    ) -> Result<Replay, ReplayError> {
+        let mut replay = Replay::read_all(storage, living, bad_sectors)?;
         let unproven = &replay.unproven;
         replay
             .lanes
@@ -177,7 +217,11 @@ impl Replay {
     }
 
     /// The same, with entries that every reader has committed, and in no order.
-    pub(crate) fn read_all(storage: &dyn Storage, living: bool) -> Result<Replay, ReplayError> {
+    pub(crate) fn read_all(
+        storage: &dyn Storage,
+        living: bool,
+        bad_sectors: BadSectors,
+    ) -> Result<Replay, ReplayError> {
         let mut segments = storage.list().map_err(ReplayError::List)?;
         segments.sort_unstable();
         let gone = |error: &io::Error| living && error.kind() == io::ErrorKind::NotFound;
@@ -192,6 +236,7 @@ impl Replay {
                     });
                 }
                 Err(error) if gone(&error) => {}
+                Err(error) if bad_sectors == BadSectors::AreDamage && is_bad_sector(&error) => {}
                 Err(source) => {
                     return Err(ReplayError::Read {
                         segment: *segment,
@@ -217,7 +262,7 @@ impl Replay {
                 replay.seamless = false;
                 replay.torn.clear();
             }
-            match scan(storage, number, bytes, &mut |frame| {
+            match scan(storage, number, bytes, bad_sectors, &mut |frame| {
                 replay.apply(&mut read, &frame);
             }) {
                 Ok(scanned) => {
@@ -225,6 +270,11 @@ impl Replay {
                     read.last_group = scanned.last_group;
                     read.torn = scanned.torn;
                     read.damaged += scanned.damaged;
+                    read.bad_blocks = scanned.bad_blocks;
+                    if scanned.bad_blocks > 0 {
+                        // Whatever stood there: it may have been more than what a crash tears.
+                        read.damaged = read.damaged.max(1);
+                    }
                     replay.segments.push(read);
                 }
                 Err(error) if gone(&error) => {}

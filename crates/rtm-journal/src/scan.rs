@@ -2,6 +2,8 @@
 
 use std::io;
 
+use rustix::io::Errno;
+
 use crate::Storage;
 use crate::frame::{HEADER_BYTES, Header, Kind, MAGIC, PROLOGUE_BYTES, version};
 
@@ -42,6 +44,8 @@ pub(crate) struct Scanned {
     pub(crate) torn: u64,
     /// Where the last group begins, if there is an intact frame.
     pub(crate) last_group: Option<u32>,
+    /// Blocks that the disk could not read; one may count more than once.
+    pub(crate) bad_blocks: u64,
 }
 
 /// The format version of a segment; nothing where its beginning is cut or damaged.
@@ -49,6 +53,20 @@ pub(crate) fn read_version(storage: &dyn Storage, segment: u32) -> io::Result<Op
     let mut bytes = [0; PROLOGUE_BYTES];
     let read = storage.read(segment, 0, &mut bytes)?;
     Ok(version(&bytes[..read]))
+}
+
+/// Whether a disk says that it cannot read its medium.
+pub(crate) fn is_bad_sector(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::IO.raw_os_error())
+}
+
+/// What a scan does about bytes that the disk cannot read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BadSectors {
+    /// It fails.
+    Fail,
+    /// They are damage, block by block.
+    AreDamage,
 }
 
 /// Shows `visit` every intact frame of a segment of `bytes` bytes, in order.
@@ -59,16 +77,20 @@ pub(crate) fn scan(
     storage: &dyn Storage,
     segment: u32,
     bytes: u64,
+    bad_sectors: BadSectors,
     visit: &mut dyn FnMut(Frame),
 ) -> io::Result<Scanned> {
+    // Offsets are 32 bits; no segment of ours is longer.
+    let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
     let mut window = Window {
         storage,
         segment,
+        bytes,
+        bad_sectors,
+        bad_blocks: 0,
         start: 0,
         buffer: Vec::new(),
     };
-    // Offsets are 32 bits; no segment of ours is longer.
-    let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
     let mut scanned = Scanned::default();
     // The frames of the newest group so far: held until a later group vouches for them.
     let mut held: Vec<Frame> = Vec::new();
@@ -143,6 +165,7 @@ pub(crate) fn scan(
     let durable = scanned.last_group.unwrap_or(0);
     scanned.damaged = stretches.iter().filter(|at| **at < durable).count() as u64;
     scanned.torn = stretches.len() as u64 - scanned.damaged;
+    scanned.bad_blocks = window.bad_blocks;
     Ok(scanned)
 }
 
@@ -173,6 +196,10 @@ fn find(window: &mut Window<'_>, from: u32) -> io::Result<Option<u32>> {
 struct Window<'a> {
     storage: &'a dyn Storage,
     segment: u32,
+    /// The segment's size.
+    bytes: u32,
+    bad_sectors: BadSectors,
+    bad_blocks: u64,
     start: u32,
     buffer: Vec<u8>,
 }
@@ -185,11 +212,42 @@ impl Window<'_> {
             self.buffer.resize(bytes.max(CHUNK_BYTES), 0);
             let read = self
                 .storage
-                .read(self.segment, offset.into(), &mut self.buffer)?;
+                .read(self.segment, offset.into(), &mut self.buffer);
+            let read = match read {
+                Err(error) if self.passes(&error) => self.salvage(offset)?,
+                read => read?,
+            };
             self.buffer.truncate(read);
             self.start = offset;
         }
         let from = (offset - self.start) as usize;
         Ok(&self.buffer[from..self.buffer.len().min(from + bytes)])
+    }
+
+    fn passes(&self, error: &io::Error) -> bool {
+        self.bad_sectors == BadSectors::AreDamage && is_bad_sector(error)
+    }
+
+    /// Fills the buffer from `offset` on, block by block: what cannot be read is zeros, of which no frame is made.
+    fn salvage(&mut self, offset: u32) -> io::Result<usize> {
+        let there = self.bytes.saturating_sub(offset) as usize;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.truncate(there);
+        let mut at = offset as usize;
+        let end = at + buffer.len();
+        while at < end {
+            let next = (at / CHUNK_BYTES + 1) * CHUNK_BYTES;
+            let block = &mut buffer[at - offset as usize..next.min(end) - offset as usize];
+            match self.storage.read(self.segment, at as u64, block) {
+                Err(error) if self.passes(&error) => {
+                    block.fill(0);
+                    self.bad_blocks += 1;
+                }
+                read => drop(read?),
+            }
+            at = next;
+        }
+        self.buffer = buffer;
+        Ok(self.buffer.len())
     }
 }

@@ -14,7 +14,7 @@ use crate::index::Place;
 use crate::inspect::{failed, look, look_alone, name_of};
 use crate::reader::{Unreadable, read_entry};
 use crate::recover::{Replay, SegmentRead};
-use crate::scan::{Frame, read_version, scan};
+use crate::scan::{BadSectors, Frame, read_version, scan};
 use crate::{Entry, InspectError, LaneName, Position, ReaderName, Storage};
 
 /// What checking a journal came to.
@@ -50,7 +50,7 @@ pub struct Damage {
 
 pub(crate) fn verify(dir: &Path) -> Result<Verification, InspectError> {
     let disk = look_alone(dir)?;
-    let replay = Replay::read_all(&disk, false).map_err(failed(dir))?;
+    let replay = Replay::read_all(&disk, false, BadSectors::Fail).map_err(failed(dir))?;
     let lanes = replay.lanes.iter();
     let mut check = Check {
         disk: &disk,
@@ -80,9 +80,15 @@ impl Check<'_> {
         self.found.segments += 1;
         self.found.bytes += read.bytes;
         let mut frames: Vec<Frame> = Vec::new();
-        scan(self.disk, read.number, read.bytes, &mut |frame| {
-            frames.push(frame);
-        })?;
+        scan(
+            self.disk,
+            read.number,
+            read.bytes,
+            BadSectors::Fail,
+            &mut |frame| {
+                frames.push(frame);
+            },
+        )?;
         if read.bytes > 0 && read_version(self.disk, read.number)?.is_none() {
             let bytes = read.bytes.min(PROLOGUE_BYTES as u64);
             self.note(read, 0, bytes, "the prologue".to_owned());
@@ -217,14 +223,25 @@ pub struct StoredEntry {
     pub appended_at: SystemTime,
     /// Readers that have not committed it.
     pub pending: Vec<ReaderName>,
+    /// Its lane has no reader, and the entry is kept for one to come.
+    pub unclaimed: bool,
     /// The entry, or why it cannot be read: an [`io::Error`] where the storage says so.
     pub entry: Result<Entry, Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// Whose the entries of a lane are.
+struct Owners {
+    lane: String,
+    readers: Vec<(ReaderName, Position)>,
+    /// Up to here, none is needed any more.
+    floor: Position,
 }
 
 /// Entries, read one by one.
 pub struct StoredEntries {
     disk: Disk,
-    lanes: BTreeMap<u32, (String, Vec<(ReaderName, Position)>)>,
+    living: bool,
+    lanes: BTreeMap<u32, Owners>,
     places: std::vec::IntoIter<(u32, Place)>,
     decompressor: Option<Decompressor<'static>>,
 }
@@ -247,7 +264,7 @@ fn entries(
     living: bool,
     filter: &EntryFilter,
 ) -> Result<StoredEntries, InspectError> {
-    let replay = Replay::read_all(&disk, living).map_err(failed(dir))?;
+    let replay = Replay::read_all(&disk, living, BadSectors::Fail).map_err(failed(dir))?;
     let asked = filter.lane.as_ref().map(LaneName::id);
     let mut lanes = BTreeMap::new();
     let mut places = Vec::new();
@@ -259,12 +276,19 @@ fn entries(
         let wanted = lane.entries().iter().filter(|place| filter.wants(place));
         places.extend(wanted.map(|place| (id, *place)));
         let readers = lane.readers.iter();
-        let readers = readers.map(|(name, cursor)| (name.clone(), cursor.through));
-        lanes.insert(id, (name_of(id, &lane), readers.collect()));
+        let owners = Owners {
+            lane: name_of(id, &lane),
+            readers: readers
+                .map(|(name, cursor)| (name.clone(), cursor.through))
+                .collect(),
+            floor: lane.floor,
+        };
+        lanes.insert(id, owners);
     }
     places.sort_unstable_by_key(|(_, place)| place.position);
     Ok(StoredEntries {
         disk,
+        living,
         lanes,
         places: places.into_iter(),
         decompressor: None,
@@ -276,16 +300,16 @@ impl Iterator for StoredEntries {
 
     fn next(&mut self) -> Option<StoredEntry> {
         let (id, place) = self.places.next()?;
-        let (lane, readers) = self.lanes.get(&id)?;
-        let pending = readers
-            .iter()
-            .filter(|(_, through)| *through < place.position);
+        let owners = self.lanes.get(&id)?;
+        let readers = owners.readers.iter();
+        let pending = readers.filter(|(_, through)| *through < place.position);
         Some(StoredEntry {
-            lane: lane.clone(),
+            lane: owners.lane.clone(),
             position: place.position,
             count: place.count,
             appended_at: from_ms(place.at_ms),
             pending: pending.map(|(name, _)| name.clone()).collect(),
+            unclaimed: owners.readers.is_empty() && place.position > owners.floor,
             entry: read_entry(&self.disk, place, &mut self.decompressor).map_err(
                 |error| match error {
                     Unreadable::Io(error) => error.into(),
@@ -309,6 +333,22 @@ impl Iterator for StoredEntries {
 }
 
 impl ExactSizeIterator for StoredEntries {}
+
+impl StoredEntries {
+    /// Whether a process has the journal open, which may remove entries that every reader has committed.
+    #[must_use]
+    pub fn may_be_reclaimed(&self) -> bool {
+        self.living
+    }
+
+    /// Leaves the newest of each lane.
+    #[must_use]
+    pub fn newest_of_each_lane(mut self) -> StoredEntries {
+        let newest: BTreeMap<u32, Place> = self.places.collect();
+        self.places = Vec::from_iter(newest).into_iter();
+        self
+    }
+}
 
 impl std::fmt::Debug for StoredEntries {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

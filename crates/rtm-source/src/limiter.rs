@@ -84,6 +84,7 @@ impl Limiter {
                     };
                 }
                 Err(Some(at)) => tokio::select! {
+                    biased;
                     () = sleep_until(shared.origin + at) => {}
                     () = shared.returned.notified() => {}
                 },

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use rtm_tests::trial::alone::{self, Kind};
 use rtm_tests::trial::measured::{
     Run, Table,
     apps::{self, Apps},
     bare::{self, BareArgs},
     changes,
     cost::{self, Into},
-    drain, fresh, soak,
+    drain, fresh, memory, soak,
     storms::{self, Storm},
 };
 use rtm_tests::trial::shows::{self, Outage};
@@ -26,7 +27,8 @@ use rtm_tests::trial::{self, Brokers, Disk, Plan, Report};
 Brokers are started once for each command. A trial that fails keeps its directory and prints it, with logs, metrics and
 the simulator's ledger, and the command that runs it again. Build the bridge first, in the same profile:
   cargo build --release && cargo run --release -p rtm-tests --bin trial -- all
-fresh, storms, flood, cost, drain, apps, changes and soak print figures beside their bounds, and judge the medians of their runs:
+fresh, storms, flood, cost, drain, apps, changes, memory, alone and soak print figures beside their bounds, and judge the medians of
+their runs:
   cargo run --release -p rtm-tests --bin trial -- fresh --runs 5")]
 struct Arguments {
     #[command(subcommand)]
@@ -144,6 +146,25 @@ enum Trial {
         /// Decides the faults
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        #[command(flatten)]
+        measured: Measured,
+    },
+    /// Memory through an outage of Kafka, with NATS beside it
+    Memory {
+        /// Events a second, both streams together
+        #[arg(long, default_value_t = 3_000.0)]
+        rate: f64,
+        #[command(flatten)]
+        measured: Measured,
+    },
+    /// One thing goes wrong, and the age of everything else is compared with a run without it
+    Alone {
+        /// Only this one [default: all of them]
+        #[arg(long)]
+        only: Option<Kind>,
+        /// Events a second, both App IDs and both streams together
+        #[arg(long, default_value_t = 500.0)]
+        rate: f64,
         #[command(flatten)]
         measured: Measured,
     },
@@ -392,6 +413,25 @@ async fn figures(brokers: &mut Brokers, trial: Trial) -> Result<bool> {
                 Box::pin(soak::soak(brokers, rate, measured.time(7_200), seed)).await
             };
             kept &= measured.table(brokers, "soak", one).await;
+        }
+        Trial::Memory { rate, measured } => {
+            let one = async |brokers: &mut Brokers| {
+                Box::pin(memory::memory(brokers, rate, measured.time(75))).await
+            };
+            kept &= measured.table(brokers, "memory", one).await;
+        }
+        Trial::Alone {
+            only,
+            rate,
+            measured,
+        } => {
+            for kind in only.map_or_else(|| Kind::ALL.to_vec(), |one| vec![one]) {
+                let one = async |brokers: &mut Brokers| {
+                    Box::pin(alone::alone(brokers, kind, rate, measured.time(60))).await
+                };
+                let name = format!("alone, {kind:?}");
+                kept &= measured.table(brokers, &name, one).await;
+            }
         }
         _ => anyhow::bail!("not a trial of figures"),
     }

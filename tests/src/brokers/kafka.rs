@@ -238,7 +238,7 @@ impl Kafka {
         }
         let all = broker_settings(
             place.port,
-            free_port()?,
+            place.controller_port,
             "127.0.0.1",
             &data.display().to_string(),
             settings,
@@ -325,6 +325,8 @@ struct Place {
     /// A formatted data directory, which is copied.
     formatted: PathBuf,
     port: u16,
+    /// Where the controller listens: the broker's own, unless it has another one's.
+    controller_port: u16,
     /// More listeners than the one without authentication.
     listeners: Vec<Listener>,
 }
@@ -338,6 +340,7 @@ impl Place {
             dir: scratch("kafka")?,
             formatted,
             port: free_port()?,
+            controller_port: free_port()?,
             listeners: Vec::new(),
         })
     }

@@ -137,7 +137,7 @@ impl Rig<'_> {
         }
         broken.extend(overwriting_told(&stats, &self.history, &metrics)?);
         broken.extend(self.bounded(files, &metrics));
-        let log = std::fs::read_to_string(self.dir.path().join("bridge.log"))?;
+        let log = std::fs::read_to_string(self.bridge.process.log())?;
         for (place, text) in [("the log", &log), ("the metrics", &metrics_text)] {
             if tells_secret(text) {
                 broken.push(format!("the secret stands in {place}"));
@@ -199,7 +199,7 @@ impl Rig<'_> {
 }
 
 /// Nothing missing but what a kill excuses, nothing invented, altered or out of order, and the loss counted.
-fn ledger_kept(
+pub(super) fn ledger_kept(
     sink: &str,
     findings: &Findings,
     ledger: &Ledger,

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::brokers::Brokers;
 use super::disk::Disk;
 use super::measured::backlog;
-use super::places::{APP, Places, REGIONS, Setup, app_id};
+use super::places::{APP, Places, REGIONS, Setup, app_id, app_name};
 use super::report::Kill;
 use super::wire::Wire;
 use crate::bridge::{Bridge, Metrics, Simulator, http_client};
@@ -60,6 +60,26 @@ pub struct Rig<'b> {
     pub(super) finished: bool,
 }
 
+/// What a trial adds to its setup.
+#[derive(Debug, Default)]
+pub(super) struct More {
+    /// At the end of the configuration.
+    pub(super) sections: String,
+    /// The command that runs the bridge in its own place.
+    pub(super) under: Vec<String>,
+    /// Where its log is to be found, if not among the trial's files.
+    pub(super) log: Option<PathBuf>,
+    /// Whether the bridge begins with a sink that is down, so that it does not say that it is ready.
+    pub(super) starts_unready: bool,
+}
+
+impl More {
+    fn add_to(&self, config: &Path) -> Result<()> {
+        let text = std::fs::read_to_string(config)?;
+        Ok(std::fs::write(config, text + &self.sections)?)
+    }
+}
+
 /// What happened to the bridge, and what the faults of the trial excuse.
 #[derive(Debug, Default)]
 pub(super) struct History {
@@ -91,13 +111,22 @@ impl Rig<'_> {
     ///
     /// When something does not start.
     pub async fn start<'b>(brokers: &'b mut Brokers, setup: &Setup) -> Result<Rig<'b>> {
+        Box::pin(Rig::start_with(brokers, setup, &More::default())).await
+    }
+
+    /// As [`Rig::start`], with more than what a setup has.
+    pub(super) async fn start_with<'b>(
+        brokers: &'b mut Brokers,
+        setup: &Setup,
+        more: &More,
+    ) -> Result<Rig<'b>> {
         // Kept unless the trial ends well.
         let dir = tempfile::Builder::new()
             .prefix("rtm-trial-")
             .disable_cleanup(true)
             .tempdir()?;
         let path = dir.path().to_path_buf();
-        Box::pin(Rig::start_in(dir, brokers, setup))
+        Box::pin(Rig::start_in(dir, brokers, setup, more))
             .await
             .with_context(|| format!("the trial in {}", path.display()))
     }
@@ -106,6 +135,7 @@ impl Rig<'_> {
         dir: TempDir,
         brokers: &'b mut Brokers,
         setup: &Setup,
+        more: &More,
     ) -> Result<Rig<'b>> {
         Box::pin(brokers.heal_all()).await?;
         let settings = dir.path().join("simulator.json");
@@ -130,7 +160,10 @@ impl Rig<'_> {
         let http = http_client()?;
         let first_second = (setup.apps > 1)
             .then(|| tokio::spawn(first_second(http.clone(), simulator.url.clone())));
-        let bridge = Bridge::start(&places.config, &[], &dir.path().join("bridge.log")).await?;
+        more.add_to(&places.config)?;
+        let log = dir.path().join("bridge.log");
+        let log = more.log.clone().unwrap_or(log);
+        let bridge = Bridge::start_under(&more.under, &places.config, &[], &log).await?;
         let mut rig = Rig {
             brokers,
             simulator,
@@ -146,7 +179,11 @@ impl Rig<'_> {
             bounds: (0, 0),
             finished: false,
         };
-        rig.polling().await?;
+        if more.starts_unready {
+            rig.all_polled().await?;
+        } else {
+            rig.polling().await?;
+        }
         if let Some(counting) = first_second {
             rig.first_second = Some(counting.await??);
         }
@@ -180,6 +217,20 @@ impl Rig<'_> {
         .with_context(|| reasons.clone())
     }
 
+    /// Waits until every App ID is polled, whatever its sinks say.
+    async fn all_polled(&self) -> Result<()> {
+        wait_for("polls", Duration::from_secs(30), async || {
+            let Ok(metrics) = self.bridge.metrics().await else {
+                return false;
+            };
+            (0..self.places.apps).map(app_name).all(|app| {
+                let polls = metrics.sum("rtm_bridge_polls_total", &[("app", &*app)]);
+                polls.is_ok_and(|polls| polls > 2.0)
+            })
+        })
+        .await
+    }
+
     /// Makes events from now on.
     ///
     /// # Errors
@@ -199,7 +250,7 @@ impl Rig<'_> {
             .await
     }
 
-    async fn tell(&self, method: &str, what: &str, body: String) -> Result<()> {
+    pub(super) async fn tell(&self, method: &str, what: &str, body: String) -> Result<()> {
         let url = format!("{}/_sim/{what}", self.simulator.url);
         let request = match method {
             "PUT" => self.http.put(url),
@@ -481,6 +532,18 @@ impl Rig<'_> {
                 Some(why) => ensure!(Instant::now() < deadline, "not caught up: {why}"),
             }
         }
+    }
+
+    /// Waits until no more than what a second brings waits in the journal, while more comes.
+    pub(super) async fn caught_up_under_load(&self, rate: f64) -> Result<()> {
+        wait_for("what waited to be delivered", QUIET, async || {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let metrics = self.bridge.metrics().await;
+            metrics
+                .and_then(|metrics| pending(&metrics, &[]))
+                .is_ok_and(|waiting| waiting <= rate)
+        })
+        .await
     }
 
     /// What is to be known of a bridge's processor time, memory and so on.

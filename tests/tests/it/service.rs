@@ -83,6 +83,16 @@ async fn tells(socket: &UnixDatagram, name: &str, of: &str) {
     })
     .await
     .unwrap();
+    // Nothing has changed, and no warning is new.
+    let log = bridge.process.output().unwrap();
+    let (before, after) = log.split_once("SIGHUP").unwrap();
+    let warning = "is more than the 10 that Agora allows";
+    assert!(
+        before.contains(warning) && !after.contains(warning),
+        "{log}"
+    );
+    let taken = r#"the configuration was taken changed="nothing""#;
+    assert!(after.contains(taken), "{log}");
     let reloading = |text: &String| text.starts_with("RELOADING=1\nMONOTONIC_USEC=");
     let reloading = all.iter().position(reloading);
     let ready = all.iter().rposition(|text| text == "READY=1");

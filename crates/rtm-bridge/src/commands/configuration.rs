@@ -1,6 +1,9 @@
 //! `--config`, and `--dir` in its place, and what they name.
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
 
 use super::process::refuse;
 use crate::config::{Config, ConfigError};
@@ -51,10 +54,41 @@ pub(super) struct DirArgs {
 }
 
 impl DirArgs {
+    /// A directory that holds a journal.
     pub(super) fn dir(&self) -> anyhow::Result<PathBuf> {
-        match &self.dir {
-            Some(dir) => Ok(dir.clone()),
-            None => Ok(configuration(&self.config)?.journal.dir),
+        let dir = match &self.dir {
+            Some(dir) => dir.clone(),
+            None => configuration(&self.config)?.journal.dir,
+        };
+        holds_a_journal(&dir)?;
+        Ok(dir)
+    }
+
+    /// The configuration, where there is a valid one and the journal in `dir` is its own: beside `--dir` it need not be.
+    pub(super) fn config_of(&self, dir: &Path) -> Option<Config> {
+        let config = Config::load(&self.config.config).ok()?;
+        let same = |a: &Path, b: &Path| Some(a.canonicalize().ok()? == b.canonicalize().ok()?);
+        same(&config.journal.dir, dir)?.then_some(config)
+    }
+}
+
+/// Refuses a directory that is missing, or that holds no journal.
+pub(super) fn holds_a_journal(dir: &Path) -> anyhow::Result<()> {
+    let files = match std::fs::read_dir(dir) {
+        Ok(files) => files,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Err(refuse(format!("there is no directory {}", dir.display())));
+        }
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", dir.display())),
+    };
+    for file in files {
+        if file?
+            .path()
+            .extension()
+            .is_some_and(|kind| kind == "segment")
+        {
+            return Ok(());
         }
     }
+    Err(refuse(format!("there is no journal in {}", dir.display())))
 }

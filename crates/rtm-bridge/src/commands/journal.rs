@@ -1,18 +1,20 @@
 //! `rtm-bridge journal`: what a journal holds, whether it is sound, and what to forget.
 
+mod apps;
 mod dump;
 mod forget;
 mod verify;
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use bytesize::ByteSize;
 use rtm_journal::{Inspection, Journal, LaneInspection, ReaderInspection};
 
 use super::configuration::DirArgs;
-use super::process::refuse;
+use super::process::counted;
+use super::range::Known;
 use crate::config::Config;
+use apps::known_apps;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum JournalCommand {
@@ -45,36 +47,44 @@ pub(super) fn journal(command: JournalCommand) -> anyhow::Result<bool> {
 fn stat(args: &StatArgs) -> anyhow::Result<bool> {
     let dir = args.place.dir()?;
     let inspection = Journal::inspect(&dir)?;
-    if inspection.segments.is_empty() {
-        return Err(refuse(format!("there is no journal in {}", dir.display())));
-    }
-    let sinks = sinks_of(&args.place, &dir);
+    let config = args.place.config_of(&dir);
+    let names = Names {
+        known: known_apps(&dir, config.as_ref())?,
+        config,
+    };
     if args.json {
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&json(&inspection, sinks.as_ref()))?
-        );
+        let json = json(&inspection, &names);
+        println!("{}", serde_json::to_string_pretty(&json)?);
     } else {
-        print(&dir, &inspection, sinks.as_ref());
+        print(&dir, &inspection, &names);
     }
     Ok(true)
 }
 
-/// The names of the sinks of the configuration, where there is one and the journal is its own.
-fn sinks_of(place: &DirArgs, dir: &Path) -> Option<BTreeSet<String>> {
-    let config = Config::load(&place.config.config).ok()?;
-    let same = |a: &Path, b: &Path| Some(a.canonicalize().ok()? == b.canonicalize().ok()?);
-    same(&config.journal.dir, dir)?.then(|| config.sinks.into_keys().collect())
+/// What lanes and readers are to people.
+struct Names {
+    known: Known,
+    /// None where no valid one was found.
+    config: Option<Config>,
 }
 
-/// Whether the configuration has the sink of a cursor. The cursor that remembers copies goes by its sink's name and a dot.
-fn is_configured(reader: &ReaderInspection, sinks: Option<&BTreeSet<String>>) -> Option<bool> {
-    let name = reader.name.as_str().split('.').next()?;
-    Some(sinks?.contains(name))
+impl Names {
+    /// An App ID's name.
+    fn app(&self, lane: &str) -> Option<&str> {
+        self.known.name(lane)
+    }
+
+    /// Whether the configuration has the sink, as far as there is one.
+    fn is_configured(&self, sink: &str) -> Option<bool> {
+        let config = self.config.as_ref()?;
+        // The cursor that remembers copies goes by its sink's name and a dot.
+        let name = sink.split('.').next()?;
+        Some(config.sinks.contains_key(name))
+    }
 }
 
 /// For people.
-fn print(dir: &Path, found: &Inspection, sinks: Option<&BTreeSet<String>>) {
+fn print(dir: &Path, found: &Inspection, names: &Names) {
     let holder = match (found.in_use, found.in_use_by) {
         (true, Some(process)) => format!("in use by process {process}"),
         (true, None) => "in use".to_owned(),
@@ -97,42 +107,43 @@ fn print(dir: &Path, found: &Inspection, sinks: Option<&BTreeSet<String>>) {
         println!("  DAMAGED   {} place(s) cannot be read", found.damaged);
     }
     for lane in &found.lanes {
+        let name = names.app(&lane.name).map(|name| format!(" ({name})"));
         println!(
-            "  lane {}: {} entries pending, {}; {} events stored ever",
+            "  lane {}{}: {} pending, {}; {} stored ever",
             lane.name,
-            lane.entries,
+            name.unwrap_or_default(),
+            counted(lane.entries, "entry", "entries"),
             ByteSize(lane.bytes),
-            lane.appended
+            counted(lane.appended, "event", "events")
         );
         for reader in &lane.readers {
             let pending = &reader.pending;
             let age = pending.oldest_age.map(|age| age.as_secs());
-            let removed = match is_configured(reader, sinks) {
-                Some(false) => {
-                    "; NO SINK OF THE CONFIGURATION, and the journal keeps what is pending"
-                }
-                Some(true) | None => "",
-            };
             println!(
-                "    {:<12} committed through {}, {} events; pending {} entries, {} events, {}{}{removed}",
+                "    {:<12} committed through {}, {}; pending {}, {}, {}{}{}",
                 reader.name,
                 reader.committed.0,
-                reader.passed,
-                pending.entries,
-                pending.count,
+                counted(reader.passed, "event", "events"),
+                counted(pending.entries, "entry", "entries"),
+                counted(pending.count, "event", "events"),
                 ByteSize(pending.bytes),
-                age.map_or_else(String::new, |age| format!(", oldest {age} s"))
+                age.map_or_else(String::new, |age| format!(", oldest {age} s")),
+                match names.is_configured(&reader.name) {
+                    Some(false) =>
+                        "; NO SINK OF THE CONFIGURATION, and the journal keeps what is pending",
+                    _ => "",
+                }
             );
         }
     }
 }
 
 /// For programs.
-fn json(found: &Inspection, sinks: Option<&BTreeSet<String>>) -> serde_json::Value {
+fn json(found: &Inspection, names: &Names) -> serde_json::Value {
     let reader = |reader: &ReaderInspection| {
         serde_json::json!({
             "name": reader.name,
-            "is_configured": is_configured(reader, sinks),
+            "configured": names.is_configured(&reader.name),
             "committed": reader.committed.0,
             "pending_entries": reader.pending.entries,
             "pending_bytes": reader.pending.bytes,
@@ -145,6 +156,7 @@ fn json(found: &Inspection, sinks: Option<&BTreeSet<String>>) -> serde_json::Val
     let lane = |lane: &LaneInspection| {
         serde_json::json!({
             "name": lane.name,
+            "app": names.app(&lane.name),
             "pending_entries": lane.entries,
             "pending_bytes": lane.bytes,
             "appended_events": lane.appended,

@@ -1,6 +1,6 @@
 //! What every command's process needs: a runtime, signals, questions, and what a wrong usage is.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -21,16 +21,18 @@ pub(super) fn refuse(why: impl std::fmt::Display) -> anyhow::Error {
     Refused(why.to_string()).into()
 }
 
-/// Whether somebody at a terminal answers a question with yes.
+/// Whether standard input, a terminal or a pipe, answers a question with yes.
 pub(super) fn confirmed(question: &str) -> std::io::Result<bool> {
-    if !std::io::stdin().is_terminal() {
-        return Ok(false);
-    }
     eprint!("{question} Type yes: ");
     std::io::stderr().flush()?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
     Ok(answer.trim() == "yes")
+}
+
+/// A number and its noun, such as `1 entry` and `2 entries`.
+pub(super) fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 /// A duration with a unit, as in configuration files; days and weeks too, of 24 hours each.

@@ -1,10 +1,11 @@
 //! Which entries of a journal are meant: `replay` and `journal dump` ask for them in the same words.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use jiff::Timestamp;
 
+use super::process::duration;
 use crate::config::Config;
 use rtm_record::entry::Tags;
 
@@ -16,11 +17,11 @@ pub(super) struct Range {
     /// To this position, with it
     #[arg(long, value_name = "POSITION")]
     to: Option<u64>,
-    /// Fetched at this time or later, such as 2026-11-24T08:00:00Z
-    #[arg(long, value_name = "TIME")]
+    /// Fetched at this time or later: 2026-11-24T08:00:00Z, or 10m or 2h for so long ago
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     pub(super) since: Option<Timestamp>,
-    /// Fetched before this time
-    #[arg(long, value_name = "TIME")]
+    /// Fetched before this time: a time or how long ago, as --since
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     until: Option<Timestamp>,
     /// Of this app only: its name, or its App ID
     #[arg(long, value_name = "APP")]
@@ -52,11 +53,14 @@ impl Range {
     }
 
     /// By what is in an entry; its position is looked at elsewhere.
-    pub(super) fn wants(&self, tags: &Tags<'_>) -> bool {
+    pub(super) fn wants(&self, tags: &Tags<'_>, known: &Known) -> bool {
         let is =
             |asked: &Option<String>, value: &str| asked.as_ref().is_none_or(|asked| asked == value);
         self.wants_time(tags.fetched_at)
-            && (is(&self.app, &tags.app) || is(&self.app, &tags.app_id))
+            && self
+                .app
+                .as_ref()
+                .is_none_or(|app| known.means(app, &tags.app_id))
             && is(&self.region, &tags.region)
             && is(&self.stream, &tags.stream)
     }
@@ -72,45 +76,85 @@ impl Range {
         if known.apps.is_empty() {
             return Ok(());
         }
-        let one_of = |names: &BTreeSet<String>| Vec::from_iter(names.iter().cloned()).join(", ");
-        let is_app = |app| known.apps.contains(app) || known.app_ids.contains(app);
-        match (&self.app, &self.region) {
-            (Some(app), _) if !is_app(app) => Err(format!(
-                "there is no app {app}; --app takes an App ID or one of: {}",
-                one_of(&known.apps)
-            )),
-            (_, Some(region)) if !known.regions.contains(region) => Err(format!(
+        if let Some(app) = &self.app {
+            known.app_ids(app)?;
+        }
+        match &self.region {
+            Some(region) if !known.regions.contains(region) => Err(format!(
                 "there is no region {region}; --region takes one of: {}",
-                one_of(&known.regions)
+                Vec::from_iter(known.regions.iter().cloned()).join(", ")
             )),
             _ => Ok(()),
         }
     }
 }
 
+/// A time, or how long ago it was.
+fn moment(text: &str) -> Result<Timestamp, String> {
+    let ago = || Timestamp::now().checked_sub(duration(text).ok()?).ok();
+    text.parse().ok().or_else(ago).ok_or_else(|| {
+        "expected a time such as 2026-11-24T08:00:00Z, or how long ago, such as 10m or 2h"
+            .to_owned()
+    })
+}
+
 /// The apps and regions that there are.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    apps: BTreeSet<String>,
-    app_ids: BTreeSet<String>,
+    /// App IDs by the names that they have or had.
+    apps: BTreeMap<String, BTreeSet<String>>,
     regions: BTreeSet<String>,
 }
 
 impl Known {
     /// Of an entry: they are those of then.
     pub(super) fn see(&mut self, tags: &Tags<'_>) {
-        self.apps.insert(tags.app.to_string());
-        self.app_ids.insert(tags.app_id.to_string());
-        self.regions.insert(tags.region.to_string());
+        self.see_app(&tags.app, &tags.app_id);
+        if !self.regions.contains(&*tags.region) {
+            self.regions.insert(tags.region.to_string());
+        }
     }
 
     /// Those of a configuration, of which there may be no entry yet.
     pub(super) fn see_config(&mut self, config: &Config) {
         for app in &config.apps {
-            self.apps.insert(app.name.clone());
-            self.app_ids.insert(app.app_id.clone());
+            self.see_app(&app.name, &app.app_id);
             let regions = app.regions.iter().map(|region| region.name.clone());
             self.regions.extend(regions);
         }
+    }
+
+    fn see_app(&mut self, name: &str, app_id: &str) {
+        let seen = self.apps.get(name);
+        if !seen.is_some_and(|ids| ids.contains(app_id)) {
+            let ids = self.apps.entry(name.to_owned()).or_default();
+            ids.insert(app_id.to_owned());
+        }
+    }
+
+    /// Whether a name or an App ID, as it is asked for, means this App ID.
+    fn means(&self, asked: &str, app_id: &str) -> bool {
+        let named = self.apps.get(asked);
+        asked == app_id || named.is_some_and(|ids| ids.contains(app_id))
+    }
+
+    /// The name of an App ID: the first by the alphabet of those that it has or had.
+    pub(super) fn name(&self, app_id: &str) -> Option<&str> {
+        let mut apps = self.apps.iter();
+        let named = apps.find(|(_, ids)| ids.contains(app_id));
+        named.map(|(name, _)| name.as_str())
+    }
+
+    /// The App IDs that a name or an App ID means, or which names there are.
+    pub(super) fn app_ids(&self, asked: &str) -> Result<BTreeSet<String>, String> {
+        let all = self.apps.values().flatten();
+        let meant: BTreeSet<String> = all.filter(|id| self.means(asked, id)).cloned().collect();
+        if meant.is_empty() {
+            let names = Vec::from_iter(self.apps.keys().cloned()).join(", ");
+            return Err(format!(
+                "there is no app {asked}; --app takes an App ID or one of: {names}"
+            ));
+        }
+        Ok(meant)
     }
 }

@@ -3,25 +3,26 @@
 //! Beside a running bridge or without one: nothing is written to the journal, and nothing locked. What may be replayed to
 //! a sink is what it has confirmed. That is durable, so that nothing is published that a crash could still take back; and
 //! what is not confirmed is on its way already, so that a replay never comes before the first copy of a record.
-//! Only of a journal that was set aside, which no bridge will publish, `--unconfirmed` takes the rest as well.
+//! Only of a journal that was set aside, which no bridge will publish, `--unconfirmed` takes the rest, and nothing else.
 
 mod deliver;
 mod select;
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::Context;
 use rtm_journal::Journal;
 
-use super::configuration::{ConfigArgs, configuration};
-use super::process::{confirmed, refuse, runtime, stop_on_signals};
+use super::configuration::{ConfigArgs, configuration, holds_a_journal};
+use super::process::{confirmed, counted, refuse, runtime, stop_on_signals};
 use super::range::Range;
 use super::telemetry;
 use crate::config::Config;
-use deliver::Ended;
+use deliver::{Ended, LOOK_AGAIN, PATIENCE};
 use rtm_record::Router;
 use rtm_sink::Sink;
-use select::Selection;
+use select::{Selection, Unreadable};
 
 /// Publish what is in the journal again, on purpose and marked as such; no cursor moves
 ///
@@ -37,7 +38,11 @@ A bridge may be running on the journal, except where the sink is a file: two pro
 In NATS the id in `Nats-Msg-Id` ends in `.replay-` and a random number, or the server would drop what it still knows.
 
 A journal that was set aside, and that no bridge will run on again, is drained with --dir and --unconfirmed, once for \
-each sink; that is refused for the journal of the configuration, and while a process holds the journal.
+each sink; that is refused for the journal of the configuration, and while a process holds the journal. Under systemd's \
+DynamicUser= journals are below /var/lib/private.
+
+An entry that cannot be read for now is waited for, up to a minute; then the replay stops, and says where to go on. Only \
+an entry whose bytes are lost is passed over.
 
 Exit codes: 0 all of it, 1 part of it (what is missing is told, and where to go on), 2 wrong usage or not confirmed.
 
@@ -47,7 +52,8 @@ Examples:
   rtm-bridge replay --sink nats --app main --stream channel \\
     --since 2026-11-24T08:00:00Z --until 2026-11-24T09:00:00Z
   rtm-bridge replay --sink kafka --from 4711 --rate 500 --yes
-  rtm-bridge replay --dir /var/lib/rtm-bridge.old --sink kafka --unconfirmed")]
+  rtm-bridge replay --sink kafka --since 10m
+  rtm-bridge replay --dir /var/lib/private/rtm-bridge.old --sink kafka --unconfirmed")]
 pub(super) struct ReplayArgs {
     #[command(flatten)]
     config: ConfigArgs,
@@ -59,7 +65,7 @@ pub(super) struct ReplayArgs {
     sink: Option<String>,
     #[command(flatten)]
     range: Range,
-    /// Also what the sink has not confirmed, of a journal that was set aside and that no bridge will run on again
+    /// Only what the sink has not confirmed, of a journal that was set aside and that no bridge will run on again
     #[arg(long, requires = "dir")]
     unconfirmed: bool,
     /// At most so many records a second
@@ -79,15 +85,25 @@ pub(super) fn replay(args: &ReplayArgs) -> anyhow::Result<bool> {
     telemetry::start(&config.log, "warn")?;
     let name = the_sink(args, &config).map_err(refuse)?;
     let dir = args.dir.as_ref().unwrap_or(&config.journal.dir);
+    holds_a_journal(dir)?;
     if args.unconfirmed {
         no_bridge_publishes(dir, &config)?;
     }
-    let mut selection = Selection::make(dir, &config, name, &args.range, args.unconfirmed)?;
-    selection.known.see_config(&config);
+    let selection =
+        patiently(|| Selection::make(dir, &config, name, &args.range, args.unconfirmed))
+            .context("nothing was published")?;
     args.range.unknown(&selection.known).map_err(refuse)?;
-    // Standard output belongs to the sink of that name.
-    eprintln!("{}", selection.told(dir, name));
-    anyhow::ensure!(!selection.entries.is_empty(), "there is nothing to publish");
+    let told = selection.told(dir, name);
+    if args.dry_run {
+        println!("{told}");
+    } else {
+        // Standard output belongs to the sink of that name.
+        eprintln!("{told}");
+    }
+    if selection.entries.is_empty() {
+        anyhow::ensure!(args.unconfirmed, "there is nothing to publish");
+        return Ok(selection.missing() == 0);
+    }
     if args.dry_run {
         return Ok(true);
     }
@@ -97,12 +113,28 @@ pub(super) fn replay(args: &ReplayArgs) -> anyhow::Result<bool> {
         )));
     }
     let events = selection.events();
-    let question = format!("Publish about {events} events to {name}, marked as replayed?");
+    let events = counted(events, "event", "events");
+    let question = format!("Publish about {events} to {name}, marked as replayed?");
     if !args.yes && !confirmed(&question)? {
         return Err(refuse("nothing was published; answer `yes`, or give --yes"));
     }
     let ended = runtime()?.block_on(publish(&config, name, dir, &selection, args.rate))?;
     Ok(conclude(&ended, &selection, name))
+}
+
+/// Looks until everything can be read, for as long as a replay waits. What a running bridge removes meanwhile is not there at
+/// the next look.
+fn patiently(look: impl Fn() -> anyhow::Result<Selection>) -> anyhow::Result<Selection> {
+    let began = Instant::now();
+    loop {
+        match look() {
+            Err(error) if error.is::<Unreadable>() && began.elapsed() < PATIENCE => {
+                eprintln!("{}; trying again", crate::chain(error.as_ref()));
+                std::thread::sleep(LOOK_AGAIN);
+            }
+            selected => return selected,
+        }
+    }
 }
 
 /// The name of the sink that is meant.
@@ -162,20 +194,20 @@ async fn publish(
 /// Says what was published; whether that is all that was asked for.
 fn conclude(ended: &Ended, selection: &Selection, sink: &str) -> bool {
     eprintln!(
-        "{} events and {} dead letters were published to {sink} again, of {} entries",
-        ended.events, ended.dead_letters, ended.entries
+        "{} and {} were published to {sink} again, of {}",
+        counted(ended.events, "event", "events"),
+        counted(ended.dead_letters, "dead letter", "dead letters"),
+        counted(ended.entries as u64, "entry", "entries")
     );
-    if ended.unreadable > 0 {
-        eprintln!(
-            "{} entries could not be read, or were reclaimed meanwhile",
-            ended.unreadable
-        );
+    if ended.lost > 0 {
+        let lost = counted(ended.lost as u64, "entry is", "entries are");
+        eprintln!("{lost} damaged, or went from the journal meanwhile");
     }
     if let Some(why) = &ended.stopped {
         eprintln!("rtm-bridge: {why}");
-        if let Some(next) = selection.entries.get(ended.entries + ended.unreadable) {
+        if let Some(next) = selection.entries.get(ended.entries + ended.lost) {
             eprintln!("go on with: --from {}", next.position);
         }
     }
-    ended.stopped.is_none() && ended.unreadable == 0 && selection.missing() == 0
+    ended.stopped.is_none() && ended.lost == 0 && selection.missing() == 0
 }

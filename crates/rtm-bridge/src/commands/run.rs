@@ -77,7 +77,7 @@ async fn run_until_stopped(
         commit = crate::COMMIT,
         "starting"
     );
-    config.log_warnings();
+    config.log_warnings(None);
     let notify = Arc::new(Notify::from_env());
     let stop = stop_or_end_on_signals(Arc::clone(&notify))?;
     if args.with_parent {

@@ -128,13 +128,17 @@ impl Files {
                 return found.push(Problem::new(&file, &[], message));
             }
         };
-        let part = Part { file, said };
+        let mut part = Part { file, said };
+        found.extend(part.take_table_of_apps());
         found.extend(self.parts.iter().flat_map(|other| same_apps(other, &part)));
         let mut twice = Vec::new();
         merge(&mut self.whole, &part.said, &mut Vec::new(), &mut twice);
-        for path in twice {
+        for (path, here, there) in twice {
             let (other, _) = self.of(&path.join("."));
-            let message = format!("stands in {other} too, and a key may stand in one file only");
+            let message = match here == there {
+                true => format!("stands in {other} too, and a key may stand in one file only"),
+                false => format!("is {here} here, and {there} in {other}"),
+            };
             found.push(Problem::new(&part.file, &path, message));
         }
         self.parts.push(part);
@@ -158,6 +162,15 @@ fn without_source(message: String) -> String {
 }
 
 impl Part {
+    /// `[apps]` makes a table, and no other file's list could be merged with it.
+    fn take_table_of_apps(&mut self) -> Option<Problem> {
+        self.said.get("apps")?.as_dict()?;
+        self.said.remove("apps");
+        let message =
+            "expected a list, found a table: write `[[apps]]` before the keys of each app";
+        Some(Problem::new(&self.file, &["apps".to_owned()], message))
+    }
+
     fn apps(&self) -> &[Value] {
         let apps = self.said.get("apps").and_then(Value::as_array);
         apps.unwrap_or_default()
@@ -210,8 +223,11 @@ fn same_apps(other: &Part, part: &Part) -> Vec<Problem> {
     found
 }
 
-/// Lays `from` into `whole`, save for what stands there already: of that, `twice` takes the paths.
-fn merge(whole: &mut Dict, from: &Dict, path: &mut Vec<String>, twice: &mut Vec<Vec<String>>) {
+/// The path of what stands twice, and what it is in the one file and in the other.
+type Twice = (Vec<String>, &'static str, &'static str);
+
+/// Lays `from` into `whole`, save for what stands there already, which `twice` takes.
+fn merge(whole: &mut Dict, from: &Dict, path: &mut Vec<String>, twice: &mut Vec<Twice>) {
     for (key, value) in from {
         path.push(key.clone());
         match (whole.get_mut(key), value) {
@@ -222,9 +238,17 @@ fn merge(whole: &mut Dict, from: &Dict, path: &mut Vec<String>, twice: &mut Vec<
             (Some(Value::Array(_, whole)), Value::Array(_, from)) if *path == ["apps"] => {
                 whole.extend_from_slice(from);
             }
-            _ => twice.push(path.clone()),
+            (Some(there), here) => twice.push((path.clone(), kind(here), kind(there))),
         }
         path.pop();
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Dict(..) => "a table",
+        Value::Array(..) => "a list",
+        _ => "a value",
     }
 }
 

@@ -102,20 +102,58 @@ pub(super) fn problems(config: &Config) -> (Messages, Messages) {
 impl Config {
     /// What is accepted and may still be a mistake, as key and message. With several files the key names its own.
     pub fn warnings(&self) -> Vec<(String, String)> {
-        let mut found = Vec::new();
-        warnings(self, &mut Problems::new(&mut found));
-        self.warn_of_files(&mut found);
+        self.warnings_beside(&[])
+    }
+
+    /// As [`Config::warnings`], without those that `before` has as well, wherever its apps stand in their list.
+    pub fn new_warnings(&self, before: &Config) -> Vec<(String, String)> {
+        self.warnings_beside(&before.warnings_by_name())
+    }
+
+    fn warnings_beside(&self, told: &[(String, String)]) -> Vec<(String, String)> {
+        let mut found = self.all_warnings();
+        let mut named = self.warnings_by_name().into_iter();
+        found.retain(|_| named.next().is_some_and(|warning| !told.contains(&warning)));
         for (key, _) in &mut found {
             *key = self.origin.key(key);
         }
         found
     }
+
+    /// All warnings, each app by its name.
+    fn warnings_by_name(&self) -> Vec<(String, String)> {
+        let mut found = self.all_warnings();
+        for (key, _) in &mut found {
+            *key = by_name(key, &self.apps);
+        }
+        found
+    }
+
+    fn all_warnings(&self) -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        warnings(self, &mut Problems::new(&mut found));
+        self.warn_of_files(&mut found);
+        found
+    }
+}
+
+/// A key with an app's name in the place of its index.
+fn by_name(key: &str, apps: &[AppConfig]) -> String {
+    let index = key
+        .strip_prefix("apps.")
+        .map(|rest| rest.split('.').next().unwrap_or(rest));
+    let app = index.and_then(|index| Some((index, apps.get(index.parse::<usize>().ok()?)?)));
+    match app {
+        Some((index, app)) => key.replacen(index, &app.name, 1),
+        None => key.to_owned(),
+    }
 }
 
 impl Config {
-    /// Logs what may be a mistake, and what is not there yet.
-    pub(crate) fn log_warnings(&self) {
-        for (key, warning) in self.warnings() {
+    /// Logs what may be a mistake and was none `before`, and what is not there yet.
+    pub(crate) fn log_warnings(&self, before: Option<&Config>) {
+        let warnings = before.map_or_else(|| self.warnings(), |before| self.new_warnings(before));
+        for (key, warning) in warnings {
             warn!(key, "{warning}");
         }
         for absent in &self.absent {

@@ -186,8 +186,12 @@ impl SinkConfig {
     /// Whether the events of a stream of an app go to this sink.
     pub fn takes(&self, app: &str, stream: &str) -> bool {
         let apps = self.common.apps.as_ref();
-        apps.is_none_or(|apps| apps.iter().any(|known| known == app))
-            && self.common.takes_stream(stream)
+        apps.is_none_or(|apps| apps.iter().any(|known| known == app)) && self.takes_stream(stream)
+    }
+
+    /// Whether the events of a stream go to this sink, whatever their app.
+    pub(crate) fn takes_stream(&self, stream: &str) -> bool {
+        self.common.takes_stream(stream)
     }
 
     /// Every topic or subject that the sink can publish to, with `x` for each part of an event.
@@ -256,7 +260,10 @@ pub(crate) fn problems(
             let (app, known) = (app.escape_debug(), list(&known));
             problems.add(
                 format_args!("apps.{index}"),
-                format!("`{app}` is not the name of an app; expected some of {known}"),
+                format!(
+                    "`{app}` is not the name of an app; expected some of {known}. An app that is renamed or removed is to be \
+                     renamed or removed here in the same reload"
+                ),
             );
         }
         sink.table.problems(&sink.places(apps), &mut problems);
@@ -297,11 +304,18 @@ pub(crate) fn warnings(
             );
         }
     }
-    for app in apps.iter().map(|names| names.app) {
+    for (index, app) in apps.iter().map(|names| names.app).enumerate() {
         for stream in [Stream::User, Stream::Channel].map(Stream::as_str) {
             if !sinks.values().any(|sink| sink.takes(app, stream)) {
+                // What leaves them out is the `streams` of a sink that takes the app, or else nothing that stands somewhere.
+                let takes_app =
+                    |sink: &SinkConfig| ["user", "channel"].iter().any(|one| sink.takes(app, one));
+                let key = match sinks.iter().find(|(_, sink)| takes_app(sink)) {
+                    Some((name, _)) => format!("sinks.{name}.streams"),
+                    None => format!("apps.{index}"),
+                };
                 warnings.add(
-                    "sinks",
+                    key,
                     format!("no sink takes the {stream} events of the app `{app}`: they are polled, and published nowhere"),
                 );
             }

@@ -46,18 +46,18 @@ fn a_sink_takes_what_it_says() {
     let warned: Vec<String> = config
         .warnings()
         .into_iter()
-        .map(|(_, text)| text)
+        .map(|(key, text)| format!("{key}: {text}"))
         .collect();
     for events in [
-        "channel events of the app `a`",
-        "user events of the app `b`",
+        "sinks.s.streams: no sink takes the channel events of the app `a`",
+        "apps.1: no sink takes the user events of the app `b`",
     ] {
         assert!(
             warned.iter().any(|text| text.contains(events)),
             "{warned:?}"
         );
     }
-    let told = |text: &&String| text.starts_with("no sink takes");
+    let told = |text: &&String| text.contains(": no sink takes");
     assert_eq!(warned.iter().filter(told).count(), 3);
 }
 

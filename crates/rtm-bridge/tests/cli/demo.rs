@@ -86,3 +86,15 @@ fn nothing_handed_out_is_no_success() {
     assert!(stdout.contains("NOTHING WAS HANDED OUT"), "{stdout}");
     assert!(!stdout.contains("nothing missing"), "{stdout}");
 }
+
+/// Holds: a demo of one sink that has everything says so once.
+#[test]
+fn a_demo_tells_its_end_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = demo(dir.path(), &["--rate", "100", "--for", "2s"])
+        .output()
+        .unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{stdout}");
+    assert_eq!(stdout.matches("nothing missing").count(), 1, "{stdout}");
+}

@@ -98,6 +98,13 @@ fn segment(dir: &Path) -> PathBuf {
 fn a_dump_tells_every_entry() {
     let temp = tempfile::tempdir().unwrap();
     let dir = journal(temp.path());
+    let (_, text, _) = run(&["dump", "--dir", dir.to_str().unwrap()]);
+    let begins = format!(r#"{{"position":1,"lane":"{}","epoch":""#, APPS[0]);
+    assert!(text.starts_with(&begins), "{text}");
+    assert!(
+        text.lines()
+            .all(|line| line.find("\"body") > line.find("\"tags\""))
+    );
     let all = dump(&dir, &[]);
     assert_eq!(all.len(), 6);
     for (index, entry) in all.iter().enumerate() {
@@ -272,6 +279,12 @@ fn forgetting_a_sink_lets_go_of_what_it_held() {
     let (code, _, err) = forget(&["--sink", "nobody", "--yes"]);
     assert_eq!(code, Some(2), "{err}");
     assert!(err.contains("knows no sink nobody"), "{err}");
+    let (code, _, err) = forget(&["--sink", "nats", "--app", "mian", "--yes"]);
+    assert_eq!(code, Some(2), "{err}");
+    assert!(
+        err.contains("no app mian; --app takes an App ID or one of: main"),
+        "{err}"
+    );
     let (code, out, err) = forget(&["--sink", "nats", "--app", APPS[1], "--yes"]);
     assert_eq!(code, Some(0), "{err}");
     assert!(out.contains("6 events not confirmed"), "{out}");
@@ -314,12 +327,95 @@ fn what_is_configured_is_not_forgotten() {
         let always = ["forget", "--config", file, "--sink", "kafka", "--yes"];
         run(&[&always, more].concat())
     };
-    for more in [&[][..], &["--app", APPS[0]]] {
+    for more in [&[][..], &["--app", APPS[0]], &["--app", "a"]] {
         let (code, _, err) = forget(more);
         assert_eq!(code, Some(2), "{more:?}: {err}");
         assert!(err.contains("is in the configuration"), "{more:?}: {err}");
     }
-    let (code, out, err) = forget(&["--app", APPS[1]]);
+    let (code, out, err) = forget(&["--app", "b"]);
     assert_eq!(code, Some(0), "{err}");
     assert!(out.contains("5 events not confirmed"), "{out}");
+}
+
+/// Holds: a yes that comes through a pipe is a yes, and any other answer is none.
+#[test]
+fn a_question_is_answered_through_a_pipe() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = journal(temp.path());
+    let forget = |answer: &str| {
+        let mut command = Command::cargo_bin("rtm-bridge").unwrap();
+        let command = command
+            .args(["journal", "forget", "--sink", "nats", "--dir"])
+            .arg(&dir);
+        command.write_stdin(answer).output().unwrap().status.code()
+    };
+    for answer in ["", "no\n", "yess\n"] {
+        assert_eq!(forget(answer), Some(2), "{answer:?}");
+    }
+    assert_eq!(forget("yes\n"), Some(0));
+}
+
+/// Holds: lanes have their apps' names, those of the configuration first; a sink that the configuration does not have is
+/// marked; without a configuration nothing is.
+#[test]
+fn a_stat_names_apps_and_marks_sinks() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = journal(temp.path());
+    let config = format!(
+        "[journal]\ndir = \"{}\"\n[[apps]]\nname = \"a\"\napp_id = \"{}\"\nregions = [\"eu-west-1\"]\n\
+         auth = {{ basic = {{ key = \"k\", secret = \"s\" }} }}\n[sinks.kafka]\ntype = \"stdout\"\n",
+        dir.display(),
+        APPS[0]
+    );
+    let file = temp.path().join("rtm-bridge.toml");
+    fs::write(&file, config).unwrap();
+    let (file, dir) = (file.to_str().unwrap(), dir.to_str().unwrap());
+    let (code, out, err) = run(&["stat", "--config", file]);
+    assert_eq!(code, Some(0), "{err}");
+    for says in [
+        format!("lane {} (a): ", APPS[0]),
+        format!("lane {} (main): ", APPS[1]),
+    ] {
+        assert!(out.contains(&says), "expected {says:?} in {out}");
+    }
+    let marked = |out: &str| -> Vec<bool> {
+        let readers = out
+            .lines()
+            .filter(|line| line.contains("committed through"));
+        readers
+            .map(|line| line.contains("NO SINK OF THE CONFIGURATION"))
+            .collect()
+    };
+    assert_eq!(marked(&out), [false, true, false, true], "{out}");
+    let json = run(&["stat", "--json", "--config", file]).1;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["lanes"][1]["app"], "a");
+    assert_eq!(json["lanes"][1]["readers"][1]["configured"], false);
+    let none = temp.path().join("none.toml");
+    let (code, out, err) = run(&["stat", "--dir", dir, "--config", none.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(marked(&out), [false; 4], "{out}");
+    assert!(out.contains(&format!("lane {} (main): ", APPS[0])), "{out}");
+}
+
+/// Holds: no command takes a directory that is not there, or that holds no journal: wrong usage, and nothing is made.
+#[test]
+fn a_directory_without_a_journal_is_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let missing = temp.path().join("missing");
+    for command in [
+        &["stat"][..],
+        &["verify"],
+        &["dump"],
+        &["forget", "--sink", "kafka", "--yes"],
+    ] {
+        for (dir, says) in [(&*missing, "no directory"), (temp.path(), "no journal in")] {
+            let dir = dir.to_str().unwrap();
+            let (code, _, err) = run(&[command, &["--dir", dir]].concat());
+            assert_eq!(code, Some(2), "{command:?} {dir}: {err}");
+            assert!(err.contains(says), "{command:?} {dir}: {err}");
+        }
+    }
+    assert!(!missing.exists());
+    assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
 }

@@ -1,46 +1,153 @@
 //! `replay --unconfirmed`: a journal that was moved away, and that no bridge will run on again, is drained by hand.
 
 use std::fs;
+use std::io::{BufReader, Read, Write};
 use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Stdio;
 
-use super::replay::Place;
+use super::replay::{APPS, Place};
 
-/// Holds: everything is published, what the sink has not confirmed with it, marked; the journal is as before to the byte.
+/// Drains a journal that was set aside.
+fn drain(place: &Place, old: &Path, more: &[&str]) -> (Option<i32>, String) {
+    let args = ["--dir", old.to_str().unwrap(), "--unconfirmed", "--yes"];
+    place.replay(&[&args, more].concat())
+}
+
+/// Holds: what the sink has not confirmed is published, marked, and nothing else; the journal is as before to the byte.
 #[test]
 fn a_journal_that_was_set_aside_is_drained() {
     let place = Place::new();
     let before = place.files();
     let old = place.set_aside();
-    let drain = |more: &[&str]| {
-        let args = ["--dir", old.to_str().unwrap(), "--unconfirmed", "--yes"];
-        place.replay(&[&args, more].concat())
-    };
-    let (code, text) = drain(&["--sink", "late"]);
+    let (code, text) = drain(&place, &old, &["--sink", "late"]);
     assert_eq!(code, Some(0), "{text}");
     assert_eq!(place.positions("late").0, Vec::from_iter(1..=12));
-    assert!(
-        place
-            .lines("late")
-            .iter()
-            .all(|line| line["replayed"] == true)
-    );
-    assert!(
-        text.contains("42 of them late has not confirmed, the first at position 1"),
-        "{text}"
-    );
-    let (code, text) = drain(&["--sink", "out"]);
+    let lines = place.lines("late");
+    assert!(lines.iter().all(|line| line["replayed"] == true));
+    let (code, text) = drain(&place, &old, &["--sink", "out", "--dry-run"]);
     assert_eq!(code, Some(0), "{text}");
-    assert_eq!(place.positions("out").0, Vec::from_iter(1..=12));
-    assert!(
-        text.contains("12 of them out has not confirmed, the first at position 6; --from 6"),
-        "{text}"
-    );
-    // As the text advises.
-    fs::remove_file(place.path("out")).unwrap();
-    assert_eq!(drain(&["--sink", "out", "--from", "6"]).0, Some(0));
-    assert_eq!(place.positions("out").0, Vec::from_iter(6..=12));
+    for says in [
+        "to out: 2 entries from position 6 to 12, ",
+        "one, r0, user: 6 events in 1 entry, position 6 to 6",
+        "two, r0, user: 6 events in 1 entry, position 12 to 12",
+    ] {
+        assert!(text.contains(says), "expected {says:?} in {text}");
+    }
+    let (code, text) = drain(&place, &old, &["--sink", "out"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(place.positions("out").0, [6, 12]);
     fs::rename(&old, place.journal()).unwrap();
     assert!(place.files() == before, "the journal was touched");
+}
+
+/// Holds: a sink that has confirmed everything is drained of nothing: the dry run says so, and so does the drain.
+#[test]
+fn a_sink_that_has_all_is_not_drained() {
+    let place = Place::new();
+    place.confirm_all("out");
+    let old = place.set_aside();
+    for more in [&["--dry-run"][..], &[]] {
+        let (code, text) = drain(&place, &old, &[&["--sink", "out"], more].concat());
+        assert_eq!(code, Some(0), "{text}");
+        assert!(text.contains("to out: 0 events"), "{text}");
+    }
+    assert!(!place.path("out").exists());
+    assert_eq!(drain(&place, &old, &["--sink", "late"]).0, Some(0));
+    assert_eq!(place.positions("late").0, Vec::from_iter(1..=12));
+}
+
+/// Holds: what waits of an App ID that left the configuration is drained to a sink that takes some apps only; of an App ID
+/// that is there and that the sink takes no more, nothing.
+#[test]
+fn what_a_removed_app_left_is_drained() {
+    let place = Place::new();
+    let narrow = |apps: &str| {
+        let path = place.path("rtm-bridge.toml");
+        let config = fs::read_to_string(&path).unwrap();
+        let other = config.replace(
+            "[[apps]]",
+            "[[apps]]\nname = \"other\"\napp_id = \"a\"\nauth = \
+            { basic = { key = \"k\", secret = \"s\" } }\nregions = [\"eu-west-1\"]\n[[apps]]",
+        );
+        let sink = format!("[sinks.late]\napps = [\"{apps}\"]\n");
+        fs::write(&path, other.replace("[sinks.late]\n", &sink)).unwrap();
+    };
+    narrow("other");
+    let old = place.set_aside();
+    let (code, text) = drain(&place, &old, &["--sink", "late"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(place.positions("late").0, Vec::from_iter(7..=12), "{text}");
+}
+
+/// Holds: a sink that the journal has forgotten is drained of nothing that other sinks had, which is told; and of all that
+/// is kept where no sink is left.
+#[test]
+fn what_no_sink_is_left_for_is_drained() {
+    let place = Place::new();
+    let old = place.set_aside();
+    let forget = |sink: &str| {
+        let journal = place.open(&old);
+        tokio::runtime::Runtime::new().unwrap().block_on(async {
+            for app in APPS {
+                let lane = journal.lane(&app.parse().unwrap()).unwrap();
+                lane.remove_reader(&sink.parse().unwrap()).await.unwrap();
+            }
+            journal.close().await.unwrap();
+        });
+    };
+    forget("late");
+    let (code, text) = drain(&place, &old, &["--sink", "late", "--dry-run"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("to late: 0 events"), "{text}");
+    assert!(text.contains("knows other sinks and no late"), "{text}");
+    forget("out");
+    assert_eq!(drain(&place, &old, &["--sink", "late"]).0, Some(0));
+    assert_eq!(place.positions("late").0, [6, 12]);
+}
+
+/// Holds: an entry that is away for a while is waited for, and not passed over.
+#[test]
+fn what_cannot_be_read_for_now_is_waited_for() {
+    let place = Place::new();
+    let old = place.set_aside();
+    let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin("rtm-bridge"));
+    let mut replay = command
+        .args(["replay", "--sink", "late", "--unconfirmed", "--config"])
+        .arg(place.path("rtm-bridge.toml"))
+        .arg("--dir")
+        .arg(&old)
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut told = BufReader::new(replay.stderr.take().unwrap());
+    let mut until = |says: &str| {
+        let mut text = Vec::new();
+        while !String::from_utf8_lossy(&text).contains(says) {
+            let mut byte = [0];
+            let count = told.read(&mut byte).unwrap();
+            assert!(count > 0, "no {says:?}: {}", String::from_utf8_lossy(&text));
+            text.push(byte[0]);
+        }
+    };
+    until("Type yes");
+    let files = fs::read_dir(&old).unwrap().map(|file| file.unwrap().path());
+    let segments = files.filter(|file| file.extension().is_some_and(|kind| kind == "segment"));
+    let segments: Vec<_> = segments
+        .map(|file| (file.clone(), file.with_extension("away")))
+        .collect();
+    for (segment, away) in &segments {
+        fs::rename(segment, away).unwrap();
+    }
+    replay.stdin.take().unwrap().write_all(b"yes\n").unwrap();
+    until("the entry at position 1 cannot be read now: its segment is not there; trying again");
+    for (segment, away) in &segments {
+        fs::rename(away, segment).unwrap();
+    }
+    until("of 12 entries");
+    assert_eq!(replay.wait().unwrap().code(), Some(0));
+    assert_eq!(place.positions("late").0, Vec::from_iter(1..=12));
 }
 
 /// Holds: what a bridge publishes, or will, is not published before it: not of the configuration's journal by whatever name,

@@ -51,6 +51,11 @@ pub(super) fn events(count: u64) -> String {
     }
 }
 
+/// The verb of one, or that of several.
+pub(super) fn verb(count: u64, one: &'static str, many: &'static str) -> &'static str {
+    if count == 1 { one } else { many }
+}
+
 /// With commas between thousands.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();

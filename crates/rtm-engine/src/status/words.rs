@@ -6,7 +6,7 @@ use super::health::{
     ENOUGH_TO_ESTIMATE, FAST_ENOUGH_TO_ESTIMATE, Health, NEARLY_FULL_DISK, NEARLY_FULL_PERCENT,
     Trouble,
 };
-use super::phrases::{capital, duration, events, names, since};
+use super::phrases::{capital, duration, events, names, since, verb};
 use super::room::Room;
 use super::snapshot::{App, Journal, Outlet, RemovedSink, Ring, Sink, Snapshot};
 
@@ -179,9 +179,10 @@ fn losses(now: &Snapshot) -> Vec<Finding> {
             sum => format!("some {} by estimate", events(sum)),
         };
         losses.push(lost(format!(
-            "Events may have been lost: {} was full in the last 5 minutes, and Agora may have overwritten events, \
+            "Events may have been lost: {} {} full in the last 5 minutes, and Agora may have overwritten events, \
              {how_many}.",
-            rings(now, &full)
+            rings(now, &full),
+            verb(full.len() as u64, "was", "were")
         )));
     }
     for sink in now.sinks.iter().filter(|sink| sink.skipped_recently > 0) {
@@ -309,7 +310,10 @@ fn of_sink(now: &Snapshot, sink: &Sink, is_losing: bool) -> Option<Finding> {
     let wait = match sink.pending_events {
         0 => "Nothing waits for it".to_owned(),
         1 => "1 event waits for it in the journal".to_owned(),
-        pending => format!("{} wait for it in the journal", events(pending)),
+        pending => {
+            let wait = verb(pending, "waits", "wait");
+            format!("{} {wait} for it in the journal", events(pending))
+        }
     };
     let going_on = now.apps.iter().filter(|app| !app.paused);
     let going_on: Vec<&str> = going_on.map(|app| app.name.as_str()).collect();

@@ -1,6 +1,7 @@
 //! Tests of the whole journal, on a disk that they own.
 
 mod anything;
+mod bad_sectors;
 mod basics;
 mod counts;
 mod crashes;

@@ -8,6 +8,7 @@
 //! | [`drain`] | a backlog of millions |
 //! | [`apps`] | hundreds of App IDs, busy, idle and uneven |
 //! | [`changes`] | a busy App ID, while others and a sink come, change and go |
+//! | [`memory`] | the memory that an outage of a broker leaves behind |
 //! | [`soak`] | hours under faults that change |
 //! | [`figures`] | figures, bounds and tables |
 //! | [`ages`], [`fsync`] | what is measured: by the ledger, and of the disk |
@@ -24,6 +25,7 @@ pub mod feeder;
 pub mod figures;
 pub mod fresh;
 pub mod fsync;
+pub mod memory;
 pub mod soak;
 pub mod storms;
 
@@ -37,7 +39,7 @@ use super::report::Report;
 const LIMIT: f64 = 10.0;
 
 /// What every trial of these tells at its end, and removes its files if it broke nothing.
-fn conclude(mut figures: Vec<Figure>, report: &Report) -> Result<Run> {
+pub(super) fn conclude(mut figures: Vec<Figure>, report: &Report) -> Result<Run> {
     let missing = report.held.iter().map(|held| held.findings.missing_count);
     figures.extend(always(
         report.first().handed_out,
@@ -70,12 +72,12 @@ fn always(events: u64, missing: u64, most_in_second: u64) -> [Figure; 3] {
 }
 
 /// A name with what it is of before it, where a table holds several of a kind.
-fn of(what: &str, name: &str) -> String {
+pub(super) fn of(what: &str, name: &str) -> String {
     format!("{what}: {name}")
 }
 
 /// How far apart two figures are, as a factor: 1.2 is a fifth more.
-fn factor(value: f64, than: f64) -> f64 {
+pub(super) fn factor(value: f64, than: f64) -> f64 {
     value / than
 }
 

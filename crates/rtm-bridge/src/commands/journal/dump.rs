@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use jiff::Timestamp;
-use rtm_journal::{EntryFilter, Journal, Position, StoredEntry};
-use serde_json::{Value, json};
+use rtm_journal::{Entry, EntryFilter, Journal, Position, StoredEntry};
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::commands::configuration::DirArgs;
 use crate::commands::process::refuse;
@@ -17,7 +18,7 @@ use rtm_record::entry;
 /// Prints also what every sink has confirmed and what is not reclaimed yet. Changes nothing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-One line an entry, by position: lane (the App ID), position, epoch, time (when it was stored), count (its events), the \
+One line an entry, by position: position, lane (the App ID), epoch, time (when it was stored), count (its events), the \
 sinks that have not confirmed it, the tags, and the body as it came from Agora, as text (body) or, where it is not \
 UTF-8, in hexadecimal (body_hex). An entry that cannot be read has an error instead, whatever app, region and stream \
 are asked for, and the exit code is 1.
@@ -41,22 +42,33 @@ pub(super) fn dump(args: &DumpArgs) -> anyhow::Result<bool> {
         ..EntryFilter::default()
     };
     let (mut printed, mut unreadable) = (false, false);
-    for stored in Journal::stored(&dir, &filter)?.filter(|stored| wants(&args.range, stored)) {
+    let mut known = Known::default();
+    if let Some(config) = args.place.config_of(&dir) {
+        known.see_config(&config);
+    }
+    for stored in Journal::stored(&dir, &filter)? {
+        if !wants(&args.range, &stored, &mut known) {
+            continue;
+        }
         printed = true;
         unreadable |= stored.entry.is_err();
-        println!("{}", terminal_safe(&line(&stored).to_string()));
+        println!("{}", terminal_safe(&line(&stored)?));
     }
     if !printed {
-        args.range.unknown(&known(&dir)?).map_err(refuse)?;
+        see_all(&dir, &mut known)?;
+        args.range.unknown(&known).map_err(refuse)?;
     }
     Ok(!unreadable)
 }
 
 /// What cannot be read does not say what it is of: it may be what is asked for.
-fn wants(range: &Range, stored: &StoredEntry) -> bool {
+fn wants(range: &Range, stored: &StoredEntry, known: &mut Known) -> bool {
     let entry = stored.entry.as_ref();
     match entry.map(|entry| entry::decode(&entry.bytes)) {
-        Ok(Ok((tags, _))) => range.wants(&tags),
+        Ok(Ok((tags, _))) => {
+            known.see(&tags);
+            range.wants(&tags, known)
+        }
         Ok(Err(_)) | Err(_) => {
             let stored_at = Timestamp::try_from(stored.appended_at);
             stored_at.is_ok_and(|at| range.wants_time(at.as_millisecond()))
@@ -65,8 +77,7 @@ fn wants(range: &Range, stored: &StoredEntry) -> bool {
 }
 
 /// What all entries of a journal are of, outside of what was asked for as well.
-fn known(dir: &Path) -> anyhow::Result<Known> {
-    let mut known = Known::default();
+fn see_all(dir: &Path, known: &mut Known) -> anyhow::Result<()> {
     for stored in Journal::stored(dir, &EntryFilter::default())? {
         if let Ok(entry) = &stored.entry
             && let Ok((tags, _)) = entry::decode(&entry.bytes)
@@ -74,41 +85,63 @@ fn known(dir: &Path) -> anyhow::Result<Known> {
             known.see(&tags);
         }
     }
-    Ok(known)
+    Ok(())
 }
 
-fn line(stored: &StoredEntry) -> Value {
-    let mut line = json!({
-        "lane": stored.lane,
-        "position": stored.position.0,
-        "time": Timestamp::try_from(stored.appended_at).map(|time| time.to_string()).ok(),
-        "count": stored.count,
-        "pending": stored.pending.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
-    });
-    let entry = match &stored.entry {
-        Ok(entry) => entry,
-        Err(error) => {
-            line["error"] = crate::chain(error.as_ref()).into();
-            return line;
-        }
+/// An entry, what tells it apart first: a body may be a megabyte.
+#[derive(Default, Serialize)]
+struct Line<'s> {
+    position: u64,
+    lane: &'s str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<String>,
+    time: Option<String>,
+    count: u32,
+    pending: Vec<&'s str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tags: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_hex: Option<String>,
+}
+
+fn line(stored: &StoredEntry) -> serde_json::Result<String> {
+    let time = Timestamp::try_from(stored.appended_at);
+    let mut line = Line {
+        position: stored.position.0,
+        lane: &stored.lane,
+        time: time.map(|time| time.to_string()).ok(),
+        count: stored.count,
+        pending: stored.pending.iter().map(|name| name.as_str()).collect(),
+        ..Line::default()
     };
-    line["epoch"] = entry.epoch.to_string().into();
+    match &stored.entry {
+        Ok(entry) => fill(&mut line, entry),
+        Err(error) => line.error = Some(crate::chain(error.as_ref())),
+    }
+    serde_json::to_string(&line)
+}
+
+fn fill(line: &mut Line<'_>, entry: &Entry) {
+    line.epoch = Some(entry.epoch.to_string());
     let body = match entry::decode(&entry.bytes) {
         Ok((tags, body)) => {
-            line["tags"] = serde_json::to_value(&tags).unwrap_or_default();
+            line.tags = serde_json::to_value(&tags).ok();
             body
         }
         Err(error) => {
             // Another version's: its bytes as they are.
-            line["error"] = crate::chain(&error).into();
+            line.error = Some(crate::chain(&error));
             entry.bytes.clone()
         }
     };
     match std::str::from_utf8(&body) {
-        Ok(text) => line["body"] = text.into(),
-        Err(_) => line["body_hex"] = hex::encode(&body).into(),
+        Ok(text) => line.body = Some(text.to_owned()),
+        Err(_) => line.body_hex = Some(hex::encode(&body)),
     }
-    line
 }
 
 /// The same JSON, with nothing in it that a terminal obeys or that changes the direction of text.

@@ -1,13 +1,15 @@
 //! `rtm-bridge journal forget`.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
 use rtm_journal::{Inspection, Journal, LaneName, Options, ReaderName};
 
+use super::apps::known_apps;
 use crate::commands::configuration::{DirArgs, configuration};
-use crate::commands::process::{confirmed, refuse, runtime};
+use crate::commands::process::{confirmed, counted, refuse, runtime};
 use crate::config::Config;
 
 /// How long the journal may take to store it.
@@ -28,9 +30,9 @@ pub(crate) struct ForgetArgs {
     /// The sink's name
     #[arg(long, value_name = "NAME")]
     sink: ReaderName,
-    /// Of this App ID only; without it, of all
-    #[arg(long, value_name = "ID")]
-    app: Option<LaneName>,
+    /// Of this app only, its name or its App ID; without it, of all
+    #[arg(long, value_name = "APP")]
+    app: Option<String>,
     /// Do not ask
     #[arg(long)]
     yes: bool,
@@ -39,21 +41,23 @@ pub(crate) struct ForgetArgs {
 }
 
 pub(super) fn forget(args: &ForgetArgs) -> anyhow::Result<bool> {
-    let (dir, options) = match &args.place.dir {
-        Some(dir) => (dir.clone(), Options::default()),
-        None => {
-            let config = configuration(&args.place.config)?;
-            if is_configured(&config, args) {
-                return Err(refuse(format!(
-                    "the sink {} is in the configuration: take it out first, or the next start makes it again",
-                    args.sink
-                )));
-            }
-            let options = config.journal.bounds();
-            (config.journal.dir, options)
-        }
+    let dir = args.place.dir()?;
+    let config = match &args.place.dir {
+        Some(_) => None,
+        None => Some(configuration(&args.place.config)?),
     };
-    let lanes = holding(&Journal::inspect(&dir)?, args);
+    let app_ids = app_ids(args, &dir)?;
+    if config
+        .as_ref()
+        .is_some_and(|config| is_configured(config, args, app_ids.as_ref()))
+    {
+        return Err(refuse(format!(
+            "the sink {} is in the configuration: take it out first, or the next start makes it again",
+            args.sink
+        )));
+    }
+    let options = config.map_or_else(Options::default, |config| config.journal.bounds());
+    let lanes = holding(&Journal::inspect(&dir)?, args, app_ids.as_ref());
     if lanes.is_empty() {
         let of = args.app.iter().map(|app| format!(" of {app}"));
         return Err(refuse(format!(
@@ -65,8 +69,9 @@ pub(super) fn forget(args: &ForgetArgs) -> anyhow::Result<bool> {
     }
     for (lane, events) in &lanes {
         println!(
-            "lane {lane}: {} has {events} events not confirmed",
-            args.sink
+            "lane {lane}: {} has {} not confirmed",
+            args.sink,
+            counted(*events, "event", "events")
         );
     }
     if !args.yes && !confirmed("Forget it?")? {
@@ -78,25 +83,38 @@ pub(super) fn forget(args: &ForgetArgs) -> anyhow::Result<bool> {
 }
 
 /// Whether the next start would make the cursors again: of an App ID, where its events go to the sink.
-fn is_configured(config: &Config, args: &ForgetArgs) -> bool {
+fn is_configured(config: &Config, args: &ForgetArgs, app_ids: Option<&BTreeSet<String>>) -> bool {
     let Some(sink) = config.sinks.get(args.sink.as_str()) else {
         return false;
     };
     let takes = |app: &str| ["user", "channel"].map(|stream| sink.takes(app, stream));
-    args.app.as_ref().is_none_or(|app| {
-        let mut apps = config.apps.iter();
-        let known = apps.find(|known| known.app_id == app.as_str());
-        known.is_some_and(|known| takes(&known.name).contains(&true))
+    app_ids.is_none_or(|ids| {
+        let apps = config.apps.iter().filter(|app| ids.contains(&app.app_id));
+        apps.map(|app| &app.name)
+            .any(|name| takes(name).contains(&true))
     })
 }
 
+/// The App IDs that are meant; none stands for all.
+fn app_ids(args: &ForgetArgs, dir: &Path) -> anyhow::Result<Option<BTreeSet<String>>> {
+    let Some(app) = &args.app else {
+        return Ok(None);
+    };
+    let known = known_apps(dir, args.place.config_of(dir).as_ref())?;
+    Ok(Some(known.app_ids(app).map_err(refuse)?))
+}
+
 /// The lanes that know the sink, each with the events that it has not confirmed.
-fn holding(found: &Inspection, args: &ForgetArgs) -> Vec<(LaneName, u64)> {
+fn holding(
+    found: &Inspection,
+    args: &ForgetArgs,
+    app_ids: Option<&BTreeSet<String>>,
+) -> Vec<(LaneName, u64)> {
     let lanes = found.lanes.iter().filter_map(|lane| {
         let name: LaneName = lane.name.parse().ok()?;
         let mut readers = lane.readers.iter();
         let reader = readers.find(|reader| reader.name == args.sink.as_str())?;
-        let is_meant = args.app.as_ref().is_none_or(|app| *app == name);
+        let is_meant = app_ids.is_none_or(|ids| ids.contains(name.as_str()));
         is_meant.then_some((name, reader.pending.count))
     });
     lanes.collect()

@@ -11,7 +11,7 @@ use rtm_journal::{Entry, Journal, StoredEntries};
 use rtm_sink::{AnySink, Outcome, PublishErrorKind, Reason, Record, Sink};
 use tokio_util::sync::CancellationToken;
 
-use super::select::Selection;
+use super::select::{Selection, Unreadable, readable};
 use crate::commands::process::live_view;
 use rtm_record::{Prepared, Router, SLICE, smaller};
 
@@ -21,11 +21,11 @@ const BATCH: usize = 1000;
 /// With a rate, batches are so small that this many go out in a second.
 const BATCHES_A_SECOND: u32 = 4;
 
-/// How long a sink may confirm nothing before the replay gives up. It can be gone on with.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a sink may confirm nothing, and an entry not be read, before the replay gives up. It can be gone on with.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A journal that was looked at within this time is not looked at again: of a segment that went, all entries are gone.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How often a line of progress is written where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
@@ -36,8 +36,8 @@ pub(super) struct Ended {
     pub(super) entries: usize,
     pub(super) events: u64,
     pub(super) dead_letters: u64,
-    /// Entries that could not be read, or were reclaimed meanwhile.
-    pub(super) unreadable: usize,
+    /// Entries whose bytes are lost, or that were reclaimed meanwhile.
+    pub(super) lost: usize,
     /// Why it did not come to the end.
     pub(super) stopped: Option<String>,
 }
@@ -62,16 +62,21 @@ pub(super) async fn deliver(
     bar.set_length(selection.events());
     let mut told = Instant::now();
     let mut reading = Reading::new(dir, selection, 0)?;
-    for (at, wanted) in selection.entries.iter().enumerate() {
-        let mut found = reading.find(wanted.position);
-        if found.is_none() && reading.since.elapsed() > LOOK_AGAIN {
-            // Moved, perhaps, because another sink still needs it: looked for once more, where it is now.
-            reading = Reading::new(dir, selection, at)?;
-            found = reading.find(wanted.position);
-        }
-        let Some(entry) = found else {
-            ended.unreadable += 1;
-            continue;
+    for at in 0..selection.entries.len() {
+        let entry = tokio::select! {
+            entry = reading.patiently(dir, selection, at) => entry,
+            () = stop.cancelled() => Err(anyhow!("stopped by a signal")),
+        };
+        let entry = match entry {
+            Ok(Some(entry)) => entry,
+            Ok(None) => {
+                ended.lost += 1;
+                continue;
+            }
+            Err(error) => {
+                ended.stopped = Some(crate::chain(error.as_ref()));
+                break;
+            }
         };
         let published = tokio::select! {
             published = out.entry(&entry) => published,
@@ -104,6 +109,8 @@ pub(super) async fn deliver(
 struct Reading {
     entries: Peekable<StoredEntries>,
     since: Instant,
+    /// Nothing else takes an entry away.
+    may_be_reclaimed: bool,
 }
 
 impl Reading {
@@ -111,21 +118,68 @@ impl Reading {
     fn new(dir: &Path, selection: &Selection, from: usize) -> anyhow::Result<Reading> {
         let entries = Journal::stored_beside(dir, &selection.filter(from))?;
         Ok(Reading {
+            may_be_reclaimed: entries.may_be_reclaimed(),
             entries: entries.peekable(),
             since: Instant::now(),
         })
     }
 
-    /// The entry at a position, which may only grow; none where it is damaged, or was not there at that moment.
-    fn find(&mut self, position: u64) -> Option<Entry> {
+    /// The selection's entry of this index, which may only grow; none where its bytes are lost, or where it is not in the
+    /// journal any more. One that cannot be read is tried again: it is where it was, or was moved, because another sink still
+    /// needs it.
+    async fn patiently(
+        &mut self,
+        dir: &Path,
+        selection: &Selection,
+        at: usize,
+    ) -> anyhow::Result<Option<Entry>> {
+        let position = selection.entries[at].position;
+        let began = Instant::now();
+        loop {
+            let why = match self.find(position) {
+                Ok(Found::Entry(entry)) => return Ok(Some(*entry)),
+                Ok(Found::Lost) => return Ok(None),
+                Ok(Found::Nothing) if self.since.elapsed() > LOOK_AGAIN => None,
+                Ok(Found::Nothing) if self.may_be_reclaimed => return Ok(None),
+                Ok(Found::Nothing) => Some(Unreadable::missing(position)),
+                Err(error) => Some(error),
+            };
+            if let Some(error) = why {
+                let left = PATIENCE.saturating_sub(began.elapsed());
+                if left.is_zero() {
+                    return Err(error.into());
+                }
+                eprintln!(
+                    "{}; trying again for {} s",
+                    crate::chain(&error),
+                    left.as_secs()
+                );
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            *self = Reading::new(dir, selection, at)?;
+        }
+    }
+
+    fn find(&mut self, position: u64) -> Result<Found, Unreadable> {
         let entries = &mut self.entries;
         while entries
             .next_if(|stored| stored.position.0 < position)
             .is_some()
         {}
-        let stored = entries.next_if(|stored| stored.position.0 == position)?;
-        stored.entry.ok()
+        let Some(stored) = entries.next_if(|stored| stored.position.0 == position) else {
+            return Ok(Found::Nothing);
+        };
+        let entry = readable(stored)?;
+        Ok(entry.map_or(Found::Lost, |entry| Found::Entry(Box::new(entry))))
     }
+}
+
+/// What is at a position.
+enum Found {
+    Entry(Box<Entry>),
+    /// An entry whose bytes are lost.
+    Lost,
+    Nothing,
 }
 
 struct Out {

@@ -1,14 +1,15 @@
 //! What a replay is of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use jiff::Timestamp;
-use rtm_journal::{EntryFilter, Journal, Position, StoredEntry};
+use rtm_journal::{Entry, EntryFilter, Inspection, Journal, LaneInspection, Position, StoredEntry};
 
+use crate::commands::process::counted;
 use crate::commands::range::{Known, Range};
 use crate::config::Config;
-use rtm_record::entry;
+use rtm_record::entry::{self, Tags};
 
 /// One entry of a selection.
 #[derive(Debug, Clone, Copy)]
@@ -17,34 +18,74 @@ pub(super) struct Selected {
     fetched_at: i64,
 }
 
+/// A part of a selection: what is of one app, region and stream.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    entries: u64,
+    events: u64,
+    first: u64,
+    last: u64,
+}
+
 /// What is to be published, and what cannot be.
 #[derive(Debug, Default)]
 pub(super) struct Selection {
     /// By position.
     pub(super) entries: Vec<Selected>,
-    /// Events by app, region and stream.
-    parts: BTreeMap<String, u64>,
-    /// Events that the sink has not confirmed yet.
-    pending: u64,
-    /// The first entry with some of them.
-    first_pending: Option<u64>,
-    /// Whether they are part of it.
+    /// By app, region and stream.
+    parts: BTreeMap<String, Part>,
+    /// It is of what the sink has not confirmed, and else of what it has.
     unconfirmed: bool,
-    /// Entries that cannot be read.
-    unreadable: u64,
+    /// Events that are not part of it because the sink has not confirmed them.
+    left_out: u64,
+    /// App IDs of which the journal knows no such sink, but others.
+    strange: BTreeSet<String>,
+    /// Entries that cannot be read any more.
+    damaged: u64,
     /// Positions that were asked for and are not in the journal.
     gone: u64,
     /// The oldest entry in the journal, and when it was fetched.
     oldest: Option<(u64, i64)>,
     /// What was asked for begins before that.
     begins_before: bool,
-    /// What every entry of the journal is of.
+    /// What the configuration and every entry of the journal are of.
     pub(super) known: Known,
 }
 
+/// An entry that is there and cannot be read now.
+#[derive(Debug, thiserror::Error)]
+#[error("the entry at position {position} cannot be read now")]
+pub(super) struct Unreadable {
+    position: u64,
+    source: std::io::Error,
+}
+
+impl Unreadable {
+    /// Of an entry that was there, and is not, though nobody reclaims it.
+    pub(super) fn missing(position: u64) -> Unreadable {
+        let source = std::io::Error::new(std::io::ErrorKind::NotFound, "its segment is not there");
+        Unreadable { position, source }
+    }
+}
+
+/// What became of reading an entry: the entry, or none where its bytes are lost.
+pub(super) fn readable(stored: StoredEntry) -> Result<Option<Entry>, Unreadable> {
+    match stored
+        .entry
+        .map_err(|error| error.downcast::<std::io::Error>())
+    {
+        Ok(entry) => Ok(Some(entry)),
+        Err(Ok(source)) => Err(Unreadable {
+            position: stored.position.0,
+            source: *source,
+        }),
+        Err(Err(_)) => Ok(None),
+    }
+}
+
 impl Selection {
-    /// Looks at every entry in the journal. What `config` says that the sink takes is taken; with `unconfirmed`, also what the
-    /// sink has not confirmed.
+    /// Looks at every entry in the journal. What `config` says that the sink takes is taken, if the sink has confirmed it;
+    /// with `unconfirmed`, if the sink has not, and of an App ID that is not in `config` as well.
     pub(super) fn make(
         dir: &Path,
         config: &Config,
@@ -56,13 +97,17 @@ impl Selection {
             unconfirmed,
             ..Selection::default()
         };
+        selection.known.see_config(config);
+        if unconfirmed {
+            selection.strange = strangers(&Journal::inspect(dir)?, sink);
+        }
         let positions = range.positions();
         let (mut there, mut last) = (0, 0);
         for stored in Journal::stored_beside(dir, &EntryFilter::default())? {
             let position = stored.position.0;
             last = last.max(position);
             there += u64::from(positions.contains(&position));
-            selection.look(&stored, config, sink, range);
+            selection.look(stored, config, sink, range)?;
         }
         let first = (*positions.start()).max(1);
         let asked = (*positions.end()).min(last).saturating_sub(first - 1);
@@ -79,48 +124,60 @@ impl Selection {
         Ok(selection)
     }
 
-    fn look(&mut self, stored: &StoredEntry, config: &Config, sink: &str, range: &Range) {
-        let asked = range.positions().contains(&stored.position.0);
-        let entry = stored.entry.as_ref().ok();
-        let Some((tags, _)) = entry.and_then(|entry| entry::decode(&entry.bytes).ok()) else {
-            self.unreadable += u64::from(asked);
-            return;
+    fn look(
+        &mut self,
+        stored: StoredEntry,
+        config: &Config,
+        sink: &str,
+        range: &Range,
+    ) -> Result<(), Unreadable> {
+        let (position, count) = (stored.position.0, u64::from(stored.count));
+        let asked = range.positions().contains(&position);
+        let waits = stored.unclaimed || stored.pending.iter().any(|reader| reader.as_str() == sink);
+        let entry = match readable(stored) {
+            Err(error) if asked && waits == self.unconfirmed => return Err(error),
+            entry => entry.ok().flatten(),
+        };
+        let decoded = entry.as_ref().map(|entry| entry::decode(&entry.bytes));
+        let Some(Ok((tags, _))) = decoded else {
+            self.damaged += u64::from(asked && waits == self.unconfirmed);
+            return Ok(());
         };
         self.known.see(&tags);
-        self.oldest
-            .get_or_insert((stored.position.0, tags.fetched_at));
-        // By the name that the App ID has now.
-        let mut apps = config.apps.iter();
-        let app = apps.find(|app| app.app_id == tags.app_id);
-        let app = app.map_or(&*tags.app, |app| &app.name);
-        let takes = config.sinks[sink].takes(app, &tags.stream);
-        if !asked || !takes || !range.wants(&tags) {
-            return;
+        self.oldest.get_or_insert((position, tags.fetched_at));
+        let wanted = takes(config, sink, &tags, waits) && range.wants(&tags, &self.known);
+        if !asked || !wanted {
+            return Ok(());
         }
-        let waits = stored.pending.iter().any(|reader| reader.as_str() == sink);
-        if waits {
-            self.pending += u64::from(stored.count);
-            self.first_pending.get_or_insert(stored.position.0);
-            if !self.unconfirmed {
-                return;
-            }
+        if waits != self.unconfirmed {
+            self.left_out += if waits { count } else { 0 };
+            return Ok(());
         }
         let part = format!("{}, {}, {}", tags.app, tags.region, tags.stream);
-        *self.parts.entry(part).or_default() += u64::from(stored.count);
+        let part = self.parts.entry(part).or_insert(Part {
+            entries: 0,
+            events: 0,
+            first: position,
+            last: position,
+        });
+        part.entries += 1;
+        part.events += count;
+        part.last = position;
         self.entries.push(Selected {
-            position: stored.position.0,
+            position,
             fetched_at: tags.fetched_at,
         });
+        Ok(())
     }
 
     /// As they were counted when they were stored.
     pub(super) fn events(&self) -> u64 {
-        self.parts.values().sum()
+        self.parts.values().map(|part| part.events).sum()
     }
 
     /// What was asked for and cannot be given, as far as it can be counted; not what is still to come.
     pub(super) fn missing(&self) -> u64 {
-        self.gone + self.unreadable + u64::from(self.begins_before)
+        self.gone + self.damaged + u64::from(self.begins_before)
     }
 
     /// The entries from this one on, as a filter.
@@ -154,28 +211,41 @@ impl Selection {
             fetched().max(),
         ) {
             lines.push(format!(
-                "to {sink}: {} entries from position {} to {}, fetched {} to {}, about {} events",
-                self.entries.len(),
+                "to {sink}: {} from position {} to {}, fetched {} to {}, about {}",
+                counted(self.entries.len() as u64, "entry", "entries"),
                 first.position,
                 last.position,
                 time(since),
                 time(until),
-                self.events()
+                counted(self.events(), "event", "events")
             ));
         }
-        let parts = self.parts.iter();
-        lines.extend(parts.map(|(part, events)| format!("  {part}: {events}")));
-        let pending = self.pending;
-        match self.first_pending {
-            Some(first) if self.unconfirmed => lines.push(format!(
-                "  {pending} of them {sink} has not confirmed, the first at position {first}; --from {first} leaves out \
-                 what is before it"
-            )),
-            Some(_) => lines.push(format!(
-                "left out: {pending} events that {sink} has not confirmed; the bridge of this journal publishes them. If \
-                 none is ever to run on it again: --unconfirmed"
-            )),
-            None => {}
+        lines.extend(self.parts.iter().map(|(part, of)| {
+            format!(
+                "  {part}: {} in {}, position {} to {}",
+                counted(of.events, "event", "events"),
+                counted(of.entries, "entry", "entries"),
+                of.first,
+                of.last
+            )
+        }));
+        if self.unconfirmed && self.entries.is_empty() {
+            lines.push(format!(
+                "to {sink}: 0 events; it has confirmed all that is asked for"
+            ));
+        }
+        if self.left_out > 0 {
+            lines.push(format!(
+                "left out: {} that {sink} has not confirmed; the bridge of this journal publishes them. If none is ever to \
+                 run on it again: --unconfirmed",
+                counted(self.left_out, "event", "events")
+            ));
+        }
+        if !self.strange.is_empty() {
+            lines.push(format!(
+                "left out: what is of {}, where the journal knows other sinks and no {sink}",
+                Vec::from_iter(self.strange.iter().cloned()).join(", ")
+            ));
         }
         if self.gone > 0 {
             lines.push(format!(
@@ -187,14 +257,36 @@ impl Selection {
             let gone = "GONE: what was fetched before the oldest entry, which is asked for too";
             lines.push(gone.to_owned());
         }
-        if self.unreadable > 0 {
+        if self.damaged > 0 {
             lines.push(format!(
-                "UNREADABLE: {} entries; `rtm-bridge journal verify` tells more",
-                self.unreadable
+                "DAMAGED: {}; `rtm-bridge journal verify` tells more",
+                counted(self.damaged, "entry", "entries")
             ));
         }
         lines.join("\n")
     }
+}
+
+/// Whether a sink is to get an entry. An App ID that left the configuration has left with what waits of it.
+fn takes(config: &Config, sink: &str, tags: &Tags<'_>, waits: bool) -> bool {
+    let sink = &config.sinks[sink];
+    let mut apps = config.apps.iter();
+    match apps.find(|app| app.app_id == tags.app_id) {
+        // By the name that the App ID has now.
+        Some(app) => sink.takes(&app.name, &tags.stream),
+        None if waits => sink.takes_stream(&tags.stream),
+        None => sink.takes(&tags.app, &tags.stream),
+    }
+}
+
+/// App IDs of which a journal knows other sinks and not this one.
+fn strangers(found: &Inspection, sink: &str) -> BTreeSet<String> {
+    let is_strange = |lane: &&LaneInspection| {
+        let mut readers = lane.readers.iter();
+        lane.entries > 0 && !lane.readers.is_empty() && readers.all(|reader| reader.name != sink)
+    };
+    let lanes = found.lanes.iter().filter(is_strange);
+    lanes.map(|lane| lane.name.clone()).collect()
 }
 
 fn time(ms: i64) -> String {

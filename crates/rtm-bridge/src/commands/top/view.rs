@@ -1,6 +1,7 @@
 //! From what a bridge says of itself to a page. Pure: what is wrong, the bridge has decided.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -189,10 +190,9 @@ fn findings(findings: &[Finding], width: u16) -> Vec<Row<'static>> {
 
 /// What has become of events since the journal was made, and of rings since the start.
 fn totals(now: &Snapshot) -> Row<'static> {
-    let outlets = || now.sinks.iter().flat_map(|sink| &sink.outlets);
     let lost = now.apps.iter().map(|app| app.possibly_lost_ever).sum();
-    let given_up = outlets().map(|outlet| outlet.given_up).sum();
-    let dead_letters = outlets().map(|outlet| outlet.dead_lettered).sum();
+    let given_up = most_of_a_sink(now, |outlet| outlet.given_up);
+    let dead_letters = most_of_a_sink(now, |outlet| outlet.dead_lettered);
     let full = now.rings.iter().map(|ring| ring.overflows).sum();
     let text = [
         ("possibly lost", lost),
@@ -206,6 +206,16 @@ fn totals(now: &Snapshot) -> Row<'static> {
         _ => DOUBTFUL,
     };
     whole(Span::styled(text.join(", "), how))
+}
+
+/// The sum over all App IDs of what the sink with the most has of each: what becomes of an event in two sinks is one event's.
+fn most_of_a_sink(now: &Snapshot, of: impl Fn(&Outlet) -> u64) -> u64 {
+    let mut most: BTreeMap<&str, u64> = BTreeMap::new();
+    for outlet in now.sinks.iter().flat_map(|sink| &sink.outlets) {
+        let app = most.entry(&outlet.app).or_default();
+        *app = of(outlet).max(*app);
+    }
+    most.values().sum()
 }
 
 /// What rates are since, and what goes on, for a page of this width.

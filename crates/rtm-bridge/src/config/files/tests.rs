@@ -95,11 +95,14 @@ fn what_two_files_say_is_refused() {
     let a = format!("shutdown_deadline = \"5s\"\n{BASE}{}", app("a", "0a"));
     let cases = [
             ("[journal]\ndir = \"canary\"\n", twice("journal.dir")),
-            ("[journal.dir]\nx = 1\n", twice("journal.dir")),
-            ("journal = 1\n", twice("journal")),
+            ("[journal.dir]\nx = 1\n", "b.toml: journal.dir: is a table here, and a value in a.toml".to_owned()),
+            ("journal = 1\n", "b.toml: journal: is a value here, and a table in a.toml".to_owned()),
             ("shutdown_deadline = \"6s\"\n", twice("shutdown_deadline")),
             ("[sinks.kafka]\nbrokers = [\"b:2\"]\n", twice("sinks.kafka.brokers")),
-            ("[apps]\nname = \"x\"\n", twice("apps")),
+            (
+                "[apps]\nname = \"x\"\n",
+                "b.toml: apps: expected a list, found a table: write `[[apps]]` before the keys of each app".to_owned(),
+            ),
             (
                 "[journal]\ndir = \"x\"\n[sinks.kafka]\nbrokers = []\n",
                 format!("{}\n{}", twice("journal.dir"), twice("sinks.kafka.brokers")),
@@ -117,6 +120,17 @@ fn what_two_files_say_is_refused() {
     for (b, says) in cases {
         assert_eq!(refused(&[("a.toml", &a), ("b.toml", b)]), says, "{b}");
     }
+    // Wherever the table stands, its file is named, and no other.
+    let apps = "[apps]\nname = \"x\"\n";
+    let told = refused(&[
+        ("a.toml", apps),
+        ("b.toml", BASE),
+        ("c.toml", &app("a", "0a")),
+    ]);
+    assert!(
+        told.starts_with("a.toml: apps: expected a list") && !told.contains("c.toml"),
+        "{told}"
+    );
     // An App ID of digits is the same with quotes and without.
     let (number, text) = (app("a", "12"), app("b", "12"));
     let number = number.replace("\"12\"", "12");
@@ -245,6 +259,38 @@ fn a_warning_names_its_file() {
         "{:?}",
         warned(&config)
     );
+}
+
+/// Holds: what a sink's `streams` leave out is warned of with the file of that sink, and not of another one.
+#[test]
+fn a_warning_of_streams_names_the_file_of_the_sink() {
+    let narrow = "[sinks.late]\ntype = \"stdout\"\nstreams = [\"user\"]\n";
+    let base = BASE.replace("[sinks.kafka]", "[sinks.kafka]\napps = [\"b\"]");
+    let apps = format!("{}{}", app("a", "0a"), app("b", "0b"));
+    let dir = dir(&[("a.toml", &base), ("b.toml", &apps), ("c.toml", narrow)]);
+    let config = load(dir.path()).unwrap();
+    let warned = config.warnings().into_iter();
+    let keys: Vec<String> = warned
+        .filter(|(_, text)| text.contains("no sink takes"))
+        .map(|(key, _)| key)
+        .collect();
+    let c = dir.path().join("c.toml").display().to_string();
+    assert_eq!(keys, [format!("{c}: sinks.late.streams")]);
+}
+
+/// Holds: a warning that the configuration before had is not new, wherever the app stands by now; another app's is.
+#[test]
+fn a_warning_is_new_once() {
+    let before = Config::parse(&format!("{BASE}{}", app("b", "0b"))).unwrap();
+    let after = Config::parse(&format!("{BASE}{}{}", app("a", "0a"), app("b", "0b"))).unwrap();
+    let keys = |config: &Config, before: &Config| -> Vec<String> {
+        let new = config.new_warnings(before).into_iter();
+        new.map(|(key, _)| key).collect()
+    };
+    assert_eq!(keys(&after, &before), ["apps.0.app_id"]);
+    assert_eq!(keys(&before, &after), [""; 0]);
+    assert_eq!(keys(&after, &after), [""; 0]);
+    assert_eq!(after.warnings().len(), before.warnings().len() + 1);
 }
 
 /// Holds: what cannot be read is told by its name, and with it what else is wrong; an empty directory tells what is

@@ -332,7 +332,7 @@ type Change = fn(&mut Snapshot);
 /// Holds: whatever loses events comes first and says so, and what is over is not said to go on.
 #[test]
 fn losses_come_first() {
-    let losses: [(Change, &str); 8] = [
+    let losses: [(Change, &str); 9] = [
         (
             |now| now.journal.failing = true,
             "the journal cannot be written",
@@ -365,6 +365,14 @@ fn losses_come_first() {
             |now| now.rings[1].overflows_recently = 1,
             "a x channel was full in the last 5 minutes, and Agora may have overwritten events, how many cannot be \
              told",
+        ),
+        (
+            |now| {
+                for ring in &mut now.rings[..2] {
+                    ring.overflows_recently = 1;
+                }
+            },
+            " were full in the last 5 minutes",
         ),
         (
             |now| now.sinks[0].skipped_recently = 1,

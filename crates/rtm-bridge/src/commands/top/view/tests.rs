@@ -129,6 +129,10 @@ const TROUBLE: Trouble = |status| {
         now.apps[0].possibly_lost_ever,
         now.sinks[0].outlets[0].dead_lettered,
     ) = (2000, 7);
+    // The same events, in the other sinks.
+    for sink in now.sinks.iter_mut().skip(1) {
+        sink.outlets[0].dead_lettered = 6;
+    }
     let text = "Events are being lost: the journal cannot be written, so polling waits, and Agora overwrites its \
                 oldest events.";
     let losing = Finding {
