@@ -317,7 +317,7 @@ fn hints_name_keys_that_exist() {
             // In words that people read, keys stand in backticks.
             for quoted in code.flat_map(|line| line.split('`').skip(1).step_by(2)) {
                 let is_key = |c: char| c.is_ascii_lowercase() || c == '_' || c == '.';
-                if quoted.contains('_') && quoted.chars().all(is_key) {
+                if quoted.len() > 1 && quoted.contains('_') && quoted.chars().all(is_key) {
                     named.push((path.display().to_string(), quoted.to_owned()));
                 }
             }
