@@ -35,6 +35,16 @@ pub(crate) enum Found {
     Silent(ApiError),
 }
 
+impl Found {
+    /// Whether it says the same. The metadata of a stream is a map, which shows in another order each time.
+    fn is_like(&self, other: &Found) -> bool {
+        match (self, other) {
+            (Found::Here(one), Found::Here(other)) => one == other,
+            (one, other) => format!("{one:?}") == format!("{other:?}"),
+        }
+    }
+}
+
 /// Looks for the JetStream stream.
 pub(crate) async fn find(api: &Api, name: &str) -> Found {
     match api.ask::<Info>(&format!("STREAM.INFO.{name}"), &()).await {
@@ -70,21 +80,20 @@ pub(crate) async fn create_if_missing(api: &Api, options: &NatsOptions) {
 /// Looks at the JetStream stream for as long as the connection lasts, and tells the log what is news of it. Calls find
 /// out by themselves what keeps every record out. Atomic batches go on and off with its `allow_atomic`.
 pub(crate) async fn watch(api: &Api, batching: &Batching, options: &NatsOptions) -> Infallible {
-    let mut told = None;
+    let mut told: Option<Found> = None;
     loop {
         let found = find(api, &options.stream).await;
         if let Found::Here(config) = &found {
             batching.allow(config.allow_atomic_publish);
         }
-        let news = format!("{found:?}");
-        if told.as_ref() != Some(&news) {
+        if !told.as_ref().is_some_and(|told| told.is_like(&found)) {
             tell(api, &found, options);
-            told = Some(news);
         }
         if let Found::Silent(ApiError::Denied(_)) = found {
             // A permission that is given later makes another connection.
             std::future::pending::<()>().await;
         }
+        told = Some(found);
         sleep(LOOK_AGAIN).await;
     }
 }
@@ -116,7 +125,7 @@ fn tell(api: &Api, found: &Found, options: &NatsOptions) {
         }
         Found::Off => tracing::error!("jetstream is not enabled: {OFF}"),
         Found::Silent(error) => {
-            tracing::warn!(jetstream, %error, "cannot ask about the jetstream; records are published all the same");
+            tracing::warn!(jetstream, %error, "cannot ask about the jetstream; the server says of each record whether it is stored");
         }
     }
 }
@@ -369,6 +378,24 @@ mod tests {
             ..usual()
         };
         assert!(warned(&short).contains("more than 100 ms later"));
+    }
+
+    /// Holds: a stream that is as it was is no news, whatever the order of its metadata; any change is.
+    #[test]
+    fn a_stream_is_news_once() {
+        let with = |window_seconds| {
+            let metadata = ["a", "b", "c", "d", "e", "f"].map(|key| (key.into(), "x".into()));
+            Found::Here(Box::new(Config {
+                metadata: metadata.into(),
+                duplicate_window: Duration::from_secs(window_seconds),
+                ..Config::default()
+            }))
+        };
+        for _ in 0..20 {
+            assert!(with(1).is_like(&with(1)));
+        }
+        assert!(!with(1).is_like(&with(2)) && !with(1).is_like(&Found::Missing));
+        assert!(Found::Off.is_like(&Found::Off) && !Found::Off.is_like(&Found::Missing));
     }
 
     /// Holds: a server is warned of that is too old for mirrors, or takes too little.

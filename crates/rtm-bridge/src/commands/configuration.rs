@@ -8,6 +8,9 @@ use anyhow::Context;
 use super::process::refuse;
 use crate::config::{Config, ConfigError};
 
+/// Where the configuration is, unless it is said.
+pub(super) const DEFAULT_CONFIG: &str = "rtm-bridge.toml";
+
 /// Where the configuration is.
 #[derive(Debug, clap::Args)]
 pub(super) struct ConfigArgs {
@@ -17,7 +20,7 @@ pub(super) struct ConfigArgs {
         long,
         value_name = "PATH",
         env = "RTM_BRIDGE_CONFIG",
-        default_value = "rtm-bridge.toml"
+        default_value = DEFAULT_CONFIG
     )]
     pub(super) config: PathBuf,
 }

@@ -14,9 +14,9 @@ use ratatui::crossterm::event::{self, KeyCode, KeyModifiers};
 use ratatui::crossterm::style::Colored;
 use ratatui::style::{Color, Style};
 
-use super::configuration::ConfigArgs;
+use super::configuration::{ConfigArgs, DEFAULT_CONFIG};
 use super::process::{duration, refuse, runtime, stop_on_signals};
-use crate::config::Config;
+use crate::config::{AdminConfig, Config};
 use status::{Access, Asker, Status};
 use view::{Seen, plain};
 
@@ -71,7 +71,7 @@ fn interval(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn top(args: &TopArgs) -> anyhow::Result<bool> {
-    let (url, access) = endpoint(args);
+    let (url, access) = endpoint(args)?;
     let asker = Asker::new(&url, access).map_err(refuse)?;
     if args.once || !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
         return once(&asker);
@@ -99,22 +99,33 @@ pub(super) fn top(args: &TopArgs) -> anyhow::Result<bool> {
 }
 
 /// What is asked, and how. What the configuration says of its own endpoint goes to no other.
-fn endpoint(args: &TopArgs) -> (String, Access) {
+fn endpoint(args: &TopArgs) -> anyhow::Result<(String, Access)> {
     let given = Access {
         token_file: args.token_file.clone(),
         ca_file: args.ca_file.clone(),
     };
     if let Some(url) = &args.url {
-        return (url.clone(), given);
+        return Ok((url.clone(), given));
     }
-    let admin = Config::admin(&args.config.config).unwrap_or_default();
+    let place = &args.config.config;
+    let admin = match Config::admin(place) {
+        Ok(admin) => admin,
+        // Where nobody has named a configuration, a bridge may run without one here.
+        Err(_) if place.as_os_str() == DEFAULT_CONFIG && !place.exists() => AdminConfig::default(),
+        Err(error) => return Err(refuse(error)),
+    };
+    if admin.listen.port() == 0 {
+        return Err(refuse(
+            "admin.listen has the port 0: the log of the bridge says which it has taken; name it with --url",
+        ));
+    }
     let scheme = if admin.tls.is_some() { "https" } else { "http" };
     let access = Access {
         token_file: given.token_file.or(admin.token_file),
         ca_file: given.ca_file.or(admin.tls.map(|tls| tls.cert_file)),
     };
     let url = format!("{scheme}://{}", admin.listen.as_reached_here());
-    (url, access)
+    Ok((url, access))
 }
 
 /// One page, for people who look at it later and for programs that keep it.

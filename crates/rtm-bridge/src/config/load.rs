@@ -33,10 +33,27 @@ impl Config {
 
     /// The admin endpoint of a configuration, whatever else is wrong with it: who watches a bridge may not be able to read
     /// its secrets.
-    pub fn admin(place: &Path) -> Option<AdminConfig> {
-        let (files, _) = Files::read(place);
-        let figment = merged(&files, &Variable::all());
-        figment.extract_inner("admin").ok()
+    ///
+    /// # Errors
+    ///
+    /// When the files cannot be read, or say of the endpoint what cannot be.
+    pub fn admin(place: &Path) -> Result<AdminConfig, ConfigError> {
+        let (files, problems) = Files::read(place);
+        if !problems.is_empty() {
+            return Err(ConfigError { problems });
+        }
+        let figment = &merged(&files, &Variable::all());
+        let Ok(admin) = figment.find_value("admin") else {
+            return Ok(AdminConfig::default());
+        };
+        let origin = Origin {
+            variables: Vec::new(),
+            values: Values::of(figment),
+            files,
+        };
+        admin.deserialize().map_err(|error| ConfigError {
+            problems: origin.problems(error, &["admin"], &[]),
+        })
     }
 }
 

@@ -47,6 +47,11 @@ impl Listen {
         }
     }
 
+    /// The port; 0 lets the system choose one.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The host, without a port.
     pub(crate) fn host(&self) -> &str {
         &self.host

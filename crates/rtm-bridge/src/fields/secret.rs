@@ -73,7 +73,7 @@ impl<'a> SecretKeys<'a> {
         {
             problems.add(
                 format_args!("{key}.{name}_env"),
-                format!("the environment variable `{variable}` is not set"),
+                format!("the environment variable `{variable}` is not set, or is empty"),
             );
         }
     }

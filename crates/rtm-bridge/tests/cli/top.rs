@@ -75,6 +75,34 @@ fn the_address_is_the_configurations() {
     assert!(out.contains(&address), "{out}");
 }
 
+/// Holds: a configuration that is missing or broken is told, and no other bridge is shown in place of its own.
+#[test]
+fn a_configuration_that_says_no_address_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("rtm-bridge.toml");
+    let place = file.to_str().unwrap();
+    let told = |says: &str| {
+        let (code, _, err) = top(&["--once", "--config", place]);
+        assert_eq!(code, Some(2), "{err}");
+        assert!(
+            err.contains(says) && err.contains("rtm-bridge.toml"),
+            "{err}"
+        );
+    };
+    told("No such file");
+    for (text, says) in [
+        ("[admin\n", "expected"),
+        ("[admin]\nlisten = \"nowhere\"\n", "admin.listen"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        told(says);
+    }
+    std::fs::write(&file, "[admin]\nlisten = \"localhost:0\"\n").unwrap();
+    let (code, _, err) = top(&["--once", "--config", place]);
+    assert_eq!(code, Some(2), "{err}");
+    assert!(err.contains("--url"), "{err}");
+}
+
 /// Holds: a bridge that is away, what is no bridge, and no address, are told apart and are failures.
 #[test]
 fn what_does_not_answer_is_told() {
