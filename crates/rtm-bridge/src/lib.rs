@@ -5,6 +5,7 @@
 //! `docs/architecture.md` has the map of its modules.
 
 mod admin;
+mod attempt;
 pub mod commands;
 pub mod config;
 mod fields;

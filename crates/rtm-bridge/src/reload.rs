@@ -36,7 +36,7 @@ pub(crate) async fn follow(
         match take(&watch.file, &running, planner).await {
             Ok(new) => {
                 (watch.taken)(&new);
-                new.log_warnings(Some(&running));
+                new.log_warnings(Some(&running)).await;
                 wire::tell(metrics, &new);
                 let changed = match &running.changed(&new)[..] {
                     // Of a secret's file that was rotated, say, or of a comment.

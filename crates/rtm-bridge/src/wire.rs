@@ -1,8 +1,8 @@
 //! From the configuration to what the engine runs on: its plan, sources and sinks.
 
-use std::fs::File;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use rtm_engine::bridge::MAX_PAGE_BYTES;
 use rtm_engine::copies::CopyRule;
@@ -15,9 +15,14 @@ use rtm_source::{
 };
 use tracing::{debug, info};
 
+use crate::attempt::Attempt;
 use crate::config::{AppConfig, AuthConfig, Config, CopyPolicy, Detail};
+use crate::fields::problem::may_come;
 use crate::fields::region::RegionConfig;
 use crate::sinks::{SinkConfig, WhenFull};
+
+/// How long a request waits for a file that its source needs.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// App IDs for whose first requests connections are opened early.
 const OPENED_EARLY: usize = 8;
@@ -164,16 +169,18 @@ pub fn source(app: &AppConfig, connections: &Connections) -> Result<Source, BoxE
 /// A source that may have to wait for a file: of a secret, or of certificates. Until that is there no request is sent.
 pub struct LateSource {
     made: OnceLock<Source>,
+    making: Attempt<Result<Source, BoxError>>,
     rings: Vec<Ring>,
     app: AppConfig,
     connections: Arc<Connections>,
 }
 
 impl LateSource {
+    /// Reads the files once more that the validation of the configuration has read a moment ago, where that may block.
     fn open(app: &AppConfig, connections: &Arc<Connections>) -> Result<LateSource, BoxError> {
         let made = match source(app, connections) {
             Ok(source) => OnceLock::from(source),
-            Err(_) if lacks_a_file(app) => OnceLock::new(),
+            Err(error) if may_come(error.as_ref()) => OnceLock::new(),
             Err(error) => return Err(error),
         };
         let rings = match made.get() {
@@ -182,22 +189,36 @@ impl LateSource {
         };
         Ok(LateSource {
             made,
+            making: Attempt::default(),
             rings,
             app: app.clone(),
             connections: Arc::clone(connections),
         })
     }
 
-    fn source(&self) -> Result<&Source, BoxError> {
+    async fn source(&self) -> Result<&Source, BoxError> {
         if let Some(source) = self.made.get() {
             return Ok(source);
         }
-        let source = source(&self.app, &self.connections)?;
-        info!(
-            app = self.app.name,
-            "what was missing is there: polling begins"
-        );
-        Ok(self.made.get_or_init(|| source))
+        let begin = || {
+            let (app, connections) = (self.app.clone(), Arc::clone(&self.connections));
+            tokio::task::spawn_blocking(move || source(&app, &connections))
+        };
+        let made = self.making.wait(PATIENCE, begin).await;
+        let source =
+            made.ok_or("a file of the App ID's secret or certificates does not answer")???;
+        let mut is_mine = false;
+        let made = self.made.get_or_init(|| {
+            is_mine = true;
+            source
+        });
+        if is_mine {
+            info!(
+                app = self.app.name,
+                "what was missing is there: polling begins"
+            );
+        }
+        Ok(made)
     }
 }
 
@@ -212,7 +233,7 @@ impl Fetch for LateSource {
     }
 
     async fn fetch(&self, ring: &Ring, slot: Slot) -> Result<Page, FetchError> {
-        match self.source() {
+        match self.source().await {
             Ok(source) => source.fetch(ring, slot).await,
             Err(error) => {
                 let failed = FetchError::no_response(NoResponse::Request, Some(error));
@@ -220,13 +241,6 @@ impl Fetch for LateSource {
             }
         }
     }
-}
-
-/// Whether a file cannot be opened now that the source needs.
-fn lacks_a_file(app: &AppConfig) -> bool {
-    let (_, keys) = app.auth.secret();
-    let mut files = keys.file().into_iter().chain(app.ca_file.as_deref());
-    files.any(|file| File::open(file).is_err())
 }
 
 /// The rings of a source that is not made yet.

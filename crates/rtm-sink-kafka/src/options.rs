@@ -1,10 +1,11 @@
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
 
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaConfRes;
+use rtm_sink::{read_text, regular};
 
 use crate::token::{Oidc, Unfit};
 
@@ -65,15 +66,12 @@ impl KafkaOptions {
     pub(crate) fn read(&self) -> Result<KafkaOptions, ConnectError> {
         let mut read = self.clone();
         for (name, path) in &self.option_files {
-            let text = fs::read_to_string(path).map_err(|source| ConnectError::Read {
+            let value = read_text(path).map_err(|source| ConnectError::Read {
                 name: name.clone(),
                 path: path.clone(),
                 source,
             })?;
-            // What editors leave around it.
-            let value = text.trim_start_matches('\u{feff}');
-            let value = value.trim_end_matches(['\r', '\n']);
-            read.options.insert(name.clone(), value.to_owned());
+            read.options.insert(name.clone(), value);
         }
         Ok(read)
     }
@@ -341,7 +339,8 @@ fn check_mechanism(options: &BTreeMap<String, String>) -> Result<(), ConnectErro
 }
 
 /// Options that name a file, which OpenSSL would not name in its errors.
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
+    "https.ca.location",
     "ssl.ca.location",
     "ssl.certificate.location",
     "ssl.key.location",
@@ -356,7 +355,13 @@ fn check_files(options: &BTreeMap<String, String>) -> Result<(), ConnectError> {
             continue;
         };
         // A directory of authorities opens as a file does.
-        if let Err(source) = fs::File::open(path) {
+        let is_directory = Path::new(path).is_dir();
+        let looked = if is_directory {
+            Ok(())
+        } else {
+            regular(Path::new(path))
+        };
+        if let Err(source) = looked.and_then(|()| fs::File::open(path)) {
             return Err(ConnectError::File {
                 name: name.to_owned(),
                 path: path.clone(),

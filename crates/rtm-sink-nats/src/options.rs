@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_nats::{Auth, ServerAddr};
 use nkeys::KeyPair;
+use rtm_sink::{read_text, regular};
 use secrecy::{ExposeSecret, SecretString};
 
 /// Most records in flight that [`NatsOptions::in_flight`] may ask for: a JetStream stream refuses what arrives while
@@ -111,7 +112,7 @@ pub enum NatsAuth {
 pub enum Secret {
     /// The secret itself.
     Text(SecretString),
-    /// The file that holds it; white space around it is dropped.
+    /// The file that holds it, without a byte order mark and the ends of lines at its end.
     File(PathBuf),
 }
 
@@ -235,6 +236,12 @@ impl NatsTls {
     }
 }
 
+/// Whether it can be read: the client library reads it once more.
+fn read_file_of_tls(path: &Path) -> io::Result<()> {
+    regular(path)?;
+    std::fs::read(path).map(drop)
+}
+
 fn tls_file(path: &Path, source: io::Error) -> ConnectError {
     ConnectError::TlsFile {
         path: path.to_owned(),
@@ -266,7 +273,7 @@ impl NatsOptions {
     pub fn check(&self) -> Result<(), ConnectError> {
         self.parse()?;
         for path in self.tls.files() {
-            std::fs::read(path).map_err(|source| tls_file(path, source))?;
+            read_file_of_tls(path).map_err(|source| tls_file(path, source))?;
         }
         Ok(self.auth.check()?)
     }
@@ -275,8 +282,11 @@ impl NatsOptions {
     pub(crate) async fn validate(&self) -> Result<Vec<ServerAddr>, ConnectError> {
         let servers = self.parse()?;
         for path in self.tls.files() {
-            let read = tokio::fs::read(path).await;
-            read.map_err(|source| tls_file(path, source))?;
+            let file = path.clone();
+            let read = tokio::task::spawn_blocking(move || read_file_of_tls(&file)).await;
+            read.map_err(io::Error::from)
+                .flatten()
+                .map_err(|source| tls_file(path, source))?;
         }
         Credentials::read(&self.auth).await?;
         Ok(servers)
@@ -373,11 +383,10 @@ impl NatsAuth {
     /// [`CredentialsError`].
     pub fn check(&self) -> Result<(), CredentialsError> {
         let read = |path: &Path| {
-            let text = std::fs::read_to_string(path).map_err(|source| CredentialsError::Read {
+            read_text(path).map_err(|source| CredentialsError::Read {
                 path: path.to_owned(),
                 source,
-            })?;
-            Ok(tidied(&text).to_owned())
+            })
         };
         let seed = match self {
             NatsAuth::CredentialsFile(path) => {
@@ -449,13 +458,9 @@ async fn read_file(path: &Path) -> Result<String, CredentialsError> {
         path: path.to_owned(),
         source,
     };
-    let text = tokio::fs::read_to_string(path).await.map_err(read)?;
-    Ok(tidied(&text).to_owned())
-}
-
-/// `text` without white space around it, and without the byte order mark that some editors begin a file with.
-fn tidied(text: &str) -> &str {
-    text.trim_start_matches('\u{feff}').trim()
+    let file = path.to_owned();
+    let text = tokio::task::spawn_blocking(move || read_text(&file)).await;
+    text.map_err(io::Error::from).flatten().map_err(read)
 }
 
 /// The line after `-----BEGIN … <name>-----` (docs.nats.io, "Using nsc", credentials files).

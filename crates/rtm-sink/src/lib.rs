@@ -16,6 +16,7 @@ mod outcome;
 mod patient;
 mod record;
 mod sink;
+mod text;
 
 pub use any::AnySink;
 pub use file::{CreateError, FileSink};
@@ -25,3 +26,4 @@ pub use outcome::{BoxError, Outcome, PublishError, PublishErrorKind, Reason};
 pub use patient::{Patient, Waiting};
 pub use record::{Headers, Record, RecordId, Timestamp, Topic};
 pub use sink::Sink;
+pub use text::{read_text, regular, tidied};

@@ -1,18 +1,21 @@
 //! Who we are to Agora.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::{ExposeSecret, SecretString};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::{BuildError, SecretError};
 
@@ -73,10 +76,22 @@ pub enum Secret {
     File(PathBuf),
 }
 
+/// How long a request waits for a look at the secret's file. A share that hangs must not stop polling: the secret that is
+/// known may still be good.
+const PATIENCE: Duration = Duration::from_millis(100);
+
 /// [`Auth`] made ready to send: the headers, and when they have to be made again.
 pub(crate) struct Credentials {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
     auth: Auth,
     current: Mutex<Current>,
+    /// Whether a thread looks at the secret's file. There is one at most, however long its look takes.
+    is_looked_at: AtomicBool,
+    /// Whether the last look for [`Credentials::have_changed`] has found another file.
+    has_changed: AtomicBool,
 }
 
 struct Current {
@@ -121,69 +136,58 @@ impl Credentials {
         if !name.is_none_or(sendable) {
             return Err(BuildError::Credential { option });
         }
-        let current = Mutex::new(load(&auth)?);
-        Ok(Credentials { auth, current })
+        let shared = Arc::new(Shared {
+            current: Mutex::new(load(&auth)?),
+            auth,
+            is_looked_at: AtomicBool::new(false),
+            has_changed: AtomicBool::new(false),
+        });
+        Ok(Credentials { shared })
     }
 
     /// The headers to send now.
     ///
     /// Looks at the secret's file, and reads it again if it has changed. One that cannot be read, or makes no sense,
-    /// leaves the headers as they were: it may be half written, and the old secret may still be good.
-    pub(crate) fn headers(&self) -> HeaderMap {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Secret::File(path) = self.secret() {
-            // Looking costs microseconds, ten times a second, so it is not worth a thread of its own.
-            let seen = stamp(path).ok();
-            if seen.is_none() || seen != current.seen {
-                match load(&self.auth) {
-                    Ok(loaded) => {
-                        // A request that is under way has sent the old secret, and its response may quote it.
-                        let old = std::mem::replace(&mut *current, loaded);
-                        current.hidden.extend(old.hidden);
-                        current.hidden.truncate(MAX_HIDDEN);
-                        // Warned of once for each change: every refusal makes the file be read again.
-                        let open = current.seen.filter(|seen| seen.mode & 0o004 != 0);
-                        if open.is_some() && open != old.warned {
-                            tracing::warn!(file = %path.display(), "the secret file can be read by everyone on this machine");
-                        }
-                        current.warned = open;
-                    }
-                    Err(error) => {
-                        if current.seen != seen {
-                            tracing::warn!(%error, "the secret could not be read again; the old one stays in use");
-                        }
-                        current.seen = seen;
-                    }
-                }
-            }
+    /// leaves the headers as they were: it may be half written, and the old secret may still be good. So does a look that
+    /// takes longer than [`PATIENCE`], or that another request has begun.
+    pub(crate) async fn headers(&self) -> HeaderMap {
+        if let Some(look) = self.look(Shared::renew) {
+            let _ = timeout(PATIENCE, look).await;
         }
-        current.headers.clone()
+        self.shared.current().headers.clone()
+    }
+
+    /// Has a thread look at the secret's file, if there is one and none does. Must be called within a runtime.
+    fn look(&self, look: fn(&Shared, &Path)) -> Option<JoinHandle<()>> {
+        let Secret::File(path) = self.shared.secret() else {
+            return None;
+        };
+        if self.shared.is_looked_at.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        let (shared, path) = (Arc::clone(&self.shared), path.clone());
+        Some(tokio::task::spawn_blocking(move || {
+            look(&shared, &path);
+            shared.is_looked_at.store(false, Ordering::Release);
+        }))
     }
 
     /// Says that the headers were refused: whatever its file looks like, the secret is read again.
     pub(crate) fn refused(&self) {
-        self.current
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .seen = None;
+        self.shared.current().seen = None;
     }
 
     /// Whether they are a key and its secret, and no token.
     pub(crate) fn are_a_key(&self) -> bool {
-        matches!(self.auth, Auth::Basic { .. })
+        matches!(self.shared.auth, Auth::Basic { .. })
     }
 
-    /// Whether the secret's file is another than when it was read, or when this last said so: a change is told once.
+    /// Whether the secret's file is another than when it was read, or when this last said so: a change is told once. What
+    /// is said is what the look has found that the last call began, so that no call waits for a file.
     pub(crate) fn have_changed(&self) -> bool {
-        let Secret::File(path) = self.secret() else {
-            return false;
-        };
-        let now = stamp(path).ok();
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = now.is_some() && now != current.looked;
-        if changed {
-            current.looked = now;
-        }
+        let changed = self.shared.has_changed.swap(false, Ordering::AcqRel);
+        // Nobody waits for it.
+        drop(self.look(Shared::compare));
         changed
     }
 
@@ -191,13 +195,60 @@ impl Credentials {
     pub(crate) fn redact(&self, text: &str) -> String {
         /// To hide shorter secrets would make every message unreadable, and protect nothing.
         const SHORTEST: usize = 4;
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.shared.current();
         let hidden = current.hidden.iter().map(ExposeSecret::expose_secret);
         hidden
             .filter(|hidden| hidden.len() >= SHORTEST)
             .fold(text.to_owned(), |text, hidden| {
                 text.replace(hidden, "[redacted]")
             })
+    }
+}
+
+/// What blocks is called from threads that may wait for a file, and waits while it holds no lock.
+impl Shared {
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads the secret's file again if it has changed. Blocks.
+    fn renew(&self, path: &Path) {
+        let seen = stamp(path).ok();
+        if seen.is_some() && seen == self.current().seen {
+            return;
+        }
+        let loaded = load(&self.auth);
+        let mut current = self.current();
+        match loaded {
+            Ok(loaded) => {
+                // A request that is under way has sent the old secret, and its response may quote it.
+                let old = std::mem::replace(&mut *current, loaded);
+                current.hidden.extend(old.hidden);
+                current.hidden.truncate(MAX_HIDDEN);
+                // Warned of once for each change: every refusal makes the file be read again.
+                let open = current.seen.filter(|seen| seen.mode & 0o004 != 0);
+                if open.is_some() && open != old.warned {
+                    tracing::warn!(file = %path.display(), "the secret file can be read by everyone on this machine");
+                }
+                current.warned = open;
+            }
+            Err(error) => {
+                if current.seen != seen {
+                    tracing::warn!(%error, "the secret could not be read again; the old one stays in use");
+                }
+                current.seen = seen;
+            }
+        }
+    }
+
+    /// Notes whether the secret's file has changed. Blocks.
+    fn compare(&self, path: &Path) {
+        let now = stamp(path).ok();
+        let mut current = self.current();
+        if now.is_some() && now != current.looked {
+            current.looked = now;
+            self.has_changed.store(true, Ordering::Release);
+        }
     }
 
     fn secret(&self) -> &Secret {
@@ -324,8 +375,17 @@ fn read(secret: &Secret) -> Result<(SecretString, Option<Stamp>), SecretError> {
     Ok((text, seen))
 }
 
-fn stamp(path: &Path) -> std::io::Result<Stamp> {
+/// What a file is, if it is a regular one once links are followed: opening a FIFO waits for its writer.
+pub(crate) fn regular(path: &Path) -> io::Result<Metadata> {
     let metadata = fs::metadata(path)?;
+    match metadata.is_file() {
+        true => Ok(metadata),
+        false => Err(io::Error::other("it is not a regular file")),
+    }
+}
+
+fn stamp(path: &Path) -> io::Result<Stamp> {
+    let metadata = regular(path)?;
     Ok(Stamp {
         modified: metadata.modified().ok(),
         length: metadata.len(),
@@ -359,7 +419,24 @@ mod tests {
     }
 
     fn sent(credentials: &Credentials, name: &str) -> String {
-        credentials.headers()[name].to_str().unwrap().to_owned()
+        headers(credentials)[name].to_str().unwrap().to_owned()
+    }
+
+    /// The headers after a look that was waited for.
+    fn headers(credentials: &Credentials) -> HeaderMap {
+        if let Secret::File(path) = credentials.shared.secret() {
+            credentials.shared.renew(path);
+        }
+        credentials.shared.current().headers.clone()
+    }
+
+    /// Whether a look that was waited for finds another file.
+    fn have_changed(credentials: &Credentials) -> bool {
+        if let Secret::File(path) = credentials.shared.secret() {
+            credentials.shared.compare(path);
+        }
+        let changed = &credentials.shared.has_changed;
+        changed.swap(false, Ordering::AcqRel)
     }
 
     #[test]
@@ -382,7 +459,7 @@ mod tests {
         let token = Credentials::new(token).unwrap();
         assert_eq!(sent(&token, "x-agora-token"), CANARY);
         assert_eq!(sent(&token, "x-agora-uid"), "u 1");
-        assert!(!token.headers().contains_key("authorization"));
+        assert!(!headers(&token).contains_key("authorization"));
 
         let agora = Credentials::new(Auth::AgoraToken {
             token: inline(CANARY),
@@ -392,7 +469,7 @@ mod tests {
             sent(&agora, "authorization"),
             format!("agora token={CANARY}")
         );
-        assert_eq!(agora.headers().len(), 1);
+        assert_eq!(headers(&agora).len(), 1);
     }
 
     #[test]
@@ -432,24 +509,64 @@ mod tests {
         assert_eq!(now(), "agora token=fourth");
     }
 
+    /// Holds: a look at the file is waited for, and one that does not end is not; meanwhile the known secret is sent. A change
+    /// is told by the call after the one that looked.
+    #[tokio::test]
+    async fn a_look_that_hangs_holds_no_request_up() {
+        let (_dir, path) = file("first");
+        let token = Secret::File(path.clone());
+        let credentials = Credentials::new(Auth::AgoraToken { token }).unwrap();
+        let sent = async || credentials.headers().await[AUTHORIZATION].clone();
+        fs::write(&path, "the second").unwrap();
+        assert_eq!(sent().await, "agora token=the second");
+        fs::write(&path, "the very third").unwrap();
+        while !credentials.have_changed() {
+            tokio::task::yield_now().await;
+        }
+        let hanging = &credentials.shared.is_looked_at;
+        while hanging.swap(true, Ordering::AcqRel) {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(sent().await, "agora token=the second");
+        assert!(!credentials.have_changed());
+        hanging.store(false, Ordering::Release);
+        assert_eq!(sent().await, "agora token=the very third");
+    }
+
+    /// Holds: what is no regular file is refused, and not waited for: nobody writes to this FIFO.
+    #[test]
+    fn a_fifo_is_no_secret() {
+        let (_dir, path) = file("first");
+        fs::remove_file(&path).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        let token = Secret::File(path.clone());
+        let error = Credentials::new(Auth::AgoraToken { token }).err().unwrap();
+        let BuildError::Secret(SecretError::Read { source, .. }) = error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(source.to_string(), "it is not a regular file");
+        assert!(crate::client_tls(Some(&path)).is_err());
+    }
+
     /// Holds: a change is told once, whether what is in the file is of use or not, and a file that is gone is none.
     #[test]
     fn a_change_of_the_file_is_told_once() {
         let (_dir, path) = file("first");
         let token = Secret::File(path.clone());
         let credentials = Credentials::new(Auth::AgoraToken { token }).unwrap();
-        assert!(!credentials.have_changed());
+        assert!(!have_changed(&credentials));
         for text in ["", "second one"] {
             fs::write(&path, text).unwrap();
-            assert!(credentials.have_changed(), "{text:?}");
-            assert!(!credentials.have_changed(), "{text:?}");
-            let _ = credentials.headers();
-            assert!(!credentials.have_changed(), "{text:?}");
+            assert!(have_changed(&credentials), "{text:?}");
+            assert!(!have_changed(&credentials), "{text:?}");
+            let _ = headers(&credentials);
+            assert!(!have_changed(&credentials), "{text:?}");
         }
         fs::remove_file(&path).unwrap();
-        assert!(!credentials.have_changed());
+        assert!(!have_changed(&credentials));
         let inline = Credentials::new(Auth::AgoraToken { token: inline("t") }).unwrap();
-        assert!(!inline.have_changed());
+        assert!(!have_changed(&inline));
     }
 
     #[test]
@@ -485,7 +602,7 @@ mod tests {
             .finish();
         let told = || {
             for _ in 0..3 {
-                credentials.headers();
+                headers(&credentials);
                 credentials.refused();
             }
             let log = fs::read_to_string(&log).unwrap();
@@ -585,7 +702,7 @@ mod tests {
         for auth in kinds {
             assert!(!format!("{auth:?}").contains(CANARY));
             let credentials = Credentials::new(auth).unwrap();
-            let headers = credentials.headers();
+            let headers = headers(&credentials);
             assert!(!format!("{headers:?}").contains("canary"));
             // What a far end may quote: the secret, or the whole header.
             for value in headers.values().filter(|value| *value != "uid") {
@@ -614,12 +731,12 @@ mod tests {
         let credentials = Credentials::new(Auth::AgoraToken { token }).unwrap();
         for round in 0..20 {
             fs::write(&path, format!("next-{round}-{}", "x".repeat(round))).unwrap();
-            credentials.headers();
+            headers(&credentials);
             if round < 10 {
                 assert_eq!(credentials.redact(&format!("no {CANARY}")), "no [redacted]");
             }
             assert!(credentials.redact(&format!("no next-{round}-")) != "[redacted]");
         }
-        assert!(credentials.current.lock().unwrap().hidden.len() <= MAX_HIDDEN);
+        assert!(credentials.shared.current().hidden.len() <= MAX_HIDDEN);
     }
 }

@@ -9,6 +9,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
+use crate::auth::regular;
 use crate::{BuildError, Region, SourceOptions};
 
 /// The longest App ID: Agora's have 32 characters.
@@ -117,8 +118,10 @@ fn roots(
         path: path.to_owned(),
         source,
     };
+    let read = regular(path).and_then(|_| std::fs::read(path));
+    let text = read.map_err(|error| failed(error.into()))?;
     let mut found = 0;
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| failed(error.into()))? {
+    for certificate in CertificateDer::pem_slice_iter(&text) {
         let certificate = certificate.map_err(|error| failed(error.into()))?;
         roots
             .add(certificate)

@@ -115,7 +115,7 @@ impl Source {
         let request = self
             .client_for(&ring.region)
             .get(self.urls[at].clone())
-            .headers(self.credentials.headers())
+            .headers(self.credentials.headers().await)
             .header(ACCEPT, HeaderValue::from_static("application/json"))
             // The caps and the stored bytes are those of the wire.
             .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));

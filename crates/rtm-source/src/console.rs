@@ -110,7 +110,8 @@ impl Source {
             source,
         };
         let client = region.map_or(&self.client, |region| self.client_for(region));
-        let sent = client.get(url).headers(self.credentials.headers()).send();
+        let headers = self.credentials.headers().await;
+        let sent = client.get(url).headers(headers).send();
         let response = match timeout_at(deadline, sent).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {

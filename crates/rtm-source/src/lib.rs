@@ -59,7 +59,7 @@ pub use scan::count;
 pub use schedule::{
     MOST_IN_FLIGHT_PER_RING, Next, Observed, Outcome, Overflow, Schedule, ScheduleOptions, Turn,
 };
-pub use verdict::{Ending, NoResponse, Response};
+pub use verdict::{Ending, NoResponse, Response, is_invisible};
 
 /// What the fuzz targets under `fuzz/` call beside the API; no part of it.
 #[doc(hidden)]

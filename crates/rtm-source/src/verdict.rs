@@ -343,13 +343,24 @@ fn message(body: &[u8]) -> String {
         })
 }
 
+/// Whether the character changes how the text around it is read, and is not seen itself. All are below U+10000.
+#[must_use]
+pub fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
 /// At most `limit` characters, in one line, with nothing that moves a cursor or turns the writing direction.
 fn printable(text: &str, limit: usize) -> String {
-    let formats = |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
     text.trim()
         .chars()
         .take(limit)
-        .map(|c| if c.is_control() || formats(c) { ' ' } else { c })
+        .map(|c| {
+            if c.is_control() || is_invisible(c) {
+                ' '
+            } else {
+                c
+            }
+        })
         .collect()
 }
 

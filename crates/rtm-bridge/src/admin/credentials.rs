@@ -1,7 +1,5 @@
 //! What the endpoint asks for and shows: the token, and the certificate of TLS. Both are files, which may be renewed.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -13,8 +11,8 @@ use sha2::{Digest, Sha256};
 use crate::config::{AdminConfig, AdminTls};
 use crate::lock;
 
-/// Bytes of a token's file, at most: no header can be longer than this.
-const TOKEN_BYTES: u64 = 4096;
+/// Bytes of a token, at most: no header can be longer than this.
+const TOKEN_BYTES: usize = 4096;
 
 /// What the files hold.
 #[derive(Debug, Clone, Default)]
@@ -44,6 +42,10 @@ pub(super) enum CredentialsError {
     Pair(#[source] rustls::Error),
     #[error("the files of the admin endpoint could not be read to their end")]
     Interrupted,
+    #[error(
+        "a file of the admin endpoint (admin.token_file, admin.tls) does not answer, and is still waited for"
+    )]
+    Silent,
 }
 
 /// What is asked for now.
@@ -80,21 +82,16 @@ fn hash(token: &[u8]) -> [u8; 32] {
 }
 
 fn token(file: &Path) -> Result<[u8; 32], CredentialsError> {
-    let mut content = Vec::new();
-    let read = File::open(file).and_then(|open| open.take(TOKEN_BYTES).read_to_end(&mut content));
-    read.map_err(|source| CredentialsError::Token {
+    let token = rtm_sink::read_text(file).map_err(|source| CredentialsError::Token {
         file: file.to_owned(),
         source,
     })?;
-    let content = content
-        .strip_prefix("\u{feff}".as_bytes())
-        .unwrap_or(&content);
-    let token = content.trim_ascii();
-    if token.is_empty() || !token.iter().all(u8::is_ascii_graphic) {
+    let is_visible = token.bytes().all(|byte| byte.is_ascii_graphic());
+    if token.is_empty() || token.len() > TOKEN_BYTES || !is_visible {
         let file = file.to_owned();
         return Err(CredentialsError::NoToken { file });
     }
-    Ok(hash(token))
+    Ok(hash(token.as_bytes()))
 }
 
 fn tls(files: &AdminTls) -> Result<Arc<ServerConfig>, CredentialsError> {

@@ -7,6 +7,7 @@ use std::fmt::Write;
 use std::sync::Mutex;
 
 use jiff::Timestamp;
+use rtm_source::is_invisible;
 use serde::Serialize;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
@@ -140,11 +141,6 @@ impl Text {
             }
         }
     }
-}
-
-/// What changes how the text around it is read, and is not seen itself.
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 fn append(text: &mut String, more: &str) {

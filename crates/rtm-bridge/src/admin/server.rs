@@ -27,6 +27,7 @@ use tracing::{debug, error, info, warn};
 
 use super::credentials::{Credentials, CredentialsError, Current, now};
 use super::seats::{self, Seat, Seats};
+use crate::attempt::Attempt;
 use crate::config::AdminConfig;
 use crate::{chain, lock};
 
@@ -47,6 +48,9 @@ const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// How long the start waits for the first try, which may ask a name server.
 const FIRST_TRY: Duration = Duration::from_secs(2);
+
+/// How long reading the files of the credentials may take before that is told.
+const READING: Duration = Duration::from_secs(1);
 
 /// How often the files of the credentials are read again.
 const LOOK: Duration = Duration::from_secs(10);
@@ -81,9 +85,10 @@ pub(super) async fn serve(
     let (tx, mut listening) = watch::channel(None);
     tokio::spawn(async move {
         let serving = async {
-            let (listener, credentials) = open(&config, &tx).await;
+            let reading = Reading::default();
+            let (listener, credentials) = open(&config, &reading, &tx).await;
             let router = router(Arc::clone(&credentials));
-            let renewing = renew(&config, &credentials);
+            let renewing = renew(&config, &reading, &credentials);
             tokio::join!(accept(listener, &router, &credentials, &stop), renewing)
         };
         tokio::select! {
@@ -98,11 +103,12 @@ pub(super) async fn serve(
 /// Returns when it is open.
 async fn open(
     config: &AdminConfig,
+    reading: &Reading,
     tx: &watch::Sender<Option<Result<SocketAddr, String>>>,
 ) -> (TcpListener, Current) {
     let mut told: Option<Instant> = None;
     loop {
-        match try_open(config).await {
+        match try_open(config, reading).await {
             Ok((listener, bound, credentials)) => {
                 if !bound.ip().is_loopback() && !credentials.asks() {
                     warn!(admin = %bound, "the admin endpoint is not on loopback and asks for no token, so shield it, or set admin.token_file");
@@ -129,8 +135,9 @@ async fn open(
 
 async fn try_open(
     config: &AdminConfig,
+    reading: &Reading,
 ) -> Result<(TcpListener, SocketAddr, Credentials), OpenError> {
-    let credentials = read(config).await?;
+    let credentials = read(config, reading).await?;
     let error = |source| OpenError::Listen {
         address: config.listen.to_string(),
         source,
@@ -140,22 +147,29 @@ async fn try_open(
     Ok((listener, bound, credentials))
 }
 
-async fn read(config: &AdminConfig) -> Result<Credentials, CredentialsError> {
-    let config = config.clone();
-    // A file on a share that hangs must not stop the loops of this thread.
-    let read = tokio::task::spawn_blocking(move || Credentials::read(&config)).await;
-    read.unwrap_or(Err(CredentialsError::Interrupted))
+/// The files are on a share that hangs, perhaps, which must stop nothing.
+type Reading = Attempt<Result<Credentials, CredentialsError>>;
+
+async fn read(config: &AdminConfig, reading: &Reading) -> Result<Credentials, CredentialsError> {
+    let read = || {
+        let config = config.clone();
+        tokio::task::spawn_blocking(move || Credentials::read(&config))
+    };
+    match reading.wait(READING, read).await {
+        Some(read) => read.unwrap_or(Err(CredentialsError::Interrupted)),
+        None => Err(CredentialsError::Silent),
+    }
 }
 
 /// Reads the files again, for ever. What cannot be used is told of once, and what was in use stays.
-async fn renew(config: &AdminConfig, current: &Current) {
+async fn renew(config: &AdminConfig, reading: &Reading, current: &Current) {
     if config.token_file.is_none() && config.tls.is_none() {
         return std::future::pending().await;
     }
     let mut told = None;
     loop {
         tokio::time::sleep(LOOK).await;
-        match read(config).await {
+        match read(config, reading).await {
             Ok(credentials) => {
                 *lock(current) = credentials;
                 told = None;

@@ -1,6 +1,7 @@
 //! `rtm-bridge run`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -15,6 +16,9 @@ use crate::notify::Notify;
 use crate::reload::{Seen, Watch};
 use crate::stderr;
 use rtm_engine::plan::RunError;
+
+/// How long the end waits for threads that look at files, or at brokers.
+const LAST_WORK: Duration = Duration::from_secs(1);
 
 /// Run the bridge until SIGTERM or SIGINT
 ///
@@ -55,7 +59,11 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<bool> {
     let set_level = telemetry::start(&config.log, "info")?;
     raise_descriptors();
     let running = run_until_stopped(&config, seen, args, set_level);
-    match runtime_for(config.apps.len())?.block_on(running) {
+    let runtime = runtime_for(config.apps.len())?;
+    let ended = runtime.block_on(running);
+    // A thread that a share holds up never ends, and holds nothing that matters: the journal is closed.
+    runtime.shutdown_timeout(LAST_WORK);
+    match ended {
         Ok(()) => Ok(true),
         Err(error) => match error.downcast_ref() {
             Some(RunError::Source { .. } | RunError::Sink { .. }) => {
@@ -77,7 +85,7 @@ async fn run_until_stopped(
         commit = crate::COMMIT,
         "starting"
     );
-    config.log_warnings(None);
+    config.log_warnings(None).await;
     let notify = Arc::new(Notify::from_env());
     let stop = stop_or_end_on_signals(Arc::clone(&notify))?;
     if args.with_parent {

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use figment::value::{Dict, Map, Value};
 use figment::{Metadata, Profile, Provider};
 
-use crate::fields::variable::tidied;
+use rtm_sink::tidied;
 
 /// The prefix of variables that lie over the files. The double underscore keeps clear of the variables that
 /// Kubernetes injects for a service that happens to be called `rtm-bridge`.

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 use std::path::Path;
+use std::time::Duration;
 
 use rtm_source::Url;
 
@@ -22,6 +23,9 @@ const AGORA_REQUESTS_PER_SECOND: u32 = 10;
 
 /// Room in the journal that one request may need: a page of 2 MiB and its tags.
 const ROOM_PER_REQUEST: u64 = 3 << 20;
+
+/// How long the start and a reload wait for a look at the files that may be warned of.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// What `journal.max_entries` may be: from a quarter of an hour of one busy App ID to 40 GB of memory.
 const ENTRIES: RangeInclusive<u64> = 10_000..=1_000_000_000;
@@ -112,8 +116,10 @@ impl Config {
 
     fn warnings_beside(&self, told: &[(String, String)]) -> Vec<(String, String)> {
         let mut found = self.all_warnings();
-        let mut named = self.warnings_by_name().into_iter();
-        found.retain(|_| named.next().is_some_and(|warning| !told.contains(&warning)));
+        found.retain(|(key, message)| {
+            let key = by_name(key, &self.apps);
+            !told.contains(&(key, message.clone()))
+        });
         for (key, _) in &mut found {
             *key = self.origin.key(key);
         }
@@ -150,8 +156,15 @@ fn by_name(key: &str, apps: &[AppConfig]) -> String {
 }
 
 impl Config {
-    /// Logs what may be a mistake and was none `before`, and what is not there yet.
-    pub(crate) fn log_warnings(&self, before: Option<&Config>) {
+    /// Logs what may be a mistake and was none `before`, and what is not there yet. A thread of its own looks at the files for
+    /// it, and is waited for so long that its lines come first: a share that hangs must not stop the loops of this thread.
+    pub(crate) async fn log_warnings(&self, before: Option<&Config>) {
+        let (new, before) = (self.clone(), before.cloned());
+        let logged = tokio::task::spawn_blocking(move || new.log_warnings_now(before.as_ref()));
+        let _ = tokio::time::timeout(MOMENT, logged).await;
+    }
+
+    fn log_warnings_now(&self, before: Option<&Config>) {
         let warnings = before.map_or_else(|| self.warnings(), |before| self.new_warnings(before));
         for (key, warning) in warnings {
             warn!(key, "{warning}");
@@ -252,10 +265,12 @@ fn admin_warnings(admin: &AdminConfig, warnings: &mut Problems<'_>) {
     let later = "; without it there is no admin endpoint";
     if let Some(file) = &admin.token_file {
         warnings.readable("token_file", file, later);
+        secret::of_file("token_file", file, warnings);
     }
     if let Some(tls) = &admin.tls {
         warnings.readable("tls.cert_file", &tls.cert_file, later);
         warnings.readable("tls.key_file", &tls.key_file, later);
+        secret::of_file("tls.key_file", &tls.key_file, warnings);
     }
 }
 

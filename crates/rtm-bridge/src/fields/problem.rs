@@ -1,6 +1,9 @@
 //! What is wrong with a value, as its key and a sentence.
 
+use std::error::Error;
 use std::fmt::Display;
+use std::io::{self, ErrorKind};
+use std::iter::successors;
 use std::path::Path;
 use std::time::Duration;
 
@@ -69,17 +72,43 @@ impl<'a> Problems<'a> {
 
     /// A file that can be read now, and holds something; what it is to hold may follow as `hint`.
     pub(crate) fn readable(&mut self, key: impl Display, file: &Path, hint: &str) {
-        match std::fs::read(file) {
-            Err(error) => self.absent(
-                key,
-                format!("cannot read {}: {error}{hint}", file.display()),
-            ),
+        match rtm_sink::regular(file).and_then(|()| std::fs::read(file)) {
+            Err(error) => {
+                let message = format!("cannot read {}: {error}{hint}", file.display());
+                match may_come(&error) {
+                    true => self.absent(key, message),
+                    false => self.add(key, message),
+                }
+            }
             Ok(content) if content.trim_ascii().is_empty() => {
                 self.add(key, format!("{} is empty{hint}", file.display()));
             }
             Ok(_) => {}
         }
     }
+}
+
+/// Whether an error is of something that may be there later, while nobody changes the configuration: a file, a mount, a
+/// permission. It is not where the system can never do what is asked for, as of a path through a file.
+pub(crate) fn may_come(error: &(dyn Error + 'static)) -> bool {
+    use ErrorKind::{
+        InvalidData, InvalidFilename, InvalidInput, NotADirectory, UnexpectedEof, Unsupported,
+    };
+    let mut causes = successors(Some(error), |error: &&(dyn Error + 'static)| {
+        (*error).source()
+    });
+    let of_the_system = causes.find_map(|cause| cause.downcast_ref::<io::Error>());
+    of_the_system.is_some_and(|error| {
+        !matches!(
+            error.kind(),
+            InvalidData
+                | InvalidFilename
+                | InvalidInput
+                | NotADirectory
+                | UnexpectedEof
+                | Unsupported
+        )
+    })
 }
 
 /// How names look, in words.

@@ -78,11 +78,6 @@ impl<'a> SecretKeys<'a> {
         }
     }
 
-    /// The file that holds the secret, if one does.
-    pub(crate) fn file(&self) -> Option<&'a Path> {
-        self.file.as_deref()
-    }
-
     /// What is accepted, and gives the secret away.
     pub(crate) fn warnings(&self, key: &str, warnings: &mut Problems<'_>) {
         let name = self.name;

@@ -10,6 +10,7 @@ use rtm_sink::{AnySink, FileSink};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
 
 use super::kind::{Bench, Each, Kind, Stored, Templates, changed};
 use crate::fields::problem::Problems;
@@ -64,7 +65,9 @@ impl Kind for FileConfig {
     }
 
     async fn open(&self, _: &str, _: &[String], _: bool) -> anyhow::Result<AnySink> {
-        Ok(AnySink::new(Arc::new(FileSink::create(&self.path)?)))
+        let path = self.path.clone();
+        let sink = spawn_blocking(move || FileSink::create(path)).await??;
+        Ok(AnySink::new(Arc::new(sink)))
     }
 
     fn bench(&self, bench: &Bench<'_>) -> Result<Value, String> {

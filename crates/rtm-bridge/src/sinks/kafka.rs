@@ -23,6 +23,7 @@ use serde::Deserialize;
 use serde::de::{Error, Unexpected};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
+use tokio::task::spawn_blocking;
 use tracing::warn;
 
 use super::kind::{Bench, Each, Found, Kind, Stored, Templates, changed};
@@ -235,18 +236,12 @@ impl Kind for KafkaConfig {
     }
 
     async fn open(&self, name: &str, places: &[String], _: bool) -> anyhow::Result<AnySink> {
-        let sink = Arc::new(self.sink()?);
+        let table = self.clone();
+        let sink = Arc::new(spawn_blocking(move || table.sink()).await??);
         if self.create {
             create_topics(name.to_owned(), places.to_vec(), Arc::clone(&sink));
         }
         Ok(AnySink::new(sink))
-    }
-
-    /// librdkafka names a certificate's file in words only, or not at all.
-    fn files(&self) -> Vec<&Path> {
-        let options = self.options.iter();
-        let locations = options.filter(|(name, _)| name.ends_with(".location"));
-        locations.map(|(_, path)| Path::new(&path.0)).collect()
     }
 
     fn accepted(&self) -> Option<anyhow::Result<()>> {

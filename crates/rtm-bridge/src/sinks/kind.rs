@@ -50,16 +50,11 @@ pub(crate) trait Kind: Any + Debug + Send + Sync {
 
     // Publishing.
 
-    /// Makes the sink of this name, which need not be connected yet. Records of a replay are to be stored though the broker
+    /// Makes the sink of this name, which need not be connected yet. Where something is missing that may come, the error has
+    /// the system's among its causes. Files are opened by threads that may block. Records of a replay are to be stored though the broker
     /// may know their ids.
     async fn open(&self, name: &str, places: &[String], is_replay: bool)
     -> anyhow::Result<AnySink>;
-
-    /// The files that a client cannot be made without, where [`open`](Kind::open) does not say by its error that it misses
-    /// one.
-    fn files(&self) -> Vec<&Path> {
-        Vec::new()
-    }
 
     // Looking.
 

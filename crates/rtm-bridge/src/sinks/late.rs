@@ -1,7 +1,6 @@
 //! A sink that cannot begin yet, since something is missing that may come without anybody changing the configuration: a
 //! directory, a mount, a file of credentials. It is down until then, and everything else goes on.
 
-use std::fs::File;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -11,10 +10,19 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::kind::Kind;
+use crate::attempt::Attempt;
+use crate::fields::problem::may_come;
 use crate::lock;
 
 /// How long after a failed attempt the next one follows: at first, and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+
+/// How long the bridge waits for a client to be made, which opens files and asks no broker. What takes longer hangs, and all
+/// else would wait for it.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What is said of a client whose making hangs.
+const SILENT: &str = "a file or a directory that it needs does not answer";
 
 /// The client of a table, or one that waits for what that needs.
 pub(super) async fn open(
@@ -22,14 +30,14 @@ pub(super) async fn open(
     name: &str,
     places: &[String],
 ) -> anyhow::Result<AnySink> {
-    let error = match table.open(name, places, false).await {
-        Ok(client) => return Ok(client),
-        Err(error) => error,
+    let opening = Opening::default();
+    let said = match opening.wait(PATIENCE, || begin(table, name, places)).await {
+        Some(Ok(Ok(client))) => return Ok(client),
+        Some(Ok(Err(error))) if may_come(error.as_ref()) => crate::chain(error.as_ref()),
+        Some(Ok(Err(error))) => return Err(error),
+        Some(Err(panicked)) => return Err(panicked.into()),
+        None => SILENT.to_owned(),
     };
-    if !may_come(&error, table) {
-        return Err(error);
-    }
-    let said = crate::chain(error.as_ref());
     warn!(
         sink = name,
         error = said,
@@ -42,7 +50,9 @@ pub(super) async fn open(
     let trying = {
         let (state, table) = (Arc::clone(&state), Arc::clone(table));
         let (name, places) = (name.to_owned(), places.to_vec());
-        tokio::spawn(async move { state.try_until_made(&table, &name, &places).await })
+        tokio::spawn(async move {
+            state.try_until_made(&opening, &table, &name, &places).await;
+        })
     };
     Ok(AnySink::new(Arc::new(LateSink {
         state,
@@ -50,10 +60,16 @@ pub(super) async fn open(
     })))
 }
 
-/// Whether the error is of what may be there later.
-fn may_come(error: &anyhow::Error, table: &Arc<dyn Kind>) -> bool {
-    let lacks = |file: &&std::path::Path| File::open(file).is_err();
-    error.chain().any(|cause| cause.is::<std::io::Error>()) || table.files().iter().any(lacks)
+/// The client that is being made. It is a task, which a table that hangs does not hold up others with.
+type Opening = Attempt<anyhow::Result<AnySink>>;
+
+fn begin(
+    table: &Arc<dyn Kind>,
+    name: &str,
+    places: &[String],
+) -> JoinHandle<anyhow::Result<AnySink>> {
+    let (table, name, places) = (Arc::clone(table), name.to_owned(), places.to_vec());
+    tokio::spawn(async move { table.open(&name, &places, false).await })
 }
 
 /// See the module.
@@ -69,7 +85,13 @@ struct State {
 }
 
 impl State {
-    async fn try_until_made(&self, table: &Arc<dyn Kind>, name: &str, places: &[String]) {
+    async fn try_until_made(
+        &self,
+        opening: &Opening,
+        table: &Arc<dyn Kind>,
+        name: &str,
+        places: &[String],
+    ) {
         let mut waits = ExponentialBuilder::default()
             .with_min_delay(AGAIN.0)
             .with_max_delay(AGAIN.1)
@@ -78,15 +100,18 @@ impl State {
             .build();
         loop {
             tokio::time::sleep(waits.next().unwrap_or(AGAIN.1)).await;
-            match table.open(name, places, false).await {
-                Ok(client) => {
+            let said = match opening.wait(PATIENCE, || begin(table, name, places)).await {
+                Some(Ok(Ok(client))) => {
                     info!(sink = name, "what was missing is there: the sink begins");
                     // Nobody else makes one.
                     let _ = self.made.set(client);
                     return;
                 }
-                Err(error) => *lock(&self.said) = crate::chain(error.as_ref()),
-            }
+                Some(Ok(Err(error))) => crate::chain(error.as_ref()),
+                Some(Err(panicked)) => crate::chain(&panicked),
+                None => SILENT.to_owned(),
+            };
+            *lock(&self.said) = said;
         }
     }
 }

@@ -1,6 +1,7 @@
 //! NATS JetStream.
 
 use std::any::Any;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use async_nats::jetstream::context::DeleteStreamErrorKind;
 use async_trait::async_trait;
 use futures::StreamExt;
 use rtm_record::{ALL, KeyBy, Template};
-use rtm_sink::{AnySink, Sink};
+use rtm_sink::{AnySink, Sink, regular};
 use rtm_sink_nats::{
     CheckError, MAX_IN_FLIGHT, NatsAuth, NatsCheck, NatsOptions, NatsSink, NatsTls, Secret,
     StreamSpec, covers, widen,
@@ -661,7 +662,7 @@ fn is_token(text: &str) -> bool {
 
 /// A secret that a server's nonce can be signed with.
 fn usable(key: &str, file: &Path, auth: &NatsAuth, problems: &mut Problems<'_>) {
-    if std::fs::File::open(file).is_err() {
+    if regular(file).and_then(|()| File::open(file)).is_err() {
         problems.readable(key, file, "");
     } else if let Err(error) = auth.check() {
         // Where it is no seed, the error does not say of which file.

@@ -85,6 +85,16 @@ fn files() -> Vec<(&'static str, &'static str, String)> {
             "text",
             kafka("options = { \"ssl.key.location\" = \"DIR/text\" }"),
         ),
+        (
+            "admin.token_file",
+            "text",
+            format!("{SOUND}\n[admin]\ntoken_file = \"DIR/text\"\n"),
+        ),
+        (
+            "admin.tls.key_file",
+            "text",
+            format!("{SOUND}\n[admin.tls]\ncert_file = \"DIR/public\"\nkey_file = \"DIR/text\"\n"),
+        ),
     ]
 }
 

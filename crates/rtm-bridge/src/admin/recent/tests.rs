@@ -17,7 +17,11 @@ fn keeps_warnings_and_errors() {
         let span = tracing::info_span!("publish", app = "recent-a", sink = "kafka");
         let _entered = span.enter();
         for attempt in 0..3 {
-            tracing::warn!(attempt, error = "a\u{1b}[31m\nb\u{202e}", "it failed");
+            tracing::warn!(
+                attempt,
+                error = "a\u{1b}[31m\nb\u{202e}\u{2060}",
+                "it failed"
+            );
         }
         tracing::info!("not this");
         tracing::error!(long = "x".repeat(10_000), "and this");
@@ -30,7 +34,7 @@ fn keeps_warnings_and_errors() {
     assert_eq!(warning.message, "it failed");
     assert_eq!(
         warning.details,
-        r"attempt=2 error=a\u{1b}[31m\u{a}b\u{202e}"
+        r"attempt=2 error=a\u{1b}[31m\u{a}b\u{202e}\u{2060}"
     );
     assert_eq!((error.level, error.count), ("error", 1));
     assert!(error.details.len() < 2 * LINE);

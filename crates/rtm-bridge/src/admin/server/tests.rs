@@ -152,3 +152,27 @@ async fn an_endpoint_that_cannot_be_opened_is_tried_again() {
     assert!(get_from(address).await.ends_with("here"));
     stop.cancel();
 }
+
+/// Holds: a file that hangs, here a FIFO that nobody writes to, is told, and the start does not wait for it.
+#[tokio::test]
+async fn a_file_that_hangs_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("fifo");
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.unwrap().success());
+    let tls = crate::config::AdminTls {
+        cert_file: fifo.clone(),
+        key_file: "/nowhere/key".into(),
+    };
+    let config = AdminConfig {
+        tls: Some(tls),
+        ..loopback()
+    };
+    let listening = serve(config, router, CancellationToken::new()).await;
+    let told = listening.borrow().clone();
+    // Ends the thread, which the runtime would wait for.
+    let writer = std::fs::File::options().read(true).write(true).open(&fifo);
+    drop(writer.unwrap());
+    let told = told.unwrap().unwrap_err();
+    assert!(told.contains("does not answer"), "{told}");
+}

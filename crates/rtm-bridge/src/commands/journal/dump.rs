@@ -5,6 +5,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use rtm_journal::{Entry, EntryFilter, Journal, Position, StoredEntry};
+use rtm_source::is_invisible;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -146,12 +147,8 @@ fn fill(line: &mut Line<'_>, entry: &Entry) {
 
 /// The same JSON, with nothing in it that a terminal obeys or that changes the direction of text.
 fn terminal_safe(json: &str) -> String {
-    let unsafe_ = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
     json.chars().fold(String::new(), |mut text, c| {
-        if unsafe_(c) {
+        if c.is_control() || is_invisible(c) {
             // All of these are below 0x10000, so this is one escape, and they are only ever inside strings.
             let _ = write!(text, "\\u{:04x}", u32::from(c));
         } else {

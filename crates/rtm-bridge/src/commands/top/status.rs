@@ -89,10 +89,10 @@ impl Asker {
         let mut request = self.client.get(self.document.clone());
         if let Some(file) = &self.token_file {
             // Each time, since it may be renewed.
-            let token = std::fs::read_to_string(file);
+            let token = rtm_sink::read_text(file);
             let token =
                 token.map_err(|error| format!("cannot read {}: {error}", file.display()))?;
-            request = request.bearer_auth(token.trim_start_matches('\u{feff}').trim());
+            request = request.bearer_auth(token);
         }
         let asked = request.send().await;
         let said = |error: reqwest::Error| cause(&error);

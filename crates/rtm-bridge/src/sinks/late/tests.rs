@@ -75,6 +75,14 @@ async fn only_what_may_come_is_waited_for() {
         table[name][option] = "/nowhere/at/all".into();
         assert_eq!(missing(table).await.ok(), Some(false), "{option}");
     }
+    // A text that is none, and a path through a file, are mistakes: nothing that comes makes them right.
+    let dir = tempfile::tempdir().unwrap();
+    let text = dir.path().join("text");
+    std::fs::write(&text, [0xff]).unwrap();
+    for file in [text.clone(), text.join("below")] {
+        let table = serde_json::json!({ "brokers": ["127.0.0.1:1"], "option_files": { "sasl.password": file } });
+        assert!(missing(table).await.is_err(), "{}", file.display());
+    }
     let wrong =
         serde_json::json!({ "brokers": ["127.0.0.1:1"], "options": { "no.such.option": "1" } });
     assert!(missing(wrong).await.is_err());
