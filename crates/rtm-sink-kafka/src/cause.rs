@@ -123,7 +123,7 @@ pub(crate) async fn unreachable(producers: &Producers) -> Option<String> {
     addresses.extend(producers.health.lock().apart.iter().take(MOST).cloned());
     let asked = addresses
         .iter()
-        .map(|at| listener::trouble(at, &producers.options, false));
+        .map(|at| listener::trouble(at, producers, false));
     let found: Vec<String> = join_all(asked).await.into_iter().flatten().collect();
     match found.is_empty() {
         true => producers.health.lock().last_error.clone(),
@@ -184,7 +184,7 @@ async fn of_leaders(producers: &Producers, all: &[Metadata]) -> Vec<String> {
     }
     let asked = leaders.into_iter().take(MOST).map(async |(id, at)| {
         let is_connected = producers.health.lock().connected.contains(&id);
-        let trouble = listener::trouble(&at, &producers.options, is_connected).await?;
+        let trouble = listener::trouble(&at, producers, is_connected).await?;
         Some(format!("leader {id} cannot be used: {trouble}"))
     });
     join_all(asked).await.into_iter().flatten().collect()

@@ -13,14 +13,14 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use crate::cause::{few_in_sync, few_replicas, leaderless, unreachable};
-use crate::failure::said;
+use crate::failure::{UNSURE, said};
+use crate::listener;
 use crate::options::ConnectError;
 use crate::producer::{Configure, Context, Live};
 use crate::producers::Producers;
 use crate::settings::{self, Settings};
 use crate::token::Oidc;
 use crate::topics::{self, CheckError};
-use crate::{handshake, listener};
 
 /// How long the brokers may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -169,13 +169,15 @@ fn reach(live: &Live) -> Result<Metadata, KafkaError> {
 
 /// Why no broker can be reached: what the producer knows, or what is found at the brokers' addresses.
 async fn why_unreachable(producers: &Producers) -> Option<String> {
-    match producers.failure() {
-        Some(failure) => {
-            let explained = handshake::explain(failure, &producers.options).await;
-            Some(explained.reason)
-        }
-        None => unreachable(producers).await,
-    }
+    let Some(failure) = producers.failure() else {
+        return unreachable(producers).await;
+    };
+    // librdkafka does not tell why it refuses a certificate.
+    let found = match failure.refused_broker() {
+        Some(broker) => listener::trouble(&listener::address(broker), producers, false).await,
+        None => None,
+    };
+    Some(found.unwrap_or_else(|| failure.explained_by(UNSURE).reason))
 }
 
 /// For a client that creates no topic by asking for it.
@@ -196,7 +198,7 @@ async fn look_at_broker(
     address: String,
 ) -> (BrokerReached, Option<bool>) {
     let Some(admin) = admin else {
-        let trouble = listener::trouble(&address, &producers.options, true).await;
+        let trouble = listener::trouble(&address, producers, true).await;
         let reached = BrokerReached {
             id,
             address,
@@ -215,7 +217,7 @@ async fn look_at_broker(
     let trouble = match is_connected {
         true => None,
         false => {
-            let trouble = listener::trouble(&address, &producers.options, false).await;
+            let trouble = listener::trouble(&address, producers, false).await;
             Some(trouble.unwrap_or_else(|| format!("{address}: librdkafka gets no answer")))
         }
     };

@@ -44,7 +44,6 @@ mod authorities;
 mod cause;
 mod check;
 mod failure;
-mod handshake;
 mod known;
 mod listener;
 mod options;

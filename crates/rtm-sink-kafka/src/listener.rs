@@ -2,23 +2,21 @@
 //!
 //! It sends greetings and no credentials. `check` asks every broker so, and a call that waits asks those that it waits for.
 
+use std::error::Error;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::Duration;
 
+use rdkafka::ClientConfig;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConnection, StreamOwned};
-use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use rustls::{CertificateError, ClientConnection, StreamOwned};
 
-use crate::options::KafkaOptions;
-use crate::{authorities, handshake};
+use crate::authorities;
+use crate::producers::Producers;
 
 /// How long a broker may take for each step.
 const STEP: Duration = Duration::from_secs(3);
-
-/// How long all steps may take, the resolution of a name with them.
-const ALL: Duration = Duration::from_secs(8);
 
 /// The longest answer that is read.
 const LONGEST: usize = 64 << 10;
@@ -35,14 +33,15 @@ const ILLEGAL_SASL_STATE: i16 = 34;
 /// Kafka's error where a listener does not have the mechanism.
 const UNSUPPORTED_SASL_MECHANISM: i16 = 33;
 
-/// Why a client with these options cannot use what listens at `address`, a `host:port`; nothing where nothing is wrong,
-/// as far as can be told without credentials. Where librdkafka `is_connected`, it has taken the broker's certificate, which
-/// rustls may refuse.
+/// Why the current producer cannot use what listens at `address`, a `host:port`; nothing where nothing is wrong, as far as
+/// can be told without credentials. Where librdkafka `is_connected`, it has taken the broker's certificate, which rustls
+/// may refuse.
 pub(crate) async fn trouble(
     address: &str,
-    options: &KafkaOptions,
+    producers: &Producers,
     is_connected: bool,
 ) -> Option<String> {
+    let protocol = producers.protocol()?;
     let (host, port) = address.rsplit_once(':')?;
     let port = port.parse().ok()?;
     let listener = Listener {
@@ -52,23 +51,15 @@ pub(crate) async fn trouble(
             .to_owned(),
         port,
     };
-    let options = options.clone();
-    // A name is resolved for as long as the system likes.
-    let asked = timeout(
-        ALL,
-        spawn_blocking(move || listener.trouble(&options, is_connected)),
-    )
-    .await;
-    let found = match asked {
-        Ok(found) => found.ok()?,
-        Err(_) => Some(format!("no answer in {ALL:?}")),
-    };
-    found.map(|found| format!("{address}: {found}"))
+    let asked = producers.aside(move || listener.trouble(&protocol, is_connected));
+    let found = asked.await.unwrap_or_else(Some)?;
+    Some(format!("{address}: {found}"))
 }
 
-/// As librdkafka takes an address: with a protocol, or without a port.
+/// As librdkafka takes an address: with a protocol, or without a port. Of a broker that it knows, it adds the id.
 pub(crate) fn address(broker: &str) -> String {
     let (_, host) = broker.split_once("://").unwrap_or(("", broker));
+    let (host, _) = host.split_once('/').unwrap_or((host, ""));
     match host.rsplit_once(':') {
         Some((_, port)) if port.parse::<u16>().is_ok() => host.to_owned(),
         _ => format!("{host}:9092"),
@@ -81,42 +72,90 @@ struct Listener {
     port: u16,
 }
 
-/// What the options say of a connection.
-struct Protocol {
+/// What the options of a producer say of its connections.
+pub(crate) struct Protocol {
     name: String,
-    tls: bool,
+    tls: Option<Tls>,
     mechanism: Option<String>,
 }
 
+/// How a producer judges certificates.
+struct Tls {
+    /// Whom it trusts; nothing where that is OpenSSL's to find.
+    trust: Option<Arc<rustls::ClientConfig>>,
+    /// It takes every certificate.
+    is_blind: bool,
+    /// It takes another host's certificate.
+    takes_any_name: bool,
+}
+
 impl Protocol {
-    fn of(options: &KafkaOptions) -> Protocol {
-        let get = |name: &str| options.options.get(name).cloned();
-        let name = get("security.protocol").unwrap_or_else(|| "plaintext".to_owned());
+    /// Reads the authorities' file once, with the producer's making: no later question waits for a file.
+    pub(crate) fn of(config: &ClientConfig) -> Protocol {
+        let name = config.get("security.protocol").unwrap_or("plaintext");
         let name = name.to_ascii_uppercase();
-        let mechanism = get("sasl.mechanism").or_else(|| get("sasl.mechanisms"));
+        let mechanism = config.get("sasl.mechanism");
+        let mechanism = mechanism.or_else(|| config.get("sasl.mechanisms"));
         Protocol {
-            tls: name.ends_with("SSL"),
+            tls: name.ends_with("SSL").then(|| Tls::of(config)),
             mechanism: name
                 .starts_with("SASL")
-                .then(|| mechanism.unwrap_or_else(|| "GSSAPI".to_owned())),
+                .then(|| mechanism.unwrap_or("GSSAPI").to_owned()),
             name,
+        }
+    }
+}
+
+impl Tls {
+    fn of(config: &ClientConfig) -> Tls {
+        let is_set = |name: &str, value: &str| {
+            let set = config.get(name);
+            set.is_some_and(|set| set.eq_ignore_ascii_case(value))
+        };
+        let roots = authorities::roots(config.get("ssl.ca.location"), config.get("ssl.ca.pem"));
+        Tls {
+            trust: roots.and_then(authorities::with),
+            is_blind: is_set("enable.ssl.certificate.verification", "false"),
+            takes_any_name: is_set("ssl.endpoint.identification.algorithm", "none"),
+        }
+    }
+
+    /// What is wrong with the certificate for which a handshake has failed; nothing where it failed for something else, or
+    /// where librdkafka takes the certificate nevertheless.
+    fn refused(&self, error: &io::Error) -> Option<String> {
+        use CertificateError::{
+            Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet,
+            NotValidYetContext, UnknownIssuer,
+        };
+        let error: &(dyn Error + 'static) = error.get_ref()?;
+        let rustls::Error::InvalidCertificate(error) = error.downcast_ref()? else {
+            return None;
+        };
+        match error {
+            _ if self.is_blind => None,
+            UnknownIssuer => Some("its authority is not among those of ssl.ca.location".to_owned()),
+            NotValidForName | NotValidForNameContext { .. } if self.takes_any_name => None,
+            NotValidForName
+            | NotValidForNameContext { .. }
+            | Expired
+            | ExpiredContext { .. }
+            | NotValidYet
+            | NotValidYetContext { .. } => Some(error.to_string()),
+            _ => None,
         }
     }
 }
 
 impl Listener {
     /// Blocks.
-    fn trouble(&self, options: &KafkaOptions, is_connected: bool) -> Option<String> {
-        let options = &options.read().ok()?;
+    fn trouble(&self, protocol: &Protocol, is_connected: bool) -> Option<String> {
         let at = match self.find() {
             Ok(at) => at,
             Err(trouble) => return Some(trouble),
         };
-        let protocol = Protocol::of(options);
-        if protocol.tls {
-            self.over_tls(at, &protocol, options, is_connected)
-        } else {
-            self.in_the_clear(at, &protocol)
+        match &protocol.tls {
+            Some(tls) => self.over_tls(at, protocol, tls, is_connected),
+            None => self.in_the_clear(at, protocol),
         }
     }
 
@@ -159,20 +198,19 @@ impl Listener {
         &self,
         at: SocketAddr,
         protocol: &Protocol,
-        options: &KafkaOptions,
+        tls: &Tls,
         is_connected: bool,
     ) -> Option<String> {
-        let config = handshake::config(options)?;
         let name = ServerName::try_from(self.host.clone()).ok()?;
-        let connection = ClientConnection::new(config, name).ok()?;
+        let connection = ClientConnection::new(tls.trust.clone()?, name).ok()?;
         let mut stream = StreamOwned::new(connection, open(at).ok()?);
         let error = match greet(&mut stream) {
             Ok(()) => return authentication(&mut stream, protocol),
             Err(error) => error,
         };
-        if let Some(refused) = handshake::refused(&error) {
-            let is_judged = !is_connected && handshake::is_strict(options);
-            return is_judged.then(|| format!("the broker's certificate is refused: {refused}"));
+        if let Some(refused) = tls.refused(&error) {
+            return (!is_connected)
+                .then(|| format!("the broker's certificate is refused: {refused}"));
         }
         if open(at).and_then(|mut stream| greet(&mut stream)).is_ok() {
             let name = &protocol.name;
@@ -299,3 +337,6 @@ fn exchange(
     stream.read_exact(&mut body)?;
     Ok(body)
 }
+
+#[cfg(test)]
+mod tests;

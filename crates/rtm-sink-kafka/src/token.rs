@@ -94,7 +94,10 @@ impl Oidc {
             Some(_) => return Err(unfit(METHOD, "it is `default` or `oidc`")),
         }
         if get(GRANT).is_some_and(|grant| grant != "client_credentials") {
-            return Err(unfit(GRANT, "no other grant than client_credentials is built in"));
+            return Err(unfit(
+                GRANT,
+                "no other grant than client_credentials is built in",
+            ));
         }
         let prefix = "sasl.oauthbearer.";
         let mut names = options.keys();
