@@ -2,7 +2,7 @@
 //!
 //! A call that has lasted for some seconds asks the brokers about its topics, and asks what answers at their addresses.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -192,8 +192,10 @@ async fn of_leaders(producers: &Producers, all: &[Metadata]) -> Vec<String> {
 
 /// Whether a topic has fewer replicas in sync than it wants, which librdkafka is told and does not tell.
 async fn of_settings(producers: &Producers, topics: &[String], all: &[Metadata]) -> Vec<String> {
-    let known = settings::ask(producers.configure(), topics.to_vec()).await;
-    let known = known.unwrap_or_default();
+    let known = match producers.admin().await {
+        Some(admin) => settings::of_topics(&admin, topics).await,
+        None => HashMap::new(),
+    };
     let mut found = Vec::new();
     for metadata in all {
         for topic in metadata.topics() {

@@ -17,6 +17,7 @@ use crate::listener::Protocol;
 use crate::options::{CANCELED, ConnectError, KafkaOptions, client_config};
 use crate::producer::{Configure, Context, Live};
 use crate::reports::Reports;
+use crate::settings::Admin;
 use crate::token::Oidc;
 use crate::topics::{self, CheckError};
 
@@ -150,10 +151,20 @@ impl Producers {
 
     /// Why a topic that is missing cannot be created, where the brokers can be asked.
     pub(crate) async fn why_missing(&self, topic: &str) -> Option<String> {
-        match Oidc::is_asked_for(&self.options.options) {
-            true => None,
-            false => topics::why_missing(self.configure(), topic, self.options.create_topics).await,
+        if Oidc::is_asked_for(&self.options.options) {
+            return None;
         }
+        let admin = self.admin().await?;
+        let refused = topics::refused(&admin, topic, self.options.create_topics).await?;
+        // It may have been made since.
+        let is_there = refused == RDKafkaErrorCode::TopicAlreadyExists;
+        (!is_there).then(|| format!("it cannot be created: {}", topics::to_create(refused)))
+    }
+
+    /// A client for a question that can be left unasked.
+    pub(crate) async fn admin(&self) -> Option<Admin> {
+        let configure = self.configure();
+        self.aside(|| Admin::new(configure)).await.ok()?.ok()
     }
 
     /// Ends the current producer, with what it holds, and makes no other.
