@@ -49,6 +49,7 @@ mod listener;
 mod options;
 mod producer;
 mod producers;
+mod protocol;
 mod publish;
 mod reports;
 mod settings;

@@ -18,8 +18,8 @@ use tracing::{debug, error, info, warn};
 
 use crate::failure::{Failure, is_alert};
 use crate::known::Health;
-use crate::listener::Protocol;
 use crate::options::{ConnectError, KafkaOptions, Secrets, Written};
+use crate::protocol::Protocol;
 use crate::reports::Reports;
 use crate::token::Tokens;
 

@@ -13,9 +13,9 @@ use tracing::info;
 
 use crate::failure::Failure;
 use crate::known::Health;
-use crate::listener::Protocol;
 use crate::options::{CANCELED, ConnectError, KafkaOptions, client_config};
 use crate::producer::{Configure, Context, Live};
+use crate::protocol::Protocol;
 use crate::reports::Reports;
 use crate::settings::Admin;
 use crate::token::Oidc;

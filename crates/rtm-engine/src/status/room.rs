@@ -4,7 +4,9 @@ use bytesize::ByteSize;
 use rtm_journal::Stats;
 
 use super::health::{BOUND_BY_ENTRIES, NEARLY_FULL_PERCENT};
-use crate::bridge::ROOM_FOR_A_PAGE;
+
+/// Room that a page takes in the journal before it is there.
+const PAGE_ROOM: u64 = 2 << 20;
 
 /// How full the journal is, by each of its bounds.
 pub(crate) struct Room {
@@ -41,8 +43,7 @@ impl Room {
         let percent = self.used_bytes.saturating_mul(100) / self.max_bytes.max(1);
         let is_full = percent >= NEARLY_FULL_PERCENT;
         // What requests in flight may bring is taken of the disk, too.
-        let page = ROOM_FOR_A_PAGE as u64;
-        let little = if is_full { page } else { 32 * page };
+        let little = if is_full { PAGE_ROOM } else { 32 * PAGE_ROOM };
         let left_alone = self.min_free_disk_bytes;
         let lacks = |free: &u64| *free < left_alone.saturating_add(little);
         match self.free_disk_bytes.filter(lacks) {
