@@ -2,7 +2,7 @@
 //!
 //! A call that has lasted for some seconds asks the brokers about its topics, and asks what answers at their addresses.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,7 +123,7 @@ pub(crate) async fn unreachable(producers: &Producers) -> Option<String> {
     addresses.extend(producers.health.lock().apart.iter().take(MOST).cloned());
     let asked = addresses
         .iter()
-        .map(|at| listener::trouble(at, &producers.options, false));
+        .map(|at| listener::trouble(at, producers, false));
     let found: Vec<String> = join_all(asked).await.into_iter().flatten().collect();
     match found.is_empty() {
         true => producers.health.lock().last_error.clone(),
@@ -184,7 +184,7 @@ async fn of_leaders(producers: &Producers, all: &[Metadata]) -> Vec<String> {
     }
     let asked = leaders.into_iter().take(MOST).map(async |(id, at)| {
         let is_connected = producers.health.lock().connected.contains(&id);
-        let trouble = listener::trouble(&at, &producers.options, is_connected).await?;
+        let trouble = listener::trouble(&at, producers, is_connected).await?;
         Some(format!("leader {id} cannot be used: {trouble}"))
     });
     join_all(asked).await.into_iter().flatten().collect()
@@ -192,8 +192,10 @@ async fn of_leaders(producers: &Producers, all: &[Metadata]) -> Vec<String> {
 
 /// Whether a topic has fewer replicas in sync than it wants, which librdkafka is told and does not tell.
 async fn of_settings(producers: &Producers, topics: &[String], all: &[Metadata]) -> Vec<String> {
-    let known = settings::ask(producers.configure(), topics.to_vec()).await;
-    let known = known.unwrap_or_default();
+    let known = match producers.admin().await {
+        Some(admin) => settings::of_topics(&admin, topics).await,
+        None => HashMap::new(),
+    };
     let mut found = Vec::new();
     for metadata in all {
         for topic in metadata.topics() {

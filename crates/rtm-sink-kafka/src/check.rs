@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use rdkafka::admin::{AdminClient, ResourceSpecifier};
+use rdkafka::admin::ResourceSpecifier;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::{Metadata, MetadataTopic};
 use rdkafka::producer::Producer;
@@ -13,14 +13,14 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use crate::cause::{few_in_sync, few_replicas, leaderless, unreachable};
-use crate::failure::said;
+use crate::failure::{UNSURE, said};
+use crate::listener;
 use crate::options::ConnectError;
-use crate::producer::{Configure, Context, Live};
+use crate::producer::{Configure, Live};
 use crate::producers::Producers;
-use crate::settings::{self, Settings};
+use crate::settings::{self, Admin, Settings};
 use crate::token::Oidc;
 use crate::topics::{self, CheckError};
-use crate::{handshake, listener};
 
 /// How long the brokers may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -103,7 +103,7 @@ pub(crate) async fn check(producers: &Producers, topics: &[String]) -> Result<Re
     };
     let owned = match Oidc::is_asked_for(&producers.options.options) {
         true => None,
-        false => Some(settings::admin(quietly(producers.configure())).await?),
+        false => Some(Admin::start(quietly(producers.configure())).await?),
     };
     let admin = owned.as_ref();
     let brokers = metadata.brokers().iter();
@@ -129,9 +129,6 @@ pub(crate) async fn check(producers: &Producers, topics: &[String]) -> Result<Re
             max_message_bytes: settings.and_then(|settings| settings.max_message_bytes),
             is_compacted: settings.is_some_and(|settings| settings.is_compacted),
         });
-    }
-    if let Some(admin) = owned {
-        settings::end(admin);
     }
     Ok(Reached {
         brokers: brokers.into_iter().map(|(broker, _)| broker).collect(),
@@ -169,13 +166,15 @@ fn reach(live: &Live) -> Result<Metadata, KafkaError> {
 
 /// Why no broker can be reached: what the producer knows, or what is found at the brokers' addresses.
 async fn why_unreachable(producers: &Producers) -> Option<String> {
-    match producers.failure() {
-        Some(failure) => {
-            let explained = handshake::explain(failure, &producers.options).await;
-            Some(explained.reason)
-        }
-        None => unreachable(producers).await,
-    }
+    let Some(failure) = producers.failure() else {
+        return unreachable(producers).await;
+    };
+    // librdkafka does not tell why it refuses a certificate.
+    let found = match failure.refused_broker() {
+        Some(broker) => listener::trouble(&listener::address(broker), producers, false).await,
+        None => None,
+    };
+    Some(found.unwrap_or_else(|| failure.explained_by(UNSURE).reason))
 }
 
 /// For a client that creates no topic by asking for it.
@@ -191,12 +190,12 @@ fn quietly(configure: impl Configure) -> impl Configure {
 /// whether it creates topics.
 async fn look_at_broker(
     producers: &Producers,
-    admin: Option<&Arc<AdminClient<Context>>>,
+    admin: Option<&Admin>,
     id: i32,
     address: String,
 ) -> (BrokerReached, Option<bool>) {
     let Some(admin) = admin else {
-        let trouble = listener::trouble(&address, &producers.options, true).await;
+        let trouble = listener::trouble(&address, producers, true).await;
         let reached = BrokerReached {
             id,
             address,
@@ -215,7 +214,7 @@ async fn look_at_broker(
     let trouble = match is_connected {
         true => None,
         false => {
-            let trouble = listener::trouble(&address, &producers.options, false).await;
+            let trouble = listener::trouble(&address, producers, false).await;
             Some(trouble.unwrap_or_else(|| format!("{address}: librdkafka gets no answer")))
         }
     };
@@ -229,7 +228,7 @@ async fn look_at_broker(
 
 async fn state(
     producers: &Producers,
-    admin: Option<&Arc<AdminClient<Context>>>,
+    admin: Option<&Admin>,
     metadata: &Metadata,
     name: &str,
     settings: Option<&Settings>,
@@ -269,7 +268,9 @@ async fn state(
     });
     match found {
         Some(TopicState::Missing { .. }) | None => TopicState::Missing {
-            refused: topics::refused(admin, name, producers.options.create_topics).await,
+            refused: topics::refused(admin, name, producers.options.create_topics)
+                .await
+                .map(topics::to_create),
         },
         Some(found) => found,
     }

@@ -8,17 +8,13 @@ use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
-use tokio::task::spawn_blocking;
-use tokio::time::timeout;
 
-use crate::options::KafkaOptions;
-use crate::{authorities, handshake};
+use crate::authorities;
+use crate::producers::Producers;
+use crate::protocol::{Protocol, Tls};
 
 /// How long a broker may take for each step.
 const STEP: Duration = Duration::from_secs(3);
-
-/// How long all steps may take, the resolution of a name with them.
-const ALL: Duration = Duration::from_secs(8);
 
 /// The longest answer that is read.
 const LONGEST: usize = 64 << 10;
@@ -35,14 +31,15 @@ const ILLEGAL_SASL_STATE: i16 = 34;
 /// Kafka's error where a listener does not have the mechanism.
 const UNSUPPORTED_SASL_MECHANISM: i16 = 33;
 
-/// Why a client with these options cannot use what listens at `address`, a `host:port`; nothing where nothing is wrong,
-/// as far as can be told without credentials. Where librdkafka `is_connected`, it has taken the broker's certificate, which
-/// rustls may refuse.
+/// Why the current producer cannot use what listens at `address`, a `host:port`; nothing where nothing is wrong, as far as
+/// can be told without credentials. Where librdkafka `is_connected`, it has taken the broker's certificate, which rustls
+/// may refuse.
 pub(crate) async fn trouble(
     address: &str,
-    options: &KafkaOptions,
+    producers: &Producers,
     is_connected: bool,
 ) -> Option<String> {
+    let protocol = producers.protocol()?;
     let (host, port) = address.rsplit_once(':')?;
     let port = port.parse().ok()?;
     let listener = Listener {
@@ -52,23 +49,15 @@ pub(crate) async fn trouble(
             .to_owned(),
         port,
     };
-    let options = options.clone();
-    // A name is resolved for as long as the system likes.
-    let asked = timeout(
-        ALL,
-        spawn_blocking(move || listener.trouble(&options, is_connected)),
-    )
-    .await;
-    let found = match asked {
-        Ok(found) => found.ok()?,
-        Err(_) => Some(format!("no answer in {ALL:?}")),
-    };
-    found.map(|found| format!("{address}: {found}"))
+    let asked = producers.aside(move || listener.trouble(&protocol, is_connected));
+    let found = asked.await.unwrap_or_else(Some)?;
+    Some(format!("{address}: {found}"))
 }
 
-/// As librdkafka takes an address: with a protocol, or without a port.
+/// As librdkafka takes an address: with a protocol, or without a port. Of a broker that it knows, it adds the id.
 pub(crate) fn address(broker: &str) -> String {
     let (_, host) = broker.split_once("://").unwrap_or(("", broker));
+    let (host, _) = host.split_once('/').unwrap_or((host, ""));
     match host.rsplit_once(':') {
         Some((_, port)) if port.parse::<u16>().is_ok() => host.to_owned(),
         _ => format!("{host}:9092"),
@@ -81,42 +70,16 @@ struct Listener {
     port: u16,
 }
 
-/// What the options say of a connection.
-struct Protocol {
-    name: String,
-    tls: bool,
-    mechanism: Option<String>,
-}
-
-impl Protocol {
-    fn of(options: &KafkaOptions) -> Protocol {
-        let get = |name: &str| options.options.get(name).cloned();
-        let name = get("security.protocol").unwrap_or_else(|| "plaintext".to_owned());
-        let name = name.to_ascii_uppercase();
-        let mechanism = get("sasl.mechanism").or_else(|| get("sasl.mechanisms"));
-        Protocol {
-            tls: name.ends_with("SSL"),
-            mechanism: name
-                .starts_with("SASL")
-                .then(|| mechanism.unwrap_or_else(|| "GSSAPI".to_owned())),
-            name,
-        }
-    }
-}
-
 impl Listener {
     /// Blocks.
-    fn trouble(&self, options: &KafkaOptions, is_connected: bool) -> Option<String> {
-        let options = &options.read().ok()?;
+    fn trouble(&self, protocol: &Protocol, is_connected: bool) -> Option<String> {
         let at = match self.find() {
             Ok(at) => at,
             Err(trouble) => return Some(trouble),
         };
-        let protocol = Protocol::of(options);
-        if protocol.tls {
-            self.over_tls(at, &protocol, options, is_connected)
-        } else {
-            self.in_the_clear(at, &protocol)
+        match &protocol.tls {
+            Some(tls) => self.over_tls(at, protocol, tls, is_connected),
+            None => self.in_the_clear(at, protocol),
         }
     }
 
@@ -159,20 +122,19 @@ impl Listener {
         &self,
         at: SocketAddr,
         protocol: &Protocol,
-        options: &KafkaOptions,
+        tls: &Tls,
         is_connected: bool,
     ) -> Option<String> {
-        let config = handshake::config(options)?;
         let name = ServerName::try_from(self.host.clone()).ok()?;
-        let connection = ClientConnection::new(config, name).ok()?;
+        let connection = ClientConnection::new(tls.trust.clone()?, name).ok()?;
         let mut stream = StreamOwned::new(connection, open(at).ok()?);
         let error = match greet(&mut stream) {
             Ok(()) => return authentication(&mut stream, protocol),
             Err(error) => error,
         };
-        if let Some(refused) = handshake::refused(&error) {
-            let is_judged = !is_connected && handshake::is_strict(options);
-            return is_judged.then(|| format!("the broker's certificate is refused: {refused}"));
+        if let Some(refused) = tls.refused(&error) {
+            return (!is_connected)
+                .then(|| format!("the broker's certificate is refused: {refused}"));
         }
         if open(at).and_then(|mut stream| greet(&mut stream)).is_ok() {
             let name = &protocol.name;
@@ -299,3 +261,6 @@ fn exchange(
     stream.read_exact(&mut body)?;
     Ok(body)
 }
+
+#[cfg(test)]
+mod tests;

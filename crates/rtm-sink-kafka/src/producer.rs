@@ -19,6 +19,7 @@ use tracing::{debug, error, info, warn};
 use crate::failure::{Failure, is_alert};
 use crate::known::Health;
 use crate::options::{ConnectError, KafkaOptions, Secrets, Written};
+use crate::protocol::Protocol;
 use crate::reports::Reports;
 use crate::token::Tokens;
 
@@ -37,6 +38,7 @@ pub(crate) struct Live {
     /// `None` only while it is dropped.
     producer: Option<Arc<BaseProducer<Context>>>,
     polling: Option<Polling>,
+    pub(crate) protocol: Arc<Protocol>,
 }
 
 impl Live {
@@ -53,6 +55,7 @@ impl Live {
         Ok(Live {
             producer: Some(producer),
             polling: Some(polling),
+            protocol: Arc::new(Protocol::of(config)),
         })
     }
 

@@ -2,20 +2,31 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rdkafka::error::RDKafkaErrorCode;
 use rtm_sink::Topic;
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, Semaphore};
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tracing::info;
 
 use crate::failure::Failure;
 use crate::known::Health;
 use crate::options::{CANCELED, ConnectError, KafkaOptions, client_config};
 use crate::producer::{Configure, Context, Live};
+use crate::protocol::Protocol;
 use crate::reports::Reports;
+use crate::settings::Admin;
 use crate::token::Oidc;
 use crate::topics::{self, CheckError};
+
+/// How long a question that is asked aside may take, all its steps together.
+const ASIDE: Duration = Duration::from_secs(8);
+
+/// So many questions are asked aside at once: a look asks no more brokers. They are few beside the threads of the runtime,
+/// which all that blocks needs.
+const ASIDES: usize = 16;
 
 /// One producer at a time: where it has failed, the next call makes another.
 pub(crate) struct Producers {
@@ -27,6 +38,8 @@ pub(crate) struct Producers {
     making: tokio::sync::Mutex<()>,
     /// Held by the call that asks why it waits.
     pub(crate) looking: tokio::sync::Mutex<()>,
+    /// One for each question that is in progress aside.
+    pub(crate) asides: Arc<Semaphore>,
     /// Held for writing by an attempt that must have librdkafka's batches for itself, and for reading by the others.
     pub(crate) batches: RwLock<()>,
     /// Topics that exist for sure, where they are ours to create.
@@ -49,6 +62,7 @@ impl Producers {
             state: Mutex::default(),
             making: tokio::sync::Mutex::default(),
             looking: tokio::sync::Mutex::default(),
+            asides: Arc::new(Semaphore::new(ASIDES)),
             batches: RwLock::default(),
             created: Mutex::default(),
         };
@@ -89,6 +103,32 @@ impl Producers {
         self.lock().current.as_ref()?.failure()
     }
 
+    /// How the current producer makes connections.
+    pub(crate) fn protocol(&self) -> Option<Arc<Protocol>> {
+        let state = self.lock();
+        Some(Arc::clone(&state.current.as_ref()?.protocol))
+    }
+
+    /// Asks on a thread of its own what may take for as long as the system likes, as a resolver or a file that hangs. A
+    /// thread that nobody waits for any more still counts, so that they do not gather.
+    pub(crate) async fn aside<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, String> {
+        let place = timeout(ASIDE, Arc::clone(&self.asides).acquire_owned()).await;
+        let Ok(Ok(place)) = place else {
+            return Err("not asked: earlier questions have no answer yet".to_owned());
+        };
+        let asked = spawn_blocking(move || {
+            let _place = place;
+            ask()
+        });
+        match timeout(ASIDE, asked).await {
+            Ok(answer) => answer.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("no answer in {ASIDE:?}")),
+        }
+    }
+
     /// Records that the current producer holds.
     pub(crate) fn queued(&self) -> usize {
         self.lock().current.as_ref().map_or(0, |live| live.queued())
@@ -111,10 +151,20 @@ impl Producers {
 
     /// Why a topic that is missing cannot be created, where the brokers can be asked.
     pub(crate) async fn why_missing(&self, topic: &str) -> Option<String> {
-        match Oidc::is_asked_for(&self.options.options) {
-            true => None,
-            false => topics::why_missing(self.configure(), topic, self.options.create_topics).await,
+        if Oidc::is_asked_for(&self.options.options) {
+            return None;
         }
+        let admin = self.admin().await?;
+        let refused = topics::refused(&admin, topic, self.options.create_topics).await?;
+        // It may have been made since.
+        let is_there = refused == RDKafkaErrorCode::TopicAlreadyExists;
+        (!is_there).then(|| format!("it cannot be created: {}", topics::to_create(refused)))
+    }
+
+    /// A client for a question that can be left unasked.
+    pub(crate) async fn admin(&self) -> Option<Admin> {
+        let configure = self.configure();
+        self.aside(|| Admin::new(configure)).await.ok()?.ok()
     }
 
     /// Ends the current producer, with what it holds, and makes no other.

@@ -1,7 +1,9 @@
 //! How topics and brokers are set, as far as they say so: it takes a right of its own to ask.
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use rdkafka::admin::{
@@ -24,37 +26,53 @@ pub(crate) struct Settings {
     pub(crate) is_compacted: bool,
 }
 
-/// A client of its own for questions to the brokers, and for making topics. Nothing here polls for its statistics, which
-/// would gather.
-pub(crate) async fn admin(
-    configure: impl Configure,
-) -> Result<Arc<AdminClient<Context>>, ConnectError> {
-    let admin = spawn_blocking(move || {
-        let (mut config, context) = configure()?;
-        config.remove("statistics.interval.ms");
-        let admin = AdminClient::from_config_and_context(&config, context);
-        admin.map(Arc::new).map_err(ConnectError::Start)
-    });
-    admin.await.unwrap_or(Err(CANCELED))
+/// A client of its own for questions to the brokers, and for making topics.
+///
+/// Dropping it ends it on a thread of its own, wherever that happens: the client's own thread is waited for, and so are
+/// librdkafka's.
+pub(crate) struct Admin {
+    /// `None` only while it is dropped.
+    client: Option<Arc<AdminClient<Context>>>,
 }
 
-/// Ends a client off the runtime's threads, since that joins the client's thread.
-pub(crate) fn end(admin: Arc<AdminClient<Context>>) {
-    spawn_blocking(move || drop(admin));
+impl Admin {
+    /// Blocks.
+    pub(crate) fn new(configure: impl Configure) -> Result<Admin, ConnectError> {
+        let (mut config, context) = configure()?;
+        // Nothing here polls for its statistics, which would gather.
+        config.remove("statistics.interval.ms");
+        let client = AdminClient::from_config_and_context(&config, context);
+        let client = client.map_err(ConnectError::Start)?;
+        Ok(Admin {
+            client: Some(Arc::new(client)),
+        })
+    }
+
+    pub(crate) async fn start(configure: impl Configure) -> Result<Admin, ConnectError> {
+        let started = spawn_blocking(move || Admin::new(configure));
+        started.await.unwrap_or(Err(CANCELED))
+    }
+}
+
+impl Deref for Admin {
+    type Target = Arc<AdminClient<Context>>;
+
+    fn deref(&self) -> &Self::Target {
+        self.client.as_ref().expect("taken by drop only")
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        let client = self.client.take();
+        // If there are no threads to be had, the closure is dropped here, which blocks and is right all the same.
+        let _ = thread::Builder::new()
+            .name("kafka-drop".into())
+            .spawn(move || drop(client));
+    }
 }
 
 /// How the topics are set; those that do not say so are left out.
-pub(crate) async fn ask(
-    configure: impl Configure,
-    topics: Vec<String>,
-) -> Result<HashMap<String, Settings>, ConnectError> {
-    let admin = admin(configure).await?;
-    let found = of_topics(&admin, &topics).await;
-    end(admin);
-    Ok(found)
-}
-
-/// As [`ask`], by a client that is there.
 pub(crate) async fn of_topics(
     admin: &AdminClient<Context>,
     topics: &[String],

@@ -288,9 +288,15 @@ impl Tokens {
 
     fn by_oidc(self: &Arc<Tokens>, oidc: &Oidc) -> Result<Token, String> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        // What came after its asker had gone may be of no use any more.
+        let is_of_use = |answer: &Result<Token, String>| answer.as_ref().is_ok_and(Token::is_good);
+        state.answer = state.answer.take().filter(is_of_use);
         if !state.is_asking && state.answer.is_none() {
-            state.is_asking = true;
-            self.ask(oidc.clone()).map_err(|error| error.to_string())?;
+            // The thread answers only once this lock is free.
+            match self.ask(oidc.clone()) {
+                Ok(()) => state.is_asking = true,
+                Err(error) => state.answer = Some(Err(error.to_string())),
+            }
         }
         let good = state.current.clone().filter(Token::is_good);
         let patience = if good.is_some() {
@@ -317,20 +323,39 @@ impl Tokens {
     fn ask(self: &Arc<Tokens>, oidc: Oidc) -> std::io::Result<()> {
         let tokens = Arc::clone(self);
         let ask = move || {
+            let mut asking = Asking {
+                tokens,
+                answer: None,
+            };
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build();
-            let answer = match runtime {
+            asking.answer = Some(match runtime {
                 Ok(runtime) => runtime.block_on(oidc.fetch()),
                 Err(error) => Err(error.to_string()),
-            };
-            let mut state = tokens.state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.is_asking = false;
-            state.answer = Some(answer);
-            tokens.answered.notify_all();
+            });
         };
         let thread = thread::Builder::new().name("kafka-token".into());
         thread.spawn(ask).map(drop)
+    }
+}
+
+/// A question in progress. It ends by being dropped, also by a panic.
+struct Asking {
+    tokens: Arc<Tokens>,
+    answer: Option<Result<Token, String>>,
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        let mut state = self
+            .tokens
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        state.is_asking = false;
+        state.answer = self.answer.take();
+        self.tokens.answered.notify_all();
     }
 }
 

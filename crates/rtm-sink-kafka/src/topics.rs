@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 use crate::failure::said;
 use crate::options::{ConnectError, TopicSpec};
 use crate::producer::{Configure, Context};
-use crate::settings;
+use crate::settings::Admin;
 
 /// How long the brokers may take to answer about topics.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,14 +53,11 @@ pub(crate) async fn create(
     names: Vec<String>,
     spec: TopicSpec,
 ) -> Result<(), CheckError> {
-    let admin = settings::admin(configure).await?;
-    let created = ask(&admin, &names, spec, false).await;
-    let result = match created {
+    let admin = Admin::start(configure).await?;
+    match ask(&admin, &names, spec, false).await {
         Ok(created) => judge(&admin, created).await,
         Err(error) => Err(CheckError::Unreachable { said: None, error }),
-    };
-    settings::end(admin);
-    result
+    }
 }
 
 /// Why the brokers would not create a topic for this user, if they would not; the topic is not made.
@@ -68,27 +65,11 @@ pub(crate) async fn refused(
     admin: &AdminClient<Context>,
     name: &str,
     spec: Option<TopicSpec>,
-) -> Option<String> {
+) -> Option<RDKafkaErrorCode> {
     let names = [name.to_owned()];
     let asked = ask(admin, &names, spec.unwrap_or(CLUSTER_DEFAULT), true).await;
     let asked = asked.ok()?.into_iter().next()?;
-    asked.err().map(|(_, code)| to_create(code))
-}
-
-/// Why a topic that is missing cannot be created, if it cannot.
-pub(crate) async fn why_missing(
-    configure: impl Configure,
-    name: &str,
-    spec: Option<TopicSpec>,
-) -> Option<String> {
-    let admin = settings::admin(configure).await.ok()?;
-    let names = [name.to_owned()];
-    let asked = ask(&admin, &names, spec.unwrap_or(CLUSTER_DEFAULT), true).await;
-    settings::end(admin);
-    match asked.ok()?.into_iter().next()? {
-        Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => None,
-        Err((_, code)) => Some(format!("it cannot be created: {}", to_create(code))),
-    }
+    asked.err().map(|(_, code)| code)
 }
 
 type Created = Vec<Result<String, (String, RDKafkaErrorCode)>>;
@@ -144,7 +125,7 @@ async fn is_there(admin: &Arc<AdminClient<Context>>, name: &str) -> bool {
 }
 
 /// Why a topic cannot be created.
-fn to_create(code: RDKafkaErrorCode) -> String {
+pub(crate) fn to_create(code: RDKafkaErrorCode) -> String {
     match code {
         RDKafkaErrorCode::TopicAuthorizationFailed
         | RDKafkaErrorCode::ClusterAuthorizationFailed => {

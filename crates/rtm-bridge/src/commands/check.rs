@@ -162,8 +162,11 @@ async fn connect(
     }
     let usable = config.sinks.iter();
     for (name, sink) in usable.filter(|(name, _)| !unusable.contains(&name.as_str())) {
-        let places = sink.places(&config.names());
-        for (what, found) in sink.table().reach(&places).await {
+        let (places, dead) = (
+            sink.places(&config.names()),
+            sink.dead_letter_places(&config.names()),
+        );
+        for (what, found) in sink.table().reach(&places, &dead).await {
             let of = if what.is_empty() { "" } else { ": " };
             report.line(&format!("sink {name}{of}{what}"), found);
         }

@@ -8,12 +8,10 @@ use std::path::Path;
 
 use anyhow::Context;
 use bytesize::ByteSize;
+use rtm_engine::bridge::ROOM_FOR_A_PAGE;
 use serde_json::{Value, json};
 
 use crate::config::{Config, free_bytes};
-
-/// Room that a ring's request reserves in the journal: a page of 2 MiB and its tags.
-const ROOM_FOR_A_RING: u64 = 3 << 20;
 
 /// Whether the journal has room and every sink's broker can do its work. Nothing is made.
 pub(super) async fn ready(config: &Config) -> anyhow::Result<()> {
@@ -32,7 +30,7 @@ pub(super) async fn ready(config: &Config) -> anyhow::Result<()> {
 pub(super) fn can_store(config: &Config) -> anyhow::Result<String> {
     let rings = config.apps.iter().map(|app| 2 * app.regions.len() as u64);
     let (dir, left_alone) = (&config.journal.dir, config.journal.min_free_bytes);
-    let needed = left_alone.saturating_add(rings.sum::<u64>() * ROOM_FOR_A_RING);
+    let needed = left_alone.saturating_add(rings.sum::<u64>() * ROOM_FOR_A_PAGE as u64);
     let free = free_bytes(dir)
         .with_context(|| format!("cannot ask what is free for {}", dir.display()))?;
     room(dir, free, needed, left_alone)?;

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
+use rtm_engine::bridge::ROOM_FOR_A_PAGE;
 use rtm_source::Url;
 
 use tracing::{error, warn};
@@ -21,8 +22,10 @@ pub(crate) use place::free_bytes;
 /// Agora's limit for an App ID.
 const AGORA_REQUESTS_PER_SECOND: u32 = 10;
 
-/// Room in the journal that one request may need: a page of 2 MiB and its tags.
-const ROOM_PER_REQUEST: u64 = 3 << 20;
+/// The least room of one ring in the journal: four pages, and some to spare.
+const ROOM_PER_RING: u64 = 12 << 20;
+
+const _: () = assert!(ROOM_PER_RING >= 4 * ROOM_FOR_A_PAGE as u64);
 
 /// How long the start and a reload wait for a look at the files that may be warned of.
 const MOMENT: Duration = Duration::from_secs(1);
@@ -68,7 +71,7 @@ pub(super) fn problems(config: &Config) -> (Messages, Messages) {
     }
     let rings = config.apps.iter().map(|app| 2 * app.regions.len() as u64);
     let rings: u64 = rings.sum();
-    let room = 4 * ROOM_PER_REQUEST * rings.max(1);
+    let room = ROOM_PER_RING * rings.max(1);
     let (max_bytes, max_entries) = (config.journal.max_bytes, config.journal.max_entries);
     if max_bytes < room {
         problems.add(

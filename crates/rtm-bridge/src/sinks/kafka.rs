@@ -248,8 +248,8 @@ impl Kind for KafkaConfig {
         Some(self.sink().map(drop))
     }
 
-    async fn reach(&self, places: &[String]) -> Vec<Found> {
-        let found = self.look(places).await;
+    async fn reach(&self, places: &[String], dead: &[String]) -> Vec<Found> {
+        let found = self.look(places, dead).await;
         found.unwrap_or_else(|error| vec![(String::new(), Err(error))])
     }
 

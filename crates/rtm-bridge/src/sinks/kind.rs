@@ -64,8 +64,9 @@ pub(crate) trait Kind: Any + Debug + Send + Sync {
         None
     }
 
-    /// `check --connect`: what is found of the sink, and of each place, without making anything.
-    async fn reach(&self, _places: &[String]) -> Vec<Found> {
+    /// `check --connect`: what is found of the sink, and of each place, without making anything. `dead` are the places of
+    /// dead letters.
+    async fn reach(&self, _places: &[String], _dead: &[String]) -> Vec<Found> {
         Vec::new()
     }
 

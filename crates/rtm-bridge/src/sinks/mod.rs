@@ -198,10 +198,17 @@ impl SinkConfig {
     pub(crate) fn places(&self, apps: &[AppNames<'_>]) -> Vec<String> {
         let templates = self.table.templates();
         let mut places = self.names(templates.records.1, apps, "x");
-        places.extend(self.names(templates.dead_letters.1, apps, "x"));
-        places.extend(self.unreadable(templates.dead_letters.1, apps));
+        places.extend(self.dead_letter_places(apps));
         places.sort();
         places.dedup();
+        places
+    }
+
+    /// Those of them that dead letters go to.
+    pub(crate) fn dead_letter_places(&self, apps: &[AppNames<'_>]) -> Vec<String> {
+        let template = self.table.templates().dead_letters.1;
+        let mut places = self.names(template, apps, "x");
+        places.extend(self.unreadable(template, apps));
         places
     }
 

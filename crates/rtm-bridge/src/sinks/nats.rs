@@ -404,7 +404,7 @@ impl Kind for NatsConfig {
         Some(self.options().check().map_err(Into::into))
     }
 
-    async fn reach(&self, places: &[String]) -> Vec<Found> {
+    async fn reach(&self, places: &[String], _: &[String]) -> Vec<Found> {
         let of_sink = |found| (String::new(), found);
         let found = match self.look(places).await {
             Ok(Ok(found)) => found,

@@ -1,5 +1,8 @@
 #![allow(clippy::unwrap_used)]
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
 use super::*;
 
 fn options(over: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -60,4 +63,58 @@ fn a_token_says_how_long_it_lasts() {
     ] {
         assert!(Token::read(&bad, "bridge").is_err());
     }
+}
+
+/// Answers one request for a token with `token`, and gives the tokens of a client that asks there.
+fn endpoint(token: &'static str) -> Arc<Tokens> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/token", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut bytes = [0; 4096];
+        let mut read = 0;
+        while !String::from_utf8_lossy(&bytes[..read]).contains("grant_type=") {
+            read += stream.read(&mut bytes[read..]).unwrap();
+        }
+        let body = json!({ "access_token": token, "expires_in": 60 }).to_string();
+        let length = body.len();
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}"
+        )
+        .unwrap();
+    });
+    Tokens::new(&options(&[(URL, &url)]))
+}
+
+/// Holds: an answer that came after its asker had gone, and is of no use, is forgotten, and the endpoint is asked again.
+#[test]
+fn a_late_refusal_is_not_told() {
+    let ended = Token {
+        text: "old".into(),
+        principal: "bridge".into(),
+        ends: 1,
+    };
+    for late in [Err("it answers 503".to_owned()), Ok(ended)] {
+        let tokens = endpoint("new");
+        tokens.state.lock().unwrap().answer = Some(late);
+        assert_eq!(tokens.next().unwrap().token, "new");
+    }
+}
+
+/// Holds: a question whose thread fails is over, and the next one is asked.
+#[test]
+fn a_thread_that_fails_is_not_waited_for() {
+    let tokens = endpoint("new");
+    tokens.state.lock().unwrap().is_asking = true;
+    let asking = Asking {
+        tokens: Arc::clone(&tokens),
+        answer: None,
+    };
+    let failed = thread::spawn(move || {
+        let _asking = asking;
+        panic!("planted");
+    });
+    assert!(failed.join().is_err());
+    assert_eq!(tokens.next().unwrap().token, "new");
 }

@@ -15,7 +15,11 @@ const AUTO_CREATION: &str = "auto.create.topics.enable";
 
 impl KafkaConfig {
     /// Of the brokers and of each topic.
-    pub(super) async fn look(&self, topics: &[String]) -> anyhow::Result<Vec<Found>> {
+    pub(super) async fn look(
+        &self,
+        topics: &[String],
+        dead: &[String],
+    ) -> anyhow::Result<Vec<Found>> {
         let places: Vec<&str> = topics.iter().map(String::as_str).collect();
         let mut options = self.options()?;
         // The statistics tell where brokers are that cannot be reached, and whether the producer has its id.
@@ -43,27 +47,35 @@ impl KafkaConfig {
         );
         for topic in &reached.topics {
             let what = format!("topic {}", topic.name);
-            found.push((what.clone(), self.state(topic, reached.creates_topics)));
-            let warnings = self.warnings(topic).into_iter();
+            let without_key = self.without_key(dead.contains(&topic.name));
+            let state = self.state(topic, without_key, reached.creates_topics);
+            found.push((what.clone(), state));
+            let warnings = warnings(topic, without_key.is_none()).into_iter();
             found.extend(warnings.map(|warning| (what.clone(), Ok(warning))));
         }
         Ok(found)
     }
 
     /// Whether records for a topic can be stored there, and what becomes of a topic that is missing.
-    fn state(&self, topic: &TopicReached, is_on: Option<bool>) -> anyhow::Result<String> {
+    fn state(
+        &self,
+        topic: &TopicReached,
+        without_key: Option<&str>,
+        is_on: Option<bool>,
+    ) -> anyhow::Result<String> {
         match &topic.state {
             TopicState::There {
                 trouble: Some(trouble),
                 ..
             } => anyhow::bail!("{trouble}"),
-            TopicState::There { .. } if topic.is_compacted && !self.has_key(&topic.name) => {
-                anyhow::bail!(
-                    "cleanup.policy is compact, and the topic takes no record without a key: {}",
-                    self.without_key(&topic.name)
-                )
+            TopicState::There { partitions, .. } => {
+                match without_key.filter(|_| topic.is_compacted) {
+                    Some(why) => anyhow::bail!(
+                        "cleanup.policy is compact, and the topic takes no record without a key: {why}"
+                    ),
+                    None => Ok(format!("{partitions} partition(s)")),
+                }
             }
-            TopicState::There { partitions, .. } => Ok(format!("{partitions} partition(s)")),
             TopicState::Refused(why) => anyhow::bail!("{why}"),
             TopicState::Missing { refused: None } if self.create => {
                 Ok("missing; `run` creates it".to_owned())
@@ -75,37 +87,13 @@ impl KafkaConfig {
         }
     }
 
-    /// Whether records for the topic have keys: dead letters have none.
-    fn has_key(&self, topic: &str) -> bool {
-        self.key != KeyBy::None && !leads_to(&self.dead_letter_topic, topic)
-    }
-
-    fn without_key(&self, topic: &str) -> &'static str {
-        match leads_to(&self.dead_letter_topic, topic) {
-            true => "dead letters have none",
-            false => "`key` is \"none\"",
+    /// Why records for a topic have no keys, if they have none.
+    fn without_key(&self, is_dead: bool) -> Option<&'static str> {
+        match self.key {
+            _ if is_dead => Some("dead letters have none"),
+            KeyBy::None => Some("`key` is \"none\""),
+            _ => None,
         }
-    }
-
-    /// What may be lost or held at a topic that is there.
-    fn warnings(&self, topic: &TopicReached) -> Vec<String> {
-        let warning = topic.warning.iter();
-        let mut warnings: Vec<String> = warning.map(|w| format!("warning: {w}")).collect();
-        if topic.is_compacted && self.has_key(&topic.name) {
-            warnings.push(
-                "warning: cleanup.policy is compact: Kafka keeps the newest event of each key, and deletes the others"
-                    .to_owned(),
-            );
-        }
-        if let Some(bytes) = topic
-            .max_message_bytes
-            .filter(|bytes| *bytes < LARGEST_RECORD)
-        {
-            warnings.push(format!(
-                "warning: max.message.bytes is {bytes}, and a record may have up to {LARGEST_RECORD} bytes"
-            ));
-        }
-        warnings
     }
 
     /// A warning where the client's own limit is below what a record may have.
@@ -120,24 +108,25 @@ impl KafkaConfig {
     }
 }
 
-/// Whether a template may lead to the topic.
-fn leads_to(template: &str, topic: &str) -> bool {
-    let mut pieces = template.split('{');
-    let Some(rest) = topic.strip_prefix(pieces.next().unwrap_or_default()) else {
-        return false;
-    };
-    let mut rest = Some(rest);
-    let mut last = "";
-    for piece in pieces {
-        last = piece.split_once('}').map_or("", |(_, literal)| literal);
-        rest = rest
-            .and_then(|rest| rest.split_once(last))
-            .map(|(_, rest)| rest);
+/// What may be lost or held at a topic that is there.
+fn warnings(topic: &TopicReached, has_key: bool) -> Vec<String> {
+    let warning = topic.warning.iter();
+    let mut warnings: Vec<String> = warning.map(|w| format!("warning: {w}")).collect();
+    if topic.is_compacted && has_key {
+        warnings.push(
+            "warning: cleanup.policy is compact: Kafka keeps the newest event of each key, and deletes the others"
+                .to_owned(),
+        );
     }
-    match template.contains('{') {
-        true => rest.is_some() && topic.ends_with(last),
-        false => rest == Some(""),
+    if let Some(bytes) = topic
+        .max_message_bytes
+        .filter(|bytes| *bytes < LARGEST_RECORD)
+    {
+        warnings.push(format!(
+            "warning: max.message.bytes is {bytes}, and a record may have up to {LARGEST_RECORD} bytes"
+        ));
     }
+    warnings
 }
 
 /// What becomes of a topic that is missing: an error where it stays so.
