@@ -777,6 +777,8 @@ async fn deliver<S: Sink>(outlet: &mut Outlet, sink: &S, batch: &mut Batch) {
     let mut backoff = backoff();
     let mut skip_watch = outlet.skip_watch();
     outlet.state.publishing();
+    // The first so many were given to the sink before.
+    let mut known = 0;
     while !batch.records.is_empty() {
         if outlet.has_new_routes() {
             outlet.reroute(batch);
@@ -791,6 +793,8 @@ async fn deliver<S: Sink>(outlet: &mut Outlet, sink: &S, batch: &mut Batch) {
         let given = if is_asked { 1 } else { batch.records.len() };
         let began = Instant::now();
         outlet.metrics.batch.observe(given as f64);
+        outlet.metrics.retried.inc_by(known.min(given) as u64);
+        known = known.max(given);
         let published = attempt(outlet, sink, &batch.records[..given], &mut skip_watch).await;
         outlet
             .metrics
@@ -799,6 +803,7 @@ async fn deliver<S: Sink>(outlet: &mut Outlet, sink: &S, batch: &mut Batch) {
         let error = match published {
             Attempt::Ended(Ok(())) => {
                 settle(outlet, batch, given, &[]);
+                known -= given;
                 continue;
             }
             Attempt::Ended(Err(error)) => error,
@@ -808,11 +813,12 @@ async fn deliver<S: Sink>(outlet: &mut Outlet, sink: &S, batch: &mut Batch) {
                 break;
             }
         };
+        let before = batch.records.len();
         let settled = settle(outlet, batch, 0, &error.outcomes);
+        known -= before - batch.records.len();
         if batch.records.is_empty() {
             break;
         }
-        outlet.metrics.retried.inc_by(batch.records.len() as u64);
         if settled.progressed {
             backoff = self::backoff();
         }
@@ -957,8 +963,8 @@ fn settle(
     settled
 }
 
-/// Counts how many events a place has refused one after the other. One that it has taken by the end of the call ends the
-/// row.
+/// Counts how many events each place has refused one after the other. A place that has taken an event in the same call
+/// begins a new row, wherever in the batch that event stands.
 fn judge_places<'a>(
     outlet: &mut Outlet,
     batch: &Batch,
@@ -986,8 +992,9 @@ struct Refused {
     held: Option<&'static str>,
 }
 
-/// The dead letter of a rejected event, unless its place takes nothing; a smaller one of a rejected dead letter, unless it
-/// is as small as can be. What is kept is held, and tried again as it was before it was cut.
+/// The dead letter of a rejected event, unless its place takes nothing and the event is not to blame itself. A smaller one of
+/// a dead letter that is too large, unless it is as small as can be. What is kept is held, and tried again as it was before
+/// it was cut.
 fn refuse(
     outlet: &mut Outlet,
     entries: &[Entry],
@@ -996,10 +1003,19 @@ fn refuse(
     why: &Reason,
 ) -> Refused {
     if detail.dead.is_some() {
-        let Some(cut) = smaller(&record) else {
+        let is_too_large = why.code == Reason::TOO_LARGE;
+        // Where its size is not to blame, a cut would cost bytes for nothing.
+        let cut = is_too_large.then(|| smaller(&record)).flatten();
+        let Some(cut) = cut else {
             let record = detail.uncut.take().map_or(record, |uncut| *uncut);
-            let held = Some("it refuses even a dead letter without bytes");
-            return Refused { record, held };
+            let held = match is_too_large {
+                true => "it refuses even a dead letter without bytes",
+                false => "it refuses a dead letter, and not for its size",
+            };
+            return Refused {
+                record,
+                held: Some(held),
+            };
         };
         if detail.uncut.is_none() {
             warn!(id = %record.id, topic = %record.topic, reason = why.code, message = why.message, "a dead letter is refused, and is cut until it fits");
@@ -1010,7 +1026,7 @@ fn refuse(
             held: None,
         };
     }
-    if outlet.takes_nothing(&record) {
+    if !outlet.is_own_fault(why) && outlet.takes_nothing(&record) {
         let held = Some("it refuses one record after the other and takes none");
         return Refused { record, held };
     }

@@ -111,14 +111,16 @@ pub(crate) fn are_published(lanes: &[LaneStats]) -> bool {
 
 /// Tells of sinks that have a cursor in a lane and take nothing of it, as `takes` says: only the operator may let go of what
 /// waits for those. Tells of what damage has cost. Removes the lagging cursors of such sinks, and all where copies are not
-/// dropped. `app` is what the lane's App ID is called.
+/// dropped. `app` is the name of the lane's App ID, if the plan has it.
 pub(crate) async fn tend(
     journal: &Journal,
     stats: &LaneStats,
-    app: &str,
+    app: Option<&str>,
     takes: impl Fn(&str) -> bool,
     drops_copies: bool,
 ) {
+    let of = app.map_or_else(String::new, |app| format!(" --app {app}"));
+    let app = app.unwrap_or("an app that left the configuration");
     for reader in &stats.readers {
         let sink = reader.name.as_str();
         if let Some(sink) = sink_of_lagging(&reader.name) {
@@ -144,7 +146,7 @@ pub(crate) async fn tend(
                 sink,
                 events = reader.pending_count,
                 "the configuration gives this sink nothing of the App ID any more, and the journal keeps what waits for it; \
-                 `rtm-bridge journal forget --sink {sink}` lets go of it"
+                 `rtm-bridge journal forget --sink {sink}{of}` lets go of it"
             );
         }
     }

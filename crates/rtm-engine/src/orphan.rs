@@ -14,7 +14,7 @@ use crate::plan::{Parts, Plan, SinkPlan};
 
 /// An App ID as the last plan had it that named it.
 pub(crate) struct Former {
-    name: String,
+    pub(crate) name: String,
     pub(crate) copy_rule: Option<CopyRule>,
     /// The sinks of that plan that took nothing of it.
     untaken: Vec<String>,

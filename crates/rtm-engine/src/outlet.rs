@@ -31,11 +31,9 @@ const SKIP_LOOK: Duration = Duration::from_millis(250);
 const POISON_CRASHES: u32 = 3;
 
 /// So many records that a place refuses one after the other, and takes none in between, are not to blame themselves: the
-/// place takes nothing. Fewer than a minute's events of the smallest App ID, and more than anyone's odd ones in a row.
+/// place takes nothing. That is more than anyone's odd events in a row; and of a place that is set up wrongly fewer than so
+/// many go to the dead letters, from where somebody has to bring them back.
 const REFUSED_IN_A_ROW: usize = 20;
-
-/// The reason of a record that is refused for its size.
-const TOO_LARGE: &str = "too_large";
 
 /// What a plan says of one lane's way out to one sink. It may change while the outlet runs.
 #[derive(Debug, Clone, PartialEq)]
@@ -236,18 +234,25 @@ impl Outlet {
     pub(crate) fn reroute(&mut self, batch: &mut Batch) {
         self.plan.routes = self.plans.borrow().routes.clone();
         self.route();
-        let mut events: HashMap<RecordId, &mut Record> = HashMap::new();
-        for (record, detail) in batch.records.iter_mut().zip(&batch.details) {
-            let entry = &batch.entries[detail.entry];
-            if detail.dead.is_some() {
+        let mut left = batch.records.iter_mut().zip(&mut batch.details).peekable();
+        for (index, entry) in batch.entries.iter().enumerate() {
+            let mut events: HashMap<RecordId, &mut Record> = HashMap::new();
+            while let Some((record, detail)) = left.next_if(|(_, detail)| detail.entry == index) {
+                if detail.dead.is_none() {
+                    events.insert(record.id, record);
+                    continue;
+                }
+                if let Some(uncut) = detail.uncut.take() {
+                    *record = *uncut;
+                }
                 let owner = owner(&self.plan, &self.lane);
                 record.topic = self.router.dead_letters_of(entry, owner);
-            } else {
-                events.insert(record.id, record);
             }
-        }
-        for entry in &batch.entries {
             for from in (0..=entry.count as usize).step_by(SLICE) {
+                // The batch may have a slice of a large entry.
+                if events.is_empty() {
+                    break;
+                }
                 // What could be read before can be read again.
                 let _ = self.router.each(entry, from..from + SLICE, |_, prepared| {
                     if let Some(record) = events.remove(&prepared.record.id) {
@@ -271,9 +276,20 @@ impl Outlet {
         }
     }
 
-    /// Notes that an event's record was refused. Its size says something of the record, anything else may be the place.
+    /// Whether a record is refused for what it is itself, and another one of the same place may be taken. Else its place
+    /// may be to blame.
+    pub(crate) fn is_own_fault(&self, why: &Reason) -> bool {
+        match why.code {
+            Reason::TOO_LARGE | "timestamp" => true,
+            // Made of parts of the event.
+            "bad_subject" => !self.router.has_fixed_topics(),
+            _ => false,
+        }
+    }
+
+    /// Notes that an event's record was refused.
     pub(crate) fn refused(&mut self, record: &Record, why: &Reason) {
-        if why.code != TOO_LARGE {
+        if !self.is_own_fault(why) {
             *self.refusing.entry(self.place(record)).or_default() += 1;
         }
     }

@@ -31,6 +31,7 @@ use crate::routes::{self, Route};
 use crate::sink::RunningSink;
 use crate::status::State;
 use crate::status::metrics::Metrics;
+use crate::status::state::Planned;
 
 /// App IDs that begin together send their first requests within so long of each other, evenly spread: else they would all
 /// send at once, and as all keep the same pace, they would for ever.
@@ -385,7 +386,7 @@ impl<P: Parts> Supervisor<P> {
         let plan = &self.plan;
         for stats in self.journal.stats().lanes {
             let app = plan.app(stats.name.as_str());
-            let name = app.map_or("an app that left the configuration", |app| &app.name);
+            let name = app.map(|app| app.name.as_str());
             let takes = |sink: &str| {
                 let sink = plan.sinks.iter().find(|known| known.name == sink);
                 sink.is_some_and(|sink| app.is_none_or(|app| sink.takes(&app.name)))
@@ -459,15 +460,27 @@ impl<P: Parts> Supervisor<P> {
         for (told, plan) in changed {
             told.plan.send_replace(plan);
         }
+        let routes = wanted.keys().chain(self.outlets.keys());
+        let pairs = routes.map(|route| (route.app_id.clone(), route.sink.clone()));
+        let pairs = pairs.collect();
+        self.state.set_planned(Planned {
+            pairs,
+            names: self.names(),
+        });
         for (route, plan) in wanted {
             if !self.outlets.contains_key(&route) {
                 self.start_outlet(route, plan);
             }
         }
-        let finishing = self.outlets.keys().map(|route| &route.sink);
-        let planned = self.plan.sinks.iter().map(|sink| &sink.name);
-        let planned = planned.chain(finishing).cloned().collect();
-        self.state.set_planned(planned);
+    }
+
+    /// The names of App IDs, by App ID; of those that have left the plan, the names that they had.
+    fn names(&self) -> BTreeMap<String, String> {
+        let former = self.former.iter();
+        let former = former.map(|(app_id, former)| (app_id.clone(), former.name.clone()));
+        let apps = self.plan.apps.iter();
+        let apps = apps.map(|app| (app.app_id.clone(), app.name.clone()));
+        former.chain(apps).collect()
     }
 
     /// What an App ID is shown as. No two are shown alike.

@@ -255,7 +255,7 @@ impl<'a> Call<'a> {
                     // Without this record the batch would have a gap; published singly, the record shows what is wrong.
                     _ if self.batch.is_some() => return self.refuse_batch(Refused::Whole),
                     SendErrorKind::MaxPayloadExceeded => {
-                        self.settle_as(index, rejected("too_large", error.to_string()));
+                        self.settle_as(index, rejected(Reason::TOO_LARGE, error.to_string()));
                     }
                     SendErrorKind::InvalidSubject => {
                         self.settle_as(index, rejected("bad_subject", error.to_string()));

@@ -124,7 +124,7 @@ impl Refusal {
         match ErrorCode(self.err_code) {
             ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM
             | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => Verdict::Reject(Reason {
-                code: "too_large",
+                code: Reason::TOO_LARGE,
                 message: self.to_string(),
             }),
             ErrorCode::STREAM_NOT_MATCH

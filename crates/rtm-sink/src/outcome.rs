@@ -46,10 +46,15 @@ pub enum Outcome {
 /// Why a broker refuses a record for good.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reason {
-    /// A short code from a fixed set, fit for a metric label, such as `too_large`.
+    /// A short code from a fixed set, fit for a metric label, such as [`Reason::TOO_LARGE`].
     pub code: &'static str,
     /// What the broker or the client library said.
     pub message: String,
+}
+
+impl Reason {
+    /// The code of every refusal for size, whatever it is that is too large: a smaller record may be taken.
+    pub const TOO_LARGE: &'static str = "too_large";
 }
 
 impl fmt::Display for Reason {

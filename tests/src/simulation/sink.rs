@@ -40,6 +40,10 @@ pub struct Mood {
     pub largest: Option<usize>,
     /// Topics that refuse every record, one by one and for good.
     pub refusing: Vec<&'static str>,
+    /// The code of such a refusal.
+    pub refusal: &'static str,
+    /// Every topic refuses records whose timestamps are older than this, for good.
+    pub oldest: Option<i64>,
     /// Topics that there are; all where there are none of these. What is for another is taken by nobody.
     pub topics: Vec<&'static str>,
     /// A record that holds this kills the process, other than as a dead letter.
@@ -60,6 +64,8 @@ impl Default for Mood {
             refused: 0.0,
             largest: None,
             refusing: Vec::new(),
+            refusal: "invalid",
+            oldest: None,
             topics: Vec::new(),
             poison: None,
             rng: Rng::with_seed(0),
@@ -206,8 +212,13 @@ impl Sink for SimulatedSink {
             let size = record.payload.len();
             let code = if mood.largest.is_some_and(|largest| size > largest) {
                 Some("too_large")
+            } else if mood
+                .oldest
+                .is_some_and(|oldest| record.timestamp.0 < oldest)
+            {
+                Some("timestamp")
             } else if mood.refusing.contains(&record.topic.as_str()) {
-                Some("invalid")
+                Some(mood.refusal)
             } else {
                 None
             };

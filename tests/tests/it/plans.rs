@@ -877,6 +877,156 @@ async fn a_few_refused_events_are_dead_letters() {
     }
 }
 
+/// Holds: what is refused for its own sake, its size or its timestamp, is a dead letter and no evidence against its place,
+/// however much of it comes in a row, and also where the place took nothing before.
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_for_its_own_sake_holds_nothing() {
+    let apps = named(&[("0a", "a")]);
+    let is_done = |bridge: &ChangingBridge| bridge.pending("0a", "one") == 0;
+    let letters = |count: usize| ("dead_letters".to_owned(), count);
+    let events = |count: usize| ("user_events".to_owned(), count);
+
+    let mut bridge = ChangingBridge::running(&["0a"], plan(&apps, &[sink("one", 0)])).await;
+    bridge.client("one", 0).change(|mood| {
+        mood.refusing = vec!["user_events"];
+        mood.largest = Some(3_000);
+    });
+    bridge.client("one", 0).change(away);
+    bridge.push("0a", REGIONS[0], Stream::User, &[long_event(10_000)]);
+    bridge.give("0a", Stream::User, 30);
+    let is_stored = |bridge: &ChangingBridge| bridge.pending("0a", "one") == 31;
+    bridge.until("events in the journal", SOON, is_stored).await;
+    bridge.client("one", 0).change(|mood| mood.away = false);
+    let is_held = |bridge: &ChangingBridge| bridge.readiness().contains("takes none");
+    bridge.until("it is held", SOON, is_held).await;
+    bridge.client("one", 0).change(|mood| mood.refusing.clear());
+    bridge.until("it is mended", SOON, is_done).await;
+    assert_eq!(by_topic(&bridge), [letters(1), events(30)].into());
+    bridge.stop().await;
+
+    let mut bridge = ChangingBridge::running(&["0a"], plan(&apps, &[sink("one", 0)])).await;
+    let now = bridge.server.clock().unix_ms() as i64;
+    let oldest = |mood: &mut Mood| mood.oldest = Some(now - 3_600_000);
+    bridge.client("one", 0).change(oldest);
+    let old = |minutes: i64| {
+        let ms = now - 7_200_000 + minutes * 1_000;
+        format!(r#"{{"user_id":"u","type":"Login","ms":{ms}}}"#)
+    };
+    let old: Vec<String> = (0..40).map(old).collect();
+    bridge.push("0a", REGIONS[0], Stream::User, &old);
+    let are_letters = |bridge: &ChangingBridge| by_topic(bridge) == [letters(40)].into();
+    bridge
+        .until("those that are too old", SOON, are_letters)
+        .await;
+    let refuses = |mood: &mut Mood| mood.refusing = vec!["user_events"];
+    bridge.client("one", 0).change(refuses);
+    bridge.give("0a", Stream::User, 1);
+    let are_letters = |bridge: &ChangingBridge| by_topic(bridge) == [letters(41)].into();
+    bridge.until("the first of a row", SOON, are_letters).await;
+    bridge.client("one", 0).change(|mood| mood.refusing.clear());
+    bridge.give("0a", Stream::User, 10);
+    let expected = [letters(41), events(10)].into();
+    let are_there = |bridge: &ChangingBridge| by_topic(bridge) == expected;
+    bridge.until("those of now", SOON, are_there).await;
+}
+
+/// Holds: a dead letter that is refused for something else than its size keeps all of its bytes, whenever its place is
+/// mended, and says why it waits.
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_is_cut_for_its_size_only() {
+    let apps = named(&[("0a", "a")]);
+    for refusal in ["invalid", "policy"] {
+        for later in 0..8 {
+            let bridge = ChangingBridge::running(&["0a"], plan(&apps, &[sink("one", 0)])).await;
+            bridge.client("one", 0).change(|mood| {
+                mood.refusing = vec!["user_events", "dead_letters"];
+                mood.refusal = refusal;
+                mood.confirms_after = Duration::from_secs(2);
+            });
+            bridge.push("0a", REGIONS[0], Stream::User, &[long_event(100_000)]);
+            let is_held = |bridge: &ChangingBridge| {
+                bridge
+                    .readiness()
+                    .contains("what waits is for dead_letters")
+            };
+            bridge.until("it is held", SOON, is_held).await;
+            sleep(later * Duration::from_secs(2)).await;
+            bridge.client("one", 0).change(works);
+            let is_done = |bridge: &ChangingBridge| bridge.pending("0a", "one") == 0;
+            bridge.until("it is published", SOON, is_done).await;
+            let stored = bridge.client("one", 0).stored().swap_remove(0);
+            let letter: serde_json::Value = serde_json::from_slice(&stored.payload).unwrap();
+            let raw = letter["raw"].as_str().unwrap().len();
+            assert!(raw > 100_000, "{refusal}, {later}: {raw}");
+        }
+    }
+}
+
+/// Holds: a dead letter that was being cut when its place changed is published whole, and in the new place only, though that
+/// refuses it for a while too.
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_that_was_cut_takes_the_new_topic() {
+    let apps = named(&[("0a", "a")]);
+    for later in 0..8 {
+        let old = routed("{stream}_events", "old_letters");
+        let bridge = ChangingBridge::running(&["0a"], plan(&apps, &[old])).await;
+        bridge.client("one", 0).change(|mood| {
+            mood.largest = Some(10);
+            mood.confirms_after = Duration::from_secs(2);
+        });
+        bridge.push("0a", REGIONS[0], Stream::User, &[long_event(100_000)]);
+        let is_held =
+            |text: &'static str| move |bridge: &ChangingBridge| bridge.readiness().contains(text);
+        let is_old = is_held("what waits is for old_letters");
+        bridge.until("it is held", SOON, is_old).await;
+        sleep(later * Duration::from_secs(2)).await;
+        let new = routed("{stream}_events", "new_letters");
+        bridge.take(plan(&apps, &[new])).await;
+        sleep(SOON).await;
+        let is_new = is_held("what waits is for new_letters");
+        bridge.until("it is held again", SOON, is_new).await;
+        bridge.client("one", 0).change(works);
+        let is_done = |bridge: &ChangingBridge| bridge.pending("0a", "one") == 0;
+        bridge.until("it is published", SOON, is_done).await;
+        let topics = by_topic(&bridge);
+        assert_eq!(topics, [("new_letters".to_owned(), 1)].into(), "{later}");
+        let stored = bridge.client("one", 0).stored().swap_remove(0);
+        assert!(stored.payload.len() > 100_000, "{later}");
+    }
+}
+
+/// Holds: what is given to a sink again counts as published again, and what waits beside it does not.
+#[tokio::test(start_paused = true)]
+async fn what_is_given_again_is_counted() {
+    let apps = named(&[("0a", "a")]);
+    let mut bridge = ChangingBridge::running(&["0a"], plan(&apps, &[sink("one", 0)])).await;
+    let retried = |bridge: &ChangingBridge| {
+        let labels = [("app", "a"), ("sink", "one")];
+        let retried = bridge.metric("rtm_bridge_records_retried_total", &labels);
+        retried.unwrap() as u64
+    };
+    bridge.client("one", 0).change(down);
+    bridge.give("0a", Stream::User, 7);
+    let is_again = |bridge: &ChangingBridge| retried(bridge) >= 14;
+    bridge.until("all are given again", SOON, is_again).await;
+    bridge.client("one", 0).change(works);
+    let is_done = |bridge: &ChangingBridge| bridge.pending("0a", "one") == 0;
+    bridge.until("all are published", SOON, is_done).await;
+    let before = retried(&bridge);
+    assert_eq!(before % 7, 0);
+    let refuses = |mood: &mut Mood| mood.refusing = vec!["user_events"];
+    bridge.client("one", 0).change(refuses);
+    bridge.give("0a", Stream::User, 400);
+    let is_held = |bridge: &ChangingBridge| bridge.readiness().contains("takes none");
+    bridge.until("it is held", SOON, is_held).await;
+    sleep(SOON).await;
+    let of_held = retried(&bridge) - before;
+    assert!(
+        (3..=12).contains(&of_held),
+        "one in five seconds: {of_held}"
+    );
+}
+
 /// Holds: what waits for a topic takes the one of the next configuration, with its key and its headers, and says meanwhile
 /// for which topic it waits: be it held, or in a call that does not end; also what waits for the dead letters.
 #[tokio::test(start_paused = true)]
@@ -953,6 +1103,86 @@ async fn a_reason_ends_with_its_cause() {
     let is_well = |bridge: &ChangingBridge| why(bridge).is_none();
     bridge.until("all is well", SOON, is_well).await;
     assert!(bridge.readiness().contains(r#""ready":true"#));
+}
+
+/// Holds: a sink that takes an App ID no more is shown for as long as events of it wait, with what to do for that App ID
+/// alone; what the sink takes of others is not counted with it; and it is gone once the App ID is back.
+#[tokio::test(start_paused = true)]
+async fn an_app_id_that_a_sink_takes_no_more_is_shown() {
+    let apps = named(&[("0a", "a"), ("0b", "b")]);
+    let taking = |names: &[&str]| Into {
+        apps: Some(names.iter().map(|name| (*name).to_owned()).collect()),
+        ..sink("one", 0)
+    };
+    let by = |names: &[&str]| plan(&apps, &[taking(names), sink("two", 0)]);
+    let mut bridge = ChangingBridge::running(&["0a", "0b"], by(&["a", "b"])).await;
+    bridge.client("one", 0).change(away);
+    bridge.give("0a", Stream::User, 300);
+    bridge.give("0b", Stream::User, 200);
+    let are_stored = |bridge: &ChangingBridge| {
+        bridge.pending("0a", "one") == 300 && bridge.pending("0b", "one") == 200
+    };
+    bridge
+        .until("events in the journal", SOON, are_stored)
+        .await;
+    let shown = |bridge: &ChangingBridge| bridge.state().snapshot().removed_sinks;
+    assert!(shown(&bridge).is_empty());
+    bridge.take(by(&["a"])).await;
+    let advice = "journal forget --sink one --app b`";
+    let is_shown = |bridge: &ChangingBridge| bridge.findings().contains(advice);
+    bridge.until("it is shown", SOON, is_shown).await;
+    let removed = shown(&bridge);
+    assert_eq!(removed.len(), 1);
+    let (name, app) = (removed[0].name.as_str(), removed[0].app.as_deref());
+    assert_eq!(
+        (name, app, removed[0].pending_events),
+        ("one", Some("b"), 200)
+    );
+    assert!(
+        bridge
+            .readiness()
+            .contains(r#""removed_sinks":["one (b)"]"#)
+    );
+    assert!(!bridge.findings().contains("0b"));
+    let waiting =
+        |bridge: &ChangingBridge| bridge.metric("rtm_bridge_removed_sinks_pending_events", &[]);
+    assert_eq!(waiting(&bridge), Some(200.0));
+    // Once the App ID has left as well, the sink gets nothing of it either.
+    bridge
+        .take(plan(&apps[..1], &[taking(&["a"]), sink("two", 0)]))
+        .await;
+    sleep(SOON).await;
+    assert!(is_shown(&bridge), "{}", bridge.findings());
+    bridge.client("one", 0).change(works);
+    bridge.take(by(&["a", "b"])).await;
+    let is_done =
+        |bridge: &ChangingBridge| bridge.has_all("one", "0a") && bridge.has_all("one", "0b");
+    bridge.until("it is back", SOON, is_done).await;
+    assert!(shown(&bridge).is_empty());
+    assert!(!bridge.findings().contains("one"), "{}", bridge.findings());
+    assert_eq!(waiting(&bridge), Some(0.0));
+}
+
+/// Holds: a sink that has left the configuration and had everything is not shown, though it remembered copies.
+#[tokio::test(start_paused = true)]
+async fn a_removed_sink_that_had_everything_is_not_shown() {
+    let mut a = app("0a", "a");
+    a.copy_rule = Some(CopyRule {
+        window: Duration::from_secs(60),
+        drops: true,
+    });
+    let apps = [a];
+    let both = plan(&apps, &[sink("one", 0), sink("two", 0)]);
+    let mut bridge = ChangingBridge::running(&["0a"], both).await;
+    bridge.give("0a", Stream::User, 10);
+    let is_done = |bridge: &ChangingBridge| bridge.has_all("two", "0a");
+    bridge.until("everything is published", SOON, is_done).await;
+    bridge.take(plan(&apps, &[sink("one", 0)])).await;
+    sleep(BEGUN).await;
+    assert_eq!(bridge.pending("0a", "two"), 0);
+    assert!(bridge.pending("0a", "two.copies") > 0);
+    assert!(bridge.state().snapshot().removed_sinks.is_empty());
+    assert!(!bridge.findings().contains("two"), "{}", bridge.findings());
 }
 
 /// Holds: a sink that has left the configuration is shown for as long as events wait for it, with what to do, and is gone

@@ -130,7 +130,7 @@ metrics! {
     Gauge journal_free_disk_bytes [] "Free space on the journal's disk";
     Gauge journal_min_free_disk_bytes [] "Free space that the journal leaves alone: below it, polling stops";
     Gauge journal_segments [] "Segment files of the journal";
-    Gauge removed_sinks_pending_events [] "Events that wait in the journal for sinks that left the configuration";
+    Gauge removed_sinks_pending_events [] "Events that wait in the journal for sinks that the configuration gives them no more";
     IntCounter journal_damaged_entries_total [] "Entries that could not be read back: their events are lost";
     IntCounter journal_write_failures_total [] "Failed writes and syncs of the journal";
     Histogram journal_commit_duration_seconds [] "One write and sync of the journal" by DURATIONS;

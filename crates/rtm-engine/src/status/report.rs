@@ -53,7 +53,8 @@ pub struct Readiness {
     /// Apps that are left alone, as the configuration says: no reason not to be ready.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub paused: Vec<String>,
-    /// Sinks that left the configuration and that the journal keeps events for: no reason not to be ready.
+    /// Sinks that left the configuration and that the journal keeps events for; with an App ID's name behind it, a sink that
+    /// takes nothing of it any more. No reason not to be ready.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub removed_sinks: Vec<String>,
     /// Why it does not.
@@ -72,7 +73,10 @@ impl Readiness {
 
     fn of(findings: Vec<Finding>, now: Snapshot) -> Readiness {
         let paused = now.apps.into_iter().filter(|app| app.paused);
-        let removed = now.removed_sinks.into_iter().map(|sink| sink.name);
+        let removed = now.removed_sinks.into_iter().map(|sink| match sink.app {
+            None => sink.name,
+            Some(app) => format!("{} ({app})", sink.name),
+        });
         let reasons = findings.into_iter().flat_map(|finding| finding.not_ready);
         let mut reasons: Vec<NotReady> = reasons.collect();
         reasons.sort();

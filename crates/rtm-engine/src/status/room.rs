@@ -8,6 +8,9 @@ use super::health::{BOUND_BY_ENTRIES, NEARLY_FULL_PERCENT};
 /// Room that a page takes in the journal before it is there.
 const PAGE_ROOM: u64 = 2 << 20;
 
+/// Pages that may be in flight: the requests of one App ID in three seconds, which a slow response takes.
+const IN_FLIGHT_PAGES: u64 = 32;
+
 /// How full the journal is, by each of its bounds.
 pub(crate) struct Room {
     pub(crate) bytes: u64,
@@ -42,8 +45,12 @@ impl Room {
         };
         let percent = self.used_bytes.saturating_mul(100) / self.max_bytes.max(1);
         let is_full = percent >= NEARLY_FULL_PERCENT;
-        // What requests in flight may bring is taken of the disk, too.
-        let little = if is_full { PAGE_ROOM } else { 32 * PAGE_ROOM };
+        // The room of requests in flight is taken of the disk, too. Where the journal has room, only they can have taken what
+        // is lacking.
+        let little = match is_full {
+            true => PAGE_ROOM,
+            false => IN_FLIGHT_PAGES * PAGE_ROOM,
+        };
         let left_alone = self.min_free_disk_bytes;
         let lacks = |free: &u64| *free < left_alone.saturating_add(little);
         match self.free_disk_bytes.filter(lacks) {

@@ -41,11 +41,13 @@ pub struct Snapshot {
     pub removed_sinks: Vec<RemovedSink>,
 }
 
-/// A sink that the configuration has no more, and that the journal keeps events for.
+/// A sink that the configuration has no more, or that takes one App ID no more, and that the journal keeps events for.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RemovedSink {
     pub name: String,
+    /// The App ID's name, where the configuration has the sink.
+    pub app: Option<String>,
     pub pending_events: u64,
     pub pending_bytes: u64,
     pub oldest_pending_age_seconds: Option<f64>,
@@ -207,21 +209,25 @@ impl State {
         }
     }
 
-    /// The sinks that a cursor waits for and that the plan has not, of which the journal says `stats`.
+    /// The sinks that events wait for and that the plan gives none of them, of which the journal says `stats`.
     pub(super) fn removed_sinks(&self, stats: &Stats) -> Vec<RemovedSink> {
-        let planned = self.planned_sinks();
-        let mut removed: BTreeMap<&str, RemovedSink> = BTreeMap::new();
-        for reader in stats.lanes.iter().flat_map(|lane| &lane.readers) {
-            let name = lanes::sink_of(&reader.name);
-            if reader.pending_count == 0 || planned.contains(name) {
+        let planned = self.planned();
+        let running = self.running_sinks();
+        let mut removed: BTreeMap<(&str, Option<&str>), RemovedSink> = BTreeMap::new();
+        let lanes = stats.lanes.iter();
+        let readers = lanes.flat_map(|lane| lane.readers.iter().map(move |reader| (lane, reader)));
+        for (lane, reader) in readers {
+            let (app_id, name) = (lane.name.as_str(), reader.name.as_str());
+            // What a cursor that remembers copies holds, the sink has had.
+            let is_lagging = lanes::sink_of(&reader.name) != name;
+            if reader.pending_count == 0 || is_lagging || planned.has(app_id, name) {
                 continue;
             }
-            let sink = removed.entry(name).or_default();
+            let is_running = running.iter().any(|sink| sink.name() == name);
+            let app = is_running.then(|| planned.name_of(app_id));
+            let sink = removed.entry((name, app)).or_default();
             name.clone_into(&mut sink.name);
-            if name != reader.name.as_str() {
-                // What a cursor that remembers copies holds, the sink has had.
-                continue;
-            }
+            sink.app = app.map(str::to_owned);
             sink.pending_events += reader.pending_count;
             sink.pending_bytes += reader.pending_bytes;
             let age = reader.oldest_pending_age.map(|age| age.as_secs_f64());

@@ -15,6 +15,26 @@ use crate::lock::lock;
 use crate::pipeline::Pipeline;
 use crate::sink::RunningSink;
 
+/// What is published, or has something to finish.
+#[derive(Default)]
+pub(crate) struct Planned {
+    /// App IDs, each with a sink that is given its events.
+    pub(crate) pairs: BTreeSet<(String, String)>,
+    /// The names of App IDs, of those too that have left the plan.
+    pub(crate) names: BTreeMap<String, String>,
+}
+
+impl Planned {
+    pub(super) fn has(&self, app_id: &str, sink: &str) -> bool {
+        self.pairs.contains(&(app_id.to_owned(), sink.to_owned()))
+    }
+
+    /// The App ID itself is shown nowhere.
+    pub(super) fn name_of(&self, app_id: &str) -> &str {
+        self.names.get(app_id).map_or("APP_ID", String::as_str)
+    }
+}
+
 /// The state of the whole bridge. What comes and goes with a plan comes and goes here, with its series.
 pub struct State {
     /// The journal.
@@ -27,8 +47,7 @@ pub struct State {
     routes: Mutex<HashMap<(String, String), Arc<SinkState>>>,
     /// As they are configured.
     sinks: Mutex<Vec<RunningSink>>,
-    /// The names of the sinks of the plan, and of those that still publish what they have begun.
-    planned: Mutex<BTreeSet<String>>,
+    planned: Mutex<Arc<Planned>>,
     /// Held while gauges are set from what was read before: two scrapes would count one step twice, and what has gone would
     /// come back.
     pub(super) scrape: Mutex<()>,
@@ -148,13 +167,13 @@ impl State {
         }
     }
 
-    /// These sinks have a place in the plan, or something to finish.
-    pub(crate) fn set_planned(&self, planned: BTreeSet<String>) {
-        *lock(&self.planned) = planned;
+    /// Whatever waits for another sink than these, waits for one that has been removed.
+    pub(crate) fn set_planned(&self, planned: Planned) {
+        *lock(&self.planned) = Arc::new(planned);
     }
 
-    pub(super) fn planned_sinks(&self) -> BTreeSet<String> {
-        lock(&self.planned).clone()
+    pub(super) fn planned(&self) -> Arc<Planned> {
+        Arc::clone(&lock(&self.planned))
     }
 
     /// The sinks that are published to, by name.

@@ -165,10 +165,10 @@ fn losses(now: &Snapshot) -> Vec<Finding> {
     let crashed: Vec<&App> = crashed.collect();
     if !crashed.is_empty() {
         let apps: Vec<&str> = crashed.iter().map(|app| app.name.as_str()).collect();
-        let lost = crashed.iter().map(|app| app.crash_lost_recently);
-        losses.push(lose(format!(
+        let most = crashed.iter().map(|app| app.crash_lost_recently);
+        losses.push(lost(format!(
             "Events may have been lost: up to {} of {}, as the last process died while it polled, within the last 5 minutes.",
-            events(lost.sum()),
+            events(most.sum()),
             names(&apps)
         )));
     }
@@ -362,9 +362,21 @@ fn of_removed(now: &Snapshot, sink: &RemovedSink) -> Finding {
         |room| format!(" At this rate it is full in about {room}, and then polling stops."),
     );
     let (name, events) = (&sink.name, events(sink.pending_events));
+    let (what, back, of) = match &sink.app {
+        None => (
+            "is not in the configuration".to_owned(),
+            "Put the sink back".to_owned(),
+            String::new(),
+        ),
+        Some(app) => (
+            format!("takes nothing of {app} any more"),
+            format!("Put {app} back into its apps"),
+            format!(" --app {app}"),
+        ),
+    };
     let text = format!(
-        "The sink {name} is not in the configuration, and the journal keeps {events} for it, and what comes.{full} Put the \
-         sink back to publish them; or stop the bridge, and let go of them with `rtm-bridge journal forget --sink {name}`."
+        "The sink {name} {what}, and the journal keeps {events} for it, and what comes.{full} {back} to publish them; or stop \
+         the bridge, and let go of them with `rtm-bridge journal forget --sink {name}{of}`."
     );
     Finding::new(Level::Late, text)
 }

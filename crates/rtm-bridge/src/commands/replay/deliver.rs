@@ -215,26 +215,27 @@ impl Out {
             let letters = prepared.iter().filter(|one| one.dead.is_some()).count();
             events += (prepared.len() - letters) as u64;
             dead_letters += letters as u64;
+            let is_dead = |refused: &Record| {
+                let mut dead = prepared.iter().filter(|one| one.dead.is_some());
+                dead.any(|one| one.record.id == refused.id)
+            };
             for (record, why) in refused {
-                self.dead_letter(entry, &record, &why).await?;
-                events -= 1;
-                dead_letters += 1;
+                let letter = if is_dead(&record) {
+                    cut(&record, &why)?
+                } else {
+                    (events, dead_letters) = (events - 1, dead_letters + 1);
+                    self.router.refused(entry, &record, &why)?
+                };
+                self.dead_letter(letter).await?;
             }
         }
         Ok((events, dead_letters))
     }
 
-    /// What a broker refuses goes to the dead letters, as it did at first; what it refuses there too, cut.
-    async fn dead_letter(
-        &mut self,
-        entry: &Entry,
-        record: &Record,
-        why: &Reason,
-    ) -> anyhow::Result<()> {
-        let mut letter = self.router.refused(entry, record, why)?;
+    /// Publishes a dead letter, cut until it fits.
+    async fn dead_letter(&self, mut letter: Record) -> anyhow::Result<()> {
         while let Some((refused, why)) = self.publish(vec![letter]).await?.pop() {
-            let cut = smaller(&refused);
-            letter = cut.with_context(|| format!("a dead letter is refused: {why}"))?;
+            letter = cut(&refused, &why)?;
         }
         Ok(())
     }
@@ -279,6 +280,13 @@ impl Out {
     }
 }
 
+/// What takes the place of a dead letter that is refused: the same with fewer bytes, if its size is to blame.
+fn cut(letter: &Record, why: &Reason) -> anyhow::Result<Record> {
+    let is_too_large = why.code == Reason::TOO_LARGE;
+    let cut = is_too_large.then(|| smaller(letter)).flatten();
+    cut.with_context(|| format!("a dead letter is refused: {why}"))
+}
+
 fn backoff() -> impl Iterator<Item = Duration> {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(100))
@@ -312,3 +320,6 @@ impl Pace {
         self.sent += records as u64;
     }
 }
+
+#[cfg(test)]
+mod tests;

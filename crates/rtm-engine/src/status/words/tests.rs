@@ -460,6 +460,7 @@ fn a_crash_is_a_recent_loss() {
     now.apps[0].possibly_lost_ever = 8_000;
     now.apps[0].crash_lost_recently = 8_000;
     let told = texts(&now);
+    assert_eq!(findings(&now)[0].level, Level::Lost);
     assert!(
         told[0].contains("up to 8,000 events of a, as the last process died"),
         "{told:?}"
@@ -484,6 +485,7 @@ fn a_removed_sink_is_said() {
     let mut now = well();
     now.removed_sinks = vec![RemovedSink {
         name: "old".to_owned(),
+        app: None,
         pending_events: 67_000,
         pending_bytes: 67_000 * 400,
         oldest_pending_age_seconds: Some(60.0),
