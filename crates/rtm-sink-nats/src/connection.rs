@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::{AuthError, Client, ConnectOptions, ServerAddr};
+use rtm_sink::Seldom;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -22,7 +23,6 @@ use crate::failure::LinkError;
 use crate::inbox::Inboxes;
 use crate::jetstream;
 use crate::options::{Credentials, CredentialsError, NatsOptions};
-use crate::seldom::Seldom;
 use crate::stats::Counters;
 
 /// Commands that the client queues. Small, because what is queued is beyond recall; large enough to fill a packet.

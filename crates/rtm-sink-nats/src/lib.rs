@@ -63,7 +63,6 @@ mod jetstream;
 mod options;
 mod publish;
 mod reply;
-mod seldom;
 mod slot;
 mod stats;
 mod subject;

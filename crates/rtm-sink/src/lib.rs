@@ -15,6 +15,7 @@ mod memory;
 mod outcome;
 mod patient;
 mod record;
+mod seldom;
 mod sink;
 mod text;
 
@@ -25,5 +26,6 @@ pub use memory::MemorySink;
 pub use outcome::{BoxError, Outcome, PublishError, PublishErrorKind, Reason};
 pub use patient::{Patient, Waiting};
 pub use record::{Headers, Record, RecordId, Timestamp, Topic};
+pub use seldom::Seldom;
 pub use sink::Sink;
 pub use text::{read_text, regular, tidied};

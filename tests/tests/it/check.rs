@@ -4,18 +4,26 @@
 use rtm_sim::{SimConfig, Simulator};
 use rtm_tests::brokers::{self, Kafka};
 
-/// What it says, standard output first, and its exit code.
+/// What it says of a sink in Kafka with these keys, and its exit code.
 async fn check(kafka: &Kafka, topics: &str) -> (String, Option<i32>) {
+    let brokers = kafka.address();
+    connect(&format!(
+        "[sinks.kafka]\nbrokers = [\"{brokers}\"]\n{topics}\n"
+    ))
+    .await
+}
+
+/// What it says of a configuration with these sinks, standard output first, and its exit code.
+pub(super) async fn connect(sinks: &str) -> (String, Option<i32>) {
     let dir = tempfile::tempdir().unwrap();
     let agora = Simulator::start(SimConfig::default()).await.unwrap();
     let file = dir.path().join("rtm-bridge.toml");
     let config = format!(
         "[journal]\ndir = {:?}\n[[apps]]\nname = \"main\"\napp_id = \"876922cbca0098dff4323566daa89675\"\n\
          regions = [{{ name = \"r\", base_url = \"{}\" }}]\nauth = {{ basic = {{ key = \"demo-key\", secret = \"demo-secret\" }} }}\n\
-         [sinks.kafka]\nbrokers = [\"{}\"]\n{topics}\n",
+         {sinks}",
         dir.path().join("journal").display().to_string(),
         agora.base_url("eu-west-1"),
-        kafka.address()
     );
     std::fs::write(&file, config).unwrap();
     let output = tokio::process::Command::new(rtm_tests::binary::rtm_bridge().unwrap())

@@ -4,35 +4,17 @@
 use std::path::Path;
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
-use rtm_sim::{SimConfig, Simulator};
 use rtm_tests::brokers::Nats;
 
-use super::nats_tls::certificates;
+use super::check::connect;
+use super::nats_tls::{certificates, of_server};
 
-/// What it says of a NATS sink at `server` with these keys, standard output first, and its exit code.
+/// What it says of a NATS sink at `server` with these keys, and its exit code.
 async fn check(server: &str, keys: &str) -> (String, Option<i32>) {
-    let dir = tempfile::tempdir().unwrap();
-    let agora = Simulator::start(SimConfig::default()).await.unwrap();
-    let file = dir.path().join("rtm-bridge.toml");
-    let config = format!(
-        "[journal]\ndir = {:?}\n[[apps]]\nname = \"main\"\napp_id = \"876922cbca0098dff4323566daa89675\"\n\
-         regions = [{{ name = \"r\", base_url = \"{}\" }}]\nauth = {{ basic = {{ key = \"demo-key\", secret = \"demo-secret\" }} }}\n\
-         [sinks.nats]\nservers = [{server:?}]\nstream = \"RTM\"\n{keys}\n",
-        dir.path().join("journal").display().to_string(),
-        agora.base_url("eu-west-1"),
-    );
-    std::fs::write(&file, config).unwrap();
-    let output = tokio::process::Command::new(rtm_tests::binary::rtm_bridge().unwrap())
-        .args(["check", "--connect", "--config"])
-        .arg(&file)
-        .output()
-        .await
-        .unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (
-        text(&output.stdout) + &text(&output.stderr),
-        output.status.code(),
-    )
+    connect(&format!(
+        "[sinks.nats]\nservers = [{server:?}]\nstream = \"RTM\"\n{keys}\n"
+    ))
+    .await
 }
 
 async fn assert_said(server: &Nats, keys: &str, code: i32, says: &str) {
@@ -127,13 +109,7 @@ async fn tls_or_none() {
     let dir = tempfile::tempdir().unwrap();
     certificates(dir.path());
     let path = |name: &str| dir.path().join(name).display().to_string();
-    let tls = |more: &str| {
-        format!(
-            "tls {{ cert_file: {:?}, key_file: {:?} {more} }}",
-            path("server.pem"),
-            path("server.key")
-        )
-    };
+    let tls = |more: &str| of_server(dir.path(), more);
     let secured = Nats::start_own_with(&tls("")).await.unwrap();
     let first = Nats::start_own_with(&tls(", handshake_first: true"))
         .await

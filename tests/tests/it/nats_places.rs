@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::nats_access::{assert_accepted, assert_refused, chain, options};
 use super::nats_sink::SOON;
-use super::nats_tls::{certificates, with};
+use super::nats_tls::{certificates, of_server, with};
 
 /// A hub, and a leaf node of it, each with a JetStream domain of its name.
 struct Domains {
@@ -230,14 +230,7 @@ async fn a_private_inbox() {
 async fn tls_from_the_first_byte() {
     let dir = tempfile::tempdir().unwrap();
     certificates(dir.path());
-    let path = |name: &str| dir.path().join(name).display().to_string();
-    let tls = |more: &str| {
-        format!(
-            "tls {{ cert_file: {:?}, key_file: {:?} {more} }}",
-            path("server.pem"),
-            path("server.key")
-        )
-    };
+    let tls = |more: &str| of_server(dir.path(), more);
     let first = Nats::start_own_with(&tls(", handshake_first: true"))
         .await
         .unwrap();

@@ -79,6 +79,12 @@ pub(super) fn with(nats: &Nats, ca: Option<PathBuf>, client: Option<PathBuf>) ->
     }
 }
 
+/// What a server's settings say of TLS with the certificate of [`certificates`].
+pub(super) fn of_server(dir: &Path, more: &str) -> String {
+    let [cert, key] = ["server.pem", "server.key"].map(|name| dir.join(name));
+    format!("tls {{ cert_file: {cert:?}, key_file: {key:?} {more} }}")
+}
+
 /// Holds: a server's certificate must be of the authority given, for the name that was asked for, and of today; a server
 /// without TLS is refused where TLS is required. Each refusal says which.
 #[tokio::test]

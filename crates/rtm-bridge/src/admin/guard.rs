@@ -7,7 +7,6 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State as Extract};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -15,6 +14,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use rtm_sink::Seldom;
 use tracing::warn;
 
 use super::credentials::{self, Current};
@@ -28,16 +28,13 @@ const PRIVATE: [&str; 5] = [".localhost", ".local", ".home.arpa", ".internal", "
 /// Answers without a token: that the process lives is no secret, and who asks for it often cannot send one.
 const OPEN: &str = "/healthz";
 
-/// How often a foreign name is told of.
-const SAY_AGAIN: Duration = Duration::from_secs(60);
-
 /// What is asked of a request before it is answered.
 #[derive(Debug, Clone)]
 pub(super) struct Guard {
     hosts: Arc<[String]>,
     credentials: Current,
-    /// When a foreign name was told of last.
-    told: Arc<Mutex<Option<Instant>>>,
+    /// Of foreign names.
+    told: Arc<Mutex<Seldom>>,
 }
 
 impl Guard {
@@ -56,9 +53,7 @@ impl Guard {
     }
 
     fn misdirected(&self, host: &str) -> Response {
-        let mut told = lock(&self.told);
-        if told.is_none_or(|told| told.elapsed() >= SAY_AGAIN) {
-            *told = Some(Instant::now());
+        if lock(&self.told).due(1).is_some() {
             warn!(
                 host,
                 "a request to the admin endpoint was refused: it names a host that may be anybody's; if it is this one, put \

@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -16,6 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rtm_sink::Seldom;
 use rustix::process::{Resource, getrlimit};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -42,9 +43,6 @@ const HEAD_BYTES: usize = 16 << 10;
 
 /// How soon an endpoint that cannot be opened is tried again.
 const AGAIN: Duration = Duration::from_secs(2);
-
-/// How often that is said.
-const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// How long the start waits for the first try, which may ask a name server.
 const FIRST_TRY: Duration = Duration::from_secs(2);
@@ -106,7 +104,7 @@ async fn open(
     reading: &Reading,
     tx: &watch::Sender<Option<Result<SocketAddr, String>>>,
 ) -> (TcpListener, Current) {
-    let mut told: Option<Instant> = None;
+    let mut told = Seldom::default();
     loop {
         match try_open(config, reading).await {
             Ok((listener, bound, credentials)) => {
@@ -119,8 +117,7 @@ async fn open(
             }
             Err(error) => {
                 let error = chain(&error);
-                if told.is_none_or(|told| told.elapsed() >= SAY_AGAIN) {
-                    told = Some(Instant::now());
+                if told.due(1).is_some() {
                     error!(
                         error,
                         "there is no admin endpoint; everything else goes on, and it is tried again"

@@ -9,7 +9,7 @@ const AGAIN: Duration = Duration::from_secs(60);
 
 /// When a line that may repeat itself is due: at once, and then once a minute.
 #[derive(Debug, Default)]
-pub(crate) struct Seldom {
+pub struct Seldom {
     said: Option<Instant>,
     /// How often it came since it was said.
     times: u64,
@@ -17,7 +17,7 @@ pub(crate) struct Seldom {
 
 impl Seldom {
     /// The line comes so many times more. If it is due, says how often it came since it was last said.
-    pub(crate) fn due(&mut self, times: u64) -> Option<u64> {
+    pub fn due(&mut self, times: u64) -> Option<u64> {
         self.times += times;
         let is_due = self.said.is_none_or(|said| said.elapsed() >= AGAIN);
         if !is_due || self.times == 0 {
