@@ -281,17 +281,17 @@ impl OrderedReader {
     /// were in flight with it are known to have ended, and their pages to have been read, in another way than from pages
     /// that were read behind it.
     fn shortest(&self, ended: impl Fn(&Read, &Overlap) -> bool) -> Option<usize> {
-        let mut newest: HashMap<&RingName, &Read> = HashMap::new();
+        let mut newest: HashMap<&RingName, usize> = HashMap::new();
         for (index, read) in self.read.iter().enumerate() {
             if let (Some(ring), Some(_)) = (&read.ring, &read.overlap) {
-                let last = newest.entry(ring).or_insert(read);
-                if age(last) <= age(read) {
-                    *last = read;
+                let last = newest.entry(ring).or_insert(index);
+                if age(&self.read[*last]) <= age(read) {
+                    *last = index;
                 }
             }
             let is_whole = newest
                 .values()
-                .all(|last| self.is_last(last, index + 1, &ended));
+                .all(|last| self.is_last(*last, index + 1, &ended));
             if is_whole {
                 return Some(index + 1);
             }
@@ -299,14 +299,16 @@ impl OrderedReader {
         None
     }
 
-    /// Whether no page that is older than `last` comes after the first `count` that were read.
-    fn is_last(&self, last: &Read, count: usize, ended: impl Fn(&Read, &Overlap) -> bool) -> bool {
+    /// Whether no page that is older than the one at `place` comes after the first `count` that were read.
+    fn is_last(&self, place: usize, count: usize, ended: impl Fn(&Read, &Overlap) -> bool) -> bool {
+        let last = &self.read[place];
         let Some(overlap) = &last.overlap else {
             return true;
         };
         let is_settled = |oldest| InFlight::nothing_older(overlap.newest, oldest);
         let mut is_known = is_settled(overlap.oldest) || ended(last, overlap);
-        for (index, read) in self.read.iter().enumerate() {
+        // What was stored before the page says nothing of what was in flight beside it.
+        for (index, read) in self.read.iter().enumerate().skip(place + 1) {
             if read
                 .epoch()
                 .is_some_and(|epoch| Some(epoch) != last.epoch())
