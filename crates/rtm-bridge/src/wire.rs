@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use rtm_engine::bridge::MAX_PAGE_BYTES;
 use rtm_engine::copies::CopyRule;
+use rtm_engine::page::MAX_PAGE_BYTES;
 use rtm_engine::plan::{AppPlan, BoxError, Parts, Plan, RunError, SinkPlan};
 use rtm_engine::status::metrics::Metrics;
 use rtm_sink::AnySink;

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
-use rtm_engine::bridge::ROOM_FOR_A_PAGE;
+use rtm_engine::page::ROOM_FOR_A_PAGE;
 use rtm_source::Url;
 
 use tracing::{error, warn};

@@ -1,13 +1,16 @@
 //! Polling loops over a journal that is driven by hand, and over sources that answer as told.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use futures::poll as poll_once;
 use rtm_journal::sim::SimDisk;
 use rtm_journal::{Driver, Journal, LaneName, Options};
-use rtm_source::{Region, Stream};
+use rtm_source::{FetchError, Page, Region, Slot, Stream};
+use tokio::time::Instant;
 
 use super::*;
+use crate::losses::PAGE;
 use crate::pipeline::Account;
 use crate::plan::AppPlan;
 use crate::status::State;
