@@ -27,9 +27,6 @@ const ODD_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// How often it is told again that someone else may read.
 const HOLES_LOG_INTERVAL: Duration = Duration::from_secs(3_600);
 
-/// How often the loss of room in the journal is said again.
-const STOPPED_LOG_INTERVAL: Duration = Duration::from_secs(30);
-
 /// The right to send one request: room for its page, and a slot of the rate limit. In this order, since a slot that
 /// waits for room would be a slot unused.
 pub(super) struct Ticket {
@@ -56,7 +53,7 @@ async fn wait_for_room<F: Fetch>(pipeline: &Pipeline<F>, state: &PipelineState) 
     let reserve = pipeline.account.lane.reserve(ROOM_FOR_A_PAGE);
     tokio::pin!(reserve);
     loop {
-        if state.polling_stopped(STOPPED_LOG_INTERVAL) {
+        if state.polling_stopped() {
             error!(
                 why = state.why_full(),
                 "polling has stopped: the journal has no room for this App ID, and Agora overwrites events from now on; \
