@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use backon::BackoffBuilder;
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use rtm_sink::{PublishError, PublishErrorKind, Record, Sink};
 use tokio::time::Instant;
 use tracing::info;
@@ -76,18 +76,8 @@ pub(super) async fn deliver<S: Sink>(outlet: &mut Outlet, sink: &S, batch: &mut 
         if settled.progressed {
             backoff = self::backoff();
         }
-        let why = why(&error, settled.held, batch);
-        let pause = match error.kind {
-            PublishErrorKind::Rejected if settled.held.is_none() => continue,
-            PublishErrorKind::Unavailable => {
-                let pause = backoff.next().unwrap_or(BACKOFF.1);
-                outlet.state.unavailable(&why, pause);
-                pause
-            }
-            PublishErrorKind::Misconfigured | PublishErrorKind::Rejected => {
-                outlet.state.held(&why, HOLD);
-                HOLD
-            }
+        let Some(pause) = pause(outlet, batch, &error, settled.held, &mut backoff) else {
+            continue;
         };
         outlet.disarm().await;
         tokio::select! {
@@ -101,6 +91,29 @@ pub(super) async fn deliver<S: Sink>(outlet: &mut Outlet, sink: &S, batch: &mut 
         }
     }
     outlet.state.published();
+}
+
+/// How long what is left of a batch waits, which is told; none where all that was refused is a dead letter now.
+fn pause(
+    outlet: &Outlet,
+    batch: &Batch,
+    error: &PublishError,
+    held: Option<&str>,
+    backoff: &mut ExponentialBackoff,
+) -> Option<Duration> {
+    let why = why(error, held, batch);
+    match error.kind {
+        PublishErrorKind::Rejected if held.is_none() => None,
+        PublishErrorKind::Unavailable => {
+            let pause = backoff.next().unwrap_or(BACKOFF.1);
+            outlet.state.unavailable(&why, pause);
+            Some(pause)
+        }
+        PublishErrorKind::Misconfigured | PublishErrorKind::Rejected => {
+            outlet.state.held(&why, HOLD);
+            Some(HOLD)
+        }
+    }
 }
 
 /// Why a batch waits, and for which topics.
@@ -147,8 +160,8 @@ async fn attempt<S: Sink>(
     }
 }
 
-fn backoff() -> backon::ExponentialBackoff {
-    backon::ExponentialBuilder::default()
+fn backoff() -> ExponentialBackoff {
+    ExponentialBuilder::default()
         .with_min_delay(BACKOFF.0)
         .with_max_delay(BACKOFF.1)
         .with_jitter()
