@@ -78,7 +78,7 @@ pub async fn run<P: Parts>(
             () = journal.stopped() => return Err(RunError::Stopped),
             Some((app_id, joined)) = supervisor.polls.join_next() => supervisor.polling_ended(&app_id, joined),
             Some((route, joined)) = supervisor.publishes.join_next() => supervisor.outlet_ended(&route, joined),
-            Some(closed) = supervisor.closings.join_next() => drop(ended(closed)),
+            Some(closed) = supervisor.closings.join_next() => ended(closed),
             Some(proposal) = plans.next() => {
                 let applied = supervisor.apply(proposal.plan).await;
                 let _ = proposal.answer.send(applied);
@@ -612,11 +612,9 @@ impl<P: Parts> Supervisor<P> {
     }
 }
 
-/// What a task returned. A panic is a bug: it is logged and the other tasks go on.
-fn ended<T>(joined: Result<T, JoinError>) -> Option<T> {
-    joined
-        .inspect_err(
-            |panic| error!(error = %panic, "a task ended unexpectedly; please report this"),
-        )
-        .ok()
+/// A task has ended. A panic is a bug: it is logged and the other tasks go on.
+fn ended(joined: Result<(), JoinError>) {
+    if let Err(panic) = joined {
+        error!(error = %panic, "a task ended unexpectedly; please report this");
+    }
 }
