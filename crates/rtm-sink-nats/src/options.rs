@@ -179,11 +179,6 @@ fn readable(path: &Path) -> io::Result<()> {
     std::fs::read(path).map(drop)
 }
 
-/// Whether `text` can be a JetStream domain.
-fn is_domain(text: &str) -> bool {
-    !text.contains('.') && crate::subject::fault(text).is_none()
-}
-
 impl NatsOptions {
     /// The prefix of JetStream's interface.
     #[must_use]
@@ -233,43 +228,41 @@ impl NatsOptions {
         if self.stream.is_empty() || self.stream.contains(odd) {
             return Err(ConnectError::StreamName(self.stream.clone()));
         }
-        if !(1..=MAX_IN_FLIGHT).contains(&self.in_flight) {
-            return Err(ConnectError::Option("records in flight must be 1 to 8000"));
-        }
-        if self.ack_timeout.is_zero() {
-            return Err(ConnectError::Option(
+        let is_subject = |text: &str| crate::subject::fault(text).is_none();
+        let is_domain = |text: &str| !text.contains('.') && is_subject(text);
+        let (domain, prefix) = (self.domain.as_deref(), self.api_prefix.as_deref());
+        let required = [
+            (
+                (1..=MAX_IN_FLIGHT).contains(&self.in_flight),
+                "records in flight must be 1 to 8000",
+            ),
+            (
+                !self.ack_timeout.is_zero(),
                 "the acknowledgement timeout must be above zero",
-            ));
-        }
-        if crate::subject::fault(&self.inbox_prefix).is_some() {
-            return Err(ConnectError::Option(
+            ),
+            (
+                is_subject(&self.inbox_prefix),
                 "the inbox prefix must be a subject without wildcards",
-            ));
-        }
-        if self
-            .domain
-            .as_deref()
-            .is_some_and(|domain| !is_domain(domain))
-        {
-            return Err(ConnectError::Option(
+            ),
+            (
+                domain.is_none_or(is_domain),
                 "the domain must be one token of a subject, without wildcards",
-            ));
-        }
-        let prefix = self.api_prefix.as_deref();
-        if prefix.is_some_and(|prefix| crate::subject::fault(prefix).is_some()) {
-            return Err(ConnectError::Option(
+            ),
+            (
+                prefix.is_none_or(is_subject),
                 "the prefix of JetStream's interface must be a subject without wildcards",
-            ));
-        }
-        if self.domain.is_some() && prefix.is_some() {
-            return Err(ConnectError::Option(
+            ),
+            (
+                domain.is_none() || prefix.is_none(),
                 "a domain has its own prefix: only one of the two can be set",
-            ));
-        }
-        if self.tls.cert_file.is_some() != self.tls.key_file.is_some() {
-            return Err(ConnectError::Option(
+            ),
+            (
+                self.tls.cert_file.is_some() == self.tls.key_file.is_some(),
                 "a client certificate needs both its chain and its key",
-            ));
+            ),
+        ];
+        if let Some((_, fault)) = required.into_iter().find(|(holds, _)| !holds) {
+            return Err(ConnectError::Option(fault));
         }
         Ok(servers)
     }
