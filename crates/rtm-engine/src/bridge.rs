@@ -1009,8 +1009,10 @@ fn refuse(
                 held: Some(held),
             };
         };
-        if detail.uncut.is_none() {
-            warn!(id = %record.id, topic = %record.topic, reason = why.code, message = why.message, "a dead letter is refused, and is cut until it fits");
+        if detail.uncut.is_none()
+            && let Some(times) = outlet.said_cut.due(1)
+        {
+            warn!(times, id = %record.id, topic = %record.topic, reason = why.code, message = why.message, "a dead letter is refused, and is cut until it fits");
         }
         detail.uncut.get_or_insert_with(|| Box::new(record));
         return Refused {
@@ -1022,7 +1024,9 @@ fn refuse(
         let held = Some("it refuses one record after the other and takes none");
         return Refused { record, held };
     }
-    warn!(id = %record.id, topic = %record.topic, reason = why.code, message = why.message, "a record is refused, and goes to the dead letters");
+    if let Some(times) = outlet.said_refused.due(1) {
+        warn!(times, id = %record.id, topic = %record.topic, reason = why.code, message = why.message, "a record is refused, and goes to the dead letters");
+    }
     detail.dead = Some(why.code);
     let letter = outlet.router.refused(&entries[detail.entry], &record, why);
     Refused {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rtm_journal::{Entry, Journal, Lane, Position, ReadError, Reader, ReaderName};
 use rtm_record::entry::{self, EntryError};
 use rtm_record::{Owner, PreparedPage, Router, Routes, SLICE};
-use rtm_sink::{Reason, Record, RecordId, Topic};
+use rtm_sink::{Reason, Record, RecordId, Seldom, Topic};
 use rtm_source::Stream;
 use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::Instant;
@@ -109,6 +109,9 @@ pub(crate) struct Outlet {
     suspecting: Option<OwnedMutexGuard<()>>,
     /// The places that refused the last records that they were given, and how many in a row. See [`Outlet::place`].
     refusing: HashMap<Option<Topic>, usize>,
+    /// For the log, that records go to the dead letters, and that dead letters are cut.
+    pub(crate) said_refused: Seldom,
+    pub(crate) said_cut: Seldom,
 }
 
 /// What an outlet is made of, beside its plan.
@@ -146,6 +149,8 @@ impl Outlet {
             suspicion: parts.suspicion,
             suspecting: None,
             refusing: HashMap::new(),
+            said_refused: Seldom::default(),
+            said_cut: Seldom::default(),
             copies,
             plan,
             plans,

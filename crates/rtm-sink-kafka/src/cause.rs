@@ -1,25 +1,29 @@
 //! Why a call waits: librdkafka goes on trying, and mostly does not say what for.
 //!
 //! A call that has lasted for some seconds asks the brokers about its topics, and asks what answers at their addresses.
+//! Where they answer and nothing is wrong, it is librdkafka that is stuck, and the call gets another producer.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use futures::future::join_all;
+use futures::future::{join_all, try_join_all};
 use rdkafka::error::KafkaError;
 use rdkafka::metadata::{Metadata, MetadataPartition};
 use rdkafka::producer::Producer;
 use rtm_sink::Record;
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
+use tracing::warn;
 
 use crate::failure::{is_missing, said};
 use crate::known::Health;
 use crate::listener::{self, address};
 use crate::producer::Live;
 use crate::producers::Producers;
+use crate::reports::Call;
 use crate::settings::{self, Settings};
 use crate::token::Oidc;
 
@@ -32,23 +36,60 @@ const NEXT: Duration = Duration::from_secs(10);
 /// How long the brokers may take to answer about a topic.
 const ANSWER: Duration = Duration::from_secs(3);
 
+/// Brokers that take longer to answer are asked at their addresses, too, so that a call that waits for a silent one is
+/// explained when it counts as stalled.
+const PROMPT: Duration = Duration::from_secs(1);
+
+/// After this long without any report on a call's records, from brokers that answer, the producer is given up.
+///
+/// librdkafka 2.12 and later may never send a batch again once a broker has said that its partition has no leader
+/// (librdkafka#5430). A broker itself may take 30 s to give up a replica, and would get a batch twice from who is hastier.
+const STUCK: Duration = Duration::from_secs(45);
+
 /// The most topics, and the most brokers, that one look asks for.
 const MOST: usize = 8;
 
 /// Finds again and again why the call with these records waits, and notes it. It ends by being dropped.
-pub(crate) async fn watch(producers: &Producers, records: &[Record]) -> Infallible {
+pub(crate) async fn watch(
+    producers: &Producers,
+    call: &Call<'_>,
+    records: &[Record],
+) -> Infallible {
     let noted = Noted::new(&producers.health);
+    let (mut standing, mut since) = (call.standing(), Instant::now());
     sleep(FIRST).await;
     let topics: BTreeSet<&str> = records.iter().map(|r| r.topic.as_str()).collect();
     let topics: Vec<String> = topics.into_iter().take(MOST).map(str::to_owned).collect();
     loop {
+        if call.standing() != standing {
+            (standing, since) = (call.standing(), Instant::now());
+        }
         // One call at a time asks: the brokers have trouble enough.
         let looking = producers.looking.lock().await;
-        let found = find(producers, &topics).await;
+        let mut found = None;
+        if let Ok(live) = producers.live().await {
+            found = find(producers, &live, &topics).await;
+            let still = since.elapsed();
+            let is_still = standing.is_waiting() && call.standing() == standing;
+            if found.is_none() && still >= FIRST && is_still {
+                found = Some(silent(&live, still));
+            }
+        }
         drop(looking);
         noted.note(found);
         sleep(NEXT).await;
     }
+}
+
+/// What is said of a call whose brokers answer and confirm nothing. After [`STUCK`] its producer is given up.
+fn silent(live: &Live, still: Duration) -> String {
+    const SILENT: &str = "the brokers answer, and say nothing of the records that were sent";
+    if still >= STUCK {
+        let seconds = still.as_secs();
+        warn!("{SILENT}, for {seconds} s: they are sent again, by a new producer");
+        live.give_up("the brokers answer, and the producer gets nothing confirmed");
+    }
+    format!("{SILENT}; after {STUCK:?} they are sent again, by a new producer")
 }
 
 /// What is noted of a call, for as long as the call is in progress.
@@ -80,15 +121,19 @@ impl Drop for Noted<'_> {
     }
 }
 
-async fn find(producers: &Producers, topics: &[String]) -> Option<String> {
-    let live = producers.live().await.ok()?;
-    let mut all = Vec::new();
-    for topic in topics {
-        let Ok(metadata) = ask(&live, topic).await else {
-            return unreachable(producers).await;
-        };
-        all.push(metadata);
-    }
+async fn find(producers: &Producers, live: &Arc<Live>, topics: &[String]) -> Option<String> {
+    let mut asked = pin!(try_join_all(topics.iter().map(|topic| ask(live, topic))));
+    let answered = match timeout(PROMPT, &mut asked).await {
+        Ok(answered) => answered,
+        Err(_) => match tokio::join!(asked, at_addresses(producers)) {
+            (Err(_), Some(trouble)) => return Some(trouble),
+            // Where the brokers are may be known since.
+            (answered, _) => answered,
+        },
+    };
+    let Ok(all) = answered else {
+        return unreachable(producers).await;
+    };
     let mut found: Vec<String> = Vec::new();
     for (topic, metadata) in topics.iter().zip(&all) {
         found.extend(of_topic(producers, topic, metadata).await);
@@ -115,9 +160,14 @@ async fn ask(live: &Arc<Live>, topic: &str) -> Result<Metadata, KafkaError> {
     asked.unwrap_or(Err(KafkaError::Canceled))
 }
 
-/// Why no broker answers: what is wrong at the addresses that the options name, and at those that brokers have told, or
-/// else what librdkafka said last.
+/// Why no broker answers: what is wrong at their addresses, or else what librdkafka said last.
 pub(crate) async fn unreachable(producers: &Producers) -> Option<String> {
+    let found = at_addresses(producers).await;
+    found.or_else(|| producers.health.lock().last_error.clone())
+}
+
+/// What is wrong at the addresses that the options name, and at those that brokers have told.
+async fn at_addresses(producers: &Producers) -> Option<String> {
     let brokers = producers.options.brokers.iter().take(MOST);
     let mut addresses: BTreeSet<String> = brokers.map(|broker| address(broker)).collect();
     addresses.extend(producers.health.lock().apart.iter().take(MOST).cloned());
@@ -125,10 +175,7 @@ pub(crate) async fn unreachable(producers: &Producers) -> Option<String> {
         .iter()
         .map(|at| listener::trouble(at, producers, false));
     let found: Vec<String> = join_all(asked).await.into_iter().flatten().collect();
-    match found.is_empty() {
-        true => producers.health.lock().last_error.clone(),
-        false => Some(found.join("; ")),
-    }
+    (!found.is_empty()).then(|| found.join("; "))
 }
 
 /// What the brokers say of a topic that keeps its records waiting.

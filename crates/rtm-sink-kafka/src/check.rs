@@ -1,6 +1,7 @@
 //! What `check --connect` asks the brokers. Nothing is published and nothing is made.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::{Metadata, MetadataTopic};
 use rdkafka::producer::Producer;
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout, timeout_at};
 
 use crate::cause::{few_in_sync, few_replicas, leaderless, unreachable};
 use crate::failure::{UNSURE, said};
@@ -22,8 +23,14 @@ use crate::settings::{self, Admin, Settings};
 use crate::token::Oidc;
 use crate::topics::{self, CheckError};
 
-/// How long the brokers may take to answer.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long all of it may take: somebody waits for it.
+const ALL: Duration = Duration::from_secs(11);
+
+/// How long the brokers may take to answer at all. What is left of [`ALL`] is for finding out why they do not.
+const TIMEOUT: Duration = Duration::from_secs(7);
+
+/// What is at the address of a broker that takes longer to answer is asked as well.
+const PROMPT: Duration = Duration::from_secs(2);
 
 /// After this long the first time, and twice as long each time, it is seen whether there is any use in waiting.
 const FIRST_LOOK: Duration = Duration::from_millis(500);
@@ -40,7 +47,7 @@ pub struct Reached {
     pub creates_topics: Option<bool>,
     /// Why this user may publish nothing.
     pub refused: Option<String>,
-    /// The topics asked for, in the order given.
+    /// The topics asked for, in the order given. Those that a broker in trouble says nothing of are left out.
     pub topics: Vec<TopicReached>,
 }
 
@@ -87,20 +94,15 @@ pub enum TopicState {
     },
     /// The brokers do not show it to this user, or refuse its name.
     Refused(String),
+    /// The brokers have not said.
+    Unanswered,
 }
 
 /// Looks at the brokers, and at the topics.
 pub(crate) async fn check(producers: &Producers, topics: &[String]) -> Result<Reached, CheckError> {
+    let end = Instant::now() + ALL;
     let live = producers.live().await?;
-    let asked = Arc::clone(&live);
-    let metadata = spawn_blocking(move || reach(&asked)).await;
-    let metadata = match metadata.unwrap_or(Err(KafkaError::Canceled)) {
-        Ok(metadata) => metadata,
-        Err(error) => {
-            let said = why_unreachable(producers).await;
-            return Err(CheckError::Unreachable { said, error });
-        }
-    };
+    let metadata = reach(producers, &live, end).await?;
     let owned = match Oidc::is_asked_for(&producers.options.options) {
         true => None,
         false => Some(Admin::start(quietly(producers.configure())).await?),
@@ -117,25 +119,64 @@ pub(crate) async fn check(producers: &Producers, topics: &[String]) -> Result<Re
             None => HashMap::new(),
         }
     };
-    let (brokers, known) = tokio::join!(join_all(brokers), known);
+    let (brokers, known, refused) =
+        tokio::join!(join_all(brokers), known, refused(producers, &live));
     let creates_topics = brokers.iter().find_map(|(_, creates)| *creates);
-    let mut reached = Vec::new();
-    for name in topics {
+    let brokers: Vec<BrokerReached> = brokers.into_iter().map(|(broker, _)| broker).collect();
+    let looked = topics.iter().map(|name| {
         let settings = known.get(name);
-        reached.push(TopicReached {
-            name: name.clone(),
-            warning: warning(&metadata, name, settings),
-            state: state(producers, admin, &metadata, name, settings).await,
-            max_message_bytes: settings.and_then(|settings| settings.max_message_bytes),
-            is_compacted: settings.is_some_and(|settings| settings.is_compacted),
-        });
-    }
+        look_at_topic(producers, admin, &metadata, name, settings, end)
+    });
+    let topics = match brokers.iter().any(|broker| broker.trouble.is_none()) {
+        true => join_all(looked).await,
+        false => Vec::new(),
+    };
+    // What has no answer because of a broker is no finding of its own.
+    let is_whole = brokers.iter().all(|broker| broker.trouble.is_none());
+    let answered = |topic: &TopicReached| is_whole || topic.state != TopicState::Unanswered;
     Ok(Reached {
-        brokers: brokers.into_iter().map(|(broker, _)| broker).collect(),
+        brokers,
         creates_topics,
-        refused: refused(producers, &live).await,
-        topics: reached,
+        refused,
+        topics: topics.into_iter().filter(answered).collect(),
     })
+}
+
+/// The brokers and topics of the cluster, or why no broker tells them.
+async fn reach(
+    producers: &Producers,
+    live: &Arc<Live>,
+    end: Instant,
+) -> Result<Metadata, CheckError> {
+    let asked = Arc::clone(live);
+    let metadata = spawn_blocking(move || ask_all(&asked)).await;
+    let error = match metadata.unwrap_or(Err(KafkaError::Canceled)) {
+        Ok(metadata) => return Ok(metadata),
+        Err(error) => error,
+    };
+    let why = timeout_at(end.into(), why_unreachable(producers)).await;
+    let said = why.unwrap_or_else(|_| producers.health.lock().last_error.clone());
+    Err(CheckError::Unreachable { said, error })
+}
+
+async fn look_at_topic(
+    producers: &Producers,
+    admin: Option<&Admin>,
+    metadata: &Metadata,
+    name: &str,
+    settings: Option<&Settings>,
+    end: Instant,
+) -> TopicReached {
+    let state = state(producers, admin, metadata, name, settings);
+    TopicReached {
+        name: name.to_owned(),
+        warning: warning(metadata, name, settings),
+        state: timeout_at(end.into(), state)
+            .await
+            .unwrap_or(TopicState::Unanswered),
+        max_message_bytes: settings.and_then(|settings| settings.max_message_bytes),
+        is_compacted: settings.is_some_and(|settings| settings.is_compacted),
+    }
 }
 
 /// What may keep a topic's records from being stored, where it is not known for sure.
@@ -149,7 +190,7 @@ fn warning(metadata: &Metadata, name: &str, settings: Option<&Settings>) -> Opti
 }
 
 /// Asks for the list of all topics, because asking for one by its name may create it. Blocks.
-fn reach(live: &Live) -> Result<Metadata, KafkaError> {
+fn ask_all(live: &Live) -> Result<Metadata, KafkaError> {
     let end = Instant::now() + TIMEOUT;
     let mut patience = FIRST_LOOK;
     loop {
@@ -203,21 +244,26 @@ async fn look_at_broker(
         };
         return (reached, None);
     };
-    let said = settings::describe(admin, &[ResourceSpecifier::Broker(id)]).await;
-    let is_connected = said.is_some();
+    let resource = [ResourceSpecifier::Broker(id)];
+    let mut said = pin!(settings::describe(admin, &resource));
+    let (said, trouble) = match timeout(PROMPT, &mut said).await {
+        Ok(said) => (said, None),
+        Err(_) => tokio::join!(said, listener::trouble(&address, producers, false)),
+    };
+    let trouble = match (&said, trouble) {
+        (Some(_), _) => None,
+        (None, Some(trouble)) => Some(trouble),
+        (None, None) => {
+            let trouble = listener::trouble(&address, producers, false).await;
+            Some(trouble.unwrap_or_else(|| format!("{address}: librdkafka gets no answer")))
+        }
+    };
     let said = said.and_then(|said| said.into_iter().next()?.ok());
     let creates = said.and_then(|said| {
         settings::value(&said, "auto.create.topics.enable")?
             .parse()
             .ok()
     });
-    let trouble = match is_connected {
-        true => None,
-        false => {
-            let trouble = listener::trouble(&address, producers, false).await;
-            Some(trouble.unwrap_or_else(|| format!("{address}: librdkafka gets no answer")))
-        }
-    };
     let reached = BrokerReached {
         id,
         address,
@@ -257,7 +303,7 @@ async fn state(
     let asked = spawn_blocking(ask).await;
     let metadata = match asked.unwrap_or(Err(KafkaError::Canceled)) {
         Ok(metadata) => metadata,
-        Err(error) => return TopicState::Refused(error.to_string()),
+        Err(_) => return TopicState::Unanswered,
     };
     let found = find(&metadata, &|topic| match topic.error() {
         None => there(topic),

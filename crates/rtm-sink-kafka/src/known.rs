@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rtm_sink::Seldom;
 use serde_json::Value;
 
 /// What the callbacks have learned, for [`KafkaStats`](crate::KafkaStats). It outlives producers.
@@ -42,6 +43,9 @@ pub(crate) struct Known {
     pub(crate) rebuilds: u64,
     /// Groups that were refused and then published in parts.
     pub(crate) splits: u64,
+    /// For the log, that an error ends producers, and that new ones are made.
+    pub(crate) fatal: Seldom,
+    pub(crate) made: Seldom,
 }
 
 impl Health {

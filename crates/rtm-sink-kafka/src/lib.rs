@@ -38,13 +38,15 @@
 //!
 //! Some errors are fatal to a producer: by the design of idempotence, or because a gap would break the order of a key
 //! (`enable.gapless.guarantee`). What it held is then ended, a new producer is made, and the call goes on where it was.
-//! A broker refuses whole batches; who in one is to blame is found by publishing ever smaller groups, in order.
+//! A broker refuses whole batches; who in one is to blame is found by publishing ever smaller groups, in order. What a
+//! topic's limit on sizes refuses is known beforehand, once the topic has refused something.
 
 mod authorities;
 mod cause;
 mod check;
 mod failure;
 mod known;
+mod limits;
 mod listener;
 mod options;
 mod producer;

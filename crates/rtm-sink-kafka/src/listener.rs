@@ -108,11 +108,12 @@ impl Listener {
         let name = &protocol.name;
         match answer {
             Ok(mut stream) => authentication(&mut stream, protocol),
-            Err(_) if self.speaks_tls(at) => Some(format!(
-                "the listener speaks TLS, security.protocol is {name}"
-            )),
+            // A listener of the other protocol is not silent: it ends the connection.
             Err(error) if is_late(&error) => Some(format!(
                 "it takes connections, and does not answer in {STEP:?}"
+            )),
+            Err(_) if self.speaks_tls(at) => Some(format!(
+                "the listener speaks TLS, security.protocol is {name}"
             )),
             Err(_) => Some("it takes connections, and does not answer as Kafka does".to_owned()),
         }
@@ -136,14 +137,16 @@ impl Listener {
             return (!is_connected)
                 .then(|| format!("the broker's certificate is refused: {refused}"));
         }
-        if open(at).and_then(|mut stream| greet(&mut stream)).is_ok() {
-            let name = &protocol.name;
+        if is_late(&error) {
             return Some(format!(
-                "the listener speaks plaintext, security.protocol is {name}"
+                "it takes connections, and does not answer in {STEP:?}"
             ));
         }
         // What else ends a handshake, librdkafka tells: a client's certificate that is missing or refused.
-        is_late(&error).then(|| format!("it takes connections, and does not answer in {STEP:?}"))
+        let speaks_plaintext = open(at).and_then(|mut stream| greet(&mut stream)).is_ok();
+        let name = &protocol.name;
+        speaks_plaintext
+            .then(|| format!("the listener speaks plaintext, security.protocol is {name}"))
     }
 
     /// Whether the greeting of TLS is answered in TLS.

@@ -305,6 +305,19 @@ pub(crate) fn client_config(options: &KafkaOptions) -> Result<ClientConfig, Conn
     Ok(config)
 }
 
+/// The most bytes that librdkafka puts into a batch of several records.
+pub(crate) fn largest_batch(config: &ClientConfig) -> usize {
+    /// What both are unless set.
+    const DEFAULT: usize = 1_000_000;
+    let limit = |name| config.get(name)?.parse().ok();
+    let limits = ["batch.size", "message.max.bytes"];
+    let least = limits
+        .map(|name| limit(name).unwrap_or(DEFAULT))
+        .into_iter()
+        .min();
+    least.unwrap_or(DEFAULT)
+}
+
 /// The mechanisms of SASL that librdkafka is built with here.
 const MECHANISMS: [&str; 4] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"];
 

@@ -18,7 +18,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::failure::{Failure, is_alert};
 use crate::known::Health;
-use crate::options::{ConnectError, KafkaOptions, Secrets, Written};
+use crate::options::{ConnectError, KafkaOptions, Secrets, Written, largest_batch};
 use crate::protocol::Protocol;
 use crate::reports::Reports;
 use crate::token::Tokens;
@@ -39,6 +39,8 @@ pub(crate) struct Live {
     producer: Option<Arc<BaseProducer<Context>>>,
     polling: Option<Polling>,
     pub(crate) protocol: Arc<Protocol>,
+    /// The most bytes that it puts into a batch of several records.
+    pub(crate) largest_batch: usize,
 }
 
 impl Live {
@@ -56,6 +58,7 @@ impl Live {
             producer: Some(producer),
             polling: Some(polling),
             protocol: Arc::new(Protocol::of(config)),
+            largest_batch: largest_batch(config),
         })
     }
 
@@ -95,20 +98,25 @@ impl Live {
             })
     }
 
-    /// Why this producer is of no more use.
+    /// Why this producer is of no more use. librdkafka is asked, whose callback does not say that an error is fatal.
     pub(crate) fn failure(&self) -> Option<Failure> {
-        let mut failure = self.context().failure.get()?.clone();
-        // The code `Fatal` only says that there is an error to ask for.
-        if let Some((code, reason)) = self.producer().client().fatal_error() {
-            let reason = self.context().secrets.clean(&reason);
-            failure = Failure { code, reason };
+        match self.producer().client().fatal_error() {
+            Some((code, reason)) => {
+                let reason = self.context().secrets.clean(&reason);
+                Some(Failure { code, reason })
+            }
+            None => self.context().failure.get().cloned(),
         }
-        Some(failure)
     }
 
     /// Declares the producer failed, for what `send` said.
     pub(crate) fn fail(&self, code: RDKafkaErrorCode) {
         self.context().fail(code, &code.to_string());
+    }
+
+    /// Declares the producer failed, for something that librdkafka does not know of.
+    pub(crate) fn give_up(&self, reason: &str) {
+        self.context().fail(RDKafkaErrorCode::Fatal, reason);
     }
 
     /// Ends what is queued and, if `inflight`, what was sent and has no answer. Blocks for milliseconds.
@@ -194,6 +202,9 @@ impl Drop for Polling {
 
 /// How long TLS may fail after it once worked, until the producer has failed.
 const DISTRUSTED: Duration = Duration::from_secs(5);
+
+/// What librdkafka's log calls an error that ends a producer.
+const FATAL: &str = "FATAL";
 
 /// What librdkafka's callbacks work on. They run on the producer's polling thread and never block,
 /// but for the first [token](Tokens::next).
@@ -307,6 +318,14 @@ impl ClientContext for Context {
             debug!(target: "librdkafka", facility, "{line}");
             return;
         }
+        if facility == FATAL {
+            // A producer that ends is no matter of the operator's: the next one goes on.
+            let due = self.health.lock().fatal.due(1);
+            if let Some(times) = due {
+                warn!(target: "librdkafka", facility, times, "a producer has ended, and another goes on: {line}");
+            }
+            return;
+        }
         match level {
             // A connection that fails is an error to librdkafka, and it goes on trying.
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
@@ -332,8 +351,7 @@ impl ClientContext for Context {
         let reason = self.secrets.clean(reason);
         debug!(?code, "{reason}");
         match code {
-            RDKafkaErrorCode::Fatal
-            | RDKafkaErrorCode::Authentication
+            RDKafkaErrorCode::Authentication
             | RDKafkaErrorCode::SaslAuthenticationFailed
             | RDKafkaErrorCode::UnsupportedSASLMechanism => self.fail(code, &reason),
             RDKafkaErrorCode::SSL => self.distrust(Some(&reason)),
@@ -346,7 +364,8 @@ impl ClientContext for Context {
                 // Why each of them is down was told before.
                 return self.health.flag(|known| known.unreachable = true);
             }
-            _ => (),
+            // It comes by its own code also where it is fatal. Then librdkafka may report on some records never.
+            _ => self.reports.wake(),
         }
         self.health.flag(|known| known.last_error = Some(reason));
     }
@@ -439,6 +458,24 @@ mod tests {
             (RDKafkaErrorCode::Authentication, "third ***")
         );
         assert!(!format!("{text}{failure:?}{context:?}{health:?}").contains("canary"));
+    }
+
+    /// Holds: that producers end, one after the other, is no error, and is said once a minute.
+    #[test]
+    fn the_end_of_producers_is_said_seldom() {
+        let options = KafkaOptions::new(vec!["localhost:1".into()]);
+        let health = Arc::<Health>::default();
+        let log = Log::default();
+        let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            for _ in 0..3 {
+                let context = Context::new(Arc::default(), Arc::clone(&health), &options);
+                context.log(RDKafkaLogLevel::Emerg, "FATAL", "Gap-less ordering");
+            }
+        });
+        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.matches("Gap-less").count(), 1, "{text}");
+        assert!(text.contains("WARN") && !text.contains("ERROR"), "{text}");
     }
 
     /// Holds: a producer that nobody needs any more, which lingers for seconds, says nothing of how its successor does.

@@ -13,11 +13,12 @@ use tracing::info;
 
 use crate::failure::Failure;
 use crate::known::Health;
-use crate::options::{CANCELED, ConnectError, KafkaOptions, client_config};
+use crate::limits::Limits;
+use crate::options::{CANCELED, ConnectError, KafkaOptions, client_config, largest_batch};
 use crate::producer::{Configure, Context, Live};
 use crate::protocol::Protocol;
 use crate::reports::Reports;
-use crate::settings::Admin;
+use crate::settings::{self, Admin};
 use crate::token::Oidc;
 use crate::topics::{self, CheckError};
 
@@ -44,6 +45,8 @@ pub(crate) struct Producers {
     pub(crate) batches: RwLock<()>,
     /// Topics that exist for sure, where they are ours to create.
     pub(crate) created: Mutex<HashSet<Topic>>,
+    /// What topics refuse for its size.
+    pub(crate) limits: Arc<Limits>,
 }
 
 #[derive(Default)]
@@ -65,6 +68,7 @@ impl Producers {
             asides: Arc::new(Semaphore::new(ASIDES)),
             batches: RwLock::default(),
             created: Mutex::default(),
+            limits: Arc::default(),
         };
         let (config, context) = producers.configure()()?;
         producers.replace(Live::start(&config, context)?);
@@ -87,14 +91,17 @@ impl Producers {
             Live::start(&config, context)
         });
         let started = started.await.unwrap_or(Err(CANCELED))?;
-        {
+        let due = {
             let mut known = self.health.lock();
             known.rebuilds += 1;
             // What the last one met is over, or met again.
             known.last_error = None;
             known.retries = (0, 0);
+            known.made.due(1)
+        };
+        if let Some(times) = due {
+            info!(times, "made a new producer, as the last one had failed");
         }
-        info!("made a new producer, as the last one had failed");
         Ok(self.replace(started))
     }
 
@@ -161,6 +168,20 @@ impl Producers {
         (!is_there).then(|| format!("it cannot be created: {}", topics::to_create(refused)))
     }
 
+    /// Asks a topic for its limit on sizes, and notes it.
+    pub(crate) async fn ask_for_limit(&self, topic: &Topic) -> Option<usize> {
+        let mut told = None;
+        if !Oidc::is_asked_for(&self.options.options)
+            && let Some(admin) = self.admin().await
+        {
+            let settings = settings::of_topics(&admin, &[topic.as_str().to_owned()]).await;
+            let settings = settings.into_values().next();
+            told = settings.and_then(|settings| usize::try_from(settings.max_message_bytes?).ok());
+        }
+        self.limits.is_told(topic, told);
+        told
+    }
+
     /// A client for a question that can be left unasked.
     pub(crate) async fn admin(&self) -> Option<Admin> {
         let configure = self.configure();
@@ -203,10 +224,17 @@ impl Producers {
     pub(crate) fn configure(&self) -> impl Configure + use<> {
         let options = self.options.clone();
         let (reports, health) = (Arc::clone(&self.reports), Arc::clone(&self.health));
+        let limits = Arc::clone(&self.limits);
         move || {
             let options = options.read()?;
             let context = Context::new(reports, health, &options);
-            Ok((client_config(&options)?, context))
+            let mut config = client_config(&options)?;
+            if let Some(least) = limits.least()
+                && least < largest_batch(&config)
+            {
+                config.set("batch.size", least.to_string());
+            }
+            Ok((config, context))
         }
     }
 

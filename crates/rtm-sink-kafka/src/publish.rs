@@ -8,9 +8,10 @@ use tokio::time::timeout;
 
 use crate::cause::watch;
 use crate::failure::{is_missing, said};
+use crate::limits::alone;
 use crate::producer::Live;
 use crate::producers::Producers;
-use crate::reports::{Attempt, MAX_RECORDS, Slot};
+use crate::reports::{Attempt, Call, MAX_RECORDS, Slot};
 use crate::topics::CheckError;
 use crate::verdict::{Verdict, verdict};
 
@@ -54,16 +55,19 @@ pub(crate) async fn publish(producers: &Producers, records: &[Record]) -> Result
     if records.is_empty() {
         return Ok(());
     }
-    let _call = producers.reports.call();
+    let call = producers.reports.call();
     let mut outcomes = vec![Outcome::Unknown; records.len()];
     let settled = tokio::select! {
         biased;
-        settled = settle_all(producers, records, &mut outcomes) => settled,
-        never = watch(producers, records) => match never {},
+        settled = settle_all(producers, &call, records, &mut outcomes) => settled,
+        never = watch(producers, &call, records) => match never {},
     };
     let Stop { kind, source } = match settled {
         Ok(None) => return Ok(()),
-        Ok(Some(code)) => Stop::new(PublishErrorKind::Rejected, code),
+        Ok(Some(code)) => Stop::new(
+            PublishErrorKind::Rejected,
+            refusal(producers, records, code),
+        ),
         Err(stop) => stop,
     };
     if kind == PublishErrorKind::Misconfigured {
@@ -82,13 +86,31 @@ pub(crate) async fn publish(producers: &Producers, records: &[Record]) -> Result
     })
 }
 
+/// Why records are refused, with the limit that they are over, if it is known.
+fn refusal(producers: &Producers, records: &[Record], code: RDKafkaErrorCode) -> BoxError {
+    let limits = producers.limits.of_records();
+    let mut over = records.iter().filter_map(|record| {
+        let most = *limits.get(&record.topic)?;
+        (alone(record) > most).then_some((&record.topic, most))
+    });
+    match over.next() {
+        Some((topic, most)) => format!(
+            "{code}: the topic `{topic}` takes batches of up to {most} bytes, also of one record"
+        )
+        .into(),
+        None => code.into(),
+    }
+}
+
 /// Publishes group by group until every record is confirmed or rejected, and returns why the last one was rejected.
 async fn settle_all(
     producers: &Producers,
+    call: &Call<'_>,
     records: &[Record],
     outcomes: &mut [Outcome],
 ) -> Result<Option<RDKafkaErrorCode>, Stop> {
     create_topics(producers, records).await?;
+    renew_limits(producers, records).await;
     let all: Vec<usize> = (0..records.len()).collect();
     let mut groups = split(&all, MAX_RECORDS, false);
     let mut rejected = None;
@@ -96,11 +118,11 @@ async fn settle_all(
     let mut refused = 0;
     while let Some(group) = groups.pop() {
         let live = producers.live().await?;
-        let slots = attempt(producers, &live, records, &group).await;
+        let slots = attempt(producers, call, &live, records, &group).await;
         if slots.iter().any(|slot| matches!(slot, Slot::Confirmed)) {
             refused = 0;
         }
-        let left = sort(&group, &slots, outcomes);
+        let mut left = sort(&group, &slots, outcomes);
         rejected = left.rejected.or(rejected);
         if let Some((kind, code, index)) = left.ends {
             let topic = records[index].topic.clone();
@@ -113,24 +135,33 @@ async fn settle_all(
         if left.indices.is_empty() {
             continue;
         }
-        if let Some((label, code)) = left.refused {
+        if let Some((label, code, index)) = left.refused {
             fruitless = 0;
-            if group.judged {
-                for index in left.indices {
-                    outcomes[index] = reject(label, code);
-                }
+            let record = &records[index];
+            let is_too_large = label == Reason::TOO_LARGE;
+            // What fills a batch by itself was in no other record's.
+            let was_alone = is_too_large && alone(record) >= live.largest_batch;
+            if group.judged || was_alone {
+                outcomes[index] = reject(label, code);
                 rejected = Some(code);
+                if is_too_large {
+                    producers.limits.record_is_refused(record);
+                }
                 refused += 1;
                 if refused == REFUSED {
                     return Ok(rejected);
                 }
+                left.indices.retain(|left| *left != index);
+                groups.extend(split(&left.indices, MAX_RECORDS, false));
+                continue;
+            }
+            producers.health.lock().splits += 1;
+            if is_too_large {
+                find_limit(producers, &live, records, &left.indices, &record.topic).await;
+                groups.extend(split(&left.indices, MAX_RECORDS, false));
             } else {
-                producers.health.lock().splits += 1;
-                groups.extend(split(
-                    &left.indices,
-                    left.indices.len().div_ceil(PARTS),
-                    true,
-                ));
+                let size = left.indices.len().div_ceil(PARTS);
+                groups.extend(split(&left.indices, size, true));
             }
             continue;
         }
@@ -158,6 +189,33 @@ async fn settle_all(
     Ok(rejected)
 }
 
+/// Sees to it that no batch of several records is refused again for its size. `left` are records of a group that was, for
+/// this topic, by this producer.
+async fn find_limit(
+    producers: &Producers,
+    live: &Live,
+    records: &[Record],
+    left: &[usize],
+    topic: &Topic,
+) {
+    let told = producers.ask_for_limit(topic).await;
+    if told.is_some_and(|told| told < live.largest_batch) {
+        return;
+    }
+    let of_topic = left.iter().map(|&index| &records[index]);
+    let of_topic = of_topic.filter(|record| record.topic == *topic);
+    let sent: usize = of_topic.map(alone).sum();
+    let most = sent.min(live.largest_batch) / 2;
+    producers.limits.batch_is_refused(topic, most);
+}
+
+/// Asks topics again for the limits that records would be refused for.
+async fn renew_limits(producers: &Producers, records: &[Record]) {
+    for topic in producers.limits.stale(records) {
+        producers.ask_for_limit(&topic).await;
+    }
+}
+
 /// Groups of `size`, the first of them last, so that it is popped first.
 fn split(indices: &[usize], size: usize, refused: bool) -> Vec<Group> {
     let group = |indices: &[usize]| Group {
@@ -172,8 +230,8 @@ fn split(indices: &[usize], size: usize, refused: bool) -> Vec<Group> {
 struct Left {
     /// Neither confirmed nor rejected, in order.
     indices: Vec<usize>,
-    /// A broker refused the batch for a record among them, with this label, for this reason.
-    refused: Option<(&'static str, RDKafkaErrorCode)>,
+    /// A broker refused the batch of this record, and of others maybe, with this label, for this reason.
+    refused: Option<(&'static str, RDKafkaErrorCode, usize)>,
     /// A record was rejected, for this reason.
     rejected: Option<RDKafkaErrorCode>,
     /// The call ends, for what happened to this record.
@@ -197,13 +255,15 @@ fn sort(group: &Group, slots: &[Slot], outcomes: &mut [Outcome]) -> Left {
             Slot::Failed(code) => (code, false),
         };
         match verdict(code) {
-            // librdkafka's own limit on size: there is no batch yet, so no other record can be meant.
+            // A limit on the size of a record: there is no batch yet, so no other record can be meant.
             Verdict::Refused(label) if alone => {
                 outcomes[index] = reject(label, code);
                 left.rejected = Some(code);
                 continue;
             }
-            Verdict::Refused(label) => left.refused = Some((label, code)),
+            Verdict::Refused(label) => {
+                left.refused.get_or_insert((label, code, index));
+            }
             Verdict::Again => (),
             Verdict::Ends(kind) => {
                 // A failure that only an operator can repair is told rather than one that passes by itself.
@@ -230,6 +290,7 @@ fn reject(label: &'static str, code: RDKafkaErrorCode) -> Outcome {
 /// Sends the group's records once, and waits until librdkafka has reported on each.
 async fn attempt(
     producers: &Producers,
+    call: &Call<'_>,
     live: &Arc<Live>,
     records: &[Record],
     group: &Group,
@@ -241,7 +302,7 @@ async fn attempt(
     } else {
         _shared = producers.batches.read().await;
     }
-    let attempt = producers.reports.attempt(group.indices.len());
+    let attempt = call.attempt(group.indices.len());
     send(producers, live, records, group, &attempt).await;
     while !attempt.is_settled() {
         if live.failure().is_some() {
@@ -261,9 +322,15 @@ async fn send(
     group: &Group,
     attempt: &Attempt<'_>,
 ) {
+    let limits = producers.limits.of_records();
     for (place, &index) in group.indices.iter().enumerate() {
         if place % TURN == TURN - 1 {
             yield_now().await;
+        }
+        let most = limits.get(&records[index].topic);
+        if most.is_some_and(|most| alone(&records[index]) > *most) {
+            attempt.settle(place, Slot::NotTaken(RDKafkaErrorCode::MessageSizeTooLarge));
+            continue;
         }
         let mut sent = live.send(&records[index], attempt.opaque(place));
         while sent == Err(RDKafkaErrorCode::QueueFull) && live.failure().is_none() {

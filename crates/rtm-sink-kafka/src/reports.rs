@@ -1,3 +1,4 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -84,11 +85,13 @@ impl Reports {
             state.progress.waiting_since = Some(Instant::now());
         }
         state.calls += 1;
-        Call { reports: self }
+        Call {
+            reports: self,
+            newest: AtomicUsize::new(0),
+        }
     }
 
-    /// Starts an attempt with `count` records, all pending.
-    pub(crate) fn attempt(&self, count: usize) -> Attempt<'_> {
+    fn attempt(&self, count: usize) -> Attempt<'_> {
         debug_assert!(count <= MAX_RECORDS);
         let changed = Arc::new(Notify::new());
         let mut state = self.lock();
@@ -178,6 +181,41 @@ impl State {
 #[derive(Debug)]
 pub(crate) struct Call<'a> {
     reports: &'a Reports,
+    /// The number of its newest attempt.
+    newest: AtomicUsize,
+}
+
+/// Where a call stands: as long as it is equal, nothing has become of any of the call's records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Standing {
+    attempt: usize,
+    pending: usize,
+}
+
+impl Standing {
+    /// Whether records of the call have no report yet.
+    pub(crate) fn is_waiting(self) -> bool {
+        self.pending > 0
+    }
+}
+
+impl Call<'_> {
+    /// Starts an attempt with `count` records, all pending.
+    pub(crate) fn attempt(&self, count: usize) -> Attempt<'_> {
+        let attempt = self.reports.attempt(count);
+        self.newest.store(attempt.number, Ordering::Relaxed);
+        attempt
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        let number = self.newest.load(Ordering::Relaxed);
+        let state = self.reports.lock();
+        let board = state.attempts.iter().find(|board| board.number == number);
+        Standing {
+            attempt: number,
+            pending: board.map_or(0, |board| board.pending),
+        }
+    }
 }
 
 impl Drop for Call<'_> {

@@ -194,6 +194,61 @@ async fn a_refused_batch_condemns_no_record() {
     assert_eq!((stats.splits, stats.confirmed), (1, 11), "{stats:?}");
 }
 
+/// Holds: a call whose brokers answer and whose producer sends nothing is told as that, and goes on with a new producer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_producer_that_is_stuck_is_replaced() {
+    let cluster = cluster();
+    let linger = std::env::temp_dir().join(format!("rtm-linger-{}", std::process::id()));
+    let mut options = KafkaOptions::new(vec![cluster.bootstrap_servers()]);
+    options
+        .option_files
+        .insert("linger.ms".into(), linger.clone());
+    // librdkafka sends nothing for a quarter of an hour. The next producer reads the file again.
+    std::fs::write(&linger, "900000").unwrap();
+    let sink = KafkaSink::new(options).unwrap();
+    std::fs::write(&linger, "5").unwrap();
+    let records = batch(10);
+    let publishing = timeout(2 * PATIENCE, sink.publish(&records));
+    let told = async {
+        let is_told = async || {
+            let said = sink.health().said.unwrap_or_default();
+            said.contains("the brokers answer, and say nothing")
+        };
+        while !is_told().await {
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let told = timeout(Duration::from_secs(15), told);
+    let (published, told) = tokio::join!(publishing, told);
+    published.unwrap().unwrap();
+    told.unwrap();
+    std::fs::remove_file(&linger).unwrap();
+    let stats = sink.stats();
+    assert_eq!((stats.rebuilds, stats.confirmed), (1, 10), "{stats:?}");
+    assert_eq!(stored(&cluster).await.len(), 10, "each once");
+}
+
+/// Holds: that a broker takes connections and says nothing is known before the first line of the log that a call waits, which
+/// is written after 10 s.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_broker_is_told_in_time() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let sink = KafkaSink::new(KafkaOptions::new(vec![address.clone()])).unwrap();
+    let records = batch(1);
+    let waiting = sink.publish(&records);
+    let told = async {
+        sleep(Duration::from_millis(9500)).await;
+        sink.health().said
+    };
+    let said = tokio::select! {
+        _ = waiting => None,
+        said = told => said,
+    };
+    let expected = format!("{address}: it takes connections, and does not answer in 3s");
+    assert_eq!(said, Some(expected));
+}
+
 /// Holds: the reports of a dropped call, coming late, confirm nothing of the next one.
 #[tokio::test]
 async fn a_dropped_call_confirms_nothing_of_the_next() {

@@ -22,7 +22,7 @@ const CLUSTER_DEFAULT: TopicSpec = TopicSpec {
 /// Why the cluster or its topics could not be looked at.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
-    /// No broker answered in 10 s.
+    /// No broker answered in time.
     #[error("reach the brokers: {}", said.clone().unwrap_or_else(|| error.to_string()))]
     Unreachable {
         /// What is wrong at the brokers' addresses, or the last thing that librdkafka said, without secrets: both know

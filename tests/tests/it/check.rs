@@ -112,6 +112,32 @@ async fn settings_that_refuse_or_delete_are_told() {
     assert!(text.contains("dead letters have none"), "{text}");
 }
 
+/// Holds: a broker that advertises an address where nobody answers is the one cause, and is told soon.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreachable_address_is_the_one_cause() {
+    // A listener that is silent, as behind a firewall: nobody takes what waits in its queue.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = silent.local_addr().unwrap().to_string();
+    for (at, why) in [
+        ("127.0.0.1:1", "no connection: Connection refused"),
+        (&silent, "it takes connections, and does not answer"),
+    ] {
+        let advertised = format!("PLAINTEXT://{at}");
+        let elsewhere = [("advertised.listeners", advertised.as_str())];
+        let kafka = Kafka::start_own_with(&elsewhere).await.unwrap();
+        let start = std::time::Instant::now();
+        let (text, code) = check(&kafka, "").await;
+        let took = start.elapsed();
+        assert!(
+            took < std::time::Duration::from_secs(12),
+            "{took:?}: {text}"
+        );
+        assert_eq!(code, Some(1), "{text}");
+        assert!(text.contains(&format!("{at}: {why}")), "{text}");
+        assert_eq!(text.matches("FAILED").count(), 1, "{text}");
+    }
+}
+
 /// Holds: a file that an option names and that is not there is told by the option and its path, once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_authority_is_named_once() {

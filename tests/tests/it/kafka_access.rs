@@ -18,7 +18,7 @@ use super::kafka_sink::{HASTY, read, with};
 const CANARY: &str = SecureKafka::PASSWORD;
 
 /// Options to come in by `door`, trusting the authority in `ca`.
-fn by(broker: &SecureKafka, door: Door, ca: &str) -> KafkaOptions {
+pub(super) fn by(broker: &SecureKafka, door: Door, ca: &str) -> KafkaOptions {
     let protocol = match door {
         Door::Sasl => "SASL_PLAINTEXT",
         Door::SaslTls => "SASL_SSL",
@@ -29,7 +29,12 @@ fn by(broker: &SecureKafka, door: Door, ca: &str) -> KafkaOptions {
     with(KafkaOptions::new(vec![broker.address(door)]), &over)
 }
 
-fn user(options: KafkaOptions, mechanism: &str, name: &str, password: &str) -> KafkaOptions {
+pub(super) fn user(
+    options: KafkaOptions,
+    mechanism: &str,
+    name: &str,
+    password: &str,
+) -> KafkaOptions {
     let over = [
         ("sasl.mechanism", mechanism),
         ("sasl.username", name),
@@ -194,7 +199,7 @@ async fn refusals_are_told() {
     join_all(publishing).await;
 }
 
-fn write<'a>(user: &'a str, topic: &'a Topic) -> Right<'a> {
+pub(super) fn write<'a>(user: &'a str, topic: &'a Topic) -> Right<'a> {
     Right {
         user,
         topic: topic.as_str(),

@@ -48,6 +48,7 @@ async fn trouble(sink: &KafkaSink, topic: &str) -> String {
     match reached.topics[0].state.clone() {
         TopicState::There { trouble, .. } => trouble.unwrap_or_default(),
         TopicState::Missing { refused } => format!("missing: {refused:?}"),
+        TopicState::Unanswered => panic!("no answer"),
         TopicState::Refused(why) => why,
     }
 }

@@ -11,6 +11,7 @@ mod kafka_access;
 mod kafka_faults;
 mod kafka_reasons;
 mod kafka_sink;
+mod kafka_sizes;
 mod kafka_tokens;
 mod missing;
 mod monitoring;

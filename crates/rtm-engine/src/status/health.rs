@@ -9,10 +9,13 @@ const POLL_AGE: Duration = Duration::from_secs(30);
 
 /// A batch that has waited this long with nothing confirmed is worth a word; a broker takes milliseconds. Sooner than the
 /// bridge calls the sink down, since who looks at the page wants to know now.
-const LATE: Duration = Duration::from_millis(1500);
+pub const LATE: Duration = Duration::from_millis(1500);
 
 /// A batch that has waited this long with nothing confirmed says that the sink is down.
 const CONFIRMATION_AGE: Duration = Duration::from_secs(10);
+
+/// Events that have waited this long say that the sink is behind, though it takes records.
+const BEHIND: Duration = Duration::from_secs(120);
 
 /// A batch that has waited this long for a sink that is down is not waited for at the end.
 const STUCK_AFTER: Duration = Duration::from_secs(2);
@@ -55,6 +58,14 @@ impl Health {
             _ if silence > POLL_AGE => Health::Down,
             true => Health::Up,
             false => Health::Late,
+        }
+    }
+
+    /// Of a way into a sink whose oldest event has waited for `age`.
+    pub fn of_backlog(age: Duration) -> Health {
+        match age >= BEHIND {
+            true => Health::Late,
+            false => Health::Up,
         }
     }
 }

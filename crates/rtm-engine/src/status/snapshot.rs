@@ -392,11 +392,13 @@ fn outlet(state: &SinkState, reader: Option<&ReaderStats>) -> Outlet {
     // The first of two copies is published, and what the sink does not take is nobody's loss.
     let is_lost = |reason: &str| !matches!(reason, "copy" | "not_routed");
     let given_up = tally.dropped.iter().filter(|(reason, _)| is_lost(reason));
-    let age = reader.oldest_pending_age.map(|age| age.as_secs_f64());
+    let age = reader.oldest_pending_age;
+    let of_backlog = Health::of_backlog(age.unwrap_or_default());
     Outlet {
+        health: outlet.health.max(of_backlog),
         pending_events: reader.pending_count,
         pending_bytes: reader.pending_bytes,
-        oldest_pending_age_seconds: age,
+        oldest_pending_age_seconds: age.map(|age| age.as_secs_f64()),
         confirmed: tally.confirmed,
         dead_lettered: tally.dead_lettered.values().sum(),
         given_up: given_up.map(|(_, events)| events).sum::<u64>() + reader.missing,

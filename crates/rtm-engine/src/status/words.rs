@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::health::{
-    ENOUGH_TO_ESTIMATE, FAST_ENOUGH_TO_ESTIMATE, Health, NEARLY_FULL_DISK, NEARLY_FULL_PERCENT,
-    Trouble,
+    ENOUGH_TO_ESTIMATE, FAST_ENOUGH_TO_ESTIMATE, Health, LATE, NEARLY_FULL_DISK,
+    NEARLY_FULL_PERCENT, Trouble,
 };
 use super::phrases::{capital, duration, events, names, since, verb};
 use super::room::Room;
@@ -290,6 +290,13 @@ fn of_sink(now: &Snapshot, sink: &Sink, is_losing: bool) -> Option<Finding> {
     };
     let (level, what) = match sink.health {
         Health::Up => return None,
+        Health::Late if is_behind(sink) => (
+            Level::Late,
+            format!(
+                "{title} is behind{apps}: it takes records, and the oldest that waits has waited for {}.",
+                duration(sink.oldest_pending_age_seconds.unwrap_or_default())
+            ),
+        ),
         Health::Late => (
             Level::Late,
             format!("{title} seems to be down{apps}: it has confirmed nothing {since}."),
@@ -348,6 +355,12 @@ fn of_sink(now: &Snapshot, sink: &Sink, is_losing: bool) -> Option<Finding> {
     let reasons = sink.outlets.iter();
     let reasons = reasons.filter_map(|outlet| outlet_not_ready(sink, outlet));
     Some(Finding::new(level, text).not_ready(reasons))
+}
+
+/// Whether a sink is late for what waits behind its batch, and not for the batch.
+fn is_behind(sink: &Sink) -> bool {
+    let waiting = sink.waiting_seconds.unwrap_or_default();
+    waiting < LATE.as_secs_f64()
 }
 
 /// A sink that is in the configuration no more, and that the journal keeps events for.

@@ -10,6 +10,9 @@ use crate::sinks::kind::Found;
 /// as six, and some tags.
 const LARGEST_RECORD: u64 = 400 << 10;
 
+/// What a usual event's record and its batch of one have at the most, in bytes.
+const USUAL_RECORD: u64 = 1000;
+
 /// The broker's setting by which a topic is made for whoever asks for it.
 const AUTO_CREATION: &str = "auto.create.topics.enable";
 
@@ -77,6 +80,7 @@ impl KafkaConfig {
                 }
             }
             TopicState::Refused(why) => anyhow::bail!("{why}"),
+            TopicState::Unanswered => anyhow::bail!("the brokers do not answer about it"),
             TopicState::Missing { refused: None } if self.create => {
                 Ok("missing; `run` creates it".to_owned())
             }
@@ -118,12 +122,15 @@ fn warnings(topic: &TopicReached, has_key: bool) -> Vec<String> {
                 .to_owned(),
         );
     }
-    if let Some(bytes) = topic
-        .max_message_bytes
-        .filter(|bytes| *bytes < LARGEST_RECORD)
-    {
+    let limit = topic.max_message_bytes;
+    if let Some(bytes) = limit.filter(|bytes| *bytes < LARGEST_RECORD) {
+        let what = match bytes < USUAL_RECORD {
+            true => "a larger event goes to the dead letters",
+            false => "a larger dead letter is cut until it fits",
+        };
         warnings.push(format!(
-            "warning: max.message.bytes is {bytes}, and a record may have up to {LARGEST_RECORD} bytes"
+            "warning: max.message.bytes is {bytes}, and is on a whole batch: a usual record has 300 to 700 bytes, a dead \
+             letter of 64 KiB up to {LARGEST_RECORD}; {what}"
         ));
     }
     warnings

@@ -101,6 +101,21 @@ fn all_is_well() {
     );
 }
 
+/// Holds: a sink that takes records and is minutes behind is named as that, and is not called well.
+#[test]
+fn a_sink_is_behind() {
+    let behind = said(|now| {
+        let kafka = &mut now.sinks[0];
+        kafka.oldest_pending_age_seconds = Some(200.0);
+        kafka.health = Health::of_backlog(Duration::from_secs(200));
+        kafka.waiting_seconds = Some(0.4);
+    });
+    let expected = "Kafka is behind: it takes records, and the oldest that waits has waited for 3 min. 300 events \
+                    wait for it in the journal; polling goes on, and nothing is lost.";
+    assert_eq!(behind, [(Level::Late, expected.to_owned())]);
+    assert_eq!(Health::of_backlog(Duration::from_secs(60)), Health::Up);
+}
+
 /// Holds: a sink that is down is named, with since when, why, how much waits, for how long there is room, and that
 /// polling goes on and nothing is lost, where that is so.
 #[test]
