@@ -70,7 +70,7 @@ mod subject;
 pub use api::ApiError;
 pub use check::{CheckError, NatsCheck};
 pub use failure::{LinkError, PublishFailure};
-pub use jetstream::Published;
+pub use jetstream::{LARGE_RECORD, Published, TooSmall};
 pub use options::{
     ConnectError, CredentialsError, MAX_IN_FLIGHT, NatsAuth, NatsOptions, NatsTls, Secret,
     StreamSpec, check_server,

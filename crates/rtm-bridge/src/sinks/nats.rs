@@ -15,8 +15,8 @@ use futures::StreamExt;
 use rtm_record::{ALL, KeyBy, Template};
 use rtm_sink::{AnySink, Sink, regular};
 use rtm_sink_nats::{
-    CheckError, MAX_IN_FLIGHT, NatsAuth, NatsCheck, NatsOptions, NatsSink, NatsTls, Secret,
-    StreamSpec, covers, widen,
+    CheckError, LARGE_RECORD, MAX_IN_FLIGHT, NatsAuth, NatsCheck, NatsOptions, NatsSink, NatsTls,
+    Secret, StreamSpec, covers, widen,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -630,8 +630,13 @@ impl CreateStream {
                 ),
             );
         }
-        if self.max_bytes == Some(0) {
-            problems.add("max_bytes", "is nothing; leave it out for no bound");
+        match self.max_bytes {
+            Some(0) => problems.add("max_bytes", "is nothing; leave it out for no bound"),
+            Some(bytes) if bytes < LARGE_RECORD as u64 => problems.add(
+                "max_bytes",
+                format!("cannot hold every record; expected {LARGE_RECORD} bytes at least, or nothing for no bound"),
+            ),
+            _ => {}
         }
         if !(1..=5).contains(&self.replicas) {
             problems.add("replicas", "expected 1 to 5");
