@@ -22,8 +22,8 @@ use std::time::Duration;
 use backon::BackoffBuilder;
 use futures::FutureExt;
 use rtm_journal::{Entry, Position, ReadError, Reservation};
-use rtm_record::{SLICE, entry, smaller};
-use rtm_sink::{Outcome, PublishError, PublishErrorKind, Reason, Record, Sink};
+use rtm_record::{SLICE, entry, instead};
+use rtm_sink::{Outcome, PublishError, PublishErrorKind, Reason, Record, Sink, Timestamp};
 use rtm_source::{Fetch, FetchError, FetchErrorKind, Next, Observed, Page, Ring, Slot, Turn};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
@@ -992,8 +992,8 @@ struct Refused {
     held: Option<&'static str>,
 }
 
-/// The dead letter of a rejected event, unless its place takes nothing and the event is not to blame itself. A smaller one of
-/// a dead letter that is too large, unless it is as small as can be. What is kept is held, and tried again as it was before
+/// The dead letter of a rejected event, unless its place takes nothing and the event is not to blame itself. What takes the
+/// place of a dead letter that is to blame itself, unless nothing can. What is kept is held, and tried again as it was before
 /// it was cut.
 fn refuse(
     outlet: &mut Outlet,
@@ -1004,25 +1004,31 @@ fn refuse(
 ) -> Refused {
     if detail.dead.is_some() {
         let is_too_large = why.code == Reason::TOO_LARGE;
+        let now = Timestamp(jiff::Timestamp::now().as_millisecond());
         // Where its size is not to blame, a cut would cost bytes for nothing.
-        let cut = is_too_large.then(|| smaller(&record)).flatten();
-        let Some(cut) = cut else {
+        let Some(other) = instead(&record, why, now) else {
             let record = detail.uncut.take().map_or(record, |uncut| *uncut);
             let held = match is_too_large {
                 true => "it refuses even a dead letter without bytes",
-                false => "it refuses a dead letter, and not for its size",
+                false => "it refuses a dead letter, and neither its size nor its time is to blame",
             };
             return Refused {
                 record,
                 held: Some(held),
             };
         };
-        if detail.uncut.is_none() {
-            warn!(id = %record.id, topic = %record.topic, reason = why.code, message = why.message, "a dead letter is refused, and is cut until it fits");
+        if detail.uncut.is_none() || !is_too_large {
+            let what = match is_too_large {
+                true => "a dead letter is refused, and is cut until it fits",
+                false => "a dead letter is refused for its time, and gets that of now",
+            };
+            warn!(id = %record.id, topic = %record.topic, reason = why.code, message = why.message, "{what}");
         }
-        detail.uncut.get_or_insert_with(|| Box::new(record));
+        if is_too_large {
+            detail.uncut.get_or_insert_with(|| Box::new(record));
+        }
         return Refused {
-            record: cut,
+            record: other,
             held: None,
         };
     }
