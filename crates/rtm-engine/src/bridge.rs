@@ -250,12 +250,12 @@ async fn renew<F: Fetch>(
 async fn begin<F: Fetch>(pipeline: &Pipeline<F>, state: &PipelineState) {
     let (rings, losses) = (pipeline.source.rings(), &pipeline.account.losses);
     let died = losses.begin(&pipeline.name, rings, state.metrics()).await;
-    if let Some(possibly_lost) = died {
-        state.crashed(possibly_lost);
+    if let Some(crash) = died {
         warn!(
-            possibly_lost,
+            possibly_lost = crash.events(),
             "the last process died while it polled: requests that were in flight may have cost events"
         );
+        state.crashed(crash);
     }
 }
 
@@ -544,12 +544,19 @@ fn observe<F>(state: &PipelineState, done: Result<Exchanged<F>, JoinError>) {
         );
     }
     if let Some(error) = error {
-        log_failure(&ring, &error, &observed);
+        // A request that is not sent costs nothing by itself, and the next one fails like it.
+        let times = match error.kind {
+            FetchErrorKind::NotSent => state.unsent(&ring, &error),
+            _ => Some(1),
+        };
+        if let Some(times) = times {
+            log_failure(&ring, &error, &observed, times);
+        }
     }
 }
 
-/// A failed request and what comes of it, in one line.
-fn log_failure(ring: &Ring, error: &FetchError, observed: &Observed) {
+/// A failed request and what comes of it, in one line; how often it has failed like this since that was last said.
+fn log_failure(ring: &Ring, error: &FetchError, observed: &Observed, times: u64) {
     let ids = error.request_ids.as_ref();
     let request_id = ids.and_then(|ids| ids.request.as_deref());
     let resource_id = ids.and_then(|ids| ids.resource.as_deref());
@@ -577,7 +584,7 @@ fn log_failure(ring: &Ring, error: &FetchError, observed: &Observed) {
     }
     warn!(
         region,
-        stream, error, possibly_lost, request_id, resource_id, backoff, "{what}"
+        stream, error, times, possibly_lost, request_id, resource_id, backoff, "{what}"
     );
 }
 
