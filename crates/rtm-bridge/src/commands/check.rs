@@ -72,7 +72,9 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<bool> {
     }
     let mut report = Report::default();
     let connections = Connections::default();
-    if let Err(error) = telemetry::filter(&config.log, "info") {
+    if !is_told("log")
+        && let Err(error) = telemetry::filter(&config.log, "info")
+    {
         report.line::<String>("log", Err(error));
     }
     if !is_told("journal.dir") {

@@ -187,7 +187,7 @@ pub(crate) struct CreateStream {
     /// Its subjects. Default: those that the subject templates cover.
     #[serde(default)]
     pub(crate) subjects: Vec<String>,
-    /// Bound on its size. Default: none.
+    /// Bound on its size, 64 KiB at least. Default: none.
     #[serde(default, deserialize_with = "units::size::deserialize")]
     #[schemars(schema_with = "units::size::schema")]
     pub(crate) max_bytes: Option<u64>,

@@ -9,7 +9,7 @@ fn all_that_is_wrong_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let two = "[[apps]]\nname = \"two\"\napp_id = \"876922cbca0098dff4323566daa89676\"\nregions = [\"eu-west-1\"]\nauth = { \
                basic = { key = \"k\", secret_file = \"DIR/absent\" } }\nca_file = \"DIR/no-ca\"\n";
-    let toml = SOUND
+    let toml = format!("[log]\nlevel = \"inof\"\n{SOUND}")
         .replace("[journal]", "[journal]\nmin_free_bytes = \"900PiB\"")
         .replace(
             "[sinks.kafka]",
@@ -26,6 +26,7 @@ fn all_that_is_wrong_is_told() {
         "apps.1.auth.basic.secret_file: cannot read",
         "apps.1.ca_file: cannot read",
         "sinks.file.path: there is no directory",
+        "log.level: `inof` is neither",
         "sinks.kafka.partitions: expected at least 1",
         "sinks.kafka.options.ssl.ca.location: cannot read",
         "sinks.kafka.options.ssl.certificate.location: cannot read",
