@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use rtm_engine::bridge::MAX_PAGE_BYTES;
 use rtm_engine::copies::CopyRule;
+use rtm_engine::page::MAX_PAGE_BYTES;
 use rtm_engine::plan::{AppPlan, BoxError, Parts, Plan, RunError, SinkPlan};
 use rtm_engine::status::metrics::Metrics;
 use rtm_sink::AnySink;
@@ -110,8 +110,8 @@ impl Parts for Wire {
     type SourceSpec = AppConfig;
     type ClientSpec = ClientSpec;
 
-    fn source(&self, app: &AppConfig) -> Result<LateSource, BoxError> {
-        let source = LateSource::open(app, &self.connections)?;
+    async fn source(&self, app: &AppConfig) -> Result<LateSource, BoxError> {
+        let source = LateSource::open(app, &self.connections).await?;
         // App IDs start one after the other, and share connections: a few for each host will do.
         if let Some(source) = source.made.get()
             && self.opened_early.fetch_add(1, Ordering::Relaxed) < OPENED_EARLY
@@ -176,37 +176,40 @@ pub struct LateSource {
 }
 
 impl LateSource {
-    /// Reads the files once more that the validation of the configuration has read a moment ago, where that may block.
-    fn open(app: &AppConfig, connections: &Arc<Connections>) -> Result<LateSource, BoxError> {
-        let made = match source(app, connections) {
-            Ok(source) => OnceLock::from(source),
-            Err(error) if may_come(error.as_ref()) => OnceLock::new(),
-            Err(error) => return Err(error),
-        };
-        let rings = match made.get() {
-            Some(source) => source.rings().to_vec(),
-            None => rings(app)?,
-        };
-        Ok(LateSource {
-            made,
+    /// One that is made already, unless a file is missing or does not answer.
+    async fn open(app: &AppConfig, connections: &Arc<Connections>) -> Result<LateSource, BoxError> {
+        let late = LateSource {
+            made: OnceLock::new(),
             making: Attempt::default(),
-            rings,
+            rings: rings(app)?,
             app: app.clone(),
             connections: Arc::clone(connections),
-        })
+        };
+        match late.make().await {
+            Some(Ok(source)) => _ = late.made.set(source),
+            Some(Err(error)) if !may_come(error.as_ref()) => return Err(error),
+            Some(Err(_)) | None => {}
+        }
+        Ok(late)
+    }
+
+    /// Reads the files, in a thread that may block. None where they do not answer.
+    async fn make(&self) -> Option<Result<Source, BoxError>> {
+        let begin = || {
+            let (app, connections) = (self.app.clone(), Arc::clone(&self.connections));
+            tokio::task::spawn_blocking(move || source(&app, &connections))
+        };
+        let made = self.making.wait(PATIENCE, begin).await?;
+        Some(made.map_err(BoxError::from).flatten())
     }
 
     async fn source(&self) -> Result<&Source, BoxError> {
         if let Some(source) = self.made.get() {
             return Ok(source);
         }
-        let begin = || {
-            let (app, connections) = (self.app.clone(), Arc::clone(&self.connections));
-            tokio::task::spawn_blocking(move || source(&app, &connections))
-        };
-        let made = self.making.wait(PATIENCE, begin).await;
+        let made = self.make().await;
         let source =
-            made.ok_or("a file of the App ID's secret or certificates does not answer")???;
+            made.ok_or("a file of the App ID's secret or certificates does not answer")??;
         let mut is_mine = false;
         let made = self.made.get_or_init(|| {
             is_mine = true;
@@ -243,7 +246,7 @@ impl Fetch for LateSource {
     }
 }
 
-/// The rings of a source that is not made yet.
+/// The rings of a source.
 fn rings(app: &AppConfig) -> Result<Vec<Ring>, BoxError> {
     let mut rings = Vec::new();
     for region in &app.regions {
@@ -271,3 +274,6 @@ fn auth(app: &AppConfig) -> Auth {
         AuthConfig::AgoraToken(_) => Auth::AgoraToken { token: secret },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,6 +37,7 @@ use crate::lock::lock;
 use crate::losses::PAGE;
 use crate::order::{Group, READ_PAUSE, Request};
 use crate::outlet::{Ending, Outlet, OutletPlan, SkipWatch};
+use crate::page::ROOM_FOR_A_PAGE;
 use crate::pipeline::Pipeline;
 use crate::poison::{self, Steps};
 use crate::sink::RunningSink;
@@ -44,12 +45,6 @@ use crate::status::phrases::names;
 use crate::status::pipeline::PipelineState;
 use crate::status::sink::SinkState;
 use crate::tally::{self, Tally};
-
-/// Room in the journal that a page may need: the source cuts bodies at [`MAX_PAGE_BYTES`].
-pub const ROOM_FOR_A_PAGE: usize = MAX_PAGE_BYTES + entry::OVERHEAD;
-
-/// Where the source cuts a body, 2 MiB. A legal page with every id escaped is under 1 MiB.
-pub const MAX_PAGE_BYTES: usize = 2 << 20;
 
 /// Backoff between attempts at an unavailable broker: first, and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -76,9 +71,6 @@ const ODD_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How often it is told again that someone else may read.
 const HOLES_LOG_INTERVAL: Duration = Duration::from_secs(3_600);
-
-/// How often the loss of room in the journal is said again.
-const STOPPED_LOG_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What a polling loop is to do: poll so, or end once the requests in flight are stored.
 pub(crate) type Polling<F> = Option<Arc<Pipeline<F>>>;
@@ -304,7 +296,7 @@ async fn wait_for_room<F: Fetch>(pipeline: &Pipeline<F>, state: &PipelineState) 
     let reserve = pipeline.account.lane.reserve(ROOM_FOR_A_PAGE);
     tokio::pin!(reserve);
     loop {
-        if state.polling_stopped(STOPPED_LOG_INTERVAL) {
+        if state.polling_stopped() {
             error!(
                 why = state.why_full(),
                 "polling has stopped: the journal has no room for this App ID, and Agora overwrites events from now on; \

@@ -164,14 +164,58 @@ struct Copies {
     now_ms: i64,
 }
 
+/// What was seen of a key. There are as many as events in the window, so it is small.
 #[derive(Debug, Default)]
 struct Seen {
-    /// Region, and occurrences in it since the first. One or two, almost always.
-    counts: Vec<(u16, u32)>,
+    /// Occurrences in the region that gave the first one.
+    first: Count,
+    /// Those in other regions: mostly there are none.
+    #[expect(
+        clippy::box_collection,
+        reason = "a third of the size of an empty list"
+    )]
+    others: Option<Box<Vec<Count>>>,
     /// Occurrences that are still within the window.
     remembered: u32,
     /// It may have begun before anything that we know of.
     uncertain: bool,
+}
+
+/// Occurrences in one region since the first.
+#[derive(Debug, Default, Clone, Copy)]
+struct Count {
+    region: u16,
+    occurrences: u32,
+}
+
+impl Seen {
+    /// Counts an occurrence in a region. Says whether another region has given as many.
+    fn count(&mut self, region: u16) -> bool {
+        let Seen { first, others, .. } = self;
+        if first.occurrences == 0 {
+            first.region = region;
+        }
+        let known =
+            std::iter::once(first).chain(others.iter_mut().flat_map(|others| others.iter_mut()));
+        let (mut own, mut most) = (0, 0);
+        for count in known {
+            if count.region == region {
+                count.occurrences += 1;
+                own = count.occurrences;
+            } else {
+                most = most.max(count.occurrences);
+            }
+        }
+        if own == 0 {
+            own = 1;
+            let others = others.get_or_insert_default();
+            others.push(Count {
+                region,
+                occurrences: 1,
+            });
+        }
+        own <= most
+    }
 }
 
 impl Copies {
@@ -233,26 +277,9 @@ impl Copies {
             ..Seen::default()
         });
         seen.remembered += 1;
-        let others = seen
-            .counts
-            .iter()
-            .filter(|(other, _)| *other != region)
-            .map(|(_, count)| *count)
-            .max()
-            .unwrap_or(0);
-        let known = seen.counts.iter_mut().find(|(known, _)| *known == region);
-        let own = match known {
-            Some((_, count)) => {
-                *count += 1;
-                *count
-            }
-            None => {
-                seen.counts.push((region, 1));
-                1
-            }
-        };
+        let is_copy = seen.count(region) && !seen.uncertain;
         self.occurrences.push_back((self.now_ms, key));
-        own <= others && !seen.uncertain
+        is_copy
     }
 
     /// The last entry that need not be read again: all before two windows ago.

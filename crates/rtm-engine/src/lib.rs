@@ -1,13 +1,13 @@
 //! The bridge itself, without what is around it: App IDs are polled into a journal, and published from there.
 //!
-//! Read [`bridge`] first: the data path is there, top to bottom. A program makes a [`Plan`](plan::Plan) of whatever its
+//! Read `bridge` first: it names the files of the data path, in the order of the data. A program makes a [`Plan`](plan::Plan) of whatever its
 //! users configure, and [`Parts`](plan::Parts) that make sources and sinks, and calls [`supervisor::run`]. The engine knows no
 //! broker, no configuration file, no HTTP endpoint and no command line.
 //!
 //! `docs/architecture.md` has the map of its modules.
 
 mod batch;
-pub mod bridge;
+mod bridge;
 mod chain;
 pub mod copies;
 mod lanes;
@@ -16,6 +16,7 @@ mod losses;
 mod order;
 mod orphan;
 mod outlet;
+pub mod page;
 mod pipeline;
 pub mod plan;
 mod poison;

@@ -111,7 +111,10 @@ pub trait Parts: Send + Sync + 'static {
     /// # Errors
     ///
     /// When it can never work as it is described. The plan is refused then.
-    fn source(&self, spec: &Self::SourceSpec) -> Result<Self::Source, BoxError>;
+    fn source(
+        &self,
+        spec: &Self::SourceSpec,
+    ) -> impl Future<Output = Result<Self::Source, BoxError>> + Send;
 
     /// The client of the sink of this name; it need not be connected.
     ///

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::try_join_all;
 use rtm_journal::{Journal, LaneStats};
 use rtm_source::Fetch;
 use tokio::sync::watch;
@@ -77,7 +78,7 @@ pub async fn run<P: Parts>(
             () = journal.stopped() => return Err(RunError::Stopped),
             Some((app_id, joined)) = supervisor.polls.join_next() => supervisor.polling_ended(&app_id, joined),
             Some((route, joined)) = supervisor.publishes.join_next() => supervisor.outlet_ended(&route, joined),
-            Some(closed) = supervisor.closings.join_next() => drop(ended(closed)),
+            Some(closed) = supervisor.closings.join_next() => ended(closed),
             Some(proposal) = plans.next() => {
                 let applied = supervisor.apply(proposal.plan).await;
                 let _ = proposal.answer.send(applied);
@@ -172,7 +173,7 @@ impl<P: Parts> Supervisor<P> {
         let Diff { apps, sinks } = Diff::between(&self.parts, &self.plan, &plan);
         // Everything that can fail comes first, and changes nothing that runs.
         self.check_readers(&plan)?;
-        let sources = self.new_sources(&plan, &apps)?;
+        let sources = self.new_sources(&plan, &apps).await?;
         let clients = self.new_clients(&plan, &sinks).await?;
         let accounts = self.new_accounts(&sources)?;
 
@@ -213,7 +214,7 @@ impl<P: Parts> Supervisor<P> {
     }
 
     /// The sources of App IDs that are new, or that another plan changes.
-    fn new_sources<'a>(
+    async fn new_sources<'a>(
         &self,
         plan: &'a Plan<P>,
         apps: &Changes,
@@ -221,14 +222,15 @@ impl<P: Parts> Supervisor<P> {
         let is_new = |app: &&AppPlan<_>| {
             apps.start.contains(&app.app_id) || apps.renew.contains(&app.app_id)
         };
-        let source = |app: &'a AppPlan<_>| match self.parts.source(&app.source) {
+        let source = async |app: &'a AppPlan<_>| match self.parts.source(&app.source).await {
             Ok(source) => Ok((app, source)),
             Err(source) => Err(RunError::Source {
                 app: app.name.clone(),
                 source,
             }),
         };
-        plan.apps.iter().filter(is_new).map(source).collect()
+        // At once: each may wait for a file.
+        try_join_all(plan.apps.iter().filter(is_new).map(source)).await
     }
 
     async fn new_clients(
@@ -610,11 +612,9 @@ impl<P: Parts> Supervisor<P> {
     }
 }
 
-/// What a task returned. A panic is a bug: it is logged and the other tasks go on.
-fn ended<T>(joined: Result<T, JoinError>) -> Option<T> {
-    joined
-        .inspect_err(
-            |panic| error!(error = %panic, "a task ended unexpectedly; please report this"),
-        )
-        .ok()
+/// A task has ended. A panic is a bug: it is logged and the other tasks go on.
+fn ended(joined: Result<(), JoinError>) {
+    if let Err(panic) = joined {
+        error!(error = %panic, "a task ended unexpectedly; please report this");
+    }
 }

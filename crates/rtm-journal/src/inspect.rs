@@ -82,8 +82,6 @@ pub struct ReaderInspection {
     pub passed: u64,
     /// As [`crate::ReaderStats::missing`].
     pub missing: u64,
-    /// The size of its tally.
-    pub tally_bytes: usize,
 }
 
 /// The directory for reading, and who has it open: nobody, or somebody of that process number if it tells.
@@ -188,7 +186,6 @@ fn lane_inspection(id: u32, lane: &LaneRead, now: SystemTime) -> LaneInspection 
             pending,
             passed: cursor.passed,
             missing: missing(lane.appended.counts, cursor, pending.count),
-            tally_bytes: cursor.tally.len(),
         }
     });
     LaneInspection {

@@ -40,13 +40,9 @@ impl Journal {
         Journal::start(Box::new(disk), Some(lock), options, limits)
     }
 
-    /// Opens a journal on any storage, without a lock. For tests, which own the disk.
-    ///
-    /// # Errors
-    ///
-    /// [`OpenError`].
-    #[doc(hidden)]
-    pub fn open_on(storage: impl Storage, options: Options) -> Result<Journal, OpenError> {
+    /// Opens a journal on any storage, without a lock.
+    #[cfg(test)]
+    pub(crate) fn open_on(storage: impl Storage, options: Options) -> Result<Journal, OpenError> {
         let limits = options.limits()?;
         Journal::start(Box::new(storage), None, options, limits)
     }

@@ -82,37 +82,12 @@ impl Generator {
         if self.rng.f64() < odd {
             return odd::event(&mut self.rng, stream, user, channel, ms).into();
         }
-        let parts = match stream {
-            Stream::User => {
-                let kind = if first { "Login" } else { "Logout" };
-                [
-                    r#"{"user_id":""#,
-                    user,
-                    r#"","type":""#,
-                    kind,
-                    r#"","ms":"#,
-                    ms,
-                    "}",
-                    "",
-                    "",
-                ]
-            }
-            Stream::Channel => {
-                let kind = if first { "Join" } else { "Leave" };
-                [
-                    r#"{"group_id":""#,
-                    channel,
-                    r#"","user_id":""#,
-                    user,
-                    r#"","type":""#,
-                    kind,
-                    r#"","ms":"#,
-                    ms,
-                    "}",
-                ]
-            }
+        let (group, kinds) = match stream {
+            Stream::User => (["", "", ""], ["Logout", "Login"]),
+            Stream::Channel => ([r#""group_id":""#, channel, r#"","#], ["Leave", "Join"]),
         };
-        parts.concat().into()
+        let ([before, group, after], kind) = (group, kinds[usize::from(first)]);
+        format!(r#"{{{before}{group}{after}"user_id":"{user}","type":"{kind}","ms":{ms}}}"#).into()
     }
 }
 

@@ -19,10 +19,11 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::alarms::Alarms;
 use crate::api::Api;
 use crate::batch::Batching;
+use crate::credentials::{Credentials, CredentialsError};
 use crate::failure::LinkError;
 use crate::inbox::Inboxes;
 use crate::jetstream;
-use crate::options::{Credentials, CredentialsError, NatsOptions};
+use crate::options::NatsOptions;
 use crate::stats::Counters;
 
 /// Commands that the client queues. Small, because what is queued is beyond recall; large enough to fill a packet.

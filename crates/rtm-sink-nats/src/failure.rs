@@ -7,7 +7,7 @@ use async_nats::{ConnectErrorKind, rustls};
 use rtm_sink::{PublishErrorKind, Reason};
 
 use crate::api::ApiError;
-use crate::options::CredentialsError;
+use crate::credentials::CredentialsError;
 use crate::reply::{Refusal, Verdict};
 
 /// What a person can do where JetStream is off.

@@ -56,6 +56,7 @@ mod api;
 mod batch;
 mod check;
 mod connection;
+mod credentials;
 mod failure;
 mod headers;
 mod inbox;
@@ -69,12 +70,10 @@ mod subject;
 
 pub use api::ApiError;
 pub use check::{CheckError, NatsCheck};
+pub use credentials::{CredentialsError, NatsAuth, Secret};
 pub use failure::{LinkError, PublishFailure};
 pub use jetstream::{LARGE_RECORD, Published, TooSmall};
-pub use options::{
-    ConnectError, CredentialsError, MAX_IN_FLIGHT, NatsAuth, NatsOptions, NatsTls, Secret,
-    StreamSpec, check_server,
-};
+pub use options::{ConnectError, MAX_IN_FLIGHT, NatsOptions, NatsTls, StreamSpec, check_server};
 pub use reply::Refusal;
 pub use stats::NatsStats;
 pub use subject::{covers, widen};

@@ -1,15 +1,12 @@
 //! What a sink counts.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
 
 /// How a sink is doing. Counts are since it was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NatsStats {
     /// Connected, and the last call did not fail for want of the server.
     pub up: bool,
-    /// When the last record was confirmed.
-    pub last_confirmation: Option<SystemTime>,
     /// Records confirmed, duplicates included.
     pub confirmed: u64,
     /// Confirmed records that JetStream had already: published again after a lost answer.
@@ -30,8 +27,6 @@ pub(crate) struct Counters {
     pub(crate) duplicates: AtomicU64,
     pub(crate) out_of_order: AtomicU64,
     connections: AtomicU64,
-    /// Milliseconds since the Unix epoch; 0 is never.
-    last_confirmation: AtomicU64,
     failing: AtomicBool,
 }
 
@@ -46,22 +41,14 @@ impl Counters {
             self.confirmed.fetch_add(confirmed, Ordering::Relaxed);
             self.duplicates.fetch_add(duplicates, Ordering::Relaxed);
             self.out_of_order.fetch_add(out_of_order, Ordering::Relaxed);
-            let now = SystemTime::now()
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .unwrap_or_default();
-            let now = u64::try_from(now.as_millis()).unwrap_or(0);
-            self.last_confirmation.store(now, Ordering::Relaxed);
         }
         self.failing.store(failing, Ordering::Relaxed);
     }
 
     pub(crate) fn stats(&self, connected: bool) -> NatsStats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let last_confirmation = Duration::from_millis(get(&self.last_confirmation));
         NatsStats {
             up: connected && !self.failing.load(Ordering::Relaxed),
-            last_confirmation: (!last_confirmation.is_zero())
-                .then(|| SystemTime::UNIX_EPOCH + last_confirmation),
             confirmed: get(&self.confirmed),
             duplicates: get(&self.duplicates),
             out_of_order: get(&self.out_of_order),

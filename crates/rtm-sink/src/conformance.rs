@@ -15,7 +15,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{Headers, Outcome, PublishErrorKind, Record, RecordId, Sink, Timestamp, Topic};
+use crate::{
+    Headers, Outcome, PublishError, PublishErrorKind, Record, RecordId, Sink, Timestamp, Topic,
+};
 
 mod faults;
 
@@ -129,14 +131,10 @@ pub async fn run<R: Rig>(rig: &R) -> Vec<&'static str> {
 async fn empty_batch<R: Rig>(rig: &R) -> Option<()> {
     let sink = rig.sink().await;
     let topic = rig.topic("empty_batch").await;
-    patient(sink.publish(&[]))
-        .await
-        .expect("an empty batch is confirmed");
+    confirm(&sink, &[]).await;
     // Something after it, because a rig may not be able to read a topic that never held anything.
     let record = record(&topic, 0);
-    patient(sink.publish(std::slice::from_ref(&record)))
-        .await
-        .expect("confirmed");
+    confirm(&sink, std::slice::from_ref(&record)).await;
     assert_eq!(ids(&patient(rig.stored(&topic)).await), ids_of(&[record]));
     Some(())
 }
@@ -155,16 +153,14 @@ async fn parts<R: Rig>(rig: &R) -> Option<()> {
     records[3].timestamp.0 -= 3_600_000;
     let text = r#""a\u0000b\r\nc\u202e d . * > \ud83d\ude00 é""#;
     records[4].payload = document(&topic, records[4].id, text);
-    patient(sink.publish(&records)).await.expect("confirmed");
+    confirm(&sink, &records).await;
     // Whatever a sink does to a header that its broker cannot carry, the record arrives.
     let mut hostile = record(&topic, 5);
     hostile.headers = vec![(
         "rtm-user".into(),
         Bytes::from_static(b"a\r\nX-Injected: 1\0\xff"),
     )];
-    patient(sink.publish(std::slice::from_ref(&hostile)))
-        .await
-        .expect("confirmed");
+    confirm(&sink, std::slice::from_ref(&hostile)).await;
     records.push(hostile);
 
     let stored = patient(rig.stored(&topic)).await;
@@ -201,7 +197,7 @@ async fn thousand_in_a_batch<R: Rig>(rig: &R) -> Option<()> {
     let sink = rig.sink().await;
     let topic = rig.topic("thousand_in_a_batch").await;
     let records = records(&topic, 1000);
-    patient(sink.publish(&records)).await.expect("confirmed");
+    confirm(&sink, &records).await;
     let stored = patient(rig.stored(&topic)).await;
     assert_eq!(stored.len(), records.len(), "each is stored once");
     assert_in_order(&stored, &records);
@@ -221,7 +217,7 @@ async fn order_per_key<R: Rig>(rig: &R) -> Option<()> {
                 ..self::record(&topics[1], 0)
             };
         }
-        patient(sink.publish(&batch)).await.expect("confirmed");
+        confirm(&sink, &batch).await;
         for record in batch {
             published[usize::from(record.topic == topics[1])].push(record);
         }
@@ -244,12 +240,7 @@ async fn calls_at_the_same_time<R: Rig>(rig: &R) -> Option<()> {
         batch.iter_mut().for_each(keyed);
         batch
     });
-    let publish = |batch: &[Record]| {
-        let batch = batch.to_vec();
-        let sink = &sink;
-        async move { patient(sink.publish(&batch)).await.expect("confirmed") }
-    };
-    tokio::join!(publish(&a), publish(&b), publish(&c));
+    tokio::join!(confirm(&sink, &a), confirm(&sink, &b), confirm(&sink, &c));
     let stored = patient(rig.stored(&topic)).await;
     assert_eq!(stored.len(), 900);
     assert_in_order(&stored, &[a, b, c].concat());
@@ -336,15 +327,8 @@ async fn refused_record<R: Rig>(rig: &R) -> Option<()> {
         None
     );
     // Alone it says so at once, and its kind tells the caller to go on.
-    let error = patient(sink.publish(&refused[..1]))
-        .await
-        .expect_err("refused again");
+    let error = refuse(&sink, &refused[0]).await;
     assert_eq!(error.kind, PublishErrorKind::Rejected);
-    assert!(
-        matches!(error.outcomes[..], [Outcome::Rejected(_)]),
-        "{:?}",
-        error.outcomes
-    );
     Some(())
 }
 
@@ -354,23 +338,14 @@ async fn smaller_record<R: Rig>(rig: &R) -> Option<()> {
     let topic = rig.topic("smaller_record").await;
     let refused = rig.refused(&topic)?;
     let sink = rig.sink().await;
-    let error = patient(sink.publish(std::slice::from_ref(&refused)))
-        .await
-        .expect_err("refused");
-    assert!(
-        matches!(error.outcomes[..], [Outcome::Rejected(_)]),
-        "{:?}",
-        error.outcomes
-    );
+    refuse(&sink, &refused).await;
     let smaller = Record {
         key: None,
         headers: Headers::new(),
         payload: document(&topic, refused.id, r#""""#),
         ..refused
     };
-    patient(sink.publish(std::slice::from_ref(&smaller)))
-        .await
-        .expect("confirmed");
+    confirm(&sink, std::slice::from_ref(&smaller)).await;
     let stored = patient(rig.stored(&topic)).await;
     assert_eq!(stored.len(), 1);
     assert_eq!(stored[0].payload, smaller.payload);
@@ -382,7 +357,7 @@ async fn broker_away<R: Rig>(rig: &R) -> Option<()> {
     let sink = rig.sink().await;
     let topic = rig.topic("broker_away").await;
     let before = records(&topic, 100);
-    patient(sink.publish(&before)).await.expect("confirmed");
+    confirm(&sink, &before).await;
 
     rig.take_away().await?;
     let records = records(&topic, 300);
@@ -530,6 +505,24 @@ pub async fn converge<S: Sink>(sink: &S, records: &[Record]) -> Vec<RecordId> {
     assert!(converged.await.is_ok(), "not published in time");
     rejected.sort_unstable();
     rejected
+}
+
+/// One call, which confirms all of them.
+async fn confirm<S: Sink>(sink: &S, records: &[Record]) {
+    let published = patient(sink.publish(records)).await;
+    published.expect("confirmed");
+}
+
+/// One call, which refuses the record for good.
+async fn refuse<S: Sink>(sink: &S, record: &Record) -> PublishError {
+    let published = patient(sink.publish(std::slice::from_ref(record))).await;
+    let error = published.expect_err("refused");
+    let outcomes = &error.outcomes;
+    assert!(
+        matches!(outcomes[..], [Outcome::Rejected(_)]),
+        "{outcomes:?}"
+    );
+    error
 }
 
 async fn patient<T>(step: impl Future<Output = T>) -> T {

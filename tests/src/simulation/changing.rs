@@ -524,7 +524,7 @@ impl Parts for Changing {
     type SourceSpec = Polled;
     type ClientSpec = u32;
 
-    fn source(&self, spec: &Polled) -> Result<ChangingSource, BoxError> {
+    async fn source(&self, spec: &Polled) -> Result<ChangingSource, BoxError> {
         let source = SimulatedSource::new(
             self.server.clone(),
             &spec.app_id,

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use fastrand::Rng;
 use jiff::Timestamp;
 use reqwest::header::{HeaderName, HeaderValue};
+use rtm_engine::page::MAX_PAGE_BYTES;
 use rtm_sim::{Exchange, InProcess, WireEnd};
 use rtm_source::{
     BoxError, Ending, Fetch, FetchError, HeaderMap, NoResponse, Page, Region, RegionError,
@@ -18,9 +19,6 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 /// The time a request has, as in [`rtm_source::SourceOptions::deadline`].
 const DEADLINE: Duration = Duration::from_secs(30);
-
-/// Where a body is cut, as in [`rtm_source::SourceOptions::max_page_bytes`].
-const MAX_PAGE_BYTES: usize = 2 << 20;
 
 /// The most headers that the real client takes, and about the most bytes.
 const MAX_HEADERS: usize = 1_000;

@@ -520,7 +520,7 @@ impl Parts for SimulatedParts {
     /// Which of the sinks.
     type ClientSpec = usize;
 
-    fn source(&self, (): &()) -> Result<SimulatedSource, BoxError> {
+    async fn source(&self, (): &()) -> Result<SimulatedSource, BoxError> {
         let source = self
             .source
             .lock()

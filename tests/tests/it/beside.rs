@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rtm_bridge::read_back::Reading;
 use rtm_bridge::sinks;
-use rtm_sim::{Load, SimApp, SimConfig, Simulator};
+use rtm_sim::{SimApp, Simulator};
 use rtm_tests::bridge::{Bridge, Metrics, http_client};
 use rtm_tests::idle::Idle;
 use rtm_tests::process::Process;
@@ -21,23 +21,11 @@ use rustix::fs::{OFlags, fcntl_setfl};
 use serde_json::Value;
 
 use super::reload::{File, take};
+use super::simulated::simulator;
 
 const SOON: Duration = Duration::from_secs(40);
 const CONFIRMED: &str = "rtm_bridge_records_confirmed_total";
 const DROPPED: &str = "rtm_bridge_log_lines_dropped_total";
-
-async fn simulator(events_per_second: f64) -> Simulator {
-    let load = Load {
-        events_per_second,
-        ..Load::default()
-    };
-    let config = SimConfig {
-        regions: ["a", "b"].map(str::to_owned).to_vec(),
-        load,
-        ..SimConfig::default()
-    };
-    Simulator::start(config).await.unwrap()
-}
 
 /// A configuration with a file for a sink, one region `a`, and more regions and tables.
 fn text(simulator: &Simulator, dir: &Path, regions: &str, more: &str) -> String {

@@ -32,6 +32,7 @@ mod planted;
 mod reload;
 mod replay;
 mod service;
+mod simulated;
 mod status_page;
 mod syncs;
 mod two_regions;

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use rtm_sim::{Load, SimApp, SimAuth, SimConfig, Simulator};
 use rtm_tests::bridge::Bridge;
 use rtm_tests::process::Process;
 use rtm_tests::wait_for;
 
 use super::reload::{File, take};
+use super::simulated::{self, load};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -35,24 +35,7 @@ async fn a_file_that_hangs_stops_nothing_else() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path();
     let ids = ["0a".repeat(16), "0b".repeat(16)];
-    let apps = ids.iter().map(|id| SimApp {
-        app_id: id.clone(),
-        auth: SimAuth::Basic {
-            key: "demo-key".to_owned(),
-            secret: "demo-secret".to_owned(),
-        },
-    });
-    let simulator = Simulator::start(SimConfig {
-        apps: apps.collect(),
-        regions: vec!["x".to_owned()],
-        load: Load {
-            events_per_second: 100.0,
-            ..Load::default()
-        },
-        ..SimConfig::default()
-    })
-    .await
-    .unwrap();
+    let simulator = simulated::of(&ids.each_ref().map(String::as_str), &["x"], load(100.0)).await;
     let names = ["secret", "token", "cert", "ca", "option", "password"];
     for name in names {
         fifo(&dir.join(name));
@@ -132,25 +115,8 @@ async fn says(bridge: &Bridge, all: &[&str]) {
 async fn what_is_missing_is_waited_for() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path();
-    let app = |app_id: &str| SimApp {
-        app_id: app_id.to_owned(),
-        auth: SimAuth::Basic {
-            key: "demo-key".to_owned(),
-            secret: "demo-secret".to_owned(),
-        },
-    };
     let ids = ["0a".repeat(16), "0b".repeat(16)];
-    let simulator = Simulator::start(SimConfig {
-        apps: ids.iter().map(|id| app(id)).collect(),
-        regions: vec!["x".to_owned()],
-        load: Load {
-            events_per_second: 100.0,
-            ..Load::default()
-        },
-        ..SimConfig::default()
-    })
-    .await
-    .unwrap();
+    let simulator = simulated::of(&ids.each_ref().map(String::as_str), &["x"], load(100.0)).await;
     let text = |sinks: &str| {
         let apps = ["a", "b"].iter().zip(&ids).map(|(name, id)| {
             format!(

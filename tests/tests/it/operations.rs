@@ -8,31 +8,18 @@ use std::time::Duration;
 
 use rtm_bridge::read_back::Reading;
 use rtm_bridge::sinks;
-use rtm_sim::{Load, SimApp, SimAuth, SimConfig, Simulator};
+use rtm_sim::{Load, SimApp, SimAuth, Simulator};
 use rtm_tests::bridge::{Bridge, Metrics, http_client};
 use rtm_tests::brokers::{Nats, unique};
 use rtm_tests::wait_for;
 use serde_json::Value;
 
 use super::reload::{File, take, until};
+use super::simulated::{self, load, simulator};
 
 const SOON: Duration = Duration::from_secs(30);
 const PENDING: &str = "rtm_bridge_journal_pending_events";
 const FETCHED: &str = "rtm_bridge_events_fetched_total";
-
-async fn simulator(events_per_second: f64, copies: f64) -> Simulator {
-    let load = Load {
-        events_per_second,
-        copies,
-        ..Load::default()
-    };
-    let config = SimConfig {
-        regions: ["a", "b"].map(str::to_owned).to_vec(),
-        load,
-        ..SimConfig::default()
-    };
-    Simulator::start(config).await.unwrap()
-}
 
 /// A configuration of the simulator's App ID and its two regions; `app` is what else is said of it.
 fn text(simulator: &Simulator, dir: &Path, app: &str, sinks: &str) -> String {
@@ -95,7 +82,7 @@ async fn quiet(bridge: &Bridge, simulator: &Simulator) {
 async fn refused_credentials_are_said_where_one_looks() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path();
-    let simulator = simulator(50.0, 0.0).await;
+    let simulator = simulator(50.0).await;
     let app_id = SimApp::default().app_id;
     let auth = |secret: &str| SimAuth::Basic {
         key: "demo-key".to_owned(),
@@ -151,7 +138,7 @@ async fn refused_credentials_are_said_where_one_looks() {
 /// option that the operator wrote is.
 #[tokio::test(flavor = "multi_thread")]
 async fn librdkafka_warns_of_what_the_operator_wrote_only() {
-    let simulator = simulator(50.0, 0.0).await;
+    let simulator = simulator(50.0).await;
     for (options, warned) in [
         ("", false),
         ("options = { \"queuing.strategy\" = \"fifo\" }\n", true),
@@ -192,7 +179,7 @@ async fn librdkafka_warns_of_what_the_operator_wrote_only() {
 async fn a_kill_during_a_pause_loses_nothing() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path();
-    let simulator = simulator(200.0, 0.0).await;
+    let simulator = simulator(200.0).await;
     let mut nats = Nats::start_own().await.unwrap();
     let name = unique("paused");
     let sinks = format!(
@@ -294,7 +281,11 @@ async fn rests(requests: &impl Fn() -> u64) {
 async fn a_reload_changes_what_becomes_of_copies() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path();
-    let simulator = simulator(400.0, 0.5).await;
+    let load = Load {
+        copies: 0.5,
+        ..load(400.0)
+    };
+    let simulator = simulated::of(&[&SimApp::default().app_id], &["a", "b"], load).await;
     let with = |policy: &str| {
         let app = format!("cross_region_copies = \"{policy}\"\ncopies_window = \"2s\"");
         text(&simulator, dir, &app, &file_sink(dir))

@@ -14,6 +14,7 @@ use rtm_tests::monitoring::text;
 use serde_json::Value;
 
 use super::reload::{File, take};
+use super::simulated;
 use super::two_regions::{TwoRegions, two_regions};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -271,17 +272,8 @@ async fn says_what_is_paused() {
         SimApp::default().app_id,
         "0123456789abcdef0123456789abcdef".to_owned(),
     ];
-    let apps = ids.each_ref().map(|app_id| SimApp {
-        app_id: app_id.clone(),
-        ..SimApp::default()
-    });
-    let simulator = rtm_sim::Simulator::start(rtm_sim::SimConfig {
-        apps: apps.to_vec(),
-        regions: vec!["a".to_owned()],
-        ..rtm_sim::SimConfig::default()
-    })
-    .await
-    .unwrap();
+    let app_ids = ids.each_ref().map(String::as_str);
+    let simulator = simulated::of(&app_ids, &["a"], rtm_sim::Load::default()).await;
     let text = |paused: [bool; 2]| {
         let apps = ["game", "chat"].iter().zip(&ids).zip(paused);
         let apps = apps.map(|((name, app_id), paused)| {

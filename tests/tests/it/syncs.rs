@@ -8,9 +8,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use rtm_sim::{Load, SimApp, SimConfig, Simulator};
+use rtm_sim::SimApp;
 use rtm_tests::bridge::Bridge;
 use rtm_tests::wait_for;
+
+use super::simulated::{self, load};
 
 /// Notes a call once it has succeeded, as a line of its name and of the file's path.
 const SHIM: &str = r#"
@@ -71,16 +73,8 @@ async fn what_is_written_is_synced() {
     let data = dir.join("data");
     fs::create_dir_all(data.join("out")).unwrap();
     let calls = dir.join("calls");
-    let region = "a".to_owned();
-    let config = SimConfig {
-        regions: vec![region.clone()],
-        load: Load {
-            events_per_second: 200.0,
-            ..Load::default()
-        },
-        ..SimConfig::default()
-    };
-    let simulator = Simulator::start(config).await.unwrap();
+    let app_id = SimApp::default().app_id;
+    let simulator = simulated::of(&[&app_id], &["a"], load(200.0)).await;
     let file = dir.join("rtm-bridge.toml");
     let text = format!(
         "[admin]\nlisten = \"127.0.0.1:0\"\n[journal]\ndir = \"{data}/journal\"\n\
@@ -88,8 +82,7 @@ async fn what_is_written_is_synced() {
          auth = {{ basic = {{ key = \"demo-key\", secret = \"demo-secret\" }} }}\n\
          regions = [{{ name = \"a\", base_url = \"{url}\" }}]\n[sinks.file]\npath = \"{data}/out/events.jsonl\"\n",
         data = data.display(),
-        app_id = SimApp::default().app_id,
-        url = simulator.base_url(&region),
+        url = simulator.base_url("a"),
     );
     fs::write(&file, text).unwrap();
     let below = format!("{}/", data.display());

@@ -63,7 +63,7 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<bool> {
         config.apps.len(),
         config.sinks.keys().cloned().collect::<Vec<_>>().join(", ")
     );
-    for (key, message) in config.warnings() {
+    for (key, message) in config.warnings(None) {
         println!("  warning: {key}: {message}");
     }
     let runtime = runtime()?;

@@ -8,7 +8,7 @@ use rtm_journal::{EntryFilter, Journal};
 
 use super::process::duration;
 use crate::config::{Config, free_bytes};
-use rtm_engine::bridge::MAX_PAGE_BYTES;
+use rtm_engine::page::MAX_PAGE_BYTES;
 
 /// What an entry takes on the disk, compressed as it is in an outage, besides its events: frame, tags, the response's own
 /// words.

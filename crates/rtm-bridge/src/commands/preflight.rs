@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use bytesize::ByteSize;
-use rtm_engine::bridge::ROOM_FOR_A_PAGE;
+use rtm_engine::page::ROOM_FOR_A_PAGE;
 use serde_json::{Value, json};
 
 use crate::config::{Config, free_bytes};

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
-use rtm_engine::bridge::ROOM_FOR_A_PAGE;
+use rtm_engine::page::ROOM_FOR_A_PAGE;
 use rtm_source::Url;
 
 use tracing::{error, warn};
@@ -107,58 +107,29 @@ pub(super) fn problems(config: &Config) -> (Messages, Messages) {
 }
 
 impl Config {
-    /// What is accepted and may still be a mistake, as key and message. With several files the key names its own.
-    pub fn warnings(&self) -> Vec<(String, String)> {
-        self.warnings_beside(&[])
-    }
-
-    /// As [`Config::warnings`], without those that `before` has as well, wherever its apps stand in their list.
-    pub fn new_warnings(&self, before: &Config) -> Vec<(String, String)> {
-        self.warnings_beside(&before.warnings_by_name())
-    }
-
-    fn warnings_beside(&self, told: &[(String, String)]) -> Vec<(String, String)> {
-        let mut found = self.all_warnings();
-        found.retain(|(key, message)| {
-            let key = by_name(key, &self.apps);
-            !told.contains(&(key, message.clone()))
+    /// What is accepted and may still be a mistake, as key and message. With several files the key names its own. What `before`
+    /// has as well is left out, wherever its apps stand in their list.
+    pub fn warnings(&self, before: Option<&Config>) -> Messages {
+        let told = before.map_or_else(Vec::new, |before| {
+            let told = before.all_warnings().into_iter();
+            told.map(|(key, message)| (by_name(&key, &before.apps), message))
+                .collect()
         });
+        let mut found = self.all_warnings();
+        found.retain(|(key, message)| !told.contains(&(by_name(key, &self.apps), message.clone())));
         for (key, _) in &mut found {
             *key = self.origin.key(key);
         }
         found
     }
 
-    /// All warnings, each app by its name.
-    fn warnings_by_name(&self) -> Vec<(String, String)> {
-        let mut found = self.all_warnings();
-        for (key, _) in &mut found {
-            *key = by_name(key, &self.apps);
-        }
-        found
-    }
-
-    fn all_warnings(&self) -> Vec<(String, String)> {
+    fn all_warnings(&self) -> Messages {
         let mut found = Vec::new();
         warnings(self, &mut Problems::new(&mut found));
         self.warn_of_files(&mut found);
         found
     }
-}
 
-/// A key with an app's name in the place of its index.
-fn by_name(key: &str, apps: &[AppConfig]) -> String {
-    let index = key
-        .strip_prefix("apps.")
-        .map(|rest| rest.split('.').next().unwrap_or(rest));
-    let app = index.and_then(|index| Some((index, apps.get(index.parse::<usize>().ok()?)?)));
-    match app {
-        Some((index, app)) => key.replacen(index, &app.name, 1),
-        None => key.to_owned(),
-    }
-}
-
-impl Config {
     /// Logs what may be a mistake and was none `before`, and what is not there yet. A thread of its own looks at the files for
     /// it, and is waited for so long that its lines come first: a share that hangs must not stop the loops of this thread.
     pub(crate) async fn log_warnings(&self, before: Option<&Config>) {
@@ -168,8 +139,7 @@ impl Config {
     }
 
     fn log_warnings_now(&self, before: Option<&Config>) {
-        let warnings = before.map_or_else(|| self.warnings(), |before| self.new_warnings(before));
-        for (key, warning) in warnings {
+        for (key, warning) in self.warnings(before) {
             warn!(key, "{warning}");
         }
         for absent in &self.absent {
@@ -183,7 +153,7 @@ impl Config {
     }
 
     /// Of secrets that stand in files which everyone may read. What a variable sets stands in none.
-    fn warn_of_files(&self, found: &mut Vec<(String, String)>) {
+    fn warn_of_files(&self, found: &mut Messages) {
         let is_inline = |(_, message): &&(String, String)| message == secret::INLINE;
         let inline: Vec<String> = found
             .iter()
@@ -198,6 +168,18 @@ impl Config {
                 found.push((key, secret::open_to_all(Path::new(&origin))));
             }
         }
+    }
+}
+
+/// A key with an app's name in the place of its index.
+fn by_name(key: &str, apps: &[AppConfig]) -> String {
+    let index = key
+        .strip_prefix("apps.")
+        .map(|rest| rest.split('.').next().unwrap_or(rest));
+    let app = index.and_then(|index| Some((index, apps.get(index.parse::<usize>().ok()?)?)));
+    match app {
+        Some((index, app)) => key.replacen(index, &app.name, 1),
+        None => key.to_owned(),
     }
 }
 

@@ -1,41 +1,33 @@
 //! NATS JetStream.
 
 use std::any::Any;
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
-use async_nats::jetstream;
-use async_nats::jetstream::consumer::{AckPolicy, pull};
-use async_nats::jetstream::context::DeleteStreamErrorKind;
 use async_trait::async_trait;
-use futures::StreamExt;
 use rtm_record::{ALL, KeyBy, Template};
-use rtm_sink::{AnySink, Sink, regular};
-use rtm_sink_nats::{
-    CheckError, LARGE_RECORD, MAX_IN_FLIGHT, NatsAuth, NatsCheck, NatsOptions, NatsSink, NatsTls,
-    Secret, StreamSpec, covers, widen,
-};
+use rtm_sink::AnySink;
+use rtm_sink_nats::{MAX_IN_FLIGHT, NatsAuth, NatsOptions, NatsSink, NatsTls, covers, widen};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::kind::{Bench, Each, Found, Kind, Stored, Templates, changed};
+use super::kind::{Bench, Each, Found, Kind, Templates, changed};
 use crate::fields::problem::Problems;
-use crate::fields::secret::{self, InlineSecret, SecretKeys};
+use crate::fields::secret;
 use crate::fields::shown::{host, is_set, list, word};
 use crate::fields::units;
 
-/// How long the server may take to let a client in.
-const PATIENCE: Duration = Duration::from_secs(15);
+mod auth;
+mod create;
+mod look;
+mod read_back;
 
-/// How long the server may be silent before reading it back is given up.
-const READING_PATIENCE: Duration = Duration::from_secs(30);
-
-/// Messages asked of JetStream at once.
-const READING_BATCH: usize = 10_000;
+use auth::NatsAuthConfig;
+use create::{CreateStream, is_token};
+use read_back::delete;
+pub use read_back::read_back;
 
 /// A sink of type `nats`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -121,49 +113,6 @@ fn nats_dead_letters() -> String {
     "rtm.{app}.dead_letters".to_owned()
 }
 
-/// `auth` of a NATS sink: one of five.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub(crate) enum NatsAuthConfig {
-    /// A `.creds` file.
-    CredentialsFile(PathBuf),
-    /// A file with an NKey seed.
-    NkeyFile(PathBuf),
-    /// A JWT and its seed, each in a file.
-    Jwt(JwtConfig),
-    /// A user and a password.
-    Password(PasswordConfig),
-    /// A token in a file.
-    TokenFile(PathBuf),
-}
-
-/// A JWT and its NKey seed.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct JwtConfig {
-    /// The file with the JWT.
-    pub(crate) jwt_file: PathBuf,
-    /// The file with the seed.
-    pub(crate) seed_file: PathBuf,
-}
-
-/// A user and a password. Exactly one of `password`, `password_file`, `password_env`.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(extend("oneOf" = [{"required": ["password"]}, {"required": ["password_file"]}, {"required": ["password_env"]}]))]
-pub(crate) struct PasswordConfig {
-    /// The user.
-    #[serde(deserialize_with = "units::text")]
-    #[schemars(schema_with = "units::text_schema")]
-    pub(crate) user: String,
-    /// The password, inline: warned about.
-    pub(crate) password: Option<InlineSecret>,
-    /// A file that holds it.
-    pub(crate) password_file: Option<PathBuf>,
-    /// An environment variable that holds it.
-    pub(crate) password_env: Option<String>,
-}
-
 /// `tls` of a NATS sink.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -178,33 +127,6 @@ pub(crate) struct TlsConfig {
     pub(crate) cert_file: Option<PathBuf>,
     /// The client's key, PEM.
     pub(crate) key_file: Option<PathBuf>,
-}
-
-/// `create` of a NATS sink: the stream to create when it is missing.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct CreateStream {
-    /// Its subjects. Default: those that the subject templates cover.
-    #[serde(default)]
-    pub(crate) subjects: Vec<String>,
-    /// Bound on its size, 64 KiB at least. Default: none.
-    #[serde(default, deserialize_with = "units::size::deserialize")]
-    #[schemars(schema_with = "units::size::schema")]
-    pub(crate) max_bytes: Option<u64>,
-    /// Bound on a message's age. Default: none.
-    #[serde(default, deserialize_with = "units::duration::deserialize")]
-    #[schemars(schema_with = "units::duration::schema")]
-    pub(crate) max_age: Option<Duration>,
-    /// Replicas. Default 1.
-    #[serde(
-        default = "units::constant::<1, usize>",
-        deserialize_with = "units::number"
-    )]
-    pub(crate) replicas: usize,
-    /// How long the server remembers record ids. Default `2m`, the server's own.
-    #[serde(default = "units::seconds::<120>", with = "units::duration")]
-    #[schemars(schema_with = "units::duration::schema")]
-    pub(crate) duplicate_window: Duration,
 }
 
 #[async_trait]
@@ -278,29 +200,8 @@ impl Kind for NatsConfig {
         if self.tls.cert_file.is_some() != self.tls.key_file.is_some() {
             problems.add("tls", "`cert_file` and `key_file` go together");
         }
-        let seed = |file: &PathBuf| NatsAuth::NkeySeed(Secret::File(file.clone()));
-        match &self.auth {
-            None => {}
-            Some(NatsAuthConfig::CredentialsFile(file)) => {
-                let auth = NatsAuth::CredentialsFile(file.clone());
-                usable("auth.credentials_file", file, &auth, problems);
-            }
-            Some(NatsAuthConfig::NkeyFile(file)) => {
-                usable("auth.nkey_file", file, &seed(file), problems);
-            }
-            Some(NatsAuthConfig::TokenFile(file)) => {
-                problems.readable("auth.token_file", file, "");
-            }
-            Some(NatsAuthConfig::Jwt(JwtConfig {
-                jwt_file,
-                seed_file,
-            })) => {
-                problems.readable("auth.jwt.jwt_file", jwt_file, "");
-                usable("auth.jwt.seed_file", seed_file, &seed(seed_file), problems);
-            }
-            Some(NatsAuthConfig::Password(password)) => {
-                password.keys().problems("auth.password", problems);
-            }
+        if let Some(auth) = &self.auth {
+            auth.problems(&mut problems.of("auth"));
         }
         if let Some(create) = &self.create {
             create.problems(places, &mut problems.of("create"));
@@ -308,23 +209,11 @@ impl Kind for NatsConfig {
     }
 
     fn secrets(&self, warnings: &mut Problems<'_>) {
-        let files = match &self.auth {
-            None => vec![],
-            Some(NatsAuthConfig::CredentialsFile(file)) => vec![("auth.credentials_file", file)],
-            Some(NatsAuthConfig::NkeyFile(file)) => vec![("auth.nkey_file", file)],
-            Some(NatsAuthConfig::TokenFile(file)) => vec![("auth.token_file", file)],
-            Some(NatsAuthConfig::Jwt(jwt)) => vec![
-                ("auth.jwt.jwt_file", &jwt.jwt_file),
-                ("auth.jwt.seed_file", &jwt.seed_file),
-            ],
-            Some(NatsAuthConfig::Password(password)) => {
-                password.keys().warnings("auth.password", warnings);
-                vec![]
-            }
-        };
-        let key = self.tls.key_file.iter().map(|file| ("tls.key_file", file));
-        for (key, file) in files.into_iter().chain(key) {
-            secret::of_file(key, file, warnings);
+        if let Some(auth) = &self.auth {
+            auth.secrets(&mut warnings.of("auth"));
+        }
+        if let Some(file) = &self.tls.key_file {
+            secret::of_file("tls.key_file", file, warnings);
         }
     }
 
@@ -343,14 +232,7 @@ impl Kind for NatsConfig {
     }
 
     fn shown(&self) -> Vec<(&'static str, String)> {
-        let auth = match &self.auth {
-            None => "none",
-            Some(NatsAuthConfig::CredentialsFile(_)) => "credentials_file",
-            Some(NatsAuthConfig::NkeyFile(_)) => "nkey_file",
-            Some(NatsAuthConfig::Jwt(_)) => "jwt",
-            Some(NatsAuthConfig::Password(_)) => "password",
-            Some(NatsAuthConfig::TokenFile(_)) => "token_file",
-        };
+        let auth = self.auth.as_ref().map_or("none", NatsAuthConfig::kind);
         vec![
             ("servers", list(self.servers.iter().map(|url| host(url)))),
             ("stream", self.stream.clone()),
@@ -405,39 +287,11 @@ impl Kind for NatsConfig {
     }
 
     async fn reach(&self, places: &[String], _: &[String]) -> Vec<Found> {
-        let of_sink = |found| (String::new(), found);
-        let found = match self.look(places).await {
-            Ok(Ok(found)) => found,
-            Ok(Err(CheckError::Missing { domain, .. })) if self.create.is_some() => {
-                let place = domain.map_or_else(String::new, |domain| {
-                    format!(" there, in the JetStream domain {domain}; if it is in another one, set `domain`")
-                });
-                let missing = format!("stream {} is missing; `run` creates it{place}", self.stream);
-                return vec![of_sink(Ok(missing))];
-            }
-            Ok(Err(error)) => return vec![of_sink(Err(error.into()))],
-            Err(error) => return vec![of_sink(Err(error))],
-        };
-        let reached = format!(
-            "{} {}, stream {} stores every subject; records are published {}",
-            found.server, found.version, self.stream, found.published
-        );
-        let warnings = found.warnings.iter();
-        let warnings = warnings.map(|warning| format!("warning: {warning}"));
-        let told = std::iter::once(reached).chain(warnings);
-        told.map(|text| of_sink(Ok(text))).collect()
+        self.reached(places).await
     }
 
     async fn ready(&self, places: &[String]) -> anyhow::Result<()> {
-        drop(self.client().await?);
-        match self.look(places).await? {
-            Err(CheckError::Missing { .. }) if self.create.is_some() => Ok(()),
-            Err(CheckError::Off) => anyhow::bail!(
-                "JetStream is not enabled at {}: start the server with `nats-server -js`, or enable it for the account",
-                hidden(&self.servers)
-            ),
-            checked => Ok(checked.map(drop)?),
-        }
+        self.ready_for(places).await
     }
 
     fn bench(&self, bench: &Bench<'_>) -> Result<Value, String> {
@@ -464,18 +318,7 @@ impl Kind for NatsConfig {
     }
 
     async fn remove(&self) -> anyhow::Result<()> {
-        let context = self.jetstream().await?;
-        match context.delete_stream(&self.stream).await {
-            Ok(_) => Ok(()),
-            Err(error) => match error.kind() {
-                DeleteStreamErrorKind::JetStream(told)
-                    if told.error_code() == jetstream::ErrorCode::STREAM_NOT_FOUND =>
-                {
-                    Ok(())
-                }
-                _ => Err(error).context("cannot delete the stream"),
-            },
-        }
+        delete(&self.jetstream().await?, &self.stream).await
     }
 
     async fn read_back(&self, each: Each<'_>) -> anyhow::Result<()> {
@@ -487,38 +330,9 @@ impl Kind for NatsConfig {
 impl NatsConfig {
     /// The options of the sink, which reads secrets for each connection.
     fn options(&self) -> NatsOptions {
-        let file = |path: &PathBuf| Secret::File(path.clone());
-        let auth = match &self.auth {
-            None => NatsAuth::None,
-            Some(NatsAuthConfig::CredentialsFile(path)) => NatsAuth::CredentialsFile(path.clone()),
-            Some(NatsAuthConfig::NkeyFile(path)) => NatsAuth::NkeySeed(file(path)),
-            Some(NatsAuthConfig::TokenFile(path)) => NatsAuth::Token(file(path)),
-            Some(NatsAuthConfig::Jwt(jwt)) => NatsAuth::Jwt {
-                jwt: file(&jwt.jwt_file),
-                seed: file(&jwt.seed_file),
-            },
-            Some(NatsAuthConfig::Password(password)) => NatsAuth::UserPassword {
-                user: password.user.clone(),
-                password: match password.keys().secret() {
-                    rtm_source::Secret::Inline(secret) => Secret::Text(secret),
-                    rtm_source::Secret::File(file) => Secret::File(file),
-                },
-            },
-        };
-        let create_stream = self.create.as_ref().map(|create| StreamSpec {
-            subjects: if create.subjects.is_empty() {
-                self.covering()
-            } else {
-                create.subjects.clone()
-            },
-            max_bytes: create.max_bytes,
-            max_age: create.max_age,
-            replicas: create.replicas,
-            duplicate_window: create.duplicate_window,
-        });
         let usual = NatsOptions::new(self.servers.clone(), self.stream.clone());
         NatsOptions {
-            auth,
+            auth: (self.auth.as_ref()).map_or(NatsAuth::None, NatsAuthConfig::options),
             expect_stream: self.expect_stream,
             domain: self.domain.clone(),
             api_prefix: self.api_prefix.clone(),
@@ -533,7 +347,7 @@ impl NatsConfig {
             in_flight: self.in_flight,
             atomic_batches: self.atomic_batches == AtomicBatches::Auto,
             ack_timeout: self.ack_timeout,
-            create_stream,
+            create_stream: (self.create.as_ref()).map(|create| create.options(self.covering())),
             ..usual
         }
     }
@@ -553,188 +367,6 @@ impl NatsConfig {
             }
         }
         subjects
-    }
-
-    /// What a sink finds. Looking must not create: the stream is made by `run`.
-    async fn look(&self, subjects: &[String]) -> anyhow::Result<Result<NatsCheck, CheckError>> {
-        let options = NatsOptions {
-            create_stream: None,
-            ..self.options()
-        };
-        let sink = NatsSink::connect(options).await?;
-        let subjects: Vec<&str> = subjects.iter().map(String::as_str).collect();
-        let checked = sink.check(&subjects, self.create.is_some()).await;
-        sink.close().await;
-        Ok(checked)
-    }
-
-    async fn jetstream(&self) -> anyhow::Result<jetstream::Context> {
-        let prefix = self.options().prefix();
-        Ok(jetstream::with_prefix(self.client().await?, &prefix))
-    }
-
-    /// A client beside the sink's.
-    async fn client(&self) -> anyhow::Result<async_nats::Client> {
-        let options = self.options().connect_options().await?;
-        let options = options
-            .name("rtm-bridge bench")
-            .connection_timeout(PATIENCE)
-            .subscription_capacity(2 * READING_BATCH);
-        let client = options.connect(self.servers.clone()).await;
-        client.with_context(|| format!("cannot reach {}", hidden(&self.servers)))
-    }
-}
-
-impl PasswordConfig {
-    fn keys(&self) -> SecretKeys<'_> {
-        SecretKeys::new(
-            "password",
-            &self.password,
-            &self.password_file,
-            &self.password_env,
-        )
-    }
-}
-
-impl CreateStream {
-    fn problems(&self, places: &[String], problems: &mut Problems<'_>) {
-        for (index, filter) in self.subjects.iter().enumerate() {
-            let all = filter.strip_suffix(".>").unwrap_or(filter);
-            let legal = |token: &str| token == "*" || is_token(token);
-            if filter != ">" && !all.split('.').all(legal) {
-                let filter = filter.escape_debug();
-                problems.add(
-                    format_args!("subjects.{index}"),
-                    format!(
-                        "`{filter}` is no subject filter: tokens separated by `.`, of which `*` stands for one and a last \
-                         `>` for all"
-                    ),
-                );
-            }
-        }
-        let stored = |subject: &&String| self.subjects.iter().any(|filter| covers(filter, subject));
-        let lost: Vec<&String> = places.iter().filter(|subject| !stored(subject)).collect();
-        if let [first, rest @ ..] = &lost[..]
-            && !self.subjects.is_empty()
-        {
-            let more = match rest.len() {
-                0 => String::new(),
-                more => format!(", and of {more} more"),
-            };
-            problems.add(
-                "subjects",
-                format!(
-                    "`{}` would not store what is published to `{first}`{more}; expected filters that cover `subject` and \
-                     `dead_letter_subject`",
-                    self.subjects.join("`, `"),
-                ),
-            );
-        }
-        match self.max_bytes {
-            Some(0) => problems.add("max_bytes", "is nothing; leave it out for no bound"),
-            Some(bytes) if bytes < LARGE_RECORD as u64 => problems.add(
-                "max_bytes",
-                format!("cannot hold every record; expected {LARGE_RECORD} bytes at least, or nothing for no bound"),
-            ),
-            _ => {}
-        }
-        if !(1..=5).contains(&self.replicas) {
-            problems.add("replicas", "expected 1 to 5");
-        }
-        let window = self.duplicate_window;
-        if window.is_zero() {
-            problems.add(
-                "duplicate_window",
-                "is nothing; expected a time such as \"2m\"",
-            );
-        }
-        if self.max_age == Some(Duration::ZERO) {
-            problems.add("max_age", "is nothing; leave it out for no bound");
-        } else if self.max_age.is_some_and(|age| age < window) {
-            problems.add(
-                "max_age",
-                "is shorter than `duplicate_window` (2m by default), which a server refuses",
-            );
-        }
-    }
-}
-
-/// Whether it is one token of a subject, and no wildcard.
-fn is_token(text: &str) -> bool {
-    let legal = |b: u8| b.is_ascii_graphic() && b != b'*' && b != b'>';
-    !text.is_empty() && text.bytes().all(legal)
-}
-
-/// A secret that a server's nonce can be signed with.
-fn usable(key: &str, file: &Path, auth: &NatsAuth, problems: &mut Problems<'_>) {
-    if regular(file).and_then(|()| File::open(file)).is_err() {
-        problems.readable(key, file, "");
-    } else if let Err(error) = auth.check() {
-        // Where it is no seed, the error does not say of which file.
-        let error = crate::chain(&error);
-        problems.add(key, format!("{}: {error}", file.display()));
-    }
-}
-
-/// Server URLs without what may be a password.
-fn hidden(servers: &[String]) -> String {
-    let urls = servers.iter().map(|url| host(url));
-    list(urls.map(|url| url.rsplit("://").next().unwrap_or_default().to_owned()))
-}
-
-/// Every message that a JetStream stream holds now, in order. `is_dead` tells dead letters by their subjects.
-///
-/// # Errors
-///
-/// When there is no such stream or the server does not answer.
-pub async fn read_back(
-    context: &jetstream::Context,
-    jetstream: &str,
-    is_dead: impl Fn(&str) -> bool,
-    mut each: impl FnMut(&Stored<'_>),
-) -> anyhow::Result<()> {
-    let stream = context
-        .get_stream(jetstream)
-        .await
-        .with_context(|| format!("no stream {jetstream}"))?;
-    let state = stream.get_info().await?.state;
-    if state.messages == 0 {
-        return Ok(());
-    }
-    let config = pull::Config {
-        ack_policy: AckPolicy::None,
-        memory_storage: true,
-        inactive_threshold: READING_PATIENCE,
-        ..pull::Config::default()
-    };
-    let consumer = stream.create_consumer(config).await?;
-    let mut messages = consumer
-        .stream()
-        .max_messages_per_batch(READING_BATCH)
-        .messages()
-        .await?;
-    loop {
-        let message = tokio::time::timeout(READING_PATIENCE, messages.next())
-            .await
-            .with_context(|| format!("stream {jetstream}: nothing for {READING_PATIENCE:?}"))?
-            .context("the server ended the reading")??;
-        let info = message.info().map_err(|error| anyhow::anyhow!(error))?;
-        let (sequence, pending) = (info.stream_sequence, info.pending);
-        if sequence <= state.last_sequence {
-            each(&Stored {
-                partition: 0,
-                order: sequence,
-                key: None,
-                payload: &message.payload,
-                timestamp: i64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).ok(),
-                dead_letter: is_dead(&message.subject),
-                is_line: false,
-            });
-        }
-        // The last message may have been removed meanwhile, so its number alone is no sign of the end.
-        if sequence >= state.last_sequence || pending == 0 {
-            return Ok(());
-        }
     }
 }
 

@@ -44,7 +44,7 @@ fn a_sink_takes_what_it_says() {
     assert_eq!(sink.places(&config.names()), ["a.dead", "a.user"]);
     assert!(sink.takes("a", "user") && !sink.takes("a", "channel") && !sink.takes("b", "user"));
     let warned: Vec<String> = config
-        .warnings()
+        .warnings(None)
         .into_iter()
         .map(|(key, text)| format!("{key}: {text}"))
         .collect();

@@ -10,7 +10,7 @@ impl Parts for NoParts {
     type SourceSpec = u8;
     type ClientSpec = u8;
 
-    fn source(&self, _: &u8) -> Result<Source, BoxError> {
+    async fn source(&self, _: &u8) -> Result<Source, BoxError> {
         Err("there is none".into())
     }
 

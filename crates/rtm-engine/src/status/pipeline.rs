@@ -19,6 +19,9 @@ use crate::lock::lock;
 use crate::losses::{Crash, Losses};
 use crate::pipeline::Pipeline;
 
+/// How often the loss of room in the journal is said again.
+const STOPPED_LOG_INTERVAL: Duration = Duration::from_secs(30);
+
 /// Over how long a ring's arrival rate is averaged.
 const RATE_WINDOW: Duration = Duration::from_secs(10);
 
@@ -77,7 +80,7 @@ pub(super) struct Budget {
 pub(super) struct Stopped {
     pub(super) since: Instant,
     counted: Instant,
-    logged: Option<Instant>,
+    told: Seldom,
 }
 
 /// A ring's arrival rate, averaged with weights that fall with age.
@@ -299,24 +302,18 @@ impl PipelineState {
     }
 
     /// Notes that polling waits for room. True when that should be logged: at first, and then once in a while.
-    pub(crate) fn polling_stopped(&self, log_interval: Duration) -> bool {
+    pub(crate) fn polling_stopped(&self) -> bool {
         let now = Instant::now();
         let mut stopped = lock(&self.stopped);
         let stopped = stopped.get_or_insert(Stopped {
             since: now,
             counted: now,
-            logged: None,
+            told: Seldom::default(),
         });
         self.metrics
             .polling_stopped(&self.app, true, now - stopped.counted);
         stopped.counted = now;
-        let due = stopped
-            .logged
-            .is_none_or(|logged| now - logged >= log_interval);
-        if due {
-            stopped.logged = Some(now);
-        }
-        due
+        stopped.told.due_every(STOPPED_LOG_INTERVAL, 1).is_some()
     }
 
     /// Why the journal has no room.

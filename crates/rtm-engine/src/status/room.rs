@@ -4,9 +4,7 @@ use bytesize::ByteSize;
 use rtm_journal::Stats;
 
 use super::health::{BOUND_BY_ENTRIES, NEARLY_FULL_PERCENT};
-
-/// Room that a page takes in the journal before it is there.
-const PAGE_ROOM: u64 = 2 << 20;
+use crate::page::ROOM_FOR_A_PAGE;
 
 /// Pages that may be in flight: the requests of one App ID in three seconds, which a slow response takes.
 const IN_FLIGHT_PAGES: u64 = 32;
@@ -47,10 +45,8 @@ impl Room {
         let is_full = percent >= NEARLY_FULL_PERCENT;
         // The room of requests in flight is taken of the disk, too. Where the journal has room, only they can have taken what
         // is lacking.
-        let little = match is_full {
-            true => PAGE_ROOM,
-            false => IN_FLIGHT_PAGES * PAGE_ROOM,
-        };
+        let pages = if is_full { 1 } else { IN_FLIGHT_PAGES };
+        let little = pages * ROOM_FOR_A_PAGE as u64;
         let left_alone = self.min_free_disk_bytes;
         let lacks = |free: &u64| *free < left_alone.saturating_add(little);
         match self.free_disk_bytes.filter(lacks) {

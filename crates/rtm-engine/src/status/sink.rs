@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rtm_sink::Seldom;
 use tracing::{error, info, warn};
 
 use super::health::{Delivery, RECENTLY, Trouble};
@@ -33,7 +34,7 @@ struct Progress {
     confirmed: Option<Instant>,
     /// When events were last given up, and how many ever since the start.
     skipped: Option<(Instant, u64)>,
-    logged: Option<Instant>,
+    told: Seldom,
 }
 
 impl SinkState {
@@ -86,7 +87,7 @@ impl SinkState {
         let mut progress = lock(&self.progress);
         progress.waiting_since = None;
         progress.trouble = None;
-        progress.logged = None;
+        progress.told = Seldom::default();
         drop(progress);
         if self.down.swap(false, Ordering::Relaxed) {
             info!("the sink takes records again");
@@ -152,13 +153,7 @@ impl SinkState {
 
     fn log_is_due(&self) -> bool {
         let mut progress = lock(&self.progress);
-        let due = progress
-            .logged
-            .is_none_or(|logged| logged.elapsed() >= DOWN_LOG_INTERVAL);
-        if due {
-            progress.logged = Some(Instant::now());
-        }
-        due
+        progress.told.due_every(DOWN_LOG_INTERVAL, 1).is_some()
     }
 
     /// How the batch fares.

@@ -236,7 +236,7 @@ fn a_problem_names_its_file() {
 fn a_warning_names_its_file() {
     let warned = |config: &Config| {
         config
-            .warnings()
+            .warnings(None)
             .into_iter()
             .map(|(key, _)| key)
             .collect::<Vec<_>>()
@@ -269,7 +269,7 @@ fn a_warning_of_streams_names_the_file_of_the_sink() {
     let apps = format!("{}{}", app("a", "0a"), app("b", "0b"));
     let dir = dir(&[("a.toml", &base), ("b.toml", &apps), ("c.toml", narrow)]);
     let config = load(dir.path()).unwrap();
-    let warned = config.warnings().into_iter();
+    let warned = config.warnings(None).into_iter();
     let keys: Vec<String> = warned
         .filter(|(_, text)| text.contains("no sink takes"))
         .map(|(key, _)| key)
@@ -284,14 +284,17 @@ fn a_warning_is_new_once() {
     let before = Config::parse(&format!("{BASE}{}", app("b", "0b"))).unwrap();
     let after = Config::parse(&format!("{BASE}{}{}", app("a", "0a"), app("b", "0b"))).unwrap();
     let keys = |config: &Config, before: &Config| -> Vec<String> {
-        let new = config.new_warnings(before).into_iter();
+        let new = config.warnings(Some(before)).into_iter();
         new.map(|(key, _)| key).collect()
     };
     let new = keys(&after, &before);
     assert_eq!(new, ["apps.0.app_id", "apps.0.auth.basic.secret"]);
     assert_eq!(keys(&before, &after), [""; 0]);
     assert_eq!(keys(&after, &after), [""; 0]);
-    assert_eq!(after.warnings().len(), before.warnings().len() + new.len());
+    assert_eq!(
+        after.warnings(None).len(),
+        before.warnings(None).len() + new.len()
+    );
 }
 
 /// Holds: what cannot be read is told by its name, and with it what else is wrong; an empty directory tells what is
