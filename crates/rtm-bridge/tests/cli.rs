@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "cli/check.rs"]
+mod check_all;
 #[path = "cli/completions.rs"]
 mod completions;
 #[path = "cli/demo.rs"]

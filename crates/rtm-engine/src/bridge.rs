@@ -22,8 +22,8 @@ use std::time::Duration;
 use backon::BackoffBuilder;
 use futures::FutureExt;
 use rtm_journal::{Entry, Position, ReadError, Reservation};
-use rtm_record::{SLICE, entry, smaller};
-use rtm_sink::{Outcome, PublishError, PublishErrorKind, Reason, Record, Sink};
+use rtm_record::{SLICE, entry, instead};
+use rtm_sink::{Outcome, PublishError, PublishErrorKind, Reason, Record, Sink, Timestamp};
 use rtm_source::{Fetch, FetchError, FetchErrorKind, Next, Observed, Page, Ring, Slot, Turn};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
@@ -242,12 +242,12 @@ async fn renew<F: Fetch>(
 async fn begin<F: Fetch>(pipeline: &Pipeline<F>, state: &PipelineState) {
     let (rings, losses) = (pipeline.source.rings(), &pipeline.account.losses);
     let died = losses.begin(&pipeline.name, rings, state.metrics()).await;
-    if let Some(possibly_lost) = died {
-        state.crashed(possibly_lost);
+    if let Some(crash) = died {
         warn!(
-            possibly_lost,
+            possibly_lost = crash.events(),
             "the last process died while it polled: requests that were in flight may have cost events"
         );
+        state.crashed(crash);
     }
 }
 
@@ -536,12 +536,19 @@ fn observe<F>(state: &PipelineState, done: Result<Exchanged<F>, JoinError>) {
         );
     }
     if let Some(error) = error {
-        log_failure(&ring, &error, &observed);
+        // A request that is not sent costs nothing by itself, and the next one fails like it.
+        let times = match error.kind {
+            FetchErrorKind::NotSent => state.unsent(&ring, &error),
+            _ => Some(1),
+        };
+        if let Some(times) = times {
+            log_failure(&ring, &error, &observed, times);
+        }
     }
 }
 
-/// A failed request and what comes of it, in one line.
-fn log_failure(ring: &Ring, error: &FetchError, observed: &Observed) {
+/// A failed request and what comes of it, in one line; how often it has failed like this since that was last said.
+fn log_failure(ring: &Ring, error: &FetchError, observed: &Observed, times: u64) {
     let ids = error.request_ids.as_ref();
     let request_id = ids.and_then(|ids| ids.request.as_deref());
     let resource_id = ids.and_then(|ids| ids.resource.as_deref());
@@ -569,7 +576,7 @@ fn log_failure(ring: &Ring, error: &FetchError, observed: &Observed) {
     }
     warn!(
         region,
-        stream, error, possibly_lost, request_id, resource_id, backoff, "{what}"
+        stream, error, times, possibly_lost, request_id, resource_id, backoff, "{what}"
     );
 }
 
@@ -984,8 +991,8 @@ struct Refused {
     held: Option<&'static str>,
 }
 
-/// The dead letter of a rejected event, unless its place takes nothing and the event is not to blame itself. A smaller one of
-/// a dead letter that is too large, unless it is as small as can be. What is kept is held, and tried again as it was before
+/// The dead letter of a rejected event, unless its place takes nothing and the event is not to blame itself. What takes the
+/// place of a dead letter that is to blame itself, unless nothing can. What is kept is held, and tried again as it was before
 /// it was cut.
 fn refuse(
     outlet: &mut Outlet,
@@ -996,27 +1003,33 @@ fn refuse(
 ) -> Refused {
     if detail.dead.is_some() {
         let is_too_large = why.code == Reason::TOO_LARGE;
+        let now = Timestamp(jiff::Timestamp::now().as_millisecond());
         // Where its size is not to blame, a cut would cost bytes for nothing.
-        let cut = is_too_large.then(|| smaller(&record)).flatten();
-        let Some(cut) = cut else {
+        let Some(other) = instead(&record, why, now) else {
             let record = detail.uncut.take().map_or(record, |uncut| *uncut);
             let held = match is_too_large {
                 true => "it refuses even a dead letter without bytes",
-                false => "it refuses a dead letter, and not for its size",
+                false => "it refuses a dead letter, and neither its size nor its time is to blame",
             };
             return Refused {
                 record,
                 held: Some(held),
             };
         };
-        if detail.uncut.is_none()
+        if (detail.uncut.is_none() || !is_too_large)
             && let Some(times) = outlet.said_cut.due(1)
         {
-            warn!(times, id = %record.id, topic = %record.topic, reason = why.code, message = why.message, "a dead letter is refused, and is cut until it fits");
+            let what = match is_too_large {
+                true => "a dead letter is refused, and is cut until it fits",
+                false => "a dead letter is refused for its time, and gets that of now",
+            };
+            warn!(times, id = %record.id, topic = %record.topic, reason = why.code, message = why.message, "{what}");
         }
-        detail.uncut.get_or_insert_with(|| Box::new(record));
+        if is_too_large {
+            detail.uncut.get_or_insert_with(|| Box::new(record));
+        }
         return Refused {
-            record: cut,
+            record: other,
             held: None,
         };
     }

@@ -170,7 +170,10 @@ struct Seen {
     /// Occurrences in the region that gave the first one.
     first: Count,
     /// Those in other regions: mostly there are none.
-    #[expect(clippy::box_collection, reason = "a third of the size of an empty list")]
+    #[expect(
+        clippy::box_collection,
+        reason = "a third of the size of an empty list"
+    )]
     others: Option<Box<Vec<Count>>>,
     /// Occurrences that are still within the window.
     remembered: u32,

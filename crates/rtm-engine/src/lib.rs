@@ -28,3 +28,4 @@ pub mod tally;
 
 pub use chain::chain;
 pub use lock::lock;
+pub use losses::PossiblyLost;

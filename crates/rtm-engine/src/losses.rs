@@ -57,6 +57,50 @@ struct RingLosses {
     polled: u64,
 }
 
+/// What the death of the last process may have cost.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Crash {
+    /// By region and stream.
+    rings: Vec<(String, String, u64)>,
+}
+
+impl Crash {
+    /// Events of all rings, also of those that are polled no more.
+    pub(crate) fn events(&self) -> u64 {
+        self.rings.iter().map(|(_, _, events)| events).sum()
+    }
+
+    /// Events of one ring.
+    pub(crate) fn events_of(&self, ring: &Ring) -> u64 {
+        let (region, stream) = (ring.region.name(), ring.stream.as_str());
+        let of_ring = self
+            .rings
+            .iter()
+            .filter(|(r, s, _)| r == region && s == stream);
+        of_ring.map(|(_, _, events)| events).sum()
+    }
+}
+
+/// What the mark of a lane says that may have been lost at the source.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PossiblyLost {
+    /// Events that are counted, since the journal was made.
+    pub counted: u64,
+    /// Events that the death of the last process may have cost, where it died: the next start on the journal counts them.
+    pub uncounted: u64,
+}
+
+impl PossiblyLost {
+    /// Of a lane's mark; nothing where that cannot be read.
+    pub fn of_mark(mark: &[u8]) -> PossiblyLost {
+        let mark: Mark = serde_json::from_slice(mark).unwrap_or_default();
+        PossiblyLost {
+            counted: mark.counted(),
+            uncounted: mark.crash().map_or(0, |crash| crash.events()),
+        }
+    }
+}
+
 impl Losses {
     /// Reads the mark.
     pub(crate) fn read(lane: Lane) -> Losses {
@@ -84,22 +128,21 @@ impl Losses {
     }
 
     /// Says durably that `rings` are polled from now on, and counts what the death of the last process may have cost:
-    /// says how many events, if it did die while it polled.
-    pub(crate) async fn begin(&self, app: &str, rings: &[Ring], metrics: &Metrics) -> Option<u64> {
+    /// says which, if it did die while it polled.
+    pub(crate) async fn begin(
+        &self,
+        app: &str,
+        rings: &[Ring],
+        metrics: &Metrics,
+    ) -> Option<Crash> {
         lock(&self.in_flight).clear();
         *lock(&self.known) = rings.iter().cloned().collect();
         let crashed = {
             let mut mark = lock(&self.mark);
-            let mut crashed = None;
-            if mark.polling {
-                let mut cost = 0;
-                for ring in mark.rings.iter_mut().filter(|ring| ring.polled > 0) {
-                    let events = PAGE * ring.polled;
-                    ring.add("crash", events);
-                    metrics.crashed(app, &ring.region, &ring.stream, events);
-                    cost += events;
-                }
-                crashed = Some(cost);
+            let crashed = mark.crash();
+            for (region, stream, events) in crashed.iter().flat_map(|crash| &crash.rings) {
+                mark.at(region, stream).add("crash", *events);
+                metrics.crashed(app, region, stream, *events);
             }
             mark.polling = true;
             mark.rings.iter_mut().for_each(|ring| ring.polled = 0);
@@ -154,8 +197,7 @@ impl Losses {
 
     /// Events that all rings may have cost since the journal was made, also those that are polled no more.
     pub(crate) fn ever(&self) -> u64 {
-        let mark = lock(&self.mark);
-        mark.rings.iter().flat_map(|ring| ring.lost).sum()
+        lock(&self.mark).counted()
     }
 
     /// Says durably that no request is in flight.
@@ -178,8 +220,28 @@ impl Losses {
 }
 
 impl Mark {
+    /// What is counted, of all rings.
+    fn counted(&self) -> u64 {
+        self.rings.iter().flat_map(|ring| ring.lost).sum()
+    }
+
+    /// What the death of the process that polls, as the mark says, costs at most.
+    fn crash(&self) -> Option<Crash> {
+        let polled = self.rings.iter().filter(|ring| ring.polled > 0);
+        let cost = |ring: &RingLosses| {
+            let events = PAGE * ring.polled;
+            (ring.region.clone(), ring.stream.clone(), events)
+        };
+        self.polling.then(|| Crash {
+            rings: polled.map(cost).collect(),
+        })
+    }
+
     fn ring(&mut self, ring: &Ring) -> &mut RingLosses {
-        let (region, stream) = (ring.region.name(), ring.stream.as_str());
+        self.at(ring.region.name(), ring.stream.as_str())
+    }
+
+    fn at(&mut self, region: &str, stream: &str) -> &mut RingLosses {
         let known = self
             .rings
             .iter()

@@ -285,7 +285,7 @@ impl Outlet {
     /// may be to blame.
     pub(crate) fn is_own_fault(&self, why: &Reason) -> bool {
         match why.code {
-            Reason::TOO_LARGE | "timestamp" => true,
+            Reason::TOO_LARGE | Reason::TIMESTAMP => true,
             // Made of parts of the event.
             "bad_subject" => !self.router.has_fixed_topics(),
             _ => false,

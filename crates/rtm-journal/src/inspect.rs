@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::SystemTime;
 
+use bytes::Bytes;
+
 use crate::disk::{Disk, Lock};
 use crate::frame::VERSION;
 use crate::index::{Behind, Place};
@@ -61,8 +63,8 @@ pub struct LaneInspection {
     pub bytes: u64,
     /// The counts of all entries that ever became durable in it.
     pub appended: u64,
-    /// The size of its mark.
-    pub mark_bytes: Option<usize>,
+    /// Its mark.
+    pub mark: Option<Bytes>,
     /// By name.
     pub readers: Vec<ReaderInspection>,
 }
@@ -191,7 +193,7 @@ fn lane_inspection(id: u32, lane: &LaneRead, now: SystemTime) -> LaneInspection 
         entries: all.entries,
         bytes: all.bytes,
         appended: lane.appended.counts,
-        mark_bytes: lane.mark.as_ref().map(bytes::Bytes::len),
+        mark: lane.mark.clone(),
         readers: readers.collect(),
     }
 }

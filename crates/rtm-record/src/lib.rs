@@ -11,7 +11,7 @@ pub mod router;
 pub mod template;
 pub mod token;
 
-pub use format::dead_letter::smaller;
+pub use format::dead_letter::instead;
 pub use key::{EventKey, KeyBy};
 pub use router::{Owner, Prepared, PreparedPage, Router, Routes, SLICE, UNKNOWN};
 pub use template::{ALL, AppNames, STATIC, Template, Variable};

@@ -238,7 +238,7 @@ impl Router {
     }
 
     /// The dead letter for a record that the broker refused: its payload, the reason, and the same id. What is refused in
-    /// its turn is cut by [`smaller`](crate::smaller).
+    /// its turn gives way to [`instead`](crate::instead).
     ///
     /// # Errors
     ///

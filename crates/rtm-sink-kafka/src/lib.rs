@@ -63,6 +63,6 @@ mod topics;
 mod verdict;
 
 pub use check::{BrokerReached, Reached, TopicReached, TopicState};
-pub use options::{ConnectError, KafkaOptions, TopicSpec};
+pub use options::{ConnectError, FILE_OPTIONS, KafkaOptions, TopicSpec};
 pub use sink::{KafkaSink, KafkaStats};
 pub use topics::CheckError;

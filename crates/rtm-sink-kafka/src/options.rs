@@ -352,7 +352,7 @@ fn check_mechanism(options: &BTreeMap<String, String>) -> Result<(), ConnectErro
 }
 
 /// Options that name a file, which OpenSSL would not name in its errors.
-const FILES: [&str; 6] = [
+pub const FILE_OPTIONS: [&str; 6] = [
     "https.ca.location",
     "ssl.ca.location",
     "ssl.certificate.location",
@@ -363,7 +363,7 @@ const FILES: [&str; 6] = [
 
 /// Whether the files that options name can be read.
 fn check_files(options: &BTreeMap<String, String>) -> Result<(), ConnectError> {
-    for name in FILES {
+    for name in FILE_OPTIONS {
         let Some(path) = options.get(name).filter(|path| *path != "probe") else {
             continue;
         };

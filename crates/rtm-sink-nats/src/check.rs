@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::api::ApiError;
 use crate::connection::Shared;
 use crate::failure::{LinkError, OFF};
-use crate::jetstream::{self, Found, Published};
+use crate::jetstream::{self, Found, Published, TooSmall};
 
 /// What [`check`](crate::NatsSink::check) found, when nothing is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +74,14 @@ pub enum CheckError {
         /// `sealed`, or configured with `no_ack`.
         state: &'static str,
     },
+    /// The JetStream stream keeps no record, or not every one that it acknowledges.
+    #[error("the jetstream `{jetstream}` can keep no record")]
+    TooSmall {
+        /// Its name.
+        jetstream: String,
+        /// Its limit.
+        source: TooSmall,
+    },
     /// None of the JetStream stream's filters stores these subjects.
     #[error("the jetstream `{jetstream}` stores {}, which leaves out {}", filters.join(" "), subjects.join(" "))]
     Unbound {
@@ -127,6 +135,9 @@ pub(crate) async fn check(
             "set to no_ack"
         };
         return Err(CheckError::Unusable { jetstream, state });
+    }
+    if let Some(source) = TooSmall::of(&config) {
+        return Err(CheckError::TooSmall { jetstream, source });
     }
     let unbound = |subject: &&&str| !jetstream::is_stored(&config, &crate::widen(subject));
     let unbound: Vec<String> = subjects

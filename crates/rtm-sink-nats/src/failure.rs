@@ -93,7 +93,18 @@ fn explain(error: &rustls::Error) -> &'static str {
                 "the server's certificate is for another host name"
             }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                "the server's certificate has expired"
+                "the server's certificate has expired, or this machine's clock is wrong"
+            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                "the server's certificate is not valid yet, or this machine's clock is wrong"
+            }
+            CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+                "the server's certificate is not for servers: its extended key usage lacks serverAuth"
+            }
+            // The library has no name of its own for it.
+            other if other.to_string().contains("CaUsedAsEndEntity") => {
+                "the server's certificate is a CA's own (CA:TRUE), and no server's: make one with \
+                 basicConstraints=CA:FALSE, or one that the CA signs"
             }
             _ => "the server's certificate is not valid",
         },

@@ -19,7 +19,16 @@ use crate::subject::covers;
 const SHORT_DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
 /// A record of any legal event is smaller, with room to spare: ids of 64 characters, and what else Agora documents.
-const LARGE_RECORD: usize = 64 << 10;
+pub const LARGE_RECORD: usize = 64 << 10;
+
+/// Not even a dead letter without bytes is sure to fit into less: a document of some 300 bytes, with its headers.
+const SMALLEST_RECORD: usize = 512;
+
+/// What a record of an event takes, with its headers: 300 to 700 bytes.
+const USUAL_RECORD: u64 = 700;
+
+/// A JetStream stream that lets go of messages sooner than this is warned of: a consumer is away for longer.
+const SHORT_MAX_AGE: Duration = Duration::from_secs(3600);
 
 /// How often the JetStream stream is looked at again: it may be edited while we are connected.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
@@ -115,6 +124,9 @@ fn tell(api: &Api, found: &Found, options: &NatsOptions) {
                 duplicate_window_seconds = config.duplicate_window.as_secs(),
                 "the jetstream is there"
             );
+            if let Some(error) = TooSmall::of(config) {
+                tracing::error!(jetstream, "the jetstream can keep no record: {error}");
+            }
             for warning in warnings(config) {
                 tracing::warn!(jetstream, "{warning}");
             }
@@ -170,19 +182,50 @@ impl fmt::Display for Published {
     }
 }
 
+/// A limit into which no record fits, or no large one of those that are always to fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("its {limit} is {bytes} bytes, and {needed} bytes is the least that can be")]
+pub struct TooSmall {
+    limit: &'static str,
+    bytes: usize,
+    needed: usize,
+}
+
+impl TooSmall {
+    /// Of a JetStream stream as a whole more is asked than of a message: one that drops what it cannot hold acknowledges
+    /// it before.
+    pub(crate) fn of(config: &Config) -> Option<TooSmall> {
+        let limits = [
+            (
+                "max_msg_size",
+                config.max_message_size.into(),
+                SMALLEST_RECORD,
+            ),
+            ("max_bytes", config.max_bytes, LARGE_RECORD),
+        ];
+        limits.into_iter().find_map(|(limit, bytes, needed)| {
+            let bytes = usize::try_from(bytes).ok()?;
+            (1..needed).contains(&bytes).then_some(TooSmall {
+                limit,
+                bytes,
+                needed,
+            })
+        })
+    }
+}
+
 /// What the JetStream stream's settings lose or repeat without anybody being told, since everything is acknowledged.
 pub(crate) fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
-    let limits = [
-        ("max_bytes", config.max_bytes),
-        ("max_msgs", config.max_messages),
-    ];
-    let limits = limits.iter().filter(|(_, limit)| *limit > 0);
-    let mut limits: Vec<&str> = limits.map(|(name, _)| *name).collect();
+    let of_bytes = |bytes: u64| format!("max_bytes: some {} records", bytes / USUAL_RECORD);
+    let of_records = |records: u64| format!("max_msgs: {records} records");
+    let mut limits: Vec<String> = Vec::new();
+    limits.extend(positive(config.max_bytes).map(of_bytes));
+    limits.extend(positive(config.max_messages).map(of_records));
     let by_subject = config.max_messages_per_subject > 0;
     match config.discard {
         // The bound of each subject drops what is old, unless it is told not to.
-        DiscardPolicy::Old if by_subject => limits.push("max_msgs_per_subject"),
+        DiscardPolicy::Old if by_subject => limits.push("max_msgs_per_subject".to_owned()),
         DiscardPolicy::New if by_subject && !config.discard_new_per_subject => warnings.push(
             "past its limit (max_msgs_per_subject) it drops the oldest messages of a subject, read or not".to_owned(),
         ),
@@ -199,8 +242,14 @@ pub(crate) fn warnings(config: &Config) -> Vec<String> {
             limits.join(", ")
         ));
     }
+    if !config.max_age.is_zero() && config.max_age < SHORT_MAX_AGE {
+        warnings.push(format!(
+            "what is older than {:?} is dropped, read or not (max_age)",
+            config.max_age
+        ));
+    }
     let largest = usize::try_from(config.max_message_size).unwrap_or(0);
-    if (1..LARGE_RECORD).contains(&largest) {
+    if (SMALLEST_RECORD..LARGE_RECORD).contains(&largest) {
         warnings.push(too_small("max_msg_size", largest));
     }
     if config.retention == RetentionPolicy::Interest {
@@ -218,6 +267,10 @@ pub(crate) fn warnings(config: &Config) -> Vec<String> {
         ));
     }
     warnings
+}
+
+fn positive(limit: i64) -> Option<u64> {
+    u64::try_from(limit).ok().filter(|limit| *limit > 0)
 }
 
 /// What a server's settings mean for records, as [`warnings`] says of the JetStream stream's.

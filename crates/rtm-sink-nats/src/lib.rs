@@ -72,7 +72,7 @@ pub use api::ApiError;
 pub use check::{CheckError, NatsCheck};
 pub use credentials::{CredentialsError, NatsAuth, Secret};
 pub use failure::{LinkError, PublishFailure};
-pub use jetstream::Published;
+pub use jetstream::{LARGE_RECORD, Published, TooSmall};
 pub use options::{ConnectError, MAX_IN_FLIGHT, NatsOptions, NatsTls, StreamSpec, check_server};
 pub use reply::Refusal;
 pub use stats::NatsStats;

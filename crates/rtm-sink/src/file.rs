@@ -1,10 +1,10 @@
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -15,6 +15,15 @@ use crate::{Health, PublishError, PublishErrorKind, Record, Sink};
 /// Lines are gathered up to this many bytes before they are written: enough that system calls do not count, little
 /// enough that a large batch is not held twice.
 const WRITE_BYTES: usize = 256 * 1024;
+
+/// How long to wait for the lock of a file: the thread of a sink that was dropped, or another process, may be about to end.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Between two looks at it.
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
+
+/// What is said of a file that another sink has open.
+const IN_USE: &str = "another process writes to it, or another sink: a file has one writer";
 
 /// What has taken nothing for this long is told of; a busy disk takes less.
 const SLOW: Duration = Duration::from_secs(2);
@@ -33,6 +42,8 @@ const SLOW: Duration = Duration::from_secs(2);
 ///   confirms, the file that is open is compared with the one that has its name. One that was renamed or removed is left
 ///   and the name is opened anew, created if need be. What a call wrote to a file that has lost its name meanwhile is of
 ///   unknown outcome, and where it was renamed, a second copy stands in the new one.
+/// - **One writer.** A regular file is locked while it is open (`flock`): two writers would tear each other's lines, and the
+///   second is refused.
 /// - **Duplicates.** Nothing removes them; the id in the document tells. A write that failed half-way leaves part of a
 ///   line, as does a crash: the next one starts on a fresh line, so that a reader meets at most one broken line for each.
 /// - **Cancellation.** A call that is dropped before the writer took its records writes nothing; otherwise its records
@@ -101,7 +112,7 @@ impl FileSink {
     ///
     /// # Errors
     ///
-    /// When the file cannot be opened for reading and appending, or its directory cannot be synced.
+    /// When the file cannot be opened for reading and appending, or has a writer, or its directory cannot be synced.
     pub fn create(path: impl AsRef<Path>) -> Result<FileSink, CreateError> {
         let path = path.as_ref();
         let waiting = Waiting::default();
@@ -337,6 +348,19 @@ impl<W: Out> Lines<W> {
     }
 }
 
+/// Takes the lock of a file, which is held while that is open, and let go of by the system when the process dies. A file
+/// system without locks tells of nobody.
+fn own(file: &File) -> io::Result<()> {
+    let patience = Instant::now() + LOCK_PATIENCE;
+    while matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+        if Instant::now() >= patience {
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, IN_USE));
+        }
+        thread::sleep(LOCK_PAUSE);
+    }
+    Ok(())
+}
+
 /// As [`Named::open`].
 fn open(path: &Path, waiting: &Waiting) -> io::Result<(Named, bool)> {
     let mut file = OpenOptions::new()
@@ -347,6 +371,7 @@ fn open(path: &Path, waiting: &Waiting) -> io::Result<(Named, bool)> {
     let metadata = file.metadata()?;
     let mut torn = false;
     if metadata.is_file() {
+        own(&file)?;
         let parent = path
             .parent()
             .filter(|parent| !parent.as_os_str().is_empty());

@@ -55,6 +55,9 @@ pub struct Reason {
 impl Reason {
     /// The code of every refusal for size, whatever it is that is too large: a smaller record may be taken.
     pub const TOO_LARGE: &'static str = "too_large";
+
+    /// The code of every refusal for the record's timestamp: another one may be taken.
+    pub const TIMESTAMP: &'static str = "timestamp";
 }
 
 impl fmt::Display for Reason {

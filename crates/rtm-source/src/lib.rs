@@ -40,6 +40,7 @@ mod verdict;
 
 pub use auth::{Auth, Secret};
 pub use build::tls as client_tls;
+pub use certificate::said as tls_said;
 pub use client::Source;
 pub use connections::Connections;
 pub use console::{ConsoleError, Project, Projects};

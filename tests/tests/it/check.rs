@@ -145,7 +145,7 @@ async fn a_missing_authority_is_named_once() {
     let tls =
         "options = { \"security.protocol\" = \"SSL\", \"ssl.ca.location\" = \"/nowhere/ca.pem\" }";
     let (text, code) = check(kafka, tls).await;
-    assert_eq!(code, Some(1), "{text}");
-    let word = "read the file of the option `ssl.ca.location`, /nowhere/ca.pem: No such file";
+    assert_eq!(code, Some(2), "{text}");
+    let word = "options.ssl.ca.location: cannot read /nowhere/ca.pem: No such file";
     assert_eq!(text.matches(word).count(), 1, "{text}");
 }

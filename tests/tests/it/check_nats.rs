@@ -178,6 +178,45 @@ async fn limits_are_warned_of() {
     }
 }
 
+/// Holds: a stream into which no record fits, or that cannot hold a large one, is no good one: each bound that is too small
+/// is named with what it is and what is needed. One that holds little is warned of, with how much that is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_keeps_nothing_is_refused() {
+    let server = Nats::start_own().await.unwrap();
+    let jetstream = server.jetstream().await.unwrap();
+    let config = |max_bytes, max_message_size| Config {
+        name: "RTM".to_owned(),
+        subjects: vec!["rtm.>".to_owned()],
+        max_bytes,
+        max_message_size,
+        ..Config::default()
+    };
+    jetstream.create_stream(config(300, -1)).await.unwrap();
+    for (bounds, code, says) in [
+        (
+            (300, -1),
+            1,
+            "the jetstream `RTM` can keep no record: its max_bytes is 300 bytes, and 65536 bytes is the least",
+        ),
+        (
+            (-1, 100),
+            1,
+            "the jetstream `RTM` can keep no record: its max_msg_size is 100 bytes, and 512 bytes is the least",
+        ),
+        (
+            (1 << 20, -1),
+            0,
+            "past its limit (max_bytes: some 1497 records) it drops its oldest messages, read or not",
+        ),
+    ] {
+        jetstream
+            .update_stream(config(bounds.0, bounds.1))
+            .await
+            .unwrap();
+        assert_said(&server, "", code, says).await;
+    }
+}
+
 /// Holds: a stream that is missing where the server has a JetStream domain may be in another one, which is said before `run`
 /// creates a second one.
 #[tokio::test(flavor = "multi_thread")]

@@ -38,7 +38,7 @@ async fn a_full_jetstream_that_discards_what_is_old(mode: Mode) {
     publish(&sink, &records).await.expect("confirmed");
     assert_stored(nats, &name, &records[70..]).await;
 
-    let warning = "past its limit (max_msgs) it drops its oldest messages";
+    let warning = "past its limit (max_msgs: 50 records) it drops its oldest messages";
     let check = sink.check(&[], false).await.unwrap();
     assert!(check.warnings[0].starts_with(warning), "{check:?}");
     assert_eq!(check.warnings.len(), 1);

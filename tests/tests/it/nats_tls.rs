@@ -41,6 +41,7 @@ fn certificate(dir: &Path, name: &str, host: &str, expired: bool, authority: &Au
 pub(super) fn certificates(dir: &Path) {
     let [ours, theirs] = [authority("ours"), authority("theirs")];
     std::fs::write(dir.join("ca.pem"), ours.pem()).unwrap();
+    std::fs::write(dir.join("ca.key"), ours.key().serialize_pem()).unwrap();
     std::fs::write(dir.join("other-ca.pem"), theirs.pem()).unwrap();
     certificate(dir, "server", "127.0.0.1", false, &ours);
     certificate(dir, "elsewhere", "nats.example", false, &ours);
@@ -115,7 +116,14 @@ async fn certificates_of_servers() {
     let old = server(dir.path(), "old-server", false).await;
     assert_refused(
         with(&old, ca("ca.pem"), None),
-        "has expired: invalid peer certificate: certificate expired",
+        "has expired, or this machine's clock is wrong: invalid peer certificate: certificate expired",
+    )
+    .await;
+
+    let its_own_ca = server(dir.path(), "ca", false).await;
+    assert_refused(
+        with(&its_own_ca, ca("ca.pem"), None),
+        "the server's certificate is a CA's own (CA:TRUE), and no server's: make one with basicConstraints=CA:FALSE",
     )
     .await;
 

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use rtm_source::{Connections, ConsoleError, Projects};
 
-use super::configuration::{ConfigArgs, configuration};
+use super::configuration::{ConfigArgs, examined};
 use super::process::{refuse, runtime};
 use super::{outage, preflight, telemetry};
-use crate::config::{AppConfig, AuthConfig, Config};
+use crate::config::{AppConfig, AuthConfig, Config, Examined};
 use crate::wire;
 
 /// Agora's console takes 10 requests a second of an account, whose keys may be several.
@@ -15,7 +15,8 @@ const BETWEEN_ACCOUNTS: Duration = Duration::from_millis(150);
 
 /// Validate a configuration; with --connect also reach Agora's hosts and the brokers, without reading events
 ///
-/// Looks at all that can be told without starting: files, credentials, templates, limits.
+/// Looks at all that can be told without starting: files, credentials, templates, limits. What is wrong with one does not keep
+/// it from looking at the others.
 ///
 /// Exit code 2 when the configuration is wrong or the journal does not hold the outage, 1 when --connect does not reach
 /// something.
@@ -43,7 +44,18 @@ pub(super) struct CheckArgs {
 }
 
 pub(super) fn check(args: &CheckArgs) -> anyhow::Result<bool> {
-    let config = configuration(&args.config)?;
+    let Examined {
+        config,
+        problems,
+        is_wrong,
+    } = examined(&args.config)?;
+    // What is wrong is told at the end, and looked at no further: the same would be said twice.
+    let is_told = |key: &str| {
+        let mut told = problems
+            .iter()
+            .filter_map(|(told, _)| told.strip_prefix(key));
+        told.any(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
     let rings: usize = config.apps.iter().map(|app| 2 * app.regions.len()).sum();
     println!(
         "{}: {} App ID(s), {rings} rings, sinks: {}",
@@ -54,16 +66,27 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<bool> {
     for (key, message) in config.warnings(None) {
         println!("  warning: {key}: {message}");
     }
+    let runtime = runtime()?;
+    if let Some(why) = runtime.block_on(config.admin.listen.unusable()) {
+        println!("  warning: admin.listen: {why}; without it there is no admin endpoint");
+    }
     let mut report = Report::default();
     let connections = Connections::default();
-    if let Err(error) = telemetry::filter(&config.log, "info") {
+    if !is_told("log")
+        && let Err(error) = telemetry::filter(&config.log, "info")
+    {
         report.line::<String>("log", Err(error));
     }
-    report.line(
-        "journal",
-        preflight::can_store(&config).map_err(anyhow::Error::into_boxed_dyn_error),
-    );
-    for app in &config.apps {
+    if !is_told("journal.dir") {
+        report.line(
+            "journal",
+            preflight::can_store(&config).map_err(anyhow::Error::into_boxed_dyn_error),
+        );
+    }
+    for (index, app) in config.apps.iter().enumerate() {
+        if is_told(&format!("apps.{index}")) {
+            continue;
+        }
         report.line(
             &format!("app {}", app.name),
             wire::source(app, &connections)
@@ -72,6 +95,10 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<bool> {
     }
     let mut unusable = Vec::new();
     for (name, sink) in &config.sinks {
+        if is_told(&format!("sinks.{name}")) {
+            unusable.push(name.as_str());
+            continue;
+        }
         let accepted = sink.table().accepted().unwrap_or(Ok(()));
         if accepted.is_err() {
             unusable.push(name.as_str());
@@ -81,18 +108,24 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<bool> {
             accepted.map(|()| "options are accepted".to_owned()),
         );
     }
-    if let Some(outage) = &args.outage {
+    if let Some(outage) = args.outage.as_ref().filter(|_| !is_wrong) {
         report.line("outage", outage.fits(&config));
     }
     if args.connect {
-        runtime()?.block_on(connect(&config, &connections, &unusable, &mut report));
+        runtime.block_on(connect(&config, &connections, &unusable, &mut report));
+    }
+    let failed = format!("{} check(s) failed", report.failures);
+    if !problems.is_empty() {
+        let problems = problems.iter().map(|(_, problem)| problem.to_string());
+        let failed = Some(failed).filter(|_| report.failures > 0);
+        return Err(refuse(Vec::from_iter(problems.chain(failed)).join("\n")));
     }
     let verdict = match (report.failures, args.connect) {
         (0, false) => "valid; whether all of it can be reached, --connect tells",
         (0, true) => "valid, and all of it can be reached",
         // What the configuration says is wrong counts as its fault; what is only out of reach now does not.
-        (failures, false) => return Err(refuse(format!("{failures} check(s) failed"))),
-        (failures, true) => anyhow::bail!("{failures} check(s) failed"),
+        (_, false) => return Err(refuse(failed)),
+        (_, true) => anyhow::bail!(failed),
     };
     println!("{}: {verdict}", args.config.config.display());
     Ok(true)

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use super::process::refuse;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Examined};
 
 /// Where the configuration is, unless it is said.
 pub(super) const DEFAULT_CONFIG: &str = "rtm-bridge.toml";
@@ -38,12 +38,21 @@ pub(super) fn configuration(args: &ConfigArgs) -> anyhow::Result<Config> {
 /// The configuration of a bridge: what is not there yet may come. A reload says the same of what is wrong with it, without
 /// the advice.
 pub(super) fn configuration_to_run(args: &ConfigArgs) -> anyhow::Result<Config> {
-    Config::load(&args.config).map_err(|error| match args.config.exists() {
+    Config::load(&args.config).map_err(|error| refused(args, error))
+}
+
+/// The configuration of a command that looks at all of it, and tells all that is wrong.
+pub(super) fn examined(args: &ConfigArgs) -> anyhow::Result<Examined> {
+    Config::examine(&args.config).map_err(|error| refused(args, error))
+}
+
+fn refused(args: &ConfigArgs, error: ConfigError) -> anyhow::Error {
+    match args.config.exists() {
         true => refuse(error),
         false => refuse(format!(
             "{error}\nname another file with --config, make one with `rtm-bridge config example`, or try `rtm-bridge demo`"
         )),
-    })
+    }
 }
 
 /// Where the journal is.

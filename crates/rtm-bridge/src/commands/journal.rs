@@ -11,6 +11,7 @@ use bytesize::ByteSize;
 use rtm_journal::{Inspection, Journal, LaneInspection, ReaderInspection};
 
 use super::configuration::DirArgs;
+use super::death::{said_of_death, uncounted};
 use super::process::counted;
 use super::range::Known;
 use crate::config::Config;
@@ -99,6 +100,9 @@ fn print(dir: &Path, found: &Inspection, names: &Names) {
         ByteSize(found.bytes)
     );
     println!("  entries   {entries}, written by {processes} process(es)");
+    if let Some(said) = said_of_death(found) {
+        println!("  DIED      {said}");
+    }
     if found.torn_bytes > 0 {
         let torn = ByteSize(found.torn_bytes);
         println!("  torn      {torn} at the end, which opening cuts off");
@@ -166,6 +170,7 @@ fn json(found: &Inspection, names: &Names) -> serde_json::Value {
     serde_json::json!({
         "in_use": found.in_use,
         "clean": found.clean,
+        "uncounted_events": uncounted(found),
         "bytes": found.bytes,
         "segments": found.segments.len(),
         "torn_bytes": found.torn_bytes,

@@ -7,6 +7,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 mod bench;
 mod check;
 mod configuration;
+mod death;
 mod demo;
 mod journal;
 mod outage;

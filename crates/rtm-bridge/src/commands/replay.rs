@@ -163,6 +163,9 @@ fn no_bridge_publishes(dir: &Path, config: &Config) -> anyhow::Result<()> {
          was set aside"
             .to_owned()
     } else {
+        if let Some(said) = super::death::said_of_death(&found) {
+            eprintln!("{}: {said}", dir.display());
+        }
         return Ok(());
     };
     Err(refuse(format!("--unconfirmed: {} is {why}", dir.display())))

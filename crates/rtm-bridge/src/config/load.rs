@@ -26,6 +26,15 @@ impl Config {
         extract(Files::read(place), &Variable::all())
     }
 
+    /// As [`Config::load`], for whom what is wrong is no reason to look at nothing else.
+    ///
+    /// # Errors
+    ///
+    /// When there is no table to look at: the files cannot be read, or a value is of no type that it can have.
+    pub(crate) fn examine(place: &Path) -> Result<Examined, ConfigError> {
+        examine(Files::read(place), &Variable::all())
+    }
+
     /// As [`Config::load`], from text; for tests and the demo.
     pub fn parse(toml: &str) -> Result<Config, ConfigError> {
         extract(Files::text(toml), &[])
@@ -62,10 +71,35 @@ fn merged(files: &Files, variables: &[Variable]) -> Figment {
     variables.iter().fold(Figment::from(files), Figment::merge)
 }
 
+/// A configuration as far as it can be read, and what is wrong with it.
+pub(crate) struct Examined {
+    /// Without the sinks that cannot be read.
+    pub(crate) config: Config,
+    /// Keys of the whole, and what is wrong with each; what is not there and may come among them.
+    pub(crate) problems: Vec<(String, Problem)>,
+    /// Whether any of it keeps a bridge from starting.
+    pub(crate) is_wrong: bool,
+}
+
 pub(super) fn extract(
-    (files, problems): (Files, Vec<Problem>),
+    read: (Files, Vec<Problem>),
     variables: &[Variable],
 ) -> Result<Config, ConfigError> {
+    let examined = examine(read, variables)?;
+    match examined.is_wrong {
+        false => Ok(examined.config),
+        true => {
+            let problems = examined.problems.into_iter();
+            let problems = problems.map(|(_, problem)| problem).collect();
+            Err(ConfigError { problems })
+        }
+    }
+}
+
+fn examine(
+    (files, problems): (Files, Vec<Problem>),
+    variables: &[Variable],
+) -> Result<Examined, ConfigError> {
     if !problems.is_empty() {
         return Err(ConfigError { problems });
     }
@@ -92,13 +126,17 @@ pub(super) fn extract(
                 let paths = successors(Some(&*path), |path| Some(path.rsplit_once('.')?.0));
                 let mut metadata = paths.map(|path| figment.find_metadata(path));
                 error.metadata = metadata.find_map(|found| found.cloned());
-                found.extend(origin.problems(*error, &["sinks", name], KEYS));
+                let problems = origin.problems(*error, &["sinks", name], KEYS).into_iter();
+                found.extend(problems.map(|problem| (path.clone(), problem)));
             }
-            Err(SinkProblem::Type(message)) => found.push(Problem {
-                origin: origin.of(&format!("sinks.{name}")).0,
-                key: format!("sinks.{name}.type"),
-                message,
-            }),
+            Err(SinkProblem::Type(message)) => {
+                let problem = Problem {
+                    origin: origin.of(&format!("sinks.{name}")).0,
+                    key: format!("sinks.{name}.type"),
+                    message,
+                };
+                found.push((problem.key.clone(), problem));
+            }
         }
     }
     let mut problems = two_kinds(figment);
@@ -111,14 +149,21 @@ pub(super) fn extract(
         // They are there, and what is wrong with them is told.
         problems.retain(|(key, _)| key != "sinks");
     }
-    let told = |(key, message): (String, String)| origin.problem(&key, message);
+    let told = |(key, message): (String, String)| {
+        let problem = origin.problem(&key, message);
+        (key, problem)
+    };
     found.extend(problems.into_iter().map(told));
-    config.absent = absent.into_iter().map(told).collect();
+    let is_wrong = !found.is_empty();
+    let absent: Vec<_> = absent.into_iter().map(told).collect();
+    config.absent = absent.iter().map(|(_, problem)| problem.clone()).collect();
+    found.extend(absent);
     config.origin = origin;
-    match found.is_empty() {
-        true => Ok(config),
-        false => Err(ConfigError { problems: found }),
-    }
+    Ok(Examined {
+        config,
+        problems: found,
+        is_wrong,
+    })
 }
 
 /// Texts with a control character, such as a carriage return that a file of variables has left: it would be a part of a path,

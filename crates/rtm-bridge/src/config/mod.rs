@@ -14,6 +14,7 @@ mod validate;
 
 pub use app::{AgoraTokenConfig, AppConfig, AuthConfig, BasicConfig, CopyPolicy, TokenConfig};
 pub(crate) use files::files;
+pub(crate) use load::Examined;
 pub(crate) use log::directives;
 pub use problem::{ConfigError, Problem};
 pub use schema::schema;

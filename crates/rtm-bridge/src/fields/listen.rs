@@ -39,6 +39,21 @@ impl Listen {
             .collect())
     }
 
+    /// Why this machine cannot listen there, whatever else listens there now.
+    pub(crate) async fn unusable(&self) -> Option<String> {
+        let addresses = match self.resolve().await {
+            Ok(addresses) => addresses,
+            Err(error) => return Some(format!("the host `{}` is not found: {error}", self.host)),
+        };
+        // On any port: a bridge may be running on its own.
+        let any: Vec<SocketAddr> = addresses.iter().map(|one| (one.ip(), 0).into()).collect();
+        let error = std::net::TcpListener::bind(&*any).err()?;
+        Some(format!(
+            "`{}` is no address of this machine: {error}",
+            self.host
+        ))
+    }
+
     /// Whether only this machine can reach it, as far as the text tells.
     pub(crate) fn is_loopback(&self) -> bool {
         match self.host.parse::<IpAddr>() {

@@ -17,7 +17,7 @@ use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use rtm_record::{KeyBy, STATIC};
 use rtm_sink::AnySink;
-use rtm_sink_kafka::{KafkaOptions, KafkaSink, TopicSpec};
+use rtm_sink_kafka::{FILE_OPTIONS, KafkaOptions, KafkaSink, TopicSpec};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{Error, Unexpected};
@@ -164,6 +164,14 @@ impl Kind for KafkaConfig {
         );
         for (option, file) in &self.option_files {
             problems.readable(format_args!("option_files.{option}"), file, "");
+        }
+        // A directory of authorities is none, and a word stands for where the system has its own.
+        let is_file = |file: &&Path| file.as_os_str() != "probe" && !file.is_dir();
+        for option in FILE_OPTIONS {
+            let named = self.options.get(option);
+            if let Some(file) = named.map(|named| Path::new(&named.0)).filter(is_file) {
+                problems.readable(format_args!("options.{option}"), file, "");
+            }
         }
         for (option, variable) in &self.option_env {
             if std::env::var_os(variable).is_none() {

@@ -229,6 +229,12 @@ const OF_SINKS: &[Case] = &[
     ),
     (
         "stream =",
+        "create = { max_bytes = 300 }\nstream =",
+        "sinks.nats.create.max_bytes",
+        "expected 65536 bytes at least",
+    ),
+    (
+        "stream =",
         "create = { max_age = \"0s\" }\nstream =",
         "sinks.nats.create.max_age",
         "leave it out",

@@ -137,6 +137,11 @@ fn a_dump_tells_every_entry() {
     assert_eq!(positions(&["--app", "main"]).len(), 6);
     assert_eq!(positions(&["--from", "2", "--to", "4"]), [2, 3, 4]);
     assert_eq!(positions(&["--from", "7"]), [0; 0]);
+    let nothing = "nothing is stored in";
+    for (from, is_told) in [("7", true), ("6", false)] {
+        let (_, _, err) = run(&["dump", "--dir", dir.to_str().unwrap(), "--from", from]);
+        assert_eq!(err.contains(nothing), is_told, "{from}: {err}");
+    }
     // As with `replay`, times are of the fetch.
     let fetched = "1970-01-01T00:00:00.007Z";
     assert_eq!(positions(&["--since", fetched]).len(), 6);
@@ -230,6 +235,43 @@ fn verify_tells_damage_from_a_torn_end() {
             (Some(damaged as i32), lines, damaged)
         );
     }
+}
+
+/// Holds: of a journal whose process died while it polled, what that may have cost at the source is told, since nobody
+/// counts it where no bridge starts on it again; of one that is in use or was closed, nothing is.
+#[test]
+fn what_a_death_may_have_cost_is_told() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = journal(temp.path());
+    let path = dir.to_str().unwrap().to_owned();
+    let mark = |polling: bool| {
+        let mark = format!(
+            r#"{{"polling":{polling},"rings":[{{"r":"eu-west-1","s":"user","l":[0,7,0,0],"p":2}}]}}"#
+        );
+        let journal = open(&dir);
+        let lane = lane(&journal, APPS[0]);
+        futures::executor::block_on(lane.set_mark(Some(mark.into()))).unwrap();
+        journal
+    };
+    let told = |command: &str| {
+        let (_, out, _) = run(&[command, "--dir", &path]);
+        let (_, json, _) = run(&[command, "--json", "--dir", &path]);
+        let json: Value = serde_json::from_str(&json).unwrap();
+        let events = json["uncounted_events"].as_u64().unwrap();
+        assert_eq!(
+            out.contains("up to 2000 events may have been lost"),
+            events > 0,
+            "{out}"
+        );
+        (events, json["clean"] == true)
+    };
+    let held = mark(true);
+    assert_eq!(told("stat"), (0, false));
+    drop(held);
+    assert_eq!([told("stat"), told("verify")], [(2000, false); 2]);
+    let closed = mark(false);
+    futures::executor::block_on(closed.close()).unwrap();
+    assert_eq!([told("stat"), told("verify")], [(0, true); 2]);
 }
 
 /// Holds: a journal that is in use is not touched, and the message says what to do; a copy of it can be looked at.

@@ -41,6 +41,40 @@ fn a_journal_that_was_set_aside_is_drained() {
     assert!(place.files() == before, "the journal was touched");
 }
 
+/// Holds: a file that another process writes, such as the bridge on its new journal, is left to it, and said to be its.
+#[test]
+fn a_file_that_is_written_is_left_alone() {
+    let place = Place::new();
+    let old = place.set_aside();
+    let writer = rtm_sink::FileSink::create(place.path("late")).unwrap();
+    let (code, text) = drain(&place, &old, &["--sink", "late"]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("another process writes to it"), "{text}");
+    assert!(place.lines("late").is_empty());
+    drop(writer);
+    let (code, text) = drain(&place, &old, &["--sink", "late"]);
+    assert_eq!(code, Some(0), "{text}");
+}
+
+/// Holds: before a journal is drained whose process died, what that may have cost at the source is told: nobody counts it.
+#[test]
+fn a_drain_tells_what_a_death_may_have_cost() {
+    let place = Place::new();
+    let mark = br#"{"polling":true,"rings":[{"r":"r0","s":"user","l":[0,0,0,0],"p":1}]}"#;
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let journal = place.open(place.journal());
+        let lane = journal.lane(&APPS[0].parse().unwrap()).unwrap();
+        lane.set_mark(Some(mark.to_vec().into())).await.unwrap();
+    });
+    let old = place.set_aside();
+    let (code, text) = drain(&place, &old, &["--sink", "late"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(
+        text.contains("up to 1000 events may have been lost at the source"),
+        "{text}"
+    );
+}
+
 /// Holds: a sink that has confirmed everything is drained of nothing: the dry run says so, and so does the drain.
 #[test]
 fn a_sink_that_has_all_is_not_drained() {

@@ -124,3 +124,35 @@ fn what_does_not_answer_is_told() {
     assert_eq!(code, Some(2), "{err}");
     assert_eq!(top(&["--interval", "0s"]).0, Some(2));
 }
+
+/// Answers what it is told, to whatever comes, and hangs up.
+fn answer(bytes: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(bytes);
+        }
+    });
+    address
+}
+
+/// Holds: who asks without TLS where there is TLS is told to ask with it, and who asks with TLS where there is none, that there
+/// is none.
+#[test]
+fn the_wrong_scheme_is_told() {
+    // An alert of TLS, or nothing.
+    for bytes in [&b"\x15\x03\x03\x00\x02\x02\x46"[..], b""] {
+        let address = answer(bytes);
+        let (code, _, err) = top(&["--once", "--url", &address]);
+        assert_eq!(code, Some(1), "{err}");
+        let says = format!("if it has admin.tls, ask https://{address}");
+        assert!(err.contains(&says), "{err}");
+    }
+    let address = answer(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+    let (code, _, err) = top(&["--once", "--url", &format!("https://{address}")]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("the server does not speak TLS"), "{err}");
+}

@@ -106,7 +106,10 @@ impl Life {
         let rings = source(&["eu-west-1"], 200, None).rings;
         let begin = self.account.losses.begin("main", &rings, &metrics);
         let crashed = self.driver.run_during(begin).await;
-        (crashed, self.account.losses.ever())
+        (
+            crashed.map(|crash| crash.events()),
+            self.account.losses.ever(),
+        )
     }
 }
 
@@ -210,6 +213,32 @@ async fn a_crash_is_a_recent_loss() {
         }
     };
     life.driver.run_during(both).await;
-    let app = life.state.snapshot().apps.swap_remove(0);
-    assert_eq!(app.crash_lost_recently, 2 * PAGE);
+    let now = life.state.snapshot();
+    assert_eq!(now.apps[0].crash_lost_recently, 2 * PAGE);
+    let of_rings = now.rings.iter().map(|ring| ring.possibly_lost_recently);
+    assert_eq!(Vec::from_iter(of_rings), [PAGE, PAGE]);
+}
+
+/// Holds: that requests of a ring are not sent is said at once, once a minute while they fail alike, with how often, and at
+/// once when they fail for another reason. Each ring says it for itself.
+#[tokio::test(start_paused = true)]
+async fn what_is_not_sent_is_said_once_a_minute() {
+    let life = Life::begin(SimDisk::new(1));
+    let pipeline = life.pipeline(source(&["eu-west-1"], 200, None));
+    let state = life.state.add_app(&pipeline);
+    let rings = pipeline.source.rings;
+    let error =
+        |why: &str| FetchError::no_response(rtm_source::NoResponse::Request, Some(why.into()));
+    let (absent, other) = (error("no such file"), error("permission denied"));
+    assert_eq!(absent.kind, FetchErrorKind::NotSent);
+    assert_eq!(state.unsent(&rings[0], &absent), Some(1));
+    assert_eq!(state.unsent(&rings[1], &absent), Some(1));
+    for _ in 0..11 {
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert_eq!(state.unsent(&rings[0], &absent), None);
+    }
+    tokio::time::advance(Duration::from_secs(5)).await;
+    assert_eq!(state.unsent(&rings[0], &absent), Some(12));
+    assert_eq!(state.unsent(&rings[0], &other), Some(1));
+    assert_eq!(state.unsent(&rings[0], &other), None);
 }

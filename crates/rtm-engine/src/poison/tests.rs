@@ -215,6 +215,52 @@ async fn a_page_of_very_many_records_is_published_in_slices() {
     }
 }
 
+/// A place that takes records of today only.
+#[derive(Default)]
+struct Strict(MemorySink);
+
+impl Sink for Strict {
+    async fn publish(&self, records: &[Record]) -> Result<(), PublishError> {
+        let old = records
+            .iter()
+            .position(|record| record.timestamp.0 < 86_400_000);
+        let (taken, refused) = records.split_at(old.unwrap_or(records.len()));
+        self.0.publish(taken).await?;
+        if refused.is_empty() {
+            return Ok(());
+        }
+        let mut outcomes = vec![rtm_sink::Outcome::Unknown; records.len()];
+        outcomes[..taken.len()].fill(rtm_sink::Outcome::Confirmed);
+        outcomes[taken.len()] = rtm_sink::Outcome::Rejected(Reason {
+            code: Reason::TIMESTAMP,
+            message: "of 1970".to_owned(),
+        });
+        Err(PublishError {
+            kind: rtm_sink::PublishErrorKind::Rejected,
+            outcomes,
+            source: "refused".into(),
+        })
+    }
+}
+
+/// Holds: a record that is refused for its time holds nothing up, though its dead letter is refused for its time too.
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_for_its_time_holds_nothing_up() {
+    let mut life = Life::begin(SimDisk::new(1)).await;
+    for _ in 0..2 {
+        life.append().await;
+    }
+    life.outlet.tally.stalls = 0;
+    life.outlet.plan.ending = Ending::WhenEmpty;
+    let sink = Strict::default();
+    let publishing = timeout(2 * HARMLESS, publish_all(&mut life.outlet, &sink));
+    let published = life.driver.run_during(publishing).await;
+    assert!(published.is_ok(), "it is held");
+    assert_eq!(sink.0.records().len(), 2);
+    let dead = life.outlet.tally.dead_lettered.get(Reason::TIMESTAMP);
+    assert_eq!((dead, life.outlet.pending()), (Some(&2), 0));
+}
+
 /// Holds: what an earlier version of the bridge stored with a count that was too small keeps the account: a page of which it
 /// understood nothing, and one of which it left the rest.
 #[tokio::test(start_paused = true)]

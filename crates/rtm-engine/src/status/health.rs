@@ -45,7 +45,7 @@ pub enum Health {
     /// As it should be.
     #[default]
     Up,
-    /// Not yet answered, or a batch waits longer than it should; nothing is called down yet.
+    /// Not yet answered, or a batch waits longer than it should, or failed; nothing is called down yet.
     Late,
     /// Not polled, or not publishing.
     Down,
@@ -66,6 +66,15 @@ impl Health {
         match age >= BEHIND {
             true => Health::Late,
             false => Health::Up,
+        }
+    }
+
+    /// Of a sink, as far as its client tells. That it reaches no broker calls nothing down by itself: a batch tells.
+    pub fn of_client(client: &rtm_sink::Health) -> Health {
+        match (client.begun, client.up) {
+            (false, _) => Health::Down,
+            (true, false) => Health::Late,
+            (true, true) => Health::Up,
         }
     }
 }
@@ -89,20 +98,21 @@ pub enum Trouble {
 }
 
 impl Delivery {
-    /// How the way into the sink is, as far as this batch tells.
+    /// How the way into the sink is, as far as this batch tells. A failed attempt alone calls nothing down: most are over
+    /// within seconds.
     pub fn health(&self) -> Health {
-        if self.trouble.is_some() || self.has_waited(CONFIRMATION_AGE) {
+        if matches!(self.trouble, Some(Trouble::Held(_))) || self.has_waited(CONFIRMATION_AGE) {
             Health::Down
-        } else if self.has_waited(LATE) {
+        } else if self.trouble.is_some() || self.has_waited(LATE) {
             Health::Late
         } else {
             Health::Up
         }
     }
 
-    /// Whether it makes the bridge not ready. A failed attempt alone does not: most are over within seconds.
+    /// Whether it makes the bridge not ready: what is called down does, and nothing else.
     pub fn is_overdue(&self) -> bool {
-        matches!(self.trouble, Some(Trouble::Held(_))) || self.has_waited(CONFIRMATION_AGE)
+        self.health() == Health::Down
     }
 
     /// Whether waiting for it at the end of the process is of no use.

@@ -16,7 +16,7 @@ use super::metrics::{Metrics, RingMetrics};
 use super::room::Room;
 use crate::chain;
 use crate::lock::lock;
-use crate::losses::Losses;
+use crate::losses::{Crash, Losses};
 use crate::pipeline::Pipeline;
 
 /// How often the loss of room in the journal is said again.
@@ -49,8 +49,8 @@ pub(crate) struct PipelineState {
     pub(super) rate_limited: AtomicU64,
     pub(super) losses: Arc<Losses>,
     pub(super) stopped: Mutex<Option<Stopped>>,
-    /// When it was counted what the death of the last process may have cost, and how many events.
-    crash: Mutex<Option<(Instant, u64)>>,
+    /// When it was counted what the death of the last process may have cost, and what.
+    crash: Mutex<Option<(Instant, Crash)>>,
 }
 
 /// A ring that is polled, or was.
@@ -60,6 +60,8 @@ pub(super) struct RingState {
     pub(super) history: Mutex<History>,
     /// Why the last request failed, until one succeeds.
     pub(super) failure: Mutex<Option<String>>,
+    /// Why the last request was not sent, and when that is said again.
+    unsent: Mutex<(String, Seldom)>,
     /// Since when it is, pauses aside.
     pub(super) since: Instant,
     /// Whether it has its time to answer before the bridge is not ready for want of it: it came while the bridge ran, or had
@@ -181,6 +183,7 @@ impl PipelineState {
             }),
             history: Mutex::new(History::new(self.started)),
             failure: Mutex::new(None),
+            unsent: Mutex::default(),
             since: now,
             has_time,
             is_polled,
@@ -241,14 +244,25 @@ impl PipelineState {
     }
 
     /// Remembers for a while that the last process died, and what that may have cost.
-    pub(crate) fn crashed(&self, events: u64) {
-        *lock(&self.crash) = Some((Instant::now(), events));
+    pub(crate) fn crashed(&self, crash: Crash) {
+        *lock(&self.crash) = Some((Instant::now(), crash));
     }
 
-    /// What the death of the last process may have cost, if that was counted recently.
-    pub(super) fn crash_lost_recently(&self) -> u64 {
-        let crash = lock(&self.crash).filter(|(when, _)| when.elapsed() < RECENTLY);
-        crash.map_or(0, |(_, events)| events)
+    /// What the death of the last process may have cost, as far as that was counted recently: asked `of` it.
+    pub(super) fn crash_lost_recently(&self, of: impl Fn(&Crash) -> u64) -> u64 {
+        let crash = lock(&self.crash);
+        let recent = crash.iter().filter(|(when, _)| when.elapsed() < RECENTLY);
+        recent.map(|(_, crash)| of(crash)).sum()
+    }
+
+    /// A request was not sent. If that is to be said of the ring: how often it failed so since it was said.
+    pub(crate) fn unsent(&self, ring: &Ring, error: &FetchError) -> Option<u64> {
+        let state = self.state(ring);
+        let (mut unsent, why) = (lock(&state.unsent), chain(error));
+        if unsent.0 != why {
+            *unsent = (why, Seldom::default());
+        }
+        unsent.1.due(1)
     }
 
     /// Whether `what` is to be told of a ring: at first, and again once in an `interval`.

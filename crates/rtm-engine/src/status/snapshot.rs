@@ -21,6 +21,7 @@ use super::sink::SinkState;
 use super::state::State;
 use crate::lanes;
 use crate::lock::lock;
+use crate::losses::Crash;
 use crate::sink::RunningSink;
 use crate::tally::Tally;
 
@@ -95,7 +96,11 @@ pub struct Ring {
     pub failure: Option<String>,
     pub last_gap_seconds: Option<f64>,
     pub longest_gap_seconds: f64,
+    /// Also by the death of the last process.
     pub possibly_lost_recently: u64,
+    /// What of it is that.
+    #[serde(skip)]
+    pub crash_lost_recently: u64,
     pub overflows_recently: u64,
     pub overwritten_recently: u64,
     pub possibly_lost_ever: u64,
@@ -264,7 +269,7 @@ impl State {
 impl Sink {
     fn new(running: &RunningSink, mut outlets: Vec<Outlet>, at: Timestamp) -> Sink {
         let said = running.health();
-        let of_client = if said.up { Health::Up } else { Health::Down };
+        let of_client = Health::of_client(&said);
         let off = || outlets.iter().filter(|outlet| outlet.health != Health::Up);
         let apps = match off().count() == outlets.len() {
             true => Vec::new(),
@@ -333,7 +338,7 @@ fn app(of: &PipelineState) -> App {
         requests_refused: of.refused.load(Ordering::Relaxed),
         requests_rate_limited: of.rate_limited.load(Ordering::Relaxed),
         possibly_lost_ever: of.losses.ever(),
-        crash_lost_recently: of.crash_lost_recently(),
+        crash_lost_recently: of.crash_lost_recently(Crash::events),
     }
 }
 
@@ -346,6 +351,7 @@ fn rings(of: &PipelineState, now: Instant) -> Vec<Ring> {
         let events_per_second = lock(&state.arrivals).now();
         let failure = lock(&state.failure).clone();
         let silence = age.unwrap_or_else(|| state.since.elapsed());
+        let crash_lost_recently = of.crash_lost_recently(|crash| crash.events_of(&ring));
         Ring {
             app: of.app.clone(),
             region: ring.region.name().to_owned(),
@@ -363,7 +369,8 @@ fn rings(of: &PipelineState, now: Instant) -> Vec<Ring> {
                 .longest_gap
                 .max(age.unwrap_or_default())
                 .as_secs_f64(),
-            possibly_lost_recently: recent.lost,
+            possibly_lost_recently: recent.lost + crash_lost_recently,
+            crash_lost_recently,
             overflows_recently: recent.overflows,
             overwritten_recently: recent.overwritten,
             possibly_lost_ever: state.metrics.possibly_lost_ever(),

@@ -152,9 +152,13 @@ fn losses(now: &Snapshot) -> Vec<Finding> {
     let recently = |of: fn(&Ring) -> u64| -> Vec<&Ring> {
         now.rings.iter().filter(|ring| of(ring) > 0).collect()
     };
-    let doubtful = recently(|ring| ring.possibly_lost_recently);
+    let in_doubt = |ring: &Ring| {
+        ring.possibly_lost_recently
+            .saturating_sub(ring.crash_lost_recently)
+    };
+    let doubtful = recently(in_doubt);
     if !doubtful.is_empty() {
-        let most = doubtful.iter().map(|ring| ring.possibly_lost_recently);
+        let most = doubtful.iter().map(|ring| in_doubt(ring));
         losses.push(lost(format!(
             "Events may have been lost: up to {} in the last 5 minutes, of {}, in responses that did not arrive whole.",
             events(most.sum()),
@@ -165,10 +169,17 @@ fn losses(now: &Snapshot) -> Vec<Finding> {
     let crashed: Vec<&App> = crashed.collect();
     if !crashed.is_empty() {
         let apps: Vec<&str> = crashed.iter().map(|app| app.name.as_str()).collect();
-        let most = crashed.iter().map(|app| app.crash_lost_recently);
+        let most: u64 = crashed.iter().map(|app| app.crash_lost_recently).sum();
+        // With what the deaths of the processes before it may have cost.
+        let ever: u64 = crashed.iter().map(|app| app.possibly_lost_ever).sum();
+        let ever = match ever > most {
+            true => format!("; up to {} since the journal was made", events(ever)),
+            false => String::new(),
+        };
         losses.push(lost(format!(
-            "Events may have been lost: up to {} of {}, as the last process died while it polled, within the last 5 minutes.",
-            events(most.sum()),
+            "Events may have been lost: up to {} of {}, as the last process died while it polled, counted by this start \
+             within the last 5 minutes{ever}.",
+            events(most),
             names(&apps)
         )));
     }
@@ -297,6 +308,14 @@ fn of_sink(now: &Snapshot, sink: &Sink, is_losing: bool) -> Option<Finding> {
                 duration(sink.oldest_pending_age_seconds.unwrap_or_default())
             ),
         ),
+        Health::Late if since.is_empty() => (
+            Level::Late,
+            format!("{title} seems to be down: its client reaches no broker."),
+        ),
+        Health::Late if sink.why.is_some() => (
+            Level::Late,
+            format!("{title} seems to be down{apps} {since}: {why}."),
+        ),
         Health::Late => (
             Level::Late,
             format!("{title} seems to be down{apps}: it has confirmed nothing {since}."),
@@ -304,10 +323,6 @@ fn of_sink(now: &Snapshot, sink: &Sink, is_losing: bool) -> Option<Finding> {
         Health::Down if !sink.client.begun => (
             Level::Down,
             format!("{title} is down, and cannot begin: {why}."),
-        ),
-        Health::Down if since.is_empty() => (
-            Level::Down,
-            format!("{title} is down: its client reaches no broker."),
         ),
         Health::Down => (
             Level::Down,
@@ -360,7 +375,7 @@ fn of_sink(now: &Snapshot, sink: &Sink, is_losing: bool) -> Option<Finding> {
 /// Whether a sink is late for what waits behind its batch, and not for the batch.
 fn is_behind(sink: &Sink) -> bool {
     let waiting = sink.waiting_seconds.unwrap_or_default();
-    waiting < LATE.as_secs_f64()
+    sink.client.up && sink.why.is_none() && waiting < LATE.as_secs_f64()
 }
 
 /// A sink that is in the configuration no more, and that the journal keeps events for.

@@ -15,6 +15,9 @@ pub(crate) const CUTS: [usize; 3] = [64 << 10, 4 << 10, 0];
 /// What a stub repeats of what the broker said.
 const STUB_MESSAGE_BYTES: usize = 200;
 
+/// A timestamp that differs from now by less is not to blame: another one of now would be refused as well.
+const FRESH_MS: u64 = 60_000;
+
 /// The payload of a dead letter.
 #[derive(Serialize, Deserialize)]
 struct DeadLetter<'a> {
@@ -89,10 +92,23 @@ pub(crate) fn dead_letter(
     }
 }
 
+/// What takes the place of a dead letter that is refused for what it is itself: a smaller one, or one of `now` where it is
+/// refused for its timestamp, which is that of its response and may be days ago. None where nothing of the kind is left.
+#[must_use]
+pub fn instead(refused: &Record, why: &Reason, now: Timestamp) -> Option<Record> {
+    match why.code {
+        Reason::TOO_LARGE => smaller(refused),
+        Reason::TIMESTAMP if now.0.abs_diff(refused.timestamp.0) >= FRESH_MS => Some(Record {
+            timestamp: now,
+            ..refused.clone()
+        }),
+        _ => None,
+    }
+}
+
 /// A smaller dead letter in place of one that is refused: of the same id and reason, with fewer of the bytes, at last with
 /// none, and then without headers. None for one that is as small as can be, and for what is no dead letter.
-#[must_use]
-pub fn smaller(refused: &Record) -> Option<Record> {
+pub(crate) fn smaller(refused: &Record) -> Option<Record> {
     let mut letter: DeadLetter<'_> = serde_json::from_slice(&refused.payload).ok()?;
     let text = letter.raw.as_deref().map_or(0, str::len);
     let bytes = text + letter.raw_hex.as_deref().map_or(0, str::len) / 2;

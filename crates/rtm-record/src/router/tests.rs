@@ -3,7 +3,7 @@ use std::time::SystemTime;
 use rtm_journal::{Epoch, Position};
 
 use super::*;
-use crate::format::dead_letter::{CUTS, smaller};
+use crate::format::dead_letter::{CUTS, instead, smaller};
 
 const FETCHED_AT: i64 = 1_700_000_000_000;
 
@@ -209,6 +209,35 @@ fn a_refused_record_becomes_a_dead_letter_and_a_refused_dead_letter_is_cut() {
     }
     assert!(letter.headers.is_empty());
     assert!(letter.payload.len() < 350, "{}", letter.payload.len());
+}
+
+/// Holds: a dead letter that is refused for its time is the same of now, and is given up where its time is now already;
+/// for another fault than its own nothing takes its place.
+#[test]
+fn a_dead_letter_of_another_time_gets_that_of_now() {
+    let why = |code| Reason {
+        code,
+        message: String::new(),
+    };
+    let owner = Owner {
+        app: "main",
+        app_id: "0a1b",
+    };
+    let journaled = entry("user", "");
+    let letter = router("t", false).whole(&journaled, owner, &why("unreadable"));
+    let letter = letter.record;
+    let at = letter.timestamp.0;
+    for now in [at + 3_600_000, at - 3_600_000] {
+        let other = instead(&letter, &why(Reason::TIMESTAMP), Timestamp(now)).unwrap();
+        assert_eq!(other.timestamp.0, now);
+        assert_eq!((other.id, &other.payload), (letter.id, &letter.payload));
+        let again = instead(&other, &why(Reason::TIMESTAMP), Timestamp(now + 1));
+        assert!(again.is_none(), "{again:?}");
+    }
+    let now = Timestamp(at + 3_600_000);
+    assert!(instead(&letter, &why("policy"), now).is_none());
+    let cut = instead(&letter, &why(Reason::TOO_LARGE), now).unwrap();
+    assert_eq!(cut.timestamp, letter.timestamp);
 }
 
 /// Holds: bytes that are no text are cut as well.

@@ -10,12 +10,16 @@ fn silent_losses_are_named() {
     let warned = |config: &Config| warnings(config).join("\n");
     assert_eq!(warned(&usual()), "");
     let full = |discard| Config {
-        max_bytes: 1,
+        max_bytes: 1 << 20,
+        max_messages: 5,
         max_messages_per_subject: 1,
         discard,
         ..usual()
     };
-    assert!(warned(&full(DiscardPolicy::Old)).contains("(max_bytes, max_msgs_per_subject)"));
+    assert!(
+        warned(&full(DiscardPolicy::Old))
+            .contains("(max_bytes: some 1497 records, max_msgs: 5 records, max_msgs_per_subject)")
+    );
     assert!(warned(&full(DiscardPolicy::New)).contains("drops the oldest messages of a subject"));
     let one_full_subject = Config {
         discard_new_per_subject: true,
@@ -33,6 +37,9 @@ fn silent_losses_are_named() {
     };
     assert!(warned(&small(700)).contains("max_msg_size is 700 bytes"));
     assert_eq!(warned(&small(1 << 20)), "");
+    let aged = |max_age| Config { max_age, ..usual() };
+    assert!(warned(&aged(Duration::from_secs(5))).contains("older than 5s is dropped"));
+    assert_eq!(warned(&aged(SHORT_MAX_AGE)), "");
     let interest = Config {
         retention: RetentionPolicy::Interest,
         ..usual()
@@ -48,6 +55,30 @@ fn silent_losses_are_named() {
         ..usual()
     };
     assert!(warned(&short).contains("more than 100 ms later"));
+}
+
+/// Holds: a limit that no record fits into, or that cannot hold a large one, is an error, and no limit is none.
+#[test]
+fn what_no_record_fits_into_is_too_small() {
+    let said = |max_message_size, max_bytes| {
+        let config = Config {
+            max_message_size,
+            max_bytes,
+            ..Config::default()
+        };
+        TooSmall::of(&config).map(|error| error.to_string())
+    };
+    for (size, bytes, expected) in [
+        (100, -1, "its max_msg_size is 100 bytes, and 512 bytes"),
+        (-1, 300, "its max_bytes is 300 bytes, and 65536 bytes"),
+        (-1, (64 << 10) - 1, "its max_bytes is 65535 bytes"),
+    ] {
+        let found = said(size, bytes).unwrap();
+        assert!(found.starts_with(expected), "{found}");
+    }
+    for (size, bytes) in [(-1, -1), (0, 0), (512, 64 << 10)] {
+        assert_eq!(said(size, bytes), None, "{size} {bytes}");
+    }
 }
 
 /// Holds: a stream that is as it was is no news, whatever the order of its metadata; any change is.

@@ -279,3 +279,18 @@ async fn standard_output_that_does_not_block_is_waited_for() {
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(source.starts_with("nobody reads it any more"), "{source}");
 }
+
+/// Holds: a file has one writer, until that lets go of it; a file that took its name has another.
+#[tokio::test]
+async fn a_file_has_one_writer() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = name(&dir);
+    let sink = FileSink::create(&path).unwrap();
+    let error = FileSink::create(&path).unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert_eq!(source, IN_USE);
+    fs::rename(&path, path.with_extension("1")).unwrap();
+    let other = FileSink::create(&path).unwrap();
+    drop((sink, other));
+    FileSink::create(&path).unwrap();
+}

@@ -22,7 +22,7 @@ use rtm_record::entry;
 One line an entry, by position: position, lane (the App ID), epoch, time (when it was stored), count (its events), the \
 sinks that have not confirmed it, the tags, and the body as it came from Agora, as text (body) or, where it is not \
 UTF-8, in hexadecimal (body_hex). An entry that cannot be read has an error instead, whatever app, region and stream \
-are asked for, and the exit code is 1.
+are asked for, and the exit code is 1. Where nothing is found a line on standard error says so, and the exit code is 0.
 
 Examples:
   rtm-bridge journal dump --dir /var/lib/rtm-bridge --from 4711 --to 4800
@@ -58,6 +58,10 @@ pub(super) fn dump(args: &DumpArgs) -> anyhow::Result<bool> {
     if !printed {
         see_all(&dir, &mut known)?;
         args.range.unknown(&known).map_err(refuse)?;
+        eprintln!(
+            "nothing is stored in {} of what is asked for",
+            dir.display()
+        );
     }
     Ok(!unreadable)
 }

@@ -8,12 +8,12 @@ use anyhow::{Context, anyhow};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use indicatif::ProgressDrawTarget;
 use rtm_journal::{Entry, Journal, StoredEntries};
-use rtm_sink::{AnySink, Outcome, PublishErrorKind, Reason, Record, Sink};
+use rtm_sink::{AnySink, Outcome, PublishErrorKind, Reason, Record, Sink, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use super::select::{Selection, Unreadable, readable};
 use crate::commands::process::live_view;
-use rtm_record::{Prepared, Router, SLICE, smaller};
+use rtm_record::{Prepared, Router, SLICE, instead};
 
 /// Records that are handed to a sink at once: a page.
 const BATCH: usize = 1000;
@@ -221,7 +221,7 @@ impl Out {
             };
             for (record, why) in refused {
                 let letter = if is_dead(&record) {
-                    cut(&record, &why)?
+                    other(&record, &why)?
                 } else {
                     (events, dead_letters) = (events - 1, dead_letters + 1);
                     self.router.refused(entry, &record, &why)?
@@ -232,10 +232,10 @@ impl Out {
         Ok((events, dead_letters))
     }
 
-    /// Publishes a dead letter, cut until it fits.
+    /// Publishes a dead letter, cut until it fits, and of now where its time is refused.
     async fn dead_letter(&self, mut letter: Record) -> anyhow::Result<()> {
         while let Some((refused, why)) = self.publish(vec![letter]).await?.pop() {
-            letter = cut(&refused, &why)?;
+            letter = other(&refused, &why)?;
         }
         Ok(())
     }
@@ -280,11 +280,10 @@ impl Out {
     }
 }
 
-/// What takes the place of a dead letter that is refused: the same with fewer bytes, if its size is to blame.
-fn cut(letter: &Record, why: &Reason) -> anyhow::Result<Record> {
-    let is_too_large = why.code == Reason::TOO_LARGE;
-    let cut = is_too_large.then(|| smaller(letter)).flatten();
-    cut.with_context(|| format!("a dead letter is refused: {why}"))
+/// What takes the place of a dead letter that is refused: the same with fewer bytes, or of now, if that is to blame.
+fn other(letter: &Record, why: &Reason) -> anyhow::Result<Record> {
+    let now = Timestamp(jiff::Timestamp::now().as_millisecond());
+    instead(letter, why, now).with_context(|| format!("a dead letter is refused: {why}"))
 }
 
 fn backoff() -> impl Iterator<Item = Duration> {

@@ -84,6 +84,21 @@ impl Asker {
         self.document.as_str().trim_end_matches("/status.json")
     }
 
+    /// Why there is no answer. One who asks without TLS where there is TLS, or the other way, is told so.
+    fn said(&self, error: &reqwest::Error) -> String {
+        let is_plain = self.document.scheme() == "http";
+        // It was sent, and what came back is no HTTP, or nothing.
+        let is_no_http = error.is_request() && !error.is_connect() && !error.is_timeout();
+        let what = cause(error);
+        if is_plain && is_no_http {
+            let https = self.url().replacen("http:", "https:", 1);
+            return format!(
+                "it does not answer in HTTP ({what}); if it has admin.tls, ask {https}"
+            );
+        }
+        rtm_source::tls_said(error, "--ca-file").unwrap_or(what)
+    }
+
     /// What the bridge says now, or why it says nothing.
     pub(super) async fn ask(&self) -> Result<Status, String> {
         let mut request = self.client.get(self.document.clone());
@@ -94,9 +109,8 @@ impl Asker {
                 token.map_err(|error| format!("cannot read {}: {error}", file.display()))?;
             request = request.bearer_auth(token);
         }
-        let asked = request.send().await;
-        let said = |error: reqwest::Error| cause(&error);
-        let response = asked.map_err(said)?;
+        let said = |error: reqwest::Error| self.said(&error);
+        let response = request.send().await.map_err(said)?;
         if response.status() == reqwest::StatusCode::UNAUTHORIZED {
             let why = match &self.token_file {
                 None => "it asks for a token: --token-file",

@@ -106,7 +106,7 @@ create = {}
         ("SINKS__KAFKA__REPLICATION_FACTOR", "2"),
         ("SINKS__NATS__IN_FLIGHT", "7"),
         ("SINKS__NATS__CREATE__REPLICAS", "5"),
-        ("SINKS__NATS__CREATE__MAX_BYTES", "4096"),
+        ("SINKS__NATS__CREATE__MAX_BYTES", "1048576"),
     ];
     figment::Jail::expect_with(|jail| {
         let text = MINIMAL.replace("regions", "requests_per_second = \"8\"\nregions");
@@ -128,7 +128,7 @@ create = {}
         let create = nats.create.as_ref().unwrap();
         assert_eq!(
             (nats.in_flight, create.replicas, create.max_bytes),
-            (7, 5, Some(4096))
+            (7, 5, Some(1_048_576))
         );
         Ok(())
     });

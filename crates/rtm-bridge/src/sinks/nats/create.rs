@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rtm_sink_nats::{StreamSpec, covers};
+use rtm_sink_nats::{LARGE_RECORD, StreamSpec, covers};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -16,7 +16,7 @@ pub(crate) struct CreateStream {
     /// Its subjects. Default: those that the subject templates cover.
     #[serde(default)]
     pub(crate) subjects: Vec<String>,
-    /// Bound on its size. Default: none.
+    /// Bound on its size, 64 KiB at least. Default: none.
     #[serde(default, deserialize_with = "units::size::deserialize")]
     #[schemars(schema_with = "units::size::schema")]
     pub(crate) max_bytes: Option<u64>,
@@ -70,8 +70,13 @@ impl CreateStream {
                 ),
             );
         }
-        if self.max_bytes == Some(0) {
-            problems.add("max_bytes", "is nothing; leave it out for no bound");
+        match self.max_bytes {
+            Some(0) => problems.add("max_bytes", "is nothing; leave it out for no bound"),
+            Some(bytes) if bytes < LARGE_RECORD as u64 => problems.add(
+                "max_bytes",
+                format!("cannot hold every record; expected {LARGE_RECORD} bytes at least, or nothing for no bound"),
+            ),
+            _ => {}
         }
         if !(1..=5).contains(&self.replicas) {
             problems.add("replicas", "expected 1 to 5");

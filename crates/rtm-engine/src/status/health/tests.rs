@@ -11,9 +11,9 @@ fn a_ring_that_does_not_answer_is_down() {
     assert_eq!([of(0, false), of(31, false)], [Health::Late, Health::Down]);
 }
 
-/// Holds: a batch is late after 1.5 s without a confirmation and overdue after 10 s; a failed attempt says at once that
-/// the sink is down, and one that someone must mend makes the bridge not ready as well; at the end of the process two
-/// seconds of either are enough.
+/// Holds: a batch is late after 1.5 s without a confirmation, or at once where an attempt fails, and down after 10 s; where
+/// someone must mend something it is down at once; at the end of the process two seconds of either are enough. What is down
+/// is what makes the bridge not ready.
 #[test]
 fn a_batch_that_waits_is_late_and_then_overdue() {
     let held = || Some(Trouble::Held("no rights".to_owned()));
@@ -24,8 +24,9 @@ fn a_batch_that_waits_is_late_and_then_overdue() {
         (Some(1.6), None, Health::Late, false, [false, false]),
         (Some(2.5), None, Health::Late, false, [false, true]),
         (Some(10.1), None, Health::Down, true, [false, true]),
-        (Some(0.1), failed(), Health::Down, false, [false, false]),
-        (Some(2.5), failed(), Health::Down, false, [true, true]),
+        (Some(0.1), failed(), Health::Late, false, [false, false]),
+        (Some(2.5), failed(), Health::Late, false, [true, true]),
+        (Some(10.1), failed(), Health::Down, true, [true, true]),
         (Some(0.1), held(), Health::Down, true, [false, false]),
     ] {
         let waiting = waiting.map(Duration::from_secs_f64);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::status::health::Delivery;
 
 /// A bridge of two App IDs, all well.
 fn well() -> Snapshot {
@@ -341,6 +342,44 @@ fn what_makes_it_not_ready_is_named() {
     assert_eq!(paused, []);
 }
 
+/// Holds: the page calls down what makes the bridge not ready, at every moment, and nothing else; a client that reaches no
+/// broker calls nothing down by itself.
+#[test]
+fn what_is_down_is_what_is_not_ready() {
+    for waiting in [0.1, 1.6, 9.9, 10.1] {
+        for trouble in [
+            None,
+            Some(Trouble::Failed("refused".to_owned())),
+            Some(Trouble::Held("no rights".to_owned())),
+        ] {
+            for up in [true, false] {
+                let mut now = well();
+                let kafka = &mut now.sinks[0];
+                kafka.client.up = up;
+                kafka.waiting_seconds = Some(waiting);
+                let delivery = Delivery {
+                    waiting: Some(Duration::from_secs_f64(waiting)),
+                    trouble: trouble.clone(),
+                };
+                let of_client = Health::of_client(&kafka.client);
+                kafka.health = delivery.health().max(of_client);
+                kafka.outlets[1].delivery = delivery;
+                let found = findings(&now);
+                let is_down = found.iter().any(|one| one.level == Level::Down);
+                let is_ready = found.iter().all(|one| one.not_ready.is_empty());
+                assert_eq!(is_down, !is_ready, "{found:?}");
+            }
+        }
+    }
+    let idle = said(|now| {
+        now.sinks[0].client.up = false;
+        now.sinks[0].health = Health::of_client(&now.sinks[0].client);
+    });
+    assert_eq!(idle[0].0, Level::Late);
+    let expected = "Kafka seems to be down: its client reaches no broker.";
+    assert!(idle[0].1.starts_with(expected), "{idle:?}");
+}
+
 /// What befalls a bridge.
 type Change = fn(&mut Snapshot);
 
@@ -485,6 +524,28 @@ fn a_crash_is_a_recent_loss() {
         !all.contains("none in the last") && !all.contains("Nothing is lost"),
         "{all}"
     );
+    // After several deaths in a row each number is said with its time, and that of the rings is the same.
+    now.apps[0].possibly_lost_ever = 24_000;
+    for ring in &mut now.rings[..2] {
+        (ring.possibly_lost_recently, ring.crash_lost_recently) = (4_000, 4_000);
+    }
+    let told = texts(&now);
+    let expected = "up to 8,000 events of a, as the last process died while it polled, counted by this start within the last 5 \
+                    minutes; up to 24,000 events since the journal was made.";
+    assert!(told[0].ends_with(expected), "{told:?}");
+    assert!(
+        !told.join("\n").contains("did not arrive whole"),
+        "{told:?}"
+    );
+    now.rings[0].possibly_lost_recently = 5_000;
+    let told = texts(&now);
+    assert!(
+        told[0].contains("up to 1,000 events in the last 5 minutes, of a x user"),
+        "{told:?}"
+    );
+    for ring in &mut now.rings {
+        (ring.possibly_lost_recently, ring.crash_lost_recently) = (0, 0);
+    }
     now.apps[0].crash_lost_recently = 0;
     assert!(
         texts(&now)

@@ -164,6 +164,20 @@ async fn a_self_signed_certificate_is_trusted_by_name() {
     assert!(refusal(&url, None).await.is_some());
 }
 
+/// Holds: a certificate that says that it is a CA's is refused with what it is and what to do, though it is trusted.
+#[tokio::test]
+async fn a_ca_is_no_server() {
+    let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let der = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let url = serve(certificate.der().clone(), der);
+    let told = refusal(&url, Some(&certificate.pem())).await.unwrap();
+    let said = "is a CA's own (CA:TRUE), and no server's: make one with basicConstraints=CA:FALSE";
+    assert_eq!(told.matches(said).count(), 2, "{told}");
+}
+
 /// A server that answers every greeting with its own, of TLS `version`, and hangs up.
 fn greet(version: [u8; 2]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

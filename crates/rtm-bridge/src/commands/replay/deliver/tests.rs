@@ -20,7 +20,10 @@ impl Refusing {
     fn why(&self, record: &Record) -> Option<&'static str> {
         let is_large = record.payload.len() > self.largest;
         let is_dead = record.topic.as_str() == "dead";
-        match self.reason.filter(|_| is_dead) {
+        // What is refused for its time is that of 1970.
+        let is_fresh = record.timestamp.0 > 0;
+        let is_to_blame = |reason: &&str| **reason != *Reason::TIMESTAMP || !is_fresh;
+        match self.reason.filter(is_to_blame).filter(|_| is_dead) {
             None => is_large.then_some(Reason::TOO_LARGE),
             reason => reason,
         }
@@ -92,7 +95,8 @@ fn out(sink: Refusing) -> Out {
 }
 
 /// Holds: a dead letter that is refused for its size is cut, keeps its reason and counts once, beside an event that becomes
-/// one; one that is refused for anything else stops the replay, and is not cut.
+/// one; one that is refused for its time gets that of now; one that is refused for anything else stops the replay, and is not
+/// cut.
 #[tokio::test]
 async fn a_dead_letter_that_is_refused_stays_one() {
     let long = "x".repeat(100_000);
@@ -102,7 +106,7 @@ async fn a_dead_letter_that_is_refused_stays_one() {
         (vec![no_event.clone()], (0, 1)),
         (vec![event, no_event], (0, 2)),
     ] {
-        for reason in [None, Some("invalid")] {
+        for reason in [None, Some(Reason::TIMESTAMP), Some("invalid")] {
             let stored = MemorySink::new();
             let mut out = out(Refusing {
                 stored: stored.clone(),
@@ -110,7 +114,7 @@ async fn a_dead_letter_that_is_refused_stays_one() {
                 reason,
             });
             let published = out.entry(&page_of(&events)).await;
-            if reason.is_some() {
+            if reason == Some("invalid") {
                 let error = crate::chain(published.unwrap_err().as_ref());
                 assert!(
                     error.contains("a dead letter is refused: invalid"),
