@@ -71,6 +71,9 @@ pub enum LaneError {
         /// The lane that has its place.
         other: LaneName,
     },
+    /// The journal keeps what it knows of itself there.
+    #[error("the lane name {0} is the journal's own")]
+    Reserved(LaneName),
     /// There are [`crate::MAX_LANES`] lanes.
     #[error("the journal has {0} lanes, the most there can be")]
     TooMany(usize),

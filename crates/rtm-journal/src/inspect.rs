@@ -8,15 +8,18 @@ use bytes::Bytes;
 
 use crate::disk::{Disk, Lock};
 use crate::frame::VERSION;
+use crate::identity;
 use crate::index::{Behind, Place};
 use crate::recover::{LaneRead, Replay, ReplayError};
 use crate::scan::BadSectors;
 use crate::stats::{Pending, missing};
-use crate::{Epoch, InspectError, Position};
+use crate::{Epoch, InspectError, LaneName, Position};
 
 /// What is in a journal's directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inspection {
+    /// The random number of the journal; none of one that this version has not opened yet.
+    pub id: Option<u128>,
     /// A process has it open, and what follows may be changing.
     pub in_use: bool,
     /// That process, if its lock tells.
@@ -138,10 +141,13 @@ pub(crate) fn inspect(dir: &Path, now: SystemTime) -> Result<Inspection, Inspect
     let mut lanes: Vec<LaneInspection> = replay
         .lanes
         .iter()
+        .filter(|(_, lane)| !lane.name.as_ref().is_some_and(LaneName::is_own))
         .map(|(id, lane)| lane_inspection(*id, lane, now))
         .collect();
     lanes.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+    let own = replay.lanes.get(&LaneName::own().id());
     Ok(Inspection {
+        id: own.and_then(|own| identity::of_mark(own.mark.as_ref())),
         in_use: holder.is_some(),
         in_use_by: holder.flatten(),
         clean: replay.clean || replay.segments.is_empty(),

@@ -8,13 +8,14 @@ use std::thread::JoinHandle;
 
 use crate::disk::{Disk, Lock};
 use crate::handle::Handle;
+use crate::identity;
 use crate::options::{Limits, MAX_LANES};
 use crate::recover::recover;
 use crate::state::{Ending, LaneState, Shared};
 use crate::writer::{self, Writer};
 use crate::{
-    CloseError, Driver, EntryFilter, Epoch, InspectError, Inspection, Lane, LaneError, LaneName,
-    OpenError, Options, Stats, Storage, StoredEntries, Verification, inspect, verify,
+    AppendError, CloseError, Driver, EntryFilter, Epoch, InspectError, Inspection, Lane, LaneError,
+    LaneName, OpenError, Options, Stats, Storage, StoredEntries, Verification, inspect, verify,
 };
 
 /// An open journal. Cheap to clone; lanes and readers keep it open too.
@@ -106,6 +107,15 @@ impl Journal {
         let shared = Arc::new(Shared::new(
             storage, lock, options, limits, epoch, recovered,
         ));
+        {
+            let mut state = shared.state();
+            if state.identity().is_none() {
+                // Where chance is another's, the same steps make the same files.
+                let given = shared.options.epoch.map(|epoch| u128::from(epoch.0));
+                let number = given.unwrap_or_else(identity::random);
+                state.set_identity(number, shared.options.instant());
+            }
+        }
         let mut writer = Writer::new(shared);
         let failed = |operation| move |source| OpenError::Storage { operation, source };
         writer.copy(unproven).map_err(failed("read"))?;
@@ -124,6 +134,9 @@ impl Journal {
         let mut state = self.handle.state();
         if !state.is_open() {
             return Err(LaneError::Closed);
+        }
+        if name.is_own() {
+            return Err(LaneError::Reserved(name.clone()));
         }
         let lanes = state.lanes.len();
         let mut new = false;
@@ -167,9 +180,37 @@ impl Journal {
             .lanes
             .values()
             .filter_map(|lane| lane.name.clone())
+            .filter(|name| !name.is_own())
             .collect();
         lanes.sort_unstable();
         lanes
+    }
+
+    /// The random number of the journal, which a copy of it has too.
+    #[must_use]
+    pub fn id(&self) -> u128 {
+        self.handle.state().identity().unwrap_or_default()
+    }
+
+    /// Gives the journal another number: a copy that lives on its own is a journal of its own. Durable on return; returns
+    /// the number. Dropping the future does not undo it.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError::Closed`].
+    pub async fn renew_id(&self) -> Result<u128, AppendError> {
+        let done = {
+            let mut state = self.handle.state();
+            if !state.is_open() {
+                return Err(AppendError::Closed);
+            }
+            let now = self.handle.options.instant();
+            state.set_identity(identity::random(), now);
+            state.flush()
+        };
+        self.handle.work.notify();
+        done.await.map_err(|_| AppendError::Closed)?;
+        Ok(self.id())
     }
 
     /// The random number of this opening: entries appended now carry it.

@@ -44,6 +44,7 @@ mod driver;
 mod error;
 mod frame;
 mod handle;
+mod identity;
 mod index;
 mod inspect;
 mod journal;

@@ -20,7 +20,20 @@ pub struct ReaderName(Arc<str>);
 #[error("{0:?} is no name: expected 1 to 128 of the characters A-Z, a-z, 0-9, '_', '.', '-'")]
 pub struct NameError(String);
 
+/// The lane that is the journal's own: see [`crate::identity`].
+const OWN: &str = "rtm-bridge.journal";
+
 impl LaneName {
+    /// The journal's own lane.
+    pub(crate) fn own() -> LaneName {
+        LaneName(OWN.into())
+    }
+
+    /// Whether it is the journal's own lane.
+    pub(crate) fn is_own(&self) -> bool {
+        &*self.0 == OWN
+    }
+
     /// What entries carry instead of the name. Made from the name, so that entries find their lane even when the frame
     /// that introduced it is damaged.
     pub(crate) fn id(&self) -> u32 {

@@ -170,6 +170,7 @@ impl Shared {
         let mut lanes: Vec<LaneStats> = state
             .lanes
             .iter()
+            .filter(|(_, lane)| !lane.name.as_ref().is_some_and(LaneName::is_own))
             .filter_map(|(id, lane)| self.lane_stats(&state, *id, lane, spare_bytes, now))
             .collect();
         lanes.sort_unstable_by(|one, other| one.name.cmp(&other.name));

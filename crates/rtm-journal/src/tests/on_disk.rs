@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
 use super::*;
-use crate::{EntryFilter, OpenError, StoredEntry};
+use crate::{EntryFilter, LaneError, OpenError, StoredEntry};
 
 fn mode(path: &std::path::Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -310,4 +310,36 @@ async fn stored_entries_can_be_passed_over() {
     assert_eq!(rest.nth(8).map(bytes), Some(noise(8, 100)));
     assert_eq!(rest.len(), 1);
     assert!(rest.nth(1).is_none() && rest.next().is_none());
+}
+
+/// Holds: a journal keeps its number, a copy has it too, and a new one is another, durable at once; nobody sees where it is
+/// kept.
+#[tokio::test]
+async fn a_journal_has_a_number_of_its_own() {
+    let [dir, copy, other] = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let first = Journal::open(dir.path(), options()).unwrap();
+    let id = first.id();
+    assert_ne!(id, 0);
+    assert_eq!(first.lanes(), []);
+    assert!(first.stats().lanes.is_empty());
+    let own = "rtm-bridge.journal".parse().unwrap();
+    assert!(matches!(first.lane(&own), Err(LaneError::Reserved(_))));
+    first.close().await.unwrap();
+    for file in fs::read_dir(dir.path()).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+    }
+    let stranger = Journal::open(other.path(), options()).unwrap();
+    assert_ne!(stranger.id(), id);
+    let found = Journal::inspect(dir.path()).unwrap();
+    assert_eq!((found.id, found.lanes.len()), (Some(id), 0));
+    let again = Journal::open(dir.path(), options()).unwrap();
+    assert_eq!(again.id(), id);
+    let copied = Journal::open(copy.path(), options()).unwrap();
+    assert_eq!(copied.id(), id);
+    let new = copied.renew_id().await.unwrap();
+    assert_ne!(new, id);
+    // As a crash.
+    drop(copied);
+    assert_eq!(Journal::inspect(copy.path()).unwrap().id, Some(new));
 }
