@@ -1,7 +1,9 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::{Health, PublishError, Record, Sink};
+use bytes::Bytes;
+
+use crate::{ExactLimits, Health, Progress, ProgressKey, PublishError, Record, Sink};
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -19,6 +21,14 @@ impl AnySink {
 
 trait Object: Send + Sync + 'static {
     fn publish<'a>(&'a self, records: &'a [Record]) -> Boxed<'a, Result<(), PublishError>>;
+    fn exact(&self) -> Option<ExactLimits>;
+    fn publish_exactly<'a>(
+        &'a self,
+        records: &'a [Record],
+        progress: &'a Progress,
+    ) -> Boxed<'a, Result<(), PublishError>>;
+    fn recall<'a>(&'a self, key: &'a ProgressKey)
+    -> Boxed<'a, Result<Option<Bytes>, PublishError>>;
     fn health(&self) -> Health;
     fn close(&self) -> Boxed<'_, ()>;
 }
@@ -26,6 +36,25 @@ trait Object: Send + Sync + 'static {
 impl<S: Sink> Object for Arc<S> {
     fn publish<'a>(&'a self, records: &'a [Record]) -> Boxed<'a, Result<(), PublishError>> {
         Box::pin(S::publish(self, records))
+    }
+
+    fn exact(&self) -> Option<ExactLimits> {
+        S::exact(self)
+    }
+
+    fn publish_exactly<'a>(
+        &'a self,
+        records: &'a [Record],
+        progress: &'a Progress,
+    ) -> Boxed<'a, Result<(), PublishError>> {
+        Box::pin(S::publish_exactly(self, records, progress))
+    }
+
+    fn recall<'a>(
+        &'a self,
+        key: &'a ProgressKey,
+    ) -> Boxed<'a, Result<Option<Bytes>, PublishError>> {
+        Box::pin(S::recall(self, key))
     }
 
     fn health(&self) -> Health {
@@ -40,6 +69,22 @@ impl<S: Sink> Object for Arc<S> {
 impl Sink for AnySink {
     async fn publish(&self, records: &[Record]) -> Result<(), PublishError> {
         self.0.publish(records).await
+    }
+
+    fn exact(&self) -> Option<ExactLimits> {
+        self.0.exact()
+    }
+
+    async fn publish_exactly(
+        &self,
+        records: &[Record],
+        progress: &Progress,
+    ) -> Result<(), PublishError> {
+        self.0.publish_exactly(records, progress).await
+    }
+
+    async fn recall(&self, key: &ProgressKey) -> Result<Option<Bytes>, PublishError> {
+        self.0.recall(key).await
     }
 
     fn health(&self) -> Health {

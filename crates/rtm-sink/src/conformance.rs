@@ -19,6 +19,7 @@ use crate::{
     Headers, Outcome, PublishError, PublishErrorKind, Record, RecordId, Sink, Timestamp, Topic,
 };
 
+pub mod exact;
 mod faults;
 
 pub use faults::{Fault, Faulty};
@@ -36,6 +37,11 @@ pub trait Rig {
 
     /// Makes a sink, connected as far as it connects by itself. Called once for each case.
     fn sink(&self) -> impl Future<Output = Self::Sink>;
+
+    /// As [`sink`](Self::sink), one that stores records once and only once; `None` where there is no such sink.
+    fn exact(&self) -> impl Future<Output = Option<Self::Sink>> {
+        async { None }
+    }
 
     /// A topic that holds nothing, ready for records. `case` is unique in a run, and made of `[a-z_]`.
     fn topic(&self, case: &str) -> impl Future<Output = Topic>;

@@ -1,6 +1,6 @@
 //! What the bridge publishes, and the contract of whatever stores it.
 //!
-//! [`Sink`] has one method that every sink writes, because constructors connect, client libraries reconnect, and "returns
+//! [`Sink`] has one method that every sink writes, and two more where the broker can store records once and only once, because constructors connect, client libraries reconnect, and "returns
 //! after confirmation" leaves nothing to flush. Routing, retries, tags and metrics are the caller's, written once.
 //!
 //! The sinks that need no broker are here: [`FileSink`] (one JSON document a line, to a file or to standard output)
@@ -9,7 +9,9 @@
 mod any;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod exact;
 mod file;
+mod group;
 mod health;
 mod memory;
 mod outcome;
@@ -20,7 +22,9 @@ mod sink;
 mod text;
 
 pub use any::AnySink;
+pub use exact::{ExactLimits, Progress, ProgressKey};
 pub use file::{CreateError, FileSink};
+pub use group::{Commit, GroupCommit};
 pub use health::{Health, Queue};
 pub use memory::MemorySink;
 pub use outcome::{BoxError, Outcome, PublishError, PublishErrorKind, Reason};

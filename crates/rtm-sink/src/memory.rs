@@ -1,15 +1,25 @@
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::{PublishError, Record, Sink, Topic};
+use crate::{
+    ExactLimits, Progress, ProgressKey, PublishError, PublishErrorKind, Record, Sink, Topic,
+};
 
-/// Keeps records in memory, for tests. It confirms everything; what fails is added around it by `conformance::Faulty`.
+/// Keeps records in memory, and the progress of lanes, for tests. It confirms everything; what fails is added around it by `conformance::Faulty`.
 ///
 /// Clones share the store, so a test keeps one clone and gives the other away. The store has no bound: a test ends.
 #[derive(Debug, Clone)]
 pub struct MemorySink {
     store: Arc<Mutex<Vec<Record>>>,
+    /// By lane, with the number of the call that stored it.
+    progress: Arc<Mutex<HashMap<ProgressKey, (u64, Bytes)>>>,
+    /// Whether it stores records once and only once.
+    is_exact: bool,
+    /// The number that this client knows of each lane.
+    known: Arc<Mutex<HashMap<ProgressKey, u64>>>,
     count: watch::Sender<usize>,
 }
 
@@ -19,7 +29,28 @@ impl MemorySink {
     pub fn new() -> MemorySink {
         MemorySink {
             store: Arc::default(),
+            progress: Arc::default(),
+            is_exact: false,
+            known: Arc::default(),
             count: watch::Sender::new(0),
+        }
+    }
+
+    /// A sink with an empty store that stores records once and only once.
+    #[must_use]
+    pub fn exact() -> MemorySink {
+        MemorySink {
+            is_exact: true,
+            ..MemorySink::new()
+        }
+    }
+
+    /// Another client of the same store.
+    #[must_use]
+    pub fn another(&self) -> MemorySink {
+        MemorySink {
+            known: Arc::default(),
+            ..self.clone()
         }
     }
 
@@ -51,8 +82,12 @@ impl MemorySink {
 
     /// A panic in another test's thread leaves a list of whole records: nothing to protect anyone from.
     fn lock(&self) -> MutexGuard<'_, Vec<Record>> {
-        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+        held(&self.store)
     }
+}
+
+fn held<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Default for MemorySink {
@@ -71,12 +106,50 @@ impl Sink for MemorySink {
         self.count.send_replace(stored);
         Ok(())
     }
+
+    fn exact(&self) -> Option<ExactLimits> {
+        self.is_exact.then_some(ExactLimits {
+            records: 500,
+            bytes: 1 << 20,
+        })
+    }
+
+    /// Refused where another client has published the lane since this one recalled it.
+    async fn publish_exactly(
+        &self,
+        records: &[Record],
+        progress: &Progress,
+    ) -> Result<(), PublishError> {
+        let mut all = held(&self.progress);
+        let mut known = held(&self.known);
+        let number = all.get(&progress.key).map_or(0, |(number, _)| *number);
+        if known.get(&progress.key).copied().unwrap_or(0) != number {
+            let kind = PublishErrorKind::Unavailable;
+            let why = "another client has published this lane";
+            return Err(PublishError::unknown(kind, records.len(), why));
+        }
+        let stored = {
+            let mut store = self.lock();
+            store.extend_from_slice(records);
+            store.len()
+        };
+        all.insert(progress.key.clone(), (number + 1, progress.value.clone()));
+        known.insert(progress.key.clone(), number + 1);
+        self.count.send_replace(stored);
+        Ok(())
+    }
+
+    async fn recall(&self, key: &ProgressKey) -> Result<Option<Bytes>, PublishError> {
+        let found = held(&self.progress).get(key).cloned();
+        let number = found.as_ref().map_or(0, |(number, _)| *number);
+        held(&self.known).insert(key.clone(), number);
+        Ok(found.map(|(_, value)| value))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::PublishErrorKind;
     use crate::conformance::{self, Carries, Fault, Faulty, Rig, Stored};
 
     /// One store for the whole suite, with every fault that the suite knows.
@@ -89,6 +162,11 @@ mod tests {
 
         async fn sink(&self) -> Faulty<MemorySink> {
             self.sink.clone()
+        }
+
+        async fn exact(&self) -> Option<Faulty<MemorySink>> {
+            let another = self.sink.with(self.sink.inner().another());
+            Some(another)
         }
 
         async fn topic(&self, case: &str) -> Topic {
@@ -140,9 +218,10 @@ mod tests {
     #[tokio::test]
     async fn conforms() {
         let rig = MemoryRig {
-            sink: Faulty::new(MemorySink::new()),
+            sink: Faulty::new(MemorySink::exact()),
         };
         assert_eq!(conformance::run(&rig).await, Vec::<&str>::new());
+        assert_eq!(conformance::exact::run(&rig).await, Vec::<&str>::new());
     }
 
     #[tokio::test]

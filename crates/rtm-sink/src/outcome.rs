@@ -18,6 +18,12 @@ pub struct PublishError {
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl PublishError {
+    /// Whether the sink refuses what it was given as a whole, and does not say for which record.
+    pub fn is_of_the_whole(&self) -> bool {
+        let is_rejected = |outcome: &Outcome| matches!(outcome, Outcome::Rejected(_));
+        self.kind == PublishErrorKind::Rejected && !self.outcomes.iter().any(is_rejected)
+    }
+
     /// An error that leaves the outcome of all `count` records unknown.
     pub fn unknown(
         kind: PublishErrorKind,

@@ -1,6 +1,8 @@
 use std::future::Future;
 
-use crate::{Health, PublishError, Record};
+use bytes::Bytes;
+
+use crate::{ExactLimits, Health, Progress, ProgressKey, PublishError, PublishErrorKind, Record};
 
 /// A broker that stores records durably.
 ///
@@ -17,6 +19,10 @@ use crate::{Health, PublishError, Record};
 ///   whether it is the records or the place, the caller decides.
 /// - **Cancellation.** Dropping the future leaves every outcome unknown. Late confirmations of a dropped call never
 ///   confirm a record of a later one.
+/// - **Once and only once**, where [`exact`](Sink::exact) says so. What one [`publish_exactly`](Sink::publish_exactly) is
+///   given is stored in one with its progress, or nothing of it is. After any error whose outcomes are not all known, and
+///   after a dropped call, the caller asks [`recall`](Sink::recall) before it publishes anything of that lane again. The
+///   caller has one call of a lane in progress at a time.
 /// - **Closing.** [`close`](Sink::close) makes nothing durable that was not, and takes nothing back that was confirmed. It
 ///   ends by itself in seconds, whatever the broker does, and may be called again. Calls of `publish` that are in progress,
 ///   and later ones, keep this contract: they confirm what is stored, or leave it unknown as
@@ -29,6 +35,51 @@ pub trait Sink: Send + Sync + 'static {
     /// [`PublishError`] tells the outcome of each record, in the order given. Records of unknown outcome are to be
     /// published again, in order and with the same ids.
     fn publish(&self, records: &[Record]) -> impl Future<Output = Result<(), PublishError>> + Send;
+
+    /// How much one call of [`publish_exactly`](Sink::publish_exactly) may hold; none where this sink does not store records
+    /// once and only once. It stays what it is.
+    fn exact(&self) -> Option<ExactLimits> {
+        None
+    }
+
+    /// Stores `records`, in order, and `progress` in one, or nothing of both. Without records it stores the progress.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`], with one outcome for each record. None is confirmed. If some are
+    /// [`Rejected`](crate::Outcome::Rejected), nothing is stored, and the others may be given again without those.
+    /// [`PublishErrorKind::Rejected`] without a rejected record says that nothing is stored, for a reason that the broker
+    /// gives for the call as a whole: fewer records may show which one is to blame. After any other error the call may have
+    /// been stored: see [`recall`](Sink::recall).
+    fn publish_exactly(
+        &self,
+        records: &[Record],
+        progress: &Progress,
+    ) -> impl Future<Output = Result<(), PublishError>> + Send {
+        let _ = progress;
+        let error = PublishError::unknown(
+            PublishErrorKind::Misconfigured,
+            records.len(),
+            "this sink cannot store records once and only once",
+        );
+        std::future::ready(Err(error))
+    }
+
+    /// The progress that the broker has of a lane, once nothing that this sink was given before can change it unnoticed: a
+    /// call that is still on its way either shows here or is refused when it arrives, or makes the next one be refused.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`] without outcomes, when the broker does not tell.
+    fn recall(
+        &self,
+        key: &ProgressKey,
+    ) -> impl Future<Output = Result<Option<Bytes>, PublishError>> + Send {
+        let _ = key;
+        let kind = PublishErrorKind::Misconfigured;
+        let why = "this sink cannot store records once and only once";
+        std::future::ready(Err(PublishError::unknown(kind, 0, why)))
+    }
 
     /// How the sink is doing, at once and without asking the broker; also while calls are in progress, and after `close`.
     ///

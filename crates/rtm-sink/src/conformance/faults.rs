@@ -4,7 +4,12 @@ use std::{collections::VecDeque, time::Duration};
 
 use tokio::sync::watch;
 
-use crate::{Health, Outcome, PublishError, PublishErrorKind, Reason, Record, Sink};
+use bytes::Bytes;
+
+use crate::{
+    ExactLimits, Health, Outcome, Progress, ProgressKey, PublishError, PublishErrorKind, Reason,
+    Record, Sink,
+};
 
 /// A sink around another that fails as it is told: the lost answer as well as the refused one.
 ///
@@ -47,6 +52,14 @@ impl<S> Faulty<S> {
             inner: Arc::new(inner),
             plan: Arc::default(),
             held: watch::Sender::new(false),
+        }
+    }
+
+    /// The same faults around another sink.
+    pub fn with(&self, inner: S) -> Faulty<S> {
+        Faulty {
+            inner: Arc::new(inner),
+            ..self.clone()
         }
     }
 
@@ -123,6 +136,56 @@ impl<S: Sink> Sink for Faulty<S> {
                 ))
             }
         }
+    }
+
+    fn exact(&self) -> Option<ExactLimits> {
+        self.inner.exact()
+    }
+
+    /// Of the faults, a rejection refuses all, and any other is a lost answer: stored or not.
+    async fn publish_exactly(
+        &self,
+        records: &[Record],
+        progress: &Progress,
+    ) -> Result<(), PublishError> {
+        let delay = self.plan().delay;
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        // The sender lives as long as `self`.
+        let _ = self.held.subscribe().wait_for(|held| !held).await;
+        let rejects = self.plan().rejects.clone();
+        let is_rejected = |record: &Record| rejects.as_ref().is_some_and(|rejects| rejects(record));
+        if records.iter().any(is_rejected) {
+            let outcome = |record: &Record| match is_rejected(record) {
+                true => Outcome::Rejected(Reason {
+                    code: "told",
+                    message: "told to reject".into(),
+                }),
+                false => Outcome::Unknown,
+            };
+            return Err(PublishError {
+                kind: PublishErrorKind::Rejected,
+                outcomes: records.iter().map(outcome).collect(),
+                source: Told("reject".into()).into(),
+            });
+        }
+        let fault = self.plan().next.pop_front();
+        let kind = match fault {
+            None => return self.inner.publish_exactly(records, progress).await,
+            Some(Fault::Refuse(kind)) => kind,
+            Some(Fault::StopAfter(_)) => PublishErrorKind::Unavailable,
+            Some(Fault::LoseAnswer) => {
+                self.inner.publish_exactly(records, progress).await?;
+                PublishErrorKind::Unavailable
+            }
+        };
+        let told = Told(format!("{fault:?}"));
+        Err(PublishError::unknown(kind, records.len(), told))
+    }
+
+    async fn recall(&self, key: &ProgressKey) -> Result<Option<Bytes>, PublishError> {
+        self.inner.recall(key).await
     }
 
     fn health(&self) -> Health {
