@@ -8,7 +8,7 @@ use async_nats::jetstream;
 use async_nats::jetstream::context::{Context, ContextBuilder, RequestError, RequestErrorKind};
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::Info;
-use async_nats::{Client, HeaderMap};
+use async_nats::{Client, HeaderMap, ServerInfo};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -64,6 +64,11 @@ impl Api {
             prefix: prefix.to_owned(),
             alarms,
         }
+    }
+
+    /// The server that we are connected to.
+    pub(crate) fn server(&self) -> ServerInfo {
+        self.client.server_info()
     }
 
     /// Whether the server that we are connected to says that it has JetStream.

@@ -34,7 +34,7 @@ pub(crate) const MAX_RECORDS: usize = 1000;
 
 /// Payload in a batch at most: a page of Agora's is far below. The server holds batches aside, and in a cluster in
 /// memory.
-const MAX_BYTES: usize = 8 << 20;
+pub(crate) const MAX_BYTES: usize = 8 << 20;
 
 /// An entry with so many records is a batch whatever its keys are; see [`next_part`].
 const MANY_RECORDS: usize = 250;
@@ -90,6 +90,21 @@ pub(crate) struct Batch {
     header: HeaderValue,
     unanswered_bytes: usize,
     pub(crate) refused: Option<Refused>,
+    /// What the messages of progress at its end demand, where it is stored once and only once.
+    pub(crate) demands: Option<Demands>,
+    /// The server's words, where it was refused and is not published singly.
+    pub(crate) refusal: Option<Refusal>,
+}
+
+/// What the messages of progress at a batch's end demand: see [`crate::exact`].
+#[derive(Debug)]
+pub(crate) struct Demands {
+    /// The index of the first of them.
+    pub(crate) from: usize,
+    /// The sequence of the message that each is to follow.
+    pub(crate) sequences: Vec<u64>,
+    /// A newer one takes the older one's place.
+    pub(crate) roll_up: bool,
 }
 
 /// Why a batch was not stored.
@@ -223,6 +238,8 @@ impl Batch {
             header,
             unanswered_bytes: 0,
             refused: None,
+            demands: None,
+            refusal: None,
         }
     }
 
@@ -233,7 +250,14 @@ impl Batch {
         if answered {
             self.unanswered_bytes = 0;
         }
+        let demands = self.demands.as_ref();
+        let follows = demands.and_then(|demands| {
+            let behind = index.checked_sub(demands.from)?;
+            demands.sequences.get(behind).copied()
+        });
         Place {
+            follows,
+            rolls_up: follows.is_some() && demands.is_some_and(|demands| demands.roll_up),
             batch: self.header.clone(),
             sequence: index - self.range.start + 1,
             commits,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::api::ApiError;
 use crate::connection::Shared;
+use crate::exact;
 use crate::failure::{LinkError, OFF};
 use crate::jetstream::{self, Found, Published, TooSmall};
 
@@ -73,6 +74,14 @@ pub enum CheckError {
         jetstream: String,
         /// `sealed`, or configured with `no_ack`.
         state: &'static str,
+    },
+    /// The JetStream stream cannot store records once and only once, or does not tell how far they are.
+    #[error("the jetstream `{jetstream}` cannot store records once and only once: {why}")]
+    Inexact {
+        /// Its name.
+        jetstream: String,
+        /// Why.
+        why: String,
     },
     /// The JetStream stream keeps no record, or not every one that it acknowledges.
     #[error("the jetstream `{jetstream}` can keep no record")]
@@ -151,6 +160,13 @@ pub(crate) async fn check(
             filters: config.subjects,
             subjects: unbound,
         });
+    }
+    if let Some(progress) = &shared.options.progress_subject {
+        let checked = exact::check(&connection.api, &config, &jetstream, progress).await;
+        checked.map_err(|why| CheckError::Inexact {
+            jetstream: jetstream.clone(),
+            why,
+        })?;
     }
     let named = |subject: &&&str| crate::subject::fault(subject).is_none();
     for subject in subjects.iter().filter(named) {

@@ -135,6 +135,15 @@ pub enum PublishFailure {
     /// or was created just now. JetStream could not be asked, where there is a source.
     #[error("no jetstream answers for the subject at present")]
     NotServing(#[source] Option<ApiError>),
+    /// The progress at the JetStream stream is not the one that we know.
+    #[error("the progress at the jetstream has moved: it is read again")]
+    Moved,
+    /// The JetStream stream cannot store records once and only once.
+    #[error("the jetstream cannot store records once and only once: {0}")]
+    Inexact(String),
+    /// JetStream does not tell what it has.
+    #[error("cannot read the progress at the jetstream")]
+    Untold(#[source] ApiError),
     /// JetStream refused the record.
     #[error("jetstream refuses the record")]
     Refused(#[source] Refusal),
@@ -178,12 +187,16 @@ impl PublishFailure {
             PublishFailure::NotConnected(_)
             | PublishFailure::Disconnected { .. }
             | PublishFailure::Timeout(_)
+            | PublishFailure::Moved
             | PublishFailure::NotServing(_) => PublishErrorKind::Unavailable,
+            PublishFailure::Untold(ApiError::Denied(_)) => PublishErrorKind::Misconfigured,
+            PublishFailure::Untold(_) => PublishErrorKind::Unavailable,
             PublishFailure::Refused(refusal) => match refusal.verdict() {
                 Verdict::Fail(kind) => kind,
                 Verdict::Reject(_) => PublishErrorKind::Rejected,
             },
             PublishFailure::Denied(_)
+            | PublishFailure::Inexact(_)
             | PublishFailure::Missing { .. }
             | PublishFailure::Unbound { .. }
             | PublishFailure::Unacknowledged(_)

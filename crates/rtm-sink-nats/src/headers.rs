@@ -3,7 +3,8 @@
 use async_nats::HeaderMap;
 use async_nats::header::{
     HeaderName, HeaderValue, NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID,
-    NATS_BATCH_SEQUENCE, NATS_EXPECTED_STREAM, NATS_MESSAGE_ID,
+    NATS_BATCH_SEQUENCE, NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_EXPECTED_STREAM,
+    NATS_MESSAGE_ID, NATS_ROLLUP,
 };
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use rtm_sink::{Headers, Record, RecordId};
@@ -16,15 +17,19 @@ const RESERVED: &str = "nats-";
 pub(crate) struct HeaderWriter {
     /// None where records demand no JetStream stream.
     jetstream: Option<HeaderValue>,
-    id_suffix: String,
+    /// None where records have no id for the server's deduplication.
+    id_suffix: Option<String>,
     scratch: String,
 }
 
 impl HeaderWriter {
     /// `jetstream` was checked when the options were: it holds neither white space nor control characters.
-    pub(crate) fn new(jetstream: Option<&str>, id_suffix: &str) -> HeaderWriter {
-        let mut escaped = String::new();
-        escape_value(&mut escaped, id_suffix.as_bytes());
+    pub(crate) fn new(jetstream: Option<&str>, id_suffix: Option<&str>) -> HeaderWriter {
+        let escaped = id_suffix.map(|suffix| {
+            let mut escaped = String::new();
+            escape_value(&mut escaped, suffix.as_bytes());
+            escaped
+        });
         HeaderWriter {
             id_suffix: escaped,
             jetstream: jetstream.map(|name| name.parse().unwrap_or_default()),
@@ -45,16 +50,25 @@ impl HeaderWriter {
         place: Option<&Place>,
     ) -> Result<HeaderMap, String> {
         let mut headers = HeaderMap::new();
-        self.scratch.clear();
-        push_id(&mut self.scratch, record.id);
-        self.scratch.push_str(&self.id_suffix);
-        headers.insert(NATS_MESSAGE_ID, self.value());
+        if let Some(suffix) = &self.id_suffix {
+            self.scratch.clear();
+            push_id(&mut self.scratch, record.id);
+            self.scratch.push_str(suffix);
+            headers.insert(NATS_MESSAGE_ID, self.value());
+        }
         if let Some(jetstream) = &self.jetstream {
             headers.insert(NATS_EXPECTED_STREAM, jetstream.clone());
         }
         if let Some(place) = place {
             headers.insert(NATS_BATCH_ID, place.batch.clone());
             headers.insert(NATS_BATCH_SEQUENCE, HeaderValue::from(place.sequence));
+            if let Some(sequence) = place.follows {
+                let sequence = HeaderValue::from(sequence);
+                headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, sequence);
+            }
+            if place.rolls_up {
+                headers.insert(NATS_ROLLUP, "sub");
+            }
             if place.commits {
                 headers.insert(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
             }
@@ -89,6 +103,10 @@ pub(crate) struct Place {
     pub(crate) commits: bool,
     /// The record has a reply subject.
     pub(crate) answered: bool,
+    /// The sequence of the message of its subject that it is to follow.
+    pub(crate) follows: Option<u64>,
+    /// It takes the place of those of its subject.
+    pub(crate) rolls_up: bool,
 }
 
 /// The id as it displays itself, without what formatting costs.
@@ -168,7 +186,7 @@ mod tests {
     /// Holds: the id and the expectation are on every record.
     #[test]
     fn every_record_names_its_id_and_its_jetstream() {
-        let headers = HeaderWriter::new(Some("RTM"), "")
+        let headers = HeaderWriter::new(Some("RTM"), Some(""))
             .headers_of(&record(Vec::new()), None)
             .unwrap();
         assert_eq!(
@@ -177,14 +195,14 @@ mod tests {
         );
         assert_eq!(headers.get(NATS_EXPECTED_STREAM).unwrap().as_str(), "RTM");
         assert_eq!(headers.len(), 2);
-        let without = HeaderWriter::new(None, "").headers_of(&record(Vec::new()), None);
+        let without = HeaderWriter::new(None, Some("")).headers_of(&record(Vec::new()), None);
         assert!(without.unwrap().get(NATS_EXPECTED_STREAM).is_none());
     }
 
     /// Holds: a name that is an instruction to the server, or no name at all, is refused.
     #[test]
     fn names_that_mean_something_to_the_server_are_refused() {
-        let mut writer = HeaderWriter::new(Some("RTM"), "");
+        let mut writer = HeaderWriter::new(Some("RTM"), Some(""));
         for name in ["Nats-Rollup", "nats-ttl", "a:b", "a b", "a\r\nX", ""] {
             let own = vec![(name.to_owned().into(), Bytes::from_static(b"all"))];
             assert!(writer.headers_of(&record(own), None).is_err(), "{name:?}");
@@ -219,7 +237,7 @@ mod tests {
         #[test]
         fn any_bytes_make_a_value(value in proptest::collection::vec(any::<u8>(), 0..60)) {
             let own = vec![("rtm-x".into(), Bytes::from(value.clone()))];
-            let headers = HeaderWriter::new(Some("RTM"), "").headers_of(&record(own), None).unwrap();
+            let headers = HeaderWriter::new(Some("RTM"), Some("")).headers_of(&record(own), None).unwrap();
             let text = headers.get("rtm-x").unwrap().as_str();
             prop_assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
             prop_assert_eq!(text, text.trim());

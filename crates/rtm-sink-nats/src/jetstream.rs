@@ -297,7 +297,7 @@ fn too_small(limit: &str, bytes: usize) -> String {
 }
 
 /// Whether a server's version, such as `2.10.4` or `2.12.0-RC.1`, is before another.
-fn is_older(version: &str, than: (u64, u64, u64)) -> bool {
+pub(crate) fn is_older(version: &str, than: (u64, u64, u64)) -> bool {
     let number = |text: &str| {
         let digits = text.split(|c: char| !c.is_ascii_digit()).next();
         digits.and_then(|digits| digits.parse::<u64>().ok())
@@ -371,6 +371,8 @@ async fn create(api: &Api, options: &NatsOptions, spec: &StreamSpec) -> Result<(
         // `DiscardPolicy::New` would refuse new records, and hold the bridge up for old ones that no consumer has read.
         discard: DiscardPolicy::Old,
         allow_atomic_publish: options.atomic_batches && api.knows_batches(),
+        // One progress of each lane is enough.
+        allow_rollup: options.progress_subject.is_some(),
         ..Config::default()
     };
     let subject = format!("STREAM.CREATE.{}", options.stream);

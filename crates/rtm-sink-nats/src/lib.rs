@@ -46,7 +46,10 @@
 use std::sync::Arc;
 
 use async_nats::rustls;
-use rtm_sink::{Health, PublishError, Record, Sink};
+use bytes::Bytes;
+use rtm_sink::{
+    ExactLimits, GroupCommit, Health, Progress, ProgressKey, PublishError, Record, Sink,
+};
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -57,6 +60,7 @@ mod batch;
 mod check;
 mod connection;
 mod credentials;
+mod exact;
 mod failure;
 mod headers;
 mod inbox;
@@ -71,6 +75,7 @@ mod subject;
 pub use api::ApiError;
 pub use check::{CheckError, NatsCheck};
 pub use credentials::{CredentialsError, NatsAuth, Secret};
+pub use exact::{EXACT_LIMITS, PROGRESS, filter_of_progress};
 pub use failure::{LinkError, PublishFailure};
 pub use jetstream::{LARGE_RECORD, Published, TooSmall};
 pub use options::{ConnectError, MAX_IN_FLIGHT, NatsOptions, NatsTls, StreamSpec, check_server};
@@ -89,6 +94,8 @@ pub struct NatsSink {
     /// One permit for each record in flight: the window is the sink's, not the call's, because the server bounds what
     /// waits for a JetStream stream.
     window: Semaphore,
+    /// Stores records once and only once, where the options say so.
+    exact: Option<GroupCommit>,
     closing: watch::Sender<bool>,
     keeper: Mutex<Option<JoinHandle<()>>>,
 }
@@ -120,6 +127,28 @@ impl Sink for NatsSink {
         publish::Call::new(&self.shared, &connection, &self.window, inbox, records)
             .run()
             .await
+    }
+
+    fn exact(&self) -> Option<ExactLimits> {
+        self.exact.as_ref().map(|_| EXACT_LIMITS)
+    }
+
+    async fn publish_exactly(
+        &self,
+        records: &[Record],
+        progress: &Progress,
+    ) -> Result<(), PublishError> {
+        match &self.exact {
+            Some(exact) => exact.publish(records, progress).await,
+            None => Err(not_exact(records.len())),
+        }
+    }
+
+    async fn recall(&self, key: &ProgressKey) -> Result<Option<Bytes>, PublishError> {
+        match &self.exact {
+            Some(exact) => exact.recall(key).await,
+            None => Err(not_exact(0)),
+        }
     }
 
     fn health(&self) -> Health {
@@ -161,9 +190,16 @@ impl NatsSink {
             link: watch::Sender::new(Link::Down(None)),
             counters: stats::Counters::default(),
         });
+        let exact = shared.options.progress_subject.clone().map(|subject| {
+            GroupCommit::new(
+                exact::Committer::new(Arc::clone(&shared), subject),
+                EXACT_LIMITS,
+            )
+        });
         let (closing, closed) = watch::channel(false);
         let keeper = tokio::spawn(connection::keep(Arc::clone(&shared), closed));
         Ok(NatsSink {
+            exact,
             shared,
             window,
             closing,
@@ -199,4 +235,10 @@ impl NatsSink {
         self.shared.counters.count(0, 0, 0, true);
         PublishError::unknown(failure.kind(), count, failure)
     }
+}
+
+fn not_exact(records: usize) -> PublishError {
+    let why = "its options have no `progress_subject`".to_owned();
+    let failure = PublishFailure::Inexact(why);
+    PublishError::unknown(failure.kind(), records, failure)
 }

@@ -40,6 +40,9 @@ pub struct NatsOptions {
     /// (`allow_atomic`) take them; else, and where false, each record has its own acknowledgement. Default true. A
     /// JetStream stream that the sink creates takes them if this is true and the server can.
     pub atomic_batches: bool,
+    /// Stores records once and only once, with their progress under this subject: see [`crate::exact`]. `{journal}`,
+    /// `{sink}` and `{app_id}` in it stand for whose it is, and the JetStream stream stores what it stands for. Default: none, at least once.
+    pub progress_subject: Option<String>,
     /// How long nothing may be acknowledged, while something is awaited, before a call gives up. Also how long a call
     /// waits for a connection. Default 5 s. Must be well above what one acknowledgement takes: a slow server is waited
     /// for as long as they come in, but below that nothing would ever count as confirmed.
@@ -69,6 +72,7 @@ impl NatsOptions {
             tls: NatsTls::default(),
             in_flight: 4000,
             atomic_batches: true,
+            progress_subject: None,
             ack_timeout: Duration::from_secs(5),
             create_stream: None,
             name: "rtm-bridge".to_owned(),

@@ -15,13 +15,13 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::alarms::{Alarms, Denied};
-use crate::batch::{Batch, Part, Refused, next_part};
+use crate::batch::{Batch, Demands, Part, Refused, next_part};
 use crate::connection::{Connection, Shared};
 use crate::failure::PublishFailure;
 use crate::headers::HeaderWriter;
 use crate::inbox::Lent;
 use crate::jetstream;
-use crate::reply::{Reply, Verdict};
+use crate::reply::{Refusal, Reply, Verdict};
 use crate::slot::{Slot, out_of_order};
 use crate::subject;
 
@@ -54,6 +54,16 @@ pub(crate) struct Call<'a> {
     progress: Instant,
 }
 
+/// Why a batch that is stored once and only once was not confirmed.
+pub(crate) enum Unstored {
+    /// The server refused it: nothing of it is stored.
+    Refused(Refusal),
+    /// A record cannot be sent, and so no commit was.
+    Unsendable,
+    /// It may be stored.
+    Failed(PublishFailure),
+}
+
 /// The first thing that went wrong, as far as it is known while records are in flight.
 enum Failure {
     Known(PublishFailure),
@@ -81,7 +91,7 @@ impl<'a> Call<'a> {
             denials_before,
             inbox,
             records,
-            headers: HeaderWriter::new(expected, &shared.options.id_suffix),
+            headers: HeaderWriter::new(expected, Some(&shared.options.id_suffix)),
             batch: None,
             queue: VecDeque::new(),
             subject: None,
@@ -127,6 +137,40 @@ impl<'a> Call<'a> {
             None => None,
         };
         self.finish(failure)
+    }
+
+    /// Publishes all as one batch, or nothing, and returns the sequence of the last. The records have no id for the server's
+    /// deduplication.
+    pub(crate) async fn run_exactly(mut self, demands: Demands) -> Result<u64, Unstored> {
+        let expects = self.shared.options.expect_stream;
+        let expected = expects.then_some(self.shared.options.stream.as_str());
+        self.headers = HeaderWriter::new(expected, None);
+        self.note_alarms();
+        let range = 0..self.records.len();
+        let id = self.inbox.batch_id(range.start);
+        let mut batch = Batch::new(range.clone(), id);
+        batch.demands = Some(demands);
+        self.batch = Some(batch);
+        self.send(range.collect()).await;
+        let batch = self.batch.take();
+        let is_refused = batch.as_ref().is_some_and(|batch| batch.refused.is_some());
+        if self.failure.is_none() && is_refused {
+            let refusal = batch.and_then(|batch| batch.refusal);
+            return Err(refusal.map_or(Unstored::Unsendable, Unstored::Refused));
+        }
+        if let Some(Slot::Confirmed { sequence, .. }) = self.settled.last() {
+            return Ok(*sequence);
+        }
+        let failure = match self.failure.take() {
+            Some(Failure::Known(failure)) => failure,
+            Some(Failure::Unclear(failure, index)) => {
+                let subject = index.map(|index| self.records[index].topic.as_str());
+                let options = &self.shared.options;
+                jetstream::diagnose(&self.connection.api, options, subject, failure).await
+            }
+            None => PublishFailure::NotServing(None),
+        };
+        Err(Unstored::Failed(failure))
     }
 
     /// Sends the records of `queue`, and settles them.
@@ -416,7 +460,15 @@ impl<'a> Call<'a> {
                 }
             }
         }
-        if hit && self.batch.is_some() {
+        let is_exact = self
+            .batch
+            .as_ref()
+            .is_some_and(|batch| batch.demands.is_some());
+        if hit && is_exact {
+            self.queue.clear();
+            self.fail(Failure::Known(PublishFailure::Denied(denied.said.clone())));
+            self.abandon();
+        } else if hit && self.batch.is_some() {
             // Without the denied records the batch has a gap, and is never stored. Singly, only those are denied.
             self.refuse_batch(Refused::Whole);
         } else if hit {
@@ -527,6 +579,9 @@ impl Call<'_> {
             Reply::Refused(refusal) => {
                 tracing::debug!(%refusal, "an atomic batch was refused");
                 self.refuse_batch(refusal.of_batch(batch.range.len()));
+                if let Some(batch) = &mut self.batch {
+                    batch.refusal = Some(refusal);
+                }
             }
             // A server that knows no batches stored this record, and may have refused others.
             Reply::Stored { .. } => self.refuse_batch(Refused::Disabled),

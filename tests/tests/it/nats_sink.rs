@@ -201,6 +201,14 @@ impl Rig for NatsRig {
         NatsSink::connect(options).await.unwrap()
     }
 
+    async fn exact(&self) -> Option<NatsSink> {
+        let options = NatsOptions {
+            progress_subject: Some("conformance.progress.{journal}.{sink}.{app_id}".to_owned()),
+            ..NatsOptions::new(vec![self.url.clone()], SUITE)
+        };
+        Some(NatsSink::connect(options).await.unwrap())
+    }
+
     async fn topic(&self, case: &str) -> Topic {
         Topic::from(format!("conformance.{case}"))
     }
@@ -281,6 +289,9 @@ async fn conforms(mode: Mode) {
         mode,
     };
     assert_eq!(conformance::run(&rig).await, Vec::<&str>::new());
+    if mode == Mode::Batches {
+        assert_eq!(conformance::exact::run(&rig).await, Vec::<&str>::new());
+    }
 }
 
 /// Holds: a JetStream stream that is missing or does not store the subject holds the records, says so, and takes them
