@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use rtm_journal::{Entry, Position};
+use rtm_journal::{Entry, Epoch, Position};
 use rtm_record::Prepared;
 use rtm_sink::Record;
 use rtm_source::MAX_PAGE_EVENTS;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::tally::Tally;
+use crate::tally::{self, Tally};
 
 /// Records in one batch at most: four full pages, which a broker confirms in some tens of milliseconds. A record costs two
 /// kilobytes of memory until it is confirmed, its client's included, and what a batch has taken the process keeps: twice as
@@ -21,6 +21,9 @@ const MAX_BATCH_BYTES: usize = 2 << 20;
 
 /// Records that a page may have: room for so many is taken before it is read.
 const PAGE_ROOM: u32 = MAX_PAGE_EVENTS as u32;
+
+/// All of an entry is settled, whatever the offsets of its events.
+pub(crate) const WHOLE: u32 = u32::MAX;
 
 /// What a batch is while it is delivered.
 #[derive(Default)]
@@ -35,10 +38,32 @@ pub(crate) struct Batch {
     pub(crate) settled: Tally,
     /// The last entry, readable or not: the cursor goes there.
     pub(crate) through: Option<Position>,
+    /// Of the entries that could be read the newest.
+    pub(crate) newest: Option<(Position, Epoch)>,
+    /// The part of an entry that it is, where the cursor does not move over it: see [`crate::exact`].
+    pub(crate) part: Option<Part>,
     /// Bytes of payload.
     pub(crate) bytes: usize,
     /// For the records beyond the first page.
     spare: Option<OwnedSemaphorePermit>,
+}
+
+/// A part of an entry: up to which offset its events are settled once the part is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) position: Position,
+    pub(crate) epoch: Epoch,
+    pub(crate) to: u32,
+}
+
+impl Part {
+    pub(crate) fn of(entry: &Entry, to: u32) -> Part {
+        Part {
+            position: entry.position,
+            epoch: entry.epoch,
+            to,
+        }
+    }
 }
 
 /// What is known of a record beside what the sink is given.
@@ -62,8 +87,20 @@ impl Batch {
         Batch {
             entries: vec![entry.clone()],
             through: Some(entry.position),
+            newest: Some((entry.position, entry.epoch)),
             ..Batch::default()
         }
+    }
+
+    /// The cursor is to go over this entry, too.
+    pub(crate) fn reach(&mut self, entry: &Entry) {
+        self.through = self.through.max(Some(entry.position));
+        self.newest = self.newest.max(Some((entry.position, entry.epoch)));
+    }
+
+    /// The epoch of the newest entry that could be read.
+    pub(crate) fn epoch(&self) -> Option<Epoch> {
+        self.newest.map(|(_, epoch)| epoch)
     }
 
     /// Adds a record of the newest entry.
@@ -110,9 +147,24 @@ impl Batch {
         drop(self.spare.as_mut().and_then(|spare| spare.split(unused)));
     }
 
+    /// Counts what is not settled as if it were.
+    pub(crate) fn count(&self, settled: &mut Tally) {
+        count(&self.details, settled);
+    }
+
     /// The events that are not settled.
     pub(crate) fn unsettled(&self) -> u64 {
         self.details.iter().map(|detail| detail.events).sum()
+    }
+}
+
+/// Counts records that are confirmed.
+pub(crate) fn count(confirmed: &[Detail], settled: &mut Tally) {
+    for detail in confirmed {
+        match detail.dead {
+            Some(reason) => settled.dead_letter(tally::dead_letter_reason(reason), detail.events),
+            None => settled.confirmed += detail.events,
+        }
     }
 }
 

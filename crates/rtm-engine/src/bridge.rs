@@ -23,7 +23,9 @@ use backon::BackoffBuilder;
 use futures::FutureExt;
 use rtm_journal::{Entry, Position, ReadError, Reservation};
 use rtm_record::{SLICE, entry, instead};
-use rtm_sink::{Outcome, PublishError, PublishErrorKind, Reason, Record, Sink, Timestamp};
+use rtm_sink::{
+    Outcome, Progress, PublishError, PublishErrorKind, Reason, Record, Sink, Timestamp,
+};
 use rtm_source::{Fetch, FetchError, FetchErrorKind, Next, Observed, Page, Ring, Slot, Turn};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
@@ -31,8 +33,9 @@ use tokio::time::Instant;
 use tracing::field::debug;
 use tracing::{Instrument, error, info, warn};
 
-use crate::batch::{Batch, Detail};
+use crate::batch::{self, Batch, Detail, Part, WHOLE};
 use crate::chain;
+use crate::exact::Found;
 use crate::lock::lock;
 use crate::losses::PAGE;
 use crate::order::{Group, READ_PAUSE, Request};
@@ -44,7 +47,7 @@ use crate::sink::RunningSink;
 use crate::status::phrases::names;
 use crate::status::pipeline::PipelineState;
 use crate::status::sink::SinkState;
-use crate::tally::{self, Tally};
+use crate::tally::Tally;
 
 /// Backoff between attempts at an unavailable broker: first, and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -55,6 +58,10 @@ const HOLD: Duration = Duration::from_secs(5);
 /// Groups of entries without a record for the sink in one batch at most. Reading them waits for nothing, and meanwhile every
 /// other loop of the thread stands still.
 const MAX_GROUPS_WITHOUT: usize = 64;
+
+/// Why a lane waits whose journal another process publishes.
+const FENCED: &str = "another process publishes a copy of this journal, and was started later; end one of the two, or give \
+    this copy a number of its own with `rtm-bridge journal new-id`, and start it again";
 
 /// Pause after a panic, so that one that comes again at once does not fill the log.
 const AFTER_PANIC: Duration = Duration::from_millis(100);
@@ -653,6 +660,9 @@ pub(crate) async fn publish_all<S: Sink>(outlet: &mut Outlet, sink: &S) {
         if matches!(outlet.plan.ending, Ending::AtOnce(_)) {
             return;
         }
+        if outlet.exact().is_some_and(|exact| exact.is_in_doubt()) {
+            recall(outlet, sink).await;
+        }
         let first = tokio::select! {
             biased;
             Ok(()) = plans.changed() => {
@@ -670,7 +680,10 @@ pub(crate) async fn publish_all<S: Sink>(outlet: &mut Outlet, sink: &S) {
             first => {
                 let (mut batch, large) = gather(outlet, first);
                 let is_empty = batch.records.is_empty();
-                deliver(outlet, sink, &mut batch).await;
+                if deliver(outlet, sink, &mut batch).await == Delivered::Elsewhere {
+                    outlet.go_back().await;
+                    continue;
+                }
                 outlet.commit(&batch);
                 if let Some(group) = large {
                     publish_in_slices(outlet, sink, group).await;
@@ -692,28 +705,54 @@ pub(crate) async fn publish_by_steps<S: Sink>(outlet: &mut Outlet, sink: &S, gro
             // A step may have been prepared before another was given new ones.
             outlet.reroute(&mut batch);
         }
-        deliver(outlet, sink, &mut batch).await;
-        outlet.tally.add(&batch.settled);
+        if deliver(outlet, sink, &mut batch).await == Delivered::Elsewhere {
+            // What is noted was not tried.
+            outlet.disarm().await;
+            return outlet.go_back().await;
+        }
+        outlet.settle_part(&batch);
     }
 }
 
-/// Publishes entries of which one has more records than memory should hold: a slice at a time. The cursor moves once all
+/// Publishes entries of which one has more records than one batch should hold: a slice at a time. The cursor moves once all
 /// are settled, and with it the counts.
 async fn publish_in_slices<S: Sink>(outlet: &mut Outlet, sink: &S, group: Group) {
     let mut all = Batch::default();
-    for entry in group {
-        for from in (0..).step_by(SLICE) {
+    let mut entries = group.into_iter().peekable();
+    while let Some(entry) = entries.next() {
+        let mut from = 0;
+        loop {
             let mut batch = Batch::default();
             let more = match &entry {
-                Ok(entry) => outlet.add(&mut batch, entry, from),
+                Ok(entry) => {
+                    let most = outlet.slice_of(entry);
+                    let last = outlet.add(&mut batch, entry, from, most);
+                    if last.is_some() || entries.peek().is_some() {
+                        batch.part = Some(Part::of(entry, last.unwrap_or(WHOLE)));
+                    }
+                    from += most;
+                    last.is_some()
+                }
                 Err(error) => {
-                    outlet.damaged(&mut batch, error);
+                    outlet.damaged(&mut all, error);
                     false
                 }
             };
-            deliver(outlet, sink, &mut batch).await;
-            all.settled.add(&batch.settled);
-            all.through = all.through.max(batch.through);
+            if let Ok(entry) = &entry {
+                all.reach(entry);
+            }
+            if batch.part.is_none() {
+                // The last: the cursor moves over all of them.
+                (batch.through, batch.newest) = (all.through, all.newest);
+                batch.settled.add(&std::mem::take(&mut all.settled));
+            }
+            if deliver(outlet, sink, &mut batch).await == Delivered::Elsewhere {
+                return outlet.go_back().await;
+            }
+            match batch.part {
+                Some(_) if outlet.exact().is_some() => outlet.settle_part(&batch),
+                _ => all.settled.add(&batch.settled),
+            }
             if !more {
                 break;
             }
@@ -731,16 +770,21 @@ fn gather(outlet: &mut Outlet, first: Result<Group, ReadError>) -> (Batch, Optio
     loop {
         let records = batch.records.len();
         let group = match read {
-            Ok(group) if group.iter().flatten().any(is_large) => {
+            Ok(group) if is_large(&group, outlet.most_records()) => {
                 batch.keep_room(0);
                 return (batch, Some(group));
+            }
+            Ok(group) if batch.records.len() + count(&group) > outlet.most_records() => {
+                batch.keep_room(0);
+                outlet.put_back(group);
+                return (batch, None);
             }
             Ok(group) => group,
             Err(error) => vec![Err(error)],
         };
         for entry in group {
             match entry {
-                Ok(entry) => _ = outlet.add(&mut batch, &entry, 0),
+                Ok(entry) => _ = outlet.add(&mut batch, &entry, 0, SLICE),
                 Err(error) => outlet.damaged(&mut batch, &error),
             }
         }
@@ -764,21 +808,35 @@ fn gather(outlet: &mut Outlet, first: Result<Group, ReadError>) -> (Batch, Optio
     }
 }
 
-/// Whether an entry has more records than a slice, and so more than any page of Agora's.
-fn is_large(entry: &Entry) -> bool {
-    entry.count as usize > SLICE
+/// Whether a group has more records than one batch may have, or an entry more than a slice, and so more than any page of
+/// Agora's.
+fn is_large(group: &Group, most: usize) -> bool {
+    let mut entries = group.iter().flatten();
+    entries.any(|entry| entry.count as usize > SLICE) || count(group) > most
+}
+
+/// The records of a group at most.
+fn count(group: &Group) -> usize {
+    let entries = group.iter().flatten();
+    entries.map(|entry| entry.count as usize).sum()
 }
 
 /// Publishes a batch until every record is confirmed, as an event or as a dead letter. Three kinds of error, three
 /// actions; a record of unknown outcome is published again, in order and under the same id. What waits while the plan gets
 /// other routes takes them, also what is of unknown outcome: it may then be in the old place as well.
-async fn deliver<S: Sink>(outlet: &mut Outlet, sink: &S, batch: &mut Batch) {
+///
+/// To a sink that stores records once and only once, all records of the batch are given together, with the progress that
+/// they bring; a call of unknown outcome is looked for before anything else is published.
+async fn deliver<S: Sink>(outlet: &mut Outlet, sink: &S, batch: &mut Batch) -> Delivered {
     let mut backoff = backoff();
     let mut skip_watch = outlet.skip_watch();
     outlet.state.publishing();
     // The first so many were given to the sink before.
     let mut known = 0;
     while !batch.records.is_empty() {
+        if outlet.exact().is_some_and(|exact| exact.is_in_doubt()) {
+            return Delivered::Elsewhere;
+        }
         if outlet.has_new_routes() {
             outlet.reroute(batch);
             info!(
@@ -788,13 +846,17 @@ async fn deliver<S: Sink>(outlet: &mut Outlet, sink: &S, batch: &mut Batch) {
             );
         }
         // A place that takes nothing shows with one record that it does again.
-        let is_asked = batch.details[0].dead.is_none() && outlet.takes_nothing(&batch.records[0]);
+        let progress = outlet.progress(batch);
+        let is_asked = progress.is_none()
+            && batch.details[0].dead.is_none()
+            && outlet.takes_nothing(&batch.records[0]);
         let given = if is_asked { 1 } else { batch.records.len() };
         let began = Instant::now();
         outlet.metrics.batch.observe(given as f64);
         outlet.metrics.retried.inc_by(known.min(given) as u64);
         known = known.max(given);
-        let published = attempt(outlet, sink, &batch.records[..given], &mut skip_watch).await;
+        let call = (&batch.records[..given], progress.as_ref());
+        let published = attempt(outlet, sink, call, &mut skip_watch).await;
         outlet
             .metrics
             .publish_duration
@@ -803,15 +865,28 @@ async fn deliver<S: Sink>(outlet: &mut Outlet, sink: &S, batch: &mut Batch) {
             Attempt::Ended(Ok(())) => {
                 settle(outlet, batch, given, &[]);
                 known -= given;
+                if let Some((exact, progress)) = outlet.exact().zip(progress) {
+                    exact.stored(progress);
+                }
                 continue;
             }
             Attempt::Ended(Err(error)) => error,
-            Attempt::Rerouted => continue,
+            Attempt::Rerouted => {
+                let Some(tried) = progress else { continue };
+                match find(outlet, sink, tried, batch, &mut skip_watch).await {
+                    Found::NotStored => continue,
+                    Found::Stored => break,
+                    Found::Elsewhere => return Delivered::Elsewhere,
+                }
+            }
             Attempt::Skipped => {
                 skip(outlet, batch);
                 break;
             }
         };
+        if progress.is_some() && error.is_of_the_whole() && outlet.divide(given) {
+            return Delivered::Elsewhere;
+        }
         let before = batch.records.len();
         let settled = settle(outlet, batch, 0, &error.outcomes);
         known -= before - batch.records.len();
@@ -822,8 +897,9 @@ async fn deliver<S: Sink>(outlet: &mut Outlet, sink: &S, batch: &mut Batch) {
             backoff = self::backoff();
         }
         let why = why(&error, settled.held, batch);
+        let is_rejected = error.kind == PublishErrorKind::Rejected && !error.is_of_the_whole();
         let pause = match error.kind {
-            PublishErrorKind::Rejected if settled.held.is_none() => continue,
+            PublishErrorKind::Rejected if is_rejected && settled.held.is_none() => continue,
             PublishErrorKind::Unavailable => {
                 let pause = backoff.next().unwrap_or(BACKOFF.1);
                 outlet.state.unavailable(&why, pause);
@@ -844,8 +920,140 @@ async fn deliver<S: Sink>(outlet: &mut Outlet, sink: &S, batch: &mut Batch) {
                 break;
             }
         }
+        if let Some(tried) = progress.filter(|_| !is_rejected) {
+            match find(outlet, sink, tried, batch, &mut skip_watch).await {
+                Found::NotStored => {}
+                Found::Stored => break,
+                Found::Elsewhere => return Delivered::Elsewhere,
+            }
+        }
     }
     outlet.state.published();
+    Delivered::Here
+}
+
+/// Where a batch left its lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Delivered {
+    /// All of it is settled.
+    Here,
+    /// The broker may know more of the lane, or less, than was thought: it is to be asked, and the batch to be made anew.
+    Elsewhere,
+}
+
+/// Finds out what became of a call whose outcome is unknown, for as long as it takes. Of what was stored the batch is
+/// settled.
+async fn find<S: Sink>(
+    outlet: &mut Outlet,
+    sink: &S,
+    tried: Progress,
+    batch: &mut Batch,
+    skip_watch: &mut SkipWatch,
+) -> Found {
+    let mut backoff = backoff();
+    loop {
+        let found = tokio::select! {
+            biased;
+            found = sink.recall(&tried.key) => found,
+            () = skip_watch.must_skip() => {
+                skip(outlet, batch);
+                return Found::Stored;
+            }
+        };
+        let exact = outlet.exact();
+        let pause = match found.map(|found| exact.map(|exact| exact.judge(&tried, found))) {
+            Ok(Some(Found::Stored)) => {
+                settle(outlet, batch, batch.records.len(), &[]);
+                if let Some(exact) = outlet.exact() {
+                    exact.stored(tried);
+                }
+                return Found::Stored;
+            }
+            Ok(found) => return found.unwrap_or(Found::NotStored),
+            Err(error) => wait_for(outlet, &error, &mut backoff),
+        };
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep(pause) => {}
+            () = skip_watch.must_skip() => {
+                skip(outlet, batch);
+                return Found::Stored;
+            }
+        }
+    }
+}
+
+/// Notes why the sink cannot be asked, and says when it is asked again.
+fn wait_for(
+    outlet: &Outlet,
+    error: &PublishError,
+    backoff: &mut backon::ExponentialBackoff,
+) -> Duration {
+    if error.kind == PublishErrorKind::Unavailable {
+        let pause = backoff.next().unwrap_or(BACKOFF.1);
+        outlet.state.unavailable(&chain(error), pause);
+        return pause;
+    }
+    outlet.state.held(&chain(error), HOLD);
+    HOLD
+}
+
+/// Asks the broker how far the lane is published, for as long as it takes, unless another plan comes or the journal is full.
+async fn recall<S: Sink>(outlet: &mut Outlet, sink: &S) {
+    let Some(key) = outlet.exact().map(|exact| exact.key().clone()) else {
+        return;
+    };
+    let mut plans = outlet.plans.clone();
+    let mut backoff = backoff();
+    let mut skip_watch = outlet.skip_watch();
+    outlet.state.publishing();
+    loop {
+        let is_fenced = outlet.exact().is_some_and(|exact| exact.is_fenced());
+        let asking = async {
+            if is_fenced {
+                outlet.state.held(FENCED, HOLD);
+                tokio::time::sleep(HOLD).await;
+                return None;
+            }
+            match sink.recall(&key).await {
+                Ok(known) => return Some(known),
+                Err(error) => {
+                    let pause = wait_for(outlet, &error, &mut backoff);
+                    tokio::time::sleep(pause).await;
+                }
+            }
+            None
+        };
+        tokio::select! {
+            biased;
+            known = asking => if let Some(known) = known {
+                outlet.resume(known).await;
+                break;
+            },
+            Ok(()) = plans.changed() => return,
+            () = skip_watch.must_skip() => skip_next(outlet),
+        }
+    }
+    outlet.state.published();
+}
+
+/// Gives up the next entries, as the configuration says, so that polling can go on.
+fn skip_next(outlet: &mut Outlet) {
+    let Ok(Some(group)) = outlet.try_next() else {
+        return;
+    };
+    let mut batch = Batch::default();
+    for entry in &group {
+        match entry {
+            Ok(entry) => {
+                batch.settled.drop_events("skipped", entry.count.into());
+                batch.reach(entry);
+            }
+            Err(error) => outlet.damaged(&mut batch, error),
+        }
+    }
+    outlet.state.skipped(count(&group) as u64);
+    outlet.commit(&batch);
 }
 
 /// Why a batch waits, and for which topics.
@@ -868,10 +1076,15 @@ enum Attempt {
 async fn attempt<S: Sink>(
     outlet: &mut Outlet,
     sink: &S,
-    records: &[Record],
+    (records, progress): (&[Record], Option<&Progress>),
     skip_watch: &mut SkipWatch,
 ) -> Attempt {
-    let publishing = sink.publish(records);
+    let publishing = async {
+        match progress {
+            Some(progress) => sink.publish_exactly(records, progress).await,
+            None => sink.publish(records).await,
+        }
+    };
     tokio::pin!(publishing);
     let mut silence = tokio::time::interval_at(Instant::now() + SILENCE, SILENCE);
     loop {
@@ -902,7 +1115,11 @@ fn backoff() -> backon::ExponentialBackoff {
 }
 
 /// Gives up what is left of a batch, as the configuration says, so that polling can go on.
-fn skip(outlet: &Outlet, batch: &mut Batch) {
+fn skip(outlet: &mut Outlet, batch: &mut Batch) {
+    if let Some(exact) = outlet.exact() {
+        // A call may be on its way.
+        exact.suspect();
+    }
     let events = batch.unsettled();
     batch.settled.drop_events("skipped", events);
     batch.records.clear();
@@ -1053,19 +1270,13 @@ fn confirm(outlet: &Outlet, settled: &mut Tally, confirmed: &[Detail]) {
     if confirmed.is_empty() {
         return;
     }
+    batch::count(confirmed, settled);
     let now = jiff::Timestamp::now().as_millisecond();
     // Shared with all others once, not for every record.
     let ages = outlet.metrics.event_age.local();
-    for detail in confirmed {
-        match detail.dead {
-            Some(reason) => settled.dead_letter(tally::dead_letter_reason(reason), detail.events),
-            None => {
-                settled.confirmed += detail.events;
-                if let Some(ms) = detail.ms {
-                    ages.observe(now.saturating_sub(ms).max(0) as f64 / 1000.0);
-                }
-            }
-        }
+    let events = confirmed.iter().filter(|detail| detail.dead.is_none());
+    for ms in events.filter_map(|detail| detail.ms) {
+        ages.observe(now.saturating_sub(ms).max(0) as f64 / 1000.0);
     }
     ages.flush();
     outlet.metrics.confirmed_now();

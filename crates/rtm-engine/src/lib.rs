@@ -10,6 +10,7 @@ mod batch;
 mod bridge;
 mod chain;
 pub mod copies;
+mod exact;
 mod lanes;
 mod lock;
 mod losses;

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rtm_journal::{Entry, Journal, Lane, Position, ReadError, Reader, ReaderName};
 use rtm_record::entry::{self, EntryError};
 use rtm_record::{Owner, PreparedPage, Router, Routes, SLICE};
-use rtm_sink::{Reason, Record, RecordId, Seldom, Topic};
+use rtm_sink::{Progress, ProgressKey, Reason, Record, RecordId, Seldom, Sink, Topic};
 use rtm_source::Stream;
 use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::Instant;
@@ -16,8 +17,9 @@ use tracing::{error, warn};
 use crate::batch::Batch;
 use crate::chain;
 use crate::copies::{CopyFilter, CopyRule};
+use crate::exact::{Exact, Told, Waiting};
 use crate::lanes::{self, LaneError};
-use crate::order::{Group, InFlightRequests, OrderedReader};
+use crate::order::{Group, InFlightRequests, OrderedReader, READ_PAUSE};
 use crate::sink::RunningSink;
 use crate::status::metrics::SinkMetrics;
 use crate::status::sink::SinkState;
@@ -107,6 +109,10 @@ pub(crate) struct Outlet {
     suspicion: Arc<tokio::sync::Mutex<()>>,
     /// The suspicion, while this outlet has it.
     suspecting: Option<OwnedMutexGuard<()>>,
+    /// Read, and to be given out next.
+    ahead: Option<Group>,
+    /// What the broker knows, where it stores records once and only once.
+    exact: Option<Exact>,
     /// The places that refused the last records that they were given, and how many in a row. See [`Outlet::place`].
     refusing: HashMap<Option<Topic>, usize>,
     /// For the log, that records go to the dead letters, and that dead letters are cut.
@@ -136,7 +142,17 @@ impl Outlet {
             Some(rule) => Some(CopyFilter::open(rule, &parts.lane, name)?),
             None => None,
         };
+        let exact = parts.sink.client().exact().map(|limits| {
+            let key = ProgressKey {
+                journal: parts.status.journal.id(),
+                sink: parts.sink.name().into(),
+                lane: parts.lane.name().as_str().into(),
+            };
+            Exact::new(key, parts.status.journal.epoch(), limits)
+        });
         Ok(Outlet {
+            ahead: None,
+            exact,
             reader: lanes::reader(&parts.lane, name)?,
             ordered: OrderedReader::new(parts.requests, parts.status.journal.epoch()),
             router: Router::new(plan.routes.clone()),
@@ -159,10 +175,8 @@ impl Outlet {
 
     /// Goes back to the cursor, as after a start. `crashed` says that the loop, or the process, ended by a crash since.
     pub(crate) async fn begin(&mut self, crashed: bool) {
-        self.reader.rewind();
-        self.ordered.clear();
         self.tally = Tally::decode(&self.reader.tally());
-        self.remember().await;
+        self.go_back().await;
         self.suspecting = None;
         if !crashed {
             self.tally.stalls = 0;
@@ -179,6 +193,124 @@ impl Outlet {
                     "crash after crash without progress: publishing record by record to find the one that causes them"
                 );
             }
+        }
+    }
+
+    /// Goes back to the cursor. What a broker knows of the lane is to be asked for again.
+    pub(crate) async fn go_back(&mut self) {
+        self.reader.rewind();
+        self.ordered.clear();
+        self.ahead = None;
+        self.remember().await;
+        if let Some(exact) = &mut self.exact {
+            exact.doubt();
+        }
+    }
+
+    /// What the broker knows, where it stores records once and only once.
+    pub(crate) fn exact(&mut self) -> Option<&mut Exact> {
+        self.exact.as_mut()
+    }
+
+    /// Notes that a batch of so many records was refused as a whole. Says whether fewer may show what is to blame.
+    pub(crate) fn divide(&mut self, records: usize) -> bool {
+        let exact = self.exact.as_mut();
+        exact.is_some_and(|exact| exact.divide(records))
+    }
+
+    /// What a batch is to be stored in one with, where the broker does that.
+    pub(crate) fn progress(&self, batch: &Batch) -> Option<Progress> {
+        let exact = self.exact.as_ref()?;
+        Some(exact.progress(self.reader.committed(), &self.tally, batch))
+    }
+
+    /// Takes what the broker knows of the lane: the cursor moves over what is published, and the counts with it.
+    pub(crate) async fn resume(&mut self, known: Option<Bytes>) {
+        let told = known.as_deref().and_then(Told::parse);
+        if known.is_some() && told.is_none() {
+            warn!(
+                "the broker has a progress of this lane that this version cannot read; what waits is published"
+            );
+        }
+        if known.is_none() && self.tally.settled() > 0 {
+            warn!(
+                "the broker has no progress of this lane: what was in flight at the last crash may be there twice"
+            );
+        }
+        self.reader.rewind();
+        let waiting = match &told {
+            Some(told) => self.waiting(told.last()).await,
+            None => Vec::new(),
+        };
+        if let Some(told) = &told {
+            self.adopt(told, &waiting);
+        }
+        let cursor = self.reader.committed();
+        if let Some(exact) = &mut self.exact {
+            exact.resume(known, told.as_ref(), cursor, &waiting);
+        }
+        self.reader.rewind();
+        self.ordered.clear();
+        self.ahead = None;
+        self.remember().await;
+    }
+
+    /// The entries behind the cursor, up to `last`.
+    async fn waiting(&mut self, last: Position) -> Vec<Waiting> {
+        let mut waiting = Vec::new();
+        while self.reader.committed() < last {
+            waiting.push(match self.reader.try_next() {
+                Ok(Some(entry)) if entry.position <= last => Waiting {
+                    position: entry.position,
+                    epoch: Some(entry.epoch),
+                    events: entry.count.into(),
+                },
+                Err(ReadError::Damaged { position, count }) if position <= last => Waiting {
+                    position,
+                    epoch: None,
+                    events: count.into(),
+                },
+                Err(ReadError::Io { .. }) => {
+                    tokio::time::sleep(READ_PAUSE).await;
+                    continue;
+                }
+                Ok(_) | Err(_) => break,
+            });
+        }
+        waiting
+    }
+
+    /// Moves the cursor over what the broker has by the rule of resuming.
+    fn adopt(&mut self, told: &Told, waiting: &[Waiting]) {
+        let shared = told.shared(waiting);
+        if let Some(through) = shared.through {
+            if shared.is_all {
+                let before = std::mem::replace(&mut self.tally, told.tally().clone());
+                (self.tally.stalls, self.tally.trying) = (before.stalls, before.trying);
+                // An entry that a failing disk has forgotten the journal counts as lost, although it is published.
+                let settled = self.tally.settled().saturating_sub(before.settled());
+                let forgotten = settled.saturating_sub(shared.events);
+                self.tally.confirmed = self.tally.confirmed.saturating_sub(forgotten);
+            } else {
+                self.tally.confirmed += shared.events;
+            }
+            self.tally.stalls = 0;
+            self.tally.trying = self
+                .tally
+                .trying
+                .filter(|trying| trying.position > through.0);
+            self.move_to(through);
+        }
+        let is_foreign = |entry: &&Waiting| {
+            entry.position.0 <= told.through && Some(entry.position) > shared.through
+        };
+        let others = waiting.iter().filter(is_foreign).count();
+        if others > 0 {
+            error!(
+                entries = others,
+                "the sink has seen more of this journal than the journal has: was it restored from a backup? what waits is \
+                 published, and may be there already"
+            );
         }
     }
 
@@ -320,6 +452,9 @@ impl Outlet {
 
     /// The next entries to publish, as soon as they are there. Dropping the future loses nothing.
     pub(crate) async fn next(&mut self) -> Result<Group, ReadError> {
+        if let Some(group) = self.ahead.take() {
+            return Ok(group);
+        }
         let group = self.ordered.next(&mut self.reader).await;
         self.sink.count_late(self.ordered.take_late());
         group
@@ -327,9 +462,17 @@ impl Outlet {
 
     /// The next entries to publish, if they are there.
     pub(crate) fn try_next(&mut self) -> Result<Option<Group>, ReadError> {
+        if let Some(group) = self.ahead.take() {
+            return Ok(Some(group));
+        }
         let group = self.ordered.try_next(&mut self.reader);
         self.sink.count_late(self.ordered.take_late());
         group
+    }
+
+    /// A group that was read is to be given out next.
+    pub(crate) fn put_back(&mut self, group: Group) {
+        self.ahead = Some(group);
     }
 
     /// Entries that the cursor has not passed.
@@ -380,16 +523,59 @@ impl Outlet {
     /// The cursor moves over a batch, all of which is settled, and the counts with it.
     pub(crate) fn commit(&mut self, batch: &Batch) {
         let Some(through) = batch.through else { return };
+        if let Some(exact) = &mut self.exact {
+            self.tally.add(&exact.commit(through, batch.epoch()));
+        }
         self.tally.add(&batch.settled);
         self.tally.stalls = 0;
         self.tally.trying = None;
         self.suspecting = None;
-        if let Err(error) = self.reader.commit_with(through, &self.tally.encode()) {
-            error!(error = chain(&error), "the journal did not take the cursor");
-        }
+        self.move_to(through);
         if let Some(copies) = &mut self.copies {
             copies.follow();
         }
+    }
+
+    fn move_to(&mut self, through: Position) {
+        if let Err(error) = self.reader.commit_with(through, &self.tally.encode()) {
+            error!(error = chain(&error), "the journal did not take the cursor");
+        }
+    }
+
+    /// The counts of what is settled of an entry, while the cursor is before it. Where the broker knows of it, they wait for
+    /// the cursor.
+    pub(crate) fn partly(&mut self) -> &mut Tally {
+        match &mut self.exact {
+            Some(exact) => exact.part(),
+            None => &mut self.tally,
+        }
+    }
+
+    /// A batch is settled, and the cursor stays before its entry.
+    pub(crate) fn settle_part(&mut self, batch: &Batch) {
+        match &mut self.exact {
+            Some(exact) => exact.settle_part(batch),
+            None => self.tally.add(&batch.settled),
+        }
+    }
+
+    /// Whether the broker is known to have settled a record, although the cursor is before its entry.
+    pub(crate) fn is_settled(&self, id: RecordId) -> bool {
+        self.exact.as_ref().is_some_and(|exact| exact.has(id))
+    }
+
+    /// Records of an entry in one batch at most, where it has more of them than one batch may have.
+    pub(crate) fn slice_of(&self, entry: &Entry) -> usize {
+        let Some(exact) = &self.exact else {
+            return SLICE;
+        };
+        let (count, most) = (entry.count as usize, exact.records());
+        count.div_ceil(count.div_ceil(most).max(1)).max(1)
+    }
+
+    /// Records in one batch at most, where that is bounded beyond what memory should hold.
+    pub(crate) fn most_records(&self) -> usize {
+        self.exact.as_ref().map_or(usize::MAX, Exact::records)
     }
 
     /// Whether the sink takes what an entry holds. An entry that cannot be read is taken: it becomes a dead letter.
@@ -404,26 +590,40 @@ impl Outlet {
         })
     }
 
-    /// The records of an entry from some index on, without copies where those are dropped, into the batch: a [`SLICE`] at
-    /// the most. Says whether there may be more.
-    pub(crate) fn add(&mut self, batch: &mut Batch, entry: &Entry, from: usize) -> bool {
+    /// The records of an entry from some index on, as many as `most`, into the batch: without copies where those are
+    /// dropped, and without what the broker is known to have settled. Says where they end if there may be more: the offset of
+    /// the last.
+    pub(crate) fn add(
+        &mut self,
+        batch: &mut Batch,
+        entry: &Entry,
+        from: usize,
+        most: usize,
+    ) -> Option<u32> {
         let position = entry.position;
-        batch.through = batch.through.max(Some(position));
+        batch.reach(entry);
+        let settled_to = self
+            .exact
+            .as_ref()
+            .and_then(|exact| exact.settled_to(entry));
         if !self.takes(entry) {
-            batch.settled.drop_events("not_routed", entry.count.into());
-            return false;
+            if settled_to.is_none() {
+                batch.settled.drop_events("not_routed", entry.count.into());
+            }
+            return None;
         }
         batch.entries.push(entry.clone());
-        batch.records.reserve(SLICE.min(entry.count as usize));
-        batch.details.reserve(SLICE.min(entry.count as usize));
+        batch.records.reserve(most.min(entry.count as usize));
+        batch.details.reserve(most.min(entry.count as usize));
         let (copies, metrics) = (&mut self.copies, &self.metrics);
         let mut is_begun = from > 0;
         // What an earlier version counted, which may have found one less.
         let mut left = u64::from(entry.count).saturating_sub(from as u64);
-        let mut taken = 0;
+        let (mut taken, mut last) = (0, 0);
         let added = self
             .router
-            .each(entry, from..from + SLICE, |tags, mut prepared| {
+            .each(entry, from..from + most, |tags, mut prepared| {
+                last = prepared.record.id.offset;
                 if let Some(copies) = copies {
                     if !std::mem::replace(&mut is_begun, true) {
                         copies.begin(tags.fetched_at, position);
@@ -434,16 +634,21 @@ impl Outlet {
                 }
                 let events = left.min(1);
                 (left, taken) = (left - events, taken + 1);
+                if settled_to.is_some_and(|to| last <= to) {
+                    return;
+                }
                 if prepared.is_dropped {
                     batch.settled.drop_events("copy", events);
                 } else {
                     batch.push(prepared, events);
                 }
             });
-        if let Err(error) = added {
+        if let Err(error) = added
+            && settled_to.is_none()
+        {
             self.add_whole(batch, &unreadable(&error));
         }
-        taken == SLICE
+        (taken == most).then_some(last)
     }
 
     /// The newest entry of the batch as one dead letter.

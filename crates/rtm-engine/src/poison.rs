@@ -13,7 +13,7 @@ use rtm_record::{Prepared, SLICE};
 use rtm_sink::Reason;
 use tracing::error;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Part, WHOLE};
 use crate::order::Group;
 use crate::outlet::{Outlet, unreadable};
 use crate::tally::Step;
@@ -109,15 +109,23 @@ impl Current {
             // Decoded again, whatever was known: an outage has disarmed what was noted, and a crash needs a culprit.
             Some(Step::Decode | Step::Whole) | None => None,
         };
+        let settled_to = outlet.exact().and_then(|exact| exact.settled_to(&entry));
         let left = match crashed {
+            // The broker has all of it, with what that counts.
+            _ if settled_to == Some(WHOLE) => Left::Nothing,
             Some(Step::Whole) => {
                 error!(position = %entry.position, events = entry.count, "an entry crashes even as a dead letter: it is dropped");
-                outlet.tally.drop_events(POISON, u64::from(entry.count));
+                outlet.partly().drop_events(POISON, u64::from(entry.count));
                 Left::Nothing
             }
-            Some(Step::Decode) => Left::Whole(poison("decoding this entry crashed the bridge")),
+            // An entry of which the broker has a part can be decoded.
+            Some(Step::Decode) if settled_to.is_none() => {
+                Left::Whole(poison("decoding this entry crashed the bridge"))
+            }
             _ if reached.is_none() && !outlet.takes(&entry) => {
-                outlet.tally.drop_events("not_routed", entry.count.into());
+                outlet
+                    .partly()
+                    .drop_events("not_routed", entry.count.into());
                 Left::Nothing
             }
             _ => {
@@ -128,7 +136,8 @@ impl Current {
                     Ok(slice) => Left::Records {
                         slice,
                         next: 0,
-                        from: reached.unwrap_or(0),
+                        // Where the broker knows what is settled, it is asked: it knows, in one, what that counts.
+                        from: reached.filter(|_| outlet.exact().is_none()).unwrap_or(0),
                     },
                     Err(error) => Left::Whole(unreadable(&error)),
                 }
@@ -147,6 +156,7 @@ impl Current {
             Left::Whole(why) => {
                 outlet.note(self.entry.position, Step::Whole).await;
                 let mut batch = Batch::of(&self.entry);
+                batch.part = Some(Part::of(&self.entry, WHOLE));
                 outlet.add_whole(&mut batch, &why);
                 Some(batch)
             }
@@ -190,14 +200,17 @@ impl Current {
         mut prepared: Prepared,
     ) -> Option<Batch> {
         let events = u64::from(index < self.entry.count);
+        if outlet.is_settled(prepared.record.id) {
+            return None;
+        }
         if prepared.is_dropped {
-            outlet.tally.drop_events("copy", events);
+            outlet.partly().drop_events("copy", events);
             return None;
         }
         match self.crashed {
             Some(Step::DeadLetter(culprit)) if culprit == index => {
                 error!(id = %prepared.record.id, "a record crashes even as a dead letter: it is dropped");
-                outlet.tally.drop_events(POISON, events);
+                outlet.partly().drop_events(POISON, events);
                 return None;
             }
             Some(Step::Record(culprit)) if culprit == index => {
@@ -215,6 +228,7 @@ impl Current {
             _ => outlet.note(self.entry.position, Step::Record(index)).await,
         }
         let mut batch = Batch::of(&self.entry);
+        batch.part = Some(Part::of(&self.entry, prepared.record.id.offset));
         batch.push(prepared, events);
         Some(batch)
     }

@@ -119,6 +119,13 @@ impl Tally {
         }
     }
 
+    /// The counts alone.
+    pub(crate) fn counts(&self) -> Tally {
+        let mut counts = Tally::default();
+        counts.add(self);
+        counts
+    }
+
     /// Everything but what is pending.
     pub fn settled(&self) -> u64 {
         let sum = |counts: &BTreeMap<_, u64>| counts.values().sum::<u64>();

@@ -139,6 +139,12 @@ fn wrong(
             report.possibly_lost
         ));
     }
+    if plan.exact.is_some() && findings.duplicates > 0 {
+        broken.push(format!(
+            "17, once and only once: {sink}: {} records are there twice",
+            findings.duplicates
+        ));
+    }
     // A wall clock that moves makes copies be forgotten early. One that was dropped before a crash is then published
     // after it, behind others of its key; its twin stands before them.
     let late_copies = plan.drops_copies && plan.clock_jumps > 0 && seen.crashes > 0;

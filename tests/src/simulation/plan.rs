@@ -49,6 +49,8 @@ pub struct Plan {
     pub slow_ms: u64,
     /// The size of the journal's segments, in bytes.
     pub segment_bytes: u64,
+    /// Records that one call to the sinks may hold, which store them once and only once then.
+    pub exact: Option<usize>,
     /// What of the journal is kept in memory, in bytes: with 0 everything is read from the disk.
     pub tail_bytes: usize,
 }
@@ -168,6 +170,12 @@ impl Plan {
             slow_ms: if rng.u8(0..3) == 0 { 200 } else { 8 },
             segment_bytes: if rng.bool() { 64 << 10 } else { 2 << 10 },
             tail_bytes: if rng.bool() { 8 << 20 } else { 0 },
+            exact: {
+                // Chance of its own, so that a seed still is what it was.
+                let mut rng = Rng::with_seed(seed ^ 0xe0_0e);
+                let records = 1 << rng.usize(0..10);
+                rng.bool().then_some(records)
+            },
         }
         .consistent()
     }

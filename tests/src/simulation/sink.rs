@@ -1,10 +1,16 @@
 //! A sink in memory that fails as a seed decides.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use fastrand::Rng;
-use rtm_sink::{Outcome, PublishError, PublishErrorKind, Reason, Record, Sink};
+use rtm_engine::lock;
+use rtm_sink::{
+    ExactLimits, Outcome, Progress, ProgressKey, PublishError, PublishErrorKind, Reason, Record,
+    Sink,
+};
 use tokio::sync::Notify;
 
 /// See the module. Clones share everything, so that the store outlives the bridges that publish to it.
@@ -15,10 +21,37 @@ pub struct SimulatedSink {
 
 struct Shared {
     /// Shared with other clients of the same store.
-    stored: Arc<Mutex<Vec<Record>>>,
+    stored: Arc<Mutex<Store>>,
+    /// The version of each lane's progress that this client knows.
+    expected: Mutex<HashMap<ProgressKey, u64>>,
     mood: Mutex<Mood>,
     /// Told when a poisoned record is published.
     pub poisoned: Notify,
+}
+
+/// What is stored: records, and the progress of lanes, each in one with some records, with its version.
+#[derive(Default)]
+struct Store {
+    records: Vec<Record>,
+    progress: HashMap<ProgressKey, (u64, Bytes)>,
+}
+
+impl Store {
+    /// Stores both, if nobody has stored progress of the lane since the version that is expected.
+    fn commit(&mut self, records: &[Record], progress: &Progress, expected: u64) -> Option<u64> {
+        let version = self.version(&progress.key);
+        if version != expected {
+            return None;
+        }
+        self.records.extend_from_slice(records);
+        let new = (version + 1, progress.value.clone());
+        self.progress.insert(progress.key.clone(), new);
+        Some(version + 1)
+    }
+
+    fn version(&self, key: &ProgressKey) -> u64 {
+        self.progress.get(key).map_or(0, |(version, _)| *version)
+    }
 }
 
 /// What a sink does to calls.
@@ -46,6 +79,8 @@ pub struct Mood {
     pub oldest: Option<i64>,
     /// Topics that there are; all where there are none of these. What is for another is taken by nobody.
     pub topics: Vec<&'static str>,
+    /// Records that one call may hold, where they are stored once and only once.
+    pub exact: Option<usize>,
     /// A record that holds this kills the process, other than as a dead letter.
     pub poison: Option<&'static str>,
     /// All chance.
@@ -67,6 +102,7 @@ impl Default for Mood {
             refusal: "invalid",
             oldest: None,
             topics: Vec::new(),
+            exact: None,
             poison: None,
             rng: Rng::with_seed(0),
         }
@@ -80,6 +116,7 @@ impl SimulatedSink {
         SimulatedSink {
             shared: Arc::new(Shared {
                 stored: Arc::default(),
+                expected: Mutex::default(),
                 mood: Mutex::new(mood),
                 poisoned: Notify::new(),
             }),
@@ -92,6 +129,7 @@ impl SimulatedSink {
         SimulatedSink {
             shared: Arc::new(Shared {
                 stored: Arc::clone(&self.shared.stored),
+                expected: Mutex::default(),
                 mood: Mutex::default(),
                 poisoned: Notify::new(),
             }),
@@ -100,31 +138,25 @@ impl SimulatedSink {
 
     /// Changes what it does to calls.
     pub fn change(&self, change: impl FnOnce(&mut Mood)) {
-        change(
-            &mut self
-                .shared
-                .mood
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        change(&mut lock(&self.shared.mood));
     }
 
     /// Everything stored so far, in order.
     #[must_use]
     pub fn stored(&self) -> Vec<Record> {
-        self.store().clone()
+        self.store().records.clone()
     }
 
     /// How many records are stored.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.store().len()
+        self.store().records.len()
     }
 
     /// Whether nothing is stored.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.store().is_empty()
+        self.store().records.is_empty()
     }
 
     /// Waits until a poisoned record is published.
@@ -132,19 +164,12 @@ impl SimulatedSink {
         self.shared.poisoned.notified().await;
     }
 
-    fn store(&self) -> std::sync::MutexGuard<'_, Vec<Record>> {
-        self.shared
-            .stored
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn store(&self) -> std::sync::MutexGuard<'_, Store> {
+        lock(&self.shared.stored)
     }
 
     fn mood(&self) -> Mood {
-        let mut mood = self
-            .shared
-            .mood
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut mood = lock(&self.shared.mood);
         let copy = mood.clone();
         // The next call draws other numbers.
         mood.rng.u64(..);
@@ -152,8 +177,9 @@ impl SimulatedSink {
     }
 }
 
-impl Sink for SimulatedSink {
-    async fn publish(&self, records: &[Record]) -> Result<(), PublishError> {
+impl SimulatedSink {
+    /// What happens before a call stores anything.
+    async fn receive(&self, records: &[Record]) -> Result<Mood, PublishError> {
         let mut mood = self.mood();
         if !mood.slow.is_zero() {
             let micros = mood.rng.u64(0..=mood.slow.as_micros() as u64);
@@ -177,7 +203,6 @@ impl Sink for SimulatedSink {
             let kind = PublishErrorKind::Misconfigured;
             return Err(PublishError::unknown(kind, records.len(), why));
         }
-        let is_dead = |record: &Record| record.topic.as_str() == super::world::DEAD_LETTERS;
         if let Some(poison) = mood.poison {
             let needle = poison.as_bytes();
             let holds = |record: &Record| {
@@ -193,6 +218,47 @@ impl Sink for SimulatedSink {
                 std::future::pending::<()>().await;
             }
         }
+        Ok(mood)
+    }
+}
+
+fn is_dead(record: &Record) -> bool {
+    record.topic.as_str() == super::world::DEAD_LETTERS
+}
+
+impl Mood {
+    /// Why a record is refused for good, the same for every attempt.
+    fn refusal_of(&self, record: &Record) -> Option<Reason> {
+        let size = record.payload.len();
+        let code = if self.largest.is_some_and(|largest| size > largest) {
+            "too_large"
+        } else if self
+            .oldest
+            .is_some_and(|oldest| record.timestamp.0 < oldest)
+        {
+            "timestamp"
+        } else if self.refusing.contains(&record.topic.as_str()) {
+            self.refusal
+        } else {
+            let draw = Rng::with_seed(record.id.position << 20 ^ u64::from(record.id.offset)).f64();
+            if is_dead(record) || draw >= self.refused {
+                return None;
+            }
+            return Some(Reason {
+                code: "too_large",
+                message: "refused by the simulation".to_owned(),
+            });
+        };
+        Some(Reason {
+            code,
+            message: "refused by the simulation, with many words".repeat(20),
+        })
+    }
+}
+
+impl Sink for SimulatedSink {
+    async fn publish(&self, records: &[Record]) -> Result<(), PublishError> {
+        let mut mood = self.receive(records).await?;
         let fails = mood.rng.f64() < mood.fails;
         let way = mood.rng.u8(0..4);
         let (stops_at, lost_answer, kind) = match (fails, way) {
@@ -208,37 +274,11 @@ impl Sink for SimulatedSink {
         let mut outcomes = vec![Outcome::Unknown; records.len()];
         let mut refused = false;
         for (record, outcome) in records.iter().zip(&mut outcomes).take(stops_at) {
-            // The same for every attempt.
-            let size = record.payload.len();
-            let code = if mood.largest.is_some_and(|largest| size > largest) {
-                Some("too_large")
-            } else if mood
-                .oldest
-                .is_some_and(|oldest| record.timestamp.0 < oldest)
-            {
-                Some("timestamp")
-            } else if mood.refusing.contains(&record.topic.as_str()) {
-                Some(mood.refusal)
-            } else {
-                None
-            };
-            if let Some(code) = code {
+            if let Some(why) = mood.refusal_of(record) {
                 refused = true;
-                *outcome = Outcome::Rejected(Reason {
-                    code,
-                    message: "refused by the simulation, with many words".repeat(20),
-                });
-                continue;
-            }
-            let draw = Rng::with_seed(record.id.position << 20 ^ u64::from(record.id.offset)).f64();
-            if !is_dead(record) && draw < mood.refused {
-                refused = true;
-                *outcome = Outcome::Rejected(Reason {
-                    code: "too_large",
-                    message: "refused by the simulation".to_owned(),
-                });
+                *outcome = Outcome::Rejected(why);
             } else {
-                self.store().push(record.clone());
+                self.store().records.push(record.clone());
                 if !lost_answer {
                     *outcome = Outcome::Confirmed;
                 }
@@ -263,5 +303,77 @@ impl Sink for SimulatedSink {
             outcomes,
             source: "failed by the simulation".into(),
         })
+    }
+
+    fn exact(&self) -> Option<ExactLimits> {
+        let records = lock(&self.shared.mood).exact?;
+        Some(ExactLimits {
+            records,
+            bytes: 1 << 20,
+        })
+    }
+
+    async fn publish_exactly(
+        &self,
+        records: &[Record],
+        progress: &Progress,
+    ) -> Result<(), PublishError> {
+        let mut mood = self.receive(records).await?;
+        let expected = lock(&self.shared.expected).get(&progress.key).copied();
+        let expected = expected.unwrap_or_default();
+        let refusals = records.iter().map(|record| mood.refusal_of(record));
+        let outcomes: Vec<Outcome> = refusals
+            .map(|refusal| refusal.map_or(Outcome::Unknown, Outcome::Rejected))
+            .collect();
+        if outcomes.iter().any(|outcome| *outcome != Outcome::Unknown) {
+            // Some brokers do not say which record it is.
+            let is_told = records.len() == 1 || mood.rng.bool();
+            let unknown = vec![Outcome::Unknown; records.len()];
+            return Err(PublishError {
+                kind: PublishErrorKind::Rejected,
+                outcomes: if is_told { outcomes } else { unknown },
+                source: "refused by the simulation".into(),
+            });
+        }
+        let fails = mood.rng.f64() < mood.fails;
+        let way = mood.rng.u8(0..4);
+        if fails && way == 1 {
+            // It is on its way, and nobody waits for it.
+            let (stored, late) = (Arc::clone(&self.shared.stored), mood.rng.u64(0..3_000));
+            let (records, progress) = (records.to_vec(), progress.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(late)).await;
+                lock(&stored).commit(&records, &progress, expected);
+            });
+        }
+        let stored = match (fails, way) {
+            (true, 0 | 1) => None,
+            _ => self.store().commit(records, progress, expected),
+        };
+        if !mood.confirms_after.is_zero() {
+            tokio::time::sleep(mood.confirms_after).await;
+        }
+        match stored {
+            Some(version) if !fails => {
+                lock(&self.shared.expected).insert(progress.key.clone(), version);
+                Ok(())
+            }
+            _ => Err(PublishError::unknown(
+                PublishErrorKind::Unavailable,
+                records.len(),
+                "no answer, or not what was expected, in the simulation",
+            )),
+        }
+    }
+
+    async fn recall(&self, key: &ProgressKey) -> Result<Option<Bytes>, PublishError> {
+        let mood = self.receive(&[]).await?;
+        let found = self.store().progress.get(key).cloned();
+        if !mood.confirms_after.is_zero() {
+            tokio::time::sleep(mood.confirms_after).await;
+        }
+        let version = found.as_ref().map_or(0, |(version, _)| *version);
+        lock(&self.shared.expected).insert(key.clone(), version);
+        Ok(found.map(|(_, value)| value))
     }
 }

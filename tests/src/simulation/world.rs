@@ -122,6 +122,7 @@ impl<'p> World<'p> {
             slow: Duration::from_millis(rng.u64(1..80)),
             refused: if first { plan.refused } else { 0.0 },
             poison: (first && plan.poison).then_some(POISON),
+            exact: plan.exact,
             rng: Rng::with_seed(rng.u64(..)),
             ..Mood::default()
         };

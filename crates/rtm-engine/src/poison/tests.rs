@@ -298,7 +298,7 @@ async fn an_entry_of_another_version_goes_to_its_owners_dead_letters() {
     let mut group = life.driver.run_during(life.outlet.next()).await.unwrap();
     let mut batch = Batch::default();
     let entry = group.pop().unwrap().unwrap();
-    life.outlet.add(&mut batch, &entry, 0);
+    life.outlet.add(&mut batch, &entry, 0, SLICE);
     assert_eq!(batch.topics(), ["rtm.main.0a1b.dead"]);
     assert_eq!(batch.unsettled(), 700);
 }

@@ -1,0 +1,370 @@
+//! Once and only once: what a sink's broker knows of a lane, stored by it in one with the records, and what is to be
+//! published after any doubt.
+//!
+//! **Progress** is what the journal would have committed: the cursor's position and the tally. With it goes what is settled
+//! of entries behind that position, for a page may be larger than one call of the sink may hold, and pages that overlapped
+//! are published out of the journal's order.
+//!
+//! **The rule of resuming.** An entry counts as published if its position is not above [`Told::through`] and its epoch is
+//! [`Told::epoch`] or came before that one in this journal, or if it is in [`Told::open`]. Positions alone would lose
+//! events: a journal that was restored from a backup numbers new entries like those that it has lost.
+//!
+//! **Two processes of one journal**, which is what a copy makes: whoever finds, after a publish of its own, the progress of
+//! another process, and one that is no older, publishes nothing any more. A process that has published nothing yet takes
+//! what it finds, so that the newest wins.
+
+use bytes::Bytes;
+use rtm_journal::{Entry, Epoch, Position};
+use rtm_sink::{ExactLimits, Progress, ProgressKey, RecordId};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tracing::warn;
+
+use crate::batch::{Batch, MAX_BATCH_RECORDS};
+use crate::tally::Tally;
+
+/// The version of what is stored.
+const VERSION: u32 = 1;
+
+/// What is known of a lane at a broker that stores records once and only once.
+pub(crate) struct Exact {
+    key: ProgressKey,
+    /// This process.
+    process: Epoch,
+    /// Records in one call at most: fewer than the sink takes while a refusal of a call as a whole is looked into.
+    records: usize,
+    most_records: usize,
+    /// The progress that the broker has.
+    known: Option<Bytes>,
+    /// Whether `known` may be wrong: the broker is to be asked before anything is published.
+    is_in_doubt: bool,
+    /// This process has published.
+    has_published: bool,
+    /// And another one since.
+    is_fenced: bool,
+    /// The entry at the cursor, as far as its epoch is known.
+    at: (Position, Epoch),
+    /// What is settled behind the cursor, and what that counts.
+    open: Vec<Open>,
+    tally: Tally,
+}
+
+/// How far an entry behind the cursor is settled: its position, its epoch, and up to which offset.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Open(u64, #[serde(with = "hex")] u64, u32);
+
+/// What a broker is told. Its form is a public interface: other versions read it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Told {
+    v: u32,
+    /// The process that publishes.
+    #[serde(with = "hex")]
+    process: u64,
+    /// All entries up to here are settled.
+    pub(crate) through: u64,
+    /// The epoch of that entry.
+    #[serde(with = "hex")]
+    epoch: u64,
+    /// What is settled of entries behind it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    open: Vec<Open>,
+    /// What became of all events up to `through`.
+    tally: Tally,
+    /// What became of those in `open`.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    more: Tally,
+}
+
+/// What a publish of unknown outcome turns out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// It is stored.
+    Stored,
+    /// It is not, and may be published again.
+    NotStored,
+    /// The lane is somewhere else: it is to be resumed from there.
+    Elsewhere,
+}
+
+/// An entry behind the cursor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    pub(crate) position: Position,
+    /// Unknown of a damaged one.
+    pub(crate) epoch: Option<Epoch>,
+    pub(crate) events: u64,
+}
+
+/// How the entries that wait compare with what the broker knows.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Shared {
+    /// Up to here they are published.
+    pub(crate) through: Option<Position>,
+    /// The events in those.
+    pub(crate) events: u64,
+    /// All that the broker knows is in this journal, so that its tally is this journal's.
+    pub(crate) is_all: bool,
+}
+
+impl Exact {
+    pub(crate) fn new(key: ProgressKey, process: Epoch, limits: ExactLimits) -> Exact {
+        let most_records = limits.records.clamp(1, MAX_BATCH_RECORDS);
+        Exact {
+            key,
+            process,
+            records: most_records,
+            most_records,
+            known: None,
+            is_in_doubt: true,
+            has_published: false,
+            is_fenced: false,
+            at: (Position(0), Epoch(0)),
+            open: Vec::new(),
+            tally: Tally::default(),
+        }
+    }
+
+    pub(crate) fn key(&self) -> &ProgressKey {
+        &self.key
+    }
+
+    /// Whether the broker is to be asked before anything is published.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.is_in_doubt
+    }
+
+    /// Whether another process publishes the same journal, and so this one publishes nothing any more.
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.is_fenced
+    }
+
+    /// A call was given up that may still be stored.
+    pub(crate) fn suspect(&mut self) {
+        self.is_in_doubt = true;
+    }
+
+    /// The cursor goes back, and the broker is to be asked.
+    pub(crate) fn doubt(&mut self) {
+        self.is_in_doubt = true;
+        self.open.clear();
+        self.tally = Tally::default();
+    }
+
+    /// Records in one call at most.
+    pub(crate) fn records(&self) -> usize {
+        self.records
+    }
+
+    /// A call was refused as a whole: fewer records show which one is to blame. Says whether fewer are possible.
+    pub(crate) fn divide(&mut self, records: usize) -> bool {
+        self.records = (records / 2).max(1);
+        records > 1
+    }
+
+    /// What is to be stored in one with the records of a batch.
+    pub(crate) fn progress(&self, cursor: Position, tally: &Tally, batch: &Batch) -> Progress {
+        let mut counted = batch.settled.clone();
+        batch.count(&mut counted);
+        let mut told = Told {
+            v: VERSION,
+            process: self.process.0,
+            through: cursor.0,
+            epoch: self.epoch_at(cursor).0,
+            open: self.open.clone(),
+            tally: tally.counts(),
+            more: self.tally.clone(),
+        };
+        told.more.add(&counted);
+        match (batch.part, batch.through) {
+            (None, Some(through)) => {
+                told.through = through.0;
+                told.epoch = batch.epoch().map_or(told.epoch, |epoch| epoch.0);
+                told.open.retain(|open| open.0 > through.0);
+                told.tally.add(&std::mem::take(&mut told.more));
+            }
+            _ => note(&mut told.open, batch),
+        }
+        Progress {
+            key: self.key.clone(),
+            value: serde_json::to_vec(&told).unwrap_or_default().into(),
+        }
+    }
+
+    /// The epoch of the entry at the cursor. Unknown of a cursor that was there before this process: it is durable, and
+    /// nobody will ask.
+    fn epoch_at(&self, cursor: Position) -> Epoch {
+        match self.at {
+            (at, epoch) if at == cursor => epoch,
+            _ => Epoch(0),
+        }
+    }
+
+    /// The broker has stored it.
+    pub(crate) fn stored(&mut self, progress: Progress) {
+        self.known = Some(progress.value);
+        self.has_published = true;
+        self.records = (self.records * 2).min(self.most_records);
+    }
+
+    /// What the broker's answer says of a call that was to store `tried`.
+    pub(crate) fn judge(&mut self, tried: &Progress, found: Option<Bytes>) -> Found {
+        if found.as_ref() == Some(&tried.value) {
+            return Found::Stored;
+        }
+        if found == self.known {
+            return Found::NotStored;
+        }
+        let Some(value) = found else {
+            // With an old progress gone the cursor still knows better than nobody.
+            warn!("the broker has lost the progress of this lane; it is written anew");
+            self.known = None;
+            return Found::NotStored;
+        };
+        let known = self.known.as_deref().and_then(Told::parse);
+        let known = known.map_or(0, |known| known.through);
+        match Told::parse(&value) {
+            Some(told) if told.process == self.process.0 => {}
+            // What came before ours is there again: the broker has lost what followed.
+            Some(told) if self.has_published && told.through < known => warn!(
+                through = told.through,
+                known,
+                "the broker has gone back behind what it had acknowledged; what it lost is lost"
+            ),
+            found => self.is_fenced |= self.has_published && found.is_some(),
+        }
+        Found::Elsewhere
+    }
+
+    /// Takes what the broker knows, with the cursor where it is by then. `waiting` are the entries behind the cursor.
+    pub(crate) fn resume(
+        &mut self,
+        known: Option<Bytes>,
+        told: Option<&Told>,
+        cursor: Position,
+        waiting: &[Waiting],
+    ) {
+        self.known = known;
+        self.is_in_doubt = false;
+        self.open.clear();
+        self.tally = Tally::default();
+        let Some(told) = told else { return };
+        if told.through == cursor.0 {
+            self.at = (cursor, Epoch(told.epoch));
+        }
+        let is_here = |open: &Open| {
+            let mut waiting = waiting.iter();
+            waiting.any(|entry| (entry.position.0, entry.epoch) == (open.0, Some(Epoch(open.1))))
+        };
+        let open = told.open.iter().filter(|open| open.0 > cursor.0);
+        self.open = open.filter(|open| is_here(open)).cloned().collect();
+        if told.through == cursor.0 && !self.open.is_empty() {
+            self.tally = told.more.clone();
+        }
+    }
+
+    /// The offset up to which an entry behind the cursor is settled, if some of it is.
+    pub(crate) fn settled_to(&self, entry: &Entry) -> Option<u32> {
+        self.open_of(entry.position.0, entry.epoch.0)
+    }
+
+    /// Whether a record of an entry behind the cursor is settled.
+    pub(crate) fn has(&self, id: RecordId) -> bool {
+        let to = self.open_of(id.position, id.epoch);
+        to.is_some_and(|to| id.offset <= to)
+    }
+
+    fn open_of(&self, position: u64, epoch: u64) -> Option<u32> {
+        let mut open = self.open.iter();
+        let open = open.find(|open| (open.0, open.1) == (position, epoch))?;
+        Some(open.2)
+    }
+
+    /// Counts of what is settled behind the cursor.
+    pub(crate) fn part(&mut self) -> &mut Tally {
+        &mut self.tally
+    }
+
+    /// A part is settled, and the cursor stays.
+    pub(crate) fn settle_part(&mut self, batch: &Batch) {
+        note(&mut self.open, batch);
+        self.tally.add(&batch.settled);
+    }
+
+    /// The cursor moves to `through`: what was settled behind it and counts now.
+    pub(crate) fn commit(&mut self, through: Position, epoch: Option<Epoch>) -> Tally {
+        self.at = (through, epoch.unwrap_or(self.at.1));
+        self.open.retain(|open| open.0 > through.0);
+        std::mem::take(&mut self.tally)
+    }
+}
+
+/// Notes what a part settles.
+fn note(open: &mut Vec<Open>, batch: &Batch) {
+    let Some(part) = batch.part else { return };
+    let entry = (part.position.0, part.epoch.0);
+    match open.iter_mut().find(|open| (open.0, open.1) == entry) {
+        Some(known) => known.2 = known.2.max(part.to),
+        None => open.push(Open(entry.0, entry.1, part.to)),
+    }
+}
+
+impl Told {
+    /// None where it is not ours to understand.
+    pub(crate) fn parse(value: &[u8]) -> Option<Told> {
+        let told: Told = serde_json::from_slice(value).ok()?;
+        (told.v == VERSION).then_some(told)
+    }
+
+    /// The last entry of which it says anything.
+    pub(crate) fn last(&self) -> Position {
+        let open = self.open.iter().map(|open| open.0);
+        Position(open.fold(self.through, u64::max))
+    }
+
+    /// What it counts up to its position.
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// How far the entries behind the cursor, in the journal's order, are published.
+    pub(crate) fn shared(&self, waiting: &[Waiting]) -> Shared {
+        let mut shared = Shared::default();
+        let mut events = 0;
+        let mut is_last = false;
+        for entry in waiting
+            .iter()
+            .take_while(|entry| entry.position.0 <= self.through)
+        {
+            events += entry.events;
+            // What is damaged does not say whose it is, and stands beside what does.
+            is_last = entry.epoch.map_or(is_last, |epoch| epoch.0 == self.epoch);
+            if is_last {
+                shared.through = Some(entry.position);
+                shared.events = events;
+            }
+        }
+        shared.is_all = shared.through == Some(Position(self.through));
+        shared
+    }
+}
+
+fn is_nothing(tally: &Tally) -> bool {
+    *tally == Tally::default()
+}
+
+/// Numbers of processes as they are shown everywhere.
+mod hex {
+    use super::{Deserialize, Deserializer, Serializer};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks")]
+    pub(super) fn serialize<S: Serializer>(number: &u64, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&format!("{number:016x}"))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        let text = String::deserialize(from)?;
+        u64::from_str_radix(&text, 16).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests;
