@@ -60,6 +60,17 @@ enum Trial {
         #[command(flatten)]
         load: Load,
     },
+    /// Kills of the bridge and of NATS, which stores each record once and only once
+    Exact {
+        /// How many
+        #[arg(long, default_value_t = 100)]
+        kills: u32,
+        /// Decides when, and of what
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        #[command(flatten)]
+        load: Load,
+    },
     /// Kafka paused, NATS killed, each with the bridge killed in the middle; a disk that fills and is freed
     Outage {
         /// Only this one [default: all of them]
@@ -309,6 +320,10 @@ async fn run(trial: Trial) -> Result<bool> {
             Ok(kept & Box::pin(kills(brokers, "kill", load, 5, 1)).await?)
         }
         Trial::Random(random) => Box::pin(randoms(brokers, &random)).await,
+        Trial::Exact { kills, seed, load } => {
+            let ran = Box::pin(shows::exact(brokers, load.rate, kills, seed)).await;
+            Ok(say("exact", load, ran))
+        }
         Trial::Kills { count, seed, load } => {
             Box::pin(kills(brokers, "kills", load, count, seed)).await
         }

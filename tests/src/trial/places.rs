@@ -53,6 +53,8 @@ pub struct Setup {
     pub sinks: Sinks,
     /// `atomic_batches` of the NATS sink: `auto` or `off`; none leaves the sink's default.
     pub atomic_batches: Option<&'static str>,
+    /// Whether the NATS sink stores each record once and only once.
+    pub exactly_once: bool,
     /// How many events wait in the journal at the start.
     pub backlog: u64,
     /// Whether there is a relay between the bridge and the simulator.
@@ -102,6 +104,7 @@ impl Default for Setup {
             apps_later: 0,
             sinks: Sinks::All,
             atomic_batches: None,
+            exactly_once: false,
             backlog: 0,
             wire: false,
             disk: None,
@@ -246,9 +249,15 @@ impl Places {
             let atomic = setup
                 .atomic_batches
                 .map_or_else(String::new, |how| format!("atomic_batches = \"{how}\"\n"));
+            let delivery = match setup.exactly_once {
+                true => format!(
+                    "delivery = \"exactly_once\"\nprogress_subject = \"{prefix}.progress.{{journal}}.{{sink}}.{{app_id}}\"\n"
+                ),
+                false => String::new(),
+            };
             let _ = writeln!(
                 text,
-                "[sinks.nats]\nservers = [\"{}\"]\nstream = \"{prefix}\"\ncreate = {{}}\n{atomic}\
+                "[sinks.nats]\nservers = [\"{}\"]\nstream = \"{prefix}\"\ncreate = {{}}\n{atomic}{delivery}\
                  subject = \"{prefix}.{{app}}.{{region}}.{{stream}}_events\"\n\
                  dead_letter_subject = \"{prefix}.{{app}}.dead_letters\"\n",
                 nats.url()

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use rtm_sim::{Faults, Load};
 
 use super::brokers::{Broker, Brokers};
-use super::places::{DiskSetup, Setup};
+use super::places::{DiskSetup, Setup, Sinks};
 use super::report::Report;
 use super::rig::{Rig, of_app};
 use super::wire::{Evil, Weather};
@@ -102,6 +102,65 @@ pub async fn outage(
     rig.brokers.heal(broker).await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     Box::pin(rig.finish()).await
+}
+
+/// `kills` times, at random moments, the bridge is killed, or NATS, or both, or NATS is paused for a while: each record is
+/// there once and only once.
+///
+/// # Errors
+///
+/// When the trial cannot be run.
+pub async fn exact(brokers: &mut Brokers, rate: f64, kills: u32, seed: u64) -> Result<Report> {
+    let setup = Setup {
+        seed,
+        regions: 2,
+        sinks: Sinks::Nats,
+        exactly_once: true,
+        ..Setup::default()
+    };
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut rig = Box::pin(Rig::start(brokers, &setup)).await?;
+    let load = Load {
+        odd: 0.01,
+        ..both_streams(rate)
+    };
+    rig.load(&load).await?;
+    for kill in 0..kills {
+        // As in a trial of kills alone: most bridges live long enough to poll.
+        let wait = match kill % 5 {
+            4 => rng.u64(0..1_200),
+            _ => rng.u64(1_800..3_200),
+        };
+        tokio::time::sleep(Duration::from_millis(wait)).await;
+        let away = Duration::from_millis(rng.u64(0..1_500));
+        match rng.u8(0..4) {
+            0 | 1 => Box::pin(rig.kill_bridge()).await?,
+            2 => {
+                rig.brokers.kill(Broker::Nats).await?;
+                tokio::time::sleep(away).await;
+                if rng.bool() {
+                    Box::pin(rig.kill_bridge()).await?;
+                }
+                rig.brokers.heal(Broker::Nats).await?;
+            }
+            _ => {
+                rig.brokers.pause(Broker::Nats).await?;
+                tokio::time::sleep(away).await;
+                Box::pin(rig.kill_bridge()).await?;
+                rig.brokers.heal(Broker::Nats).await?;
+            }
+        }
+        Box::pin(rig.revive()).await?;
+    }
+    let mut report = Box::pin(rig.finish()).await?;
+    for held in &report.held {
+        let duplicates = held.findings.duplicates;
+        if duplicates > 0 {
+            let told = format!("{}: {duplicates} records are there twice", held.sink);
+            report.broken.push(told);
+        }
+    }
+    Ok(report)
 }
 
 /// Readiness says that `sink` is down, and nothing else.

@@ -256,3 +256,48 @@ fn jetstream(store: &Path) -> String {
         store.display().to_string()
     )
 }
+
+/// Holds: each thing is told that storing records once and only once needs and does not find.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_once_and_only_once_needs_is_told() {
+    let users = "authorization { users: [ { user: admin, password: p }
+        { user: blind, password: p, permissions: { publish: { deny: [ \"$JS.API.STREAM.MSG.GET.RTM\" ] } } }
+        { user: mute, password: p, permissions: { publish: { deny: [ \"rtm.progress.>\" ] } } } ] }";
+    let server = Nats::start_own_with(users).await.unwrap();
+    let exactly = |user: &str, keys: &str| {
+        format!(
+            "auth = {{ password = {{ user = {user:?}, password = \"p\" }} }}\ndelivery = \"exactly_once\"\n{keys}"
+        )
+    };
+    let admin = async_nats::ConnectOptions::with_user_and_password("admin".into(), "p".into());
+    let admin = async_nats::jetstream::new(admin.connect(server.url()).await.unwrap());
+    let fit = || Config {
+        name: "RTM".to_owned(),
+        subjects: vec!["rtm.>".to_owned()],
+        allow_atomic_publish: true,
+        ..Config::default()
+    };
+    admin.create_stream(fit()).await.unwrap();
+    let good = "stream RTM stores every subject";
+    assert_said(&server, &exactly("admin", ""), 0, good).await;
+    let blind = "it does not tell its last message";
+    assert_said(&server, &exactly("blind", ""), 1, blind).await;
+    let mute = "the progress cannot be published";
+    assert_said(&server, &exactly("mute", ""), 1, mute).await;
+    let elsewhere = "progress_subject = \"elsewhere.{journal}.{sink}.{app_id}\"";
+    let unbound = "it does not store elsewhere.*.*.*";
+    assert_said(&server, &exactly("admin", elsewhere), 1, unbound).await;
+    let contradiction = "atomic_batches = \"off\"";
+    let said = "`exactly_once` is done with atomic batches";
+    assert_said(&server, &exactly("admin", contradiction), 2, said).await;
+    let nameless = "progress_subject = \"rtm.progress.{app_id}\"";
+    let said = "is not a subject with the tokens";
+    assert_said(&server, &exactly("admin", nameless), 2, said).await;
+    let config = Config {
+        allow_atomic_publish: false,
+        ..fit()
+    };
+    admin.update_stream(config).await.unwrap();
+    let off = "its allow_atomic is not set";
+    assert_said(&server, &exactly("admin", ""), 1, off).await;
+}

@@ -55,6 +55,18 @@ async fn a_paused_kafka_delays_nobody_and_loses_nothing() {
     must_be_kept(&report);
 }
 
+/// Holds: NATS has each record once and only once, dead letters too, whoever is killed or paused when.
+#[tokio::test(flavor = "multi_thread")]
+async fn nats_has_each_record_once_and_only_once() {
+    let mut brokers = Brokers::start(true).await.unwrap();
+    let report = Box::pin(trial::shows::exact(&mut brokers, 500.0, 6, 7))
+        .await
+        .unwrap();
+    must_be_kept(&report);
+    assert!(report.first().handed_out > 1_000, "{report}");
+    assert!(report.first().dead_lettered > 0, "{report}");
+}
+
 /// Holds: random faults, and pairs of them, break no promise; killed at any time, the bridge loses at most the pages
 /// that were under way, and counts them. The seeds are fixed: together they kill the bridge, pause Kafka, kill
 /// NATS, fill the disk, cut responses and delay the network. One set of brokers for all.

@@ -3,6 +3,7 @@
 mod apps;
 mod dump;
 mod forget;
+mod new_id;
 mod verify;
 
 use std::path::Path;
@@ -23,6 +24,7 @@ pub(super) enum JournalCommand {
     Verify(verify::VerifyArgs),
     Dump(dump::DumpArgs),
     Forget(forget::ForgetArgs),
+    NewId(new_id::NewIdArgs),
 }
 
 /// Size, lanes, cursors and what waits; reads only, also while the bridge runs
@@ -42,6 +44,7 @@ pub(super) fn journal(command: JournalCommand) -> anyhow::Result<bool> {
         JournalCommand::Verify(args) => verify::verify(&args),
         JournalCommand::Dump(args) => dump::dump(&args),
         JournalCommand::Forget(args) => forget::forget(&args),
+        JournalCommand::NewId(args) => new_id::new_id(&args),
     }
 }
 
@@ -100,6 +103,9 @@ fn print(dir: &Path, found: &Inspection, names: &Names) {
         ByteSize(found.bytes)
     );
     println!("  entries   {entries}, written by {processes} process(es)");
+    if let Some(id) = found.id {
+        println!("  number    {id:032x}");
+    }
     if let Some(said) = said_of_death(found) {
         println!("  DIED      {said}");
     }
@@ -168,6 +174,7 @@ fn json(found: &Inspection, names: &Names) -> serde_json::Value {
         })
     };
     serde_json::json!({
+        "id": found.id.map(|id| format!("{id:032x}")),
         "in_use": found.in_use,
         "clean": found.clean,
         "uncounted_events": uncounted(found),

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use rtm_record::{KeyBy, Routes, STATIC, Template, Variable};
-use rtm_sink::AnySink;
+use rtm_sink::{AnySink, ExactLimits};
 use serde_json::Value;
 
 use crate::fields::problem::Problems;
@@ -49,6 +49,11 @@ pub(crate) trait Kind: Any + Debug + Send + Sync {
     }
 
     // Publishing.
+
+    /// What its client will say that one exact call may hold: see [`rtm_sink::Sink::exact`].
+    fn exact(&self) -> Option<ExactLimits> {
+        None
+    }
 
     /// Makes the sink of this name, which need not be connected yet. Where something is missing that may come, the error has
     /// the system's among its causes. Files are opened by threads that may block. Records of a replay are to be stored though the broker

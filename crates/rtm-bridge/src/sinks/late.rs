@@ -5,7 +5,11 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use rtm_sink::{AnySink, Health, PublishError, PublishErrorKind, Record, Sink};
+use bytes::Bytes;
+use rtm_sink::{
+    AnySink, ExactLimits, Health, Progress, ProgressKey, PublishError, PublishErrorKind, Record,
+    Sink,
+};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
@@ -56,6 +60,7 @@ pub(super) async fn open(
     };
     Ok(AnySink::new(Arc::new(LateSink {
         state,
+        exact: table.exact(),
         trying: Mutex::new(Some(trying)),
     })))
 }
@@ -75,6 +80,8 @@ fn begin(
 /// See the module.
 struct LateSink {
     state: Arc<State>,
+    /// What the client will say of itself.
+    exact: Option<ExactLimits>,
     trying: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -116,6 +123,13 @@ impl State {
     }
 }
 
+impl LateSink {
+    fn not_made(&self, records: usize) -> PublishError {
+        let said = lock(&self.state.said).clone();
+        PublishError::unknown(PublishErrorKind::Unavailable, records, said)
+    }
+}
+
 impl Sink for LateSink {
     async fn publish(&self, records: &[Record]) -> Result<(), PublishError> {
         if let Some(client) = self.state.made.get() {
@@ -124,11 +138,29 @@ impl Sink for LateSink {
         if records.is_empty() {
             return Ok(());
         }
-        let (kind, said) = (
-            PublishErrorKind::Unavailable,
-            lock(&self.state.said).clone(),
-        );
-        Err(PublishError::unknown(kind, records.len(), said))
+        Err(self.not_made(records.len()))
+    }
+
+    fn exact(&self) -> Option<ExactLimits> {
+        self.exact
+    }
+
+    async fn publish_exactly(
+        &self,
+        records: &[Record],
+        progress: &Progress,
+    ) -> Result<(), PublishError> {
+        match self.state.made.get() {
+            Some(client) => client.publish_exactly(records, progress).await,
+            None => Err(self.not_made(records.len())),
+        }
+    }
+
+    async fn recall(&self, key: &ProgressKey) -> Result<Option<Bytes>, PublishError> {
+        match self.state.made.get() {
+            Some(client) => client.recall(key).await,
+            None => Err(self.not_made(0)),
+        }
     }
 
     fn health(&self) -> Health {

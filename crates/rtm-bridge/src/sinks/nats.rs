@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rtm_record::{ALL, KeyBy, Template};
-use rtm_sink::AnySink;
-use rtm_sink_nats::{MAX_IN_FLIGHT, NatsAuth, NatsOptions, NatsSink, NatsTls, covers, widen};
+use rtm_sink::{AnySink, ExactLimits};
+use rtm_sink_nats::{
+    EXACT_LIMITS, MAX_IN_FLIGHT, NatsAuth, NatsOptions, NatsSink, NatsTls, covers,
+    filter_of_progress, widen,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -82,8 +85,35 @@ pub(crate) struct NatsConfig {
     /// With `create`, the stream is made so.
     #[serde(default)]
     pub(crate) atomic_batches: AtomicBatches,
+    /// How often a record may be stored. `at_least_once` (default): a crash, or an answer that is lost for longer than the
+    /// stream remembers ids, may store records twice. `exactly_once`: each once, dead letters too, through crashes of the
+    /// bridge and of the server. It needs a server of version 2.12.1 or later and a stream with `allow_atomic`, with
+    /// retention `limits`, and with `progress_subject` among its subjects, and the right to ask it for its last message. With
+    /// `create`, the stream is made so.
+    #[serde(default)]
+    pub(crate) delivery: Delivery,
+    /// With `exactly_once`, the subject of the messages that say how far each App ID is published, which consumers of events
+    /// leave out. `{journal}`, `{sink}` and `{app_id}` are to be in it, each as a token. Default
+    /// `rtm.progress.{journal}.{sink}.{app_id}`.
+    #[serde(default = "progress_subject")]
+    pub(crate) progress_subject: String,
     /// Creates the stream at start when it is missing. Default: it must exist.
     pub(crate) create: Option<CreateStream>,
+}
+
+/// `delivery` of a NATS sink.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Delivery {
+    /// A record may be stored twice.
+    #[default]
+    AtLeastOnce,
+    /// No record is.
+    ExactlyOnce,
+}
+
+fn progress_subject() -> String {
+    "rtm.progress.{journal}.{sink}.{app_id}".to_owned()
 }
 
 /// `atomic_batches` of a NATS sink.
@@ -187,6 +217,24 @@ impl Kind for NatsConfig {
                 problems.add(format_args!("servers.{index}"), crate::chain(&error));
             }
         }
+        let is_once = |part: &&str| {
+            let tokens = self.progress_subject.split('.');
+            tokens.filter(|token| token == part).count() == 1
+        };
+        let parts = ["{journal}", "{sink}", "{app_id}"];
+        if !parts.iter().all(is_once) || !is_subject(&self.progress_subject) {
+            problems.add(
+                "progress_subject",
+                "is not a subject with the tokens `{journal}`, `{sink}` and `{app_id}`, such as \
+                 \"rtm.progress.{journal}.{sink}.{app_id}\"",
+            );
+        }
+        if self.delivery == Delivery::ExactlyOnce && self.atomic_batches == AtomicBatches::Off {
+            problems.add(
+                "delivery",
+                "`exactly_once` is done with atomic batches: leave `atomic_batches` out, or say \"auto\"",
+            );
+        }
         problems.deadline("ack_timeout", self.ack_timeout);
         for (key, file) in [
             ("tls.ca_file", &self.tls.ca_file),
@@ -249,6 +297,7 @@ impl Kind for NatsConfig {
             ("ack_timeout", format!("{:?}", self.ack_timeout)),
             ("in_flight", self.in_flight.to_string()),
             ("atomic_batches", word(self.atomic_batches)),
+            ("delivery", word(self.delivery)),
             ("create", is_set(self.create.is_some())),
         ]
     }
@@ -257,7 +306,7 @@ impl Kind for NatsConfig {
         let mut keys = changed!(
             self to new of NatsConfig,
             renewed: subject dead_letter_subject headers,
-            fixed: servers stream expect_stream domain api_prefix inbox_prefix auth tls ack_timeout in_flight atomic_batches create
+            fixed: servers stream expect_stream domain api_prefix inbox_prefix auth tls ack_timeout in_flight atomic_batches delivery progress_subject create
         );
         // The client makes the JetStream stream when it connects, and these are its subjects.
         let derived = |create: &CreateStream| create.subjects.is_empty();
@@ -277,9 +326,15 @@ impl Kind for NatsConfig {
             "rtm-bridge replay".clone_into(&mut options.name);
             // A stream that is missing holds nothing that could be replayed beside it.
             options.create_stream = None;
+            // What is published again is to be stored again.
+            options.progress_subject = None;
             options.id_suffix = format!(".replay-{:08x}", fastrand::u32(..));
         }
         Ok(AnySink::new(Arc::new(NatsSink::connect(options).await?)))
+    }
+
+    fn exact(&self) -> Option<ExactLimits> {
+        (self.delivery == Delivery::ExactlyOnce).then_some(EXACT_LIMITS)
     }
 
     fn accepted(&self) -> Option<anyhow::Result<()>> {
@@ -346,21 +401,30 @@ impl NatsConfig {
             },
             in_flight: self.in_flight,
             atomic_batches: self.atomic_batches == AtomicBatches::Auto,
+            progress_subject: self.progress(),
             ack_timeout: self.ack_timeout,
             create_stream: (self.create.as_ref()).map(|create| create.options(self.covering())),
             ..usual
         }
     }
 
-    /// Subjects of a stream that covers the templates: each variable a wildcard of one token. One that another covers is
+    /// The subject of the progress, where there is any.
+    fn progress(&self) -> Option<String> {
+        (self.delivery == Delivery::ExactlyOnce).then(|| self.progress_subject.clone())
+    }
+
+    /// Subjects of a stream that covers the templates and the progress: each variable a wildcard of one token. One that another covers is
     /// left out, for a stream's subjects may not overlap.
     fn covering(&self) -> Vec<String> {
         let mut subjects: Vec<String> = Vec::new();
-        for text in [&self.subject, &self.dead_letter_subject] {
-            let Ok(template) = Template::parse(text, ALL) else {
-                continue;
-            };
-            let subject = widen(&template.with_all("*")).into_owned();
+        let templates = [&self.subject, &self.dead_letter_subject];
+        let templates = templates
+            .into_iter()
+            .filter_map(|text| Template::parse(text, ALL).ok());
+        let all = templates
+            .map(|template| widen(&template.with_all("*")).into_owned())
+            .chain(self.progress().map(|subject| filter_of_progress(&subject)));
+        for subject in all {
             if !subjects.iter().any(|other| covers(other, &subject)) {
                 subjects.retain(|other| !covers(&subject, other));
                 subjects.push(subject);

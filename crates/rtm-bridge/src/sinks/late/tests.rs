@@ -55,6 +55,37 @@ async fn a_sink_waits_for_what_is_missing() {
     client.close().await;
 }
 
+/// Holds: a sink that is to store records once and only once, and cannot begin yet, is no sink of another promise meanwhile.
+#[tokio::test]
+async fn a_promise_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let credentials = dir.path().join("nats.creds");
+    let table = serde_json::json!({
+        "servers": ["nats://127.0.0.1:1"],
+        "stream": "RTM",
+        "delivery": "exactly_once",
+        "auth": { "credentials_file": credentials },
+    });
+    let client = config("nats", table).client("nats", &[]).await.unwrap();
+    assert!(!client.health().begun);
+    assert!(client.exact().is_some());
+    let key = ProgressKey {
+        journal: 1,
+        sink: "nats".into(),
+        lane: "0a1b".into(),
+    };
+    let error = client.recall(&key).await.unwrap_err();
+    assert_eq!(error.kind, PublishErrorKind::Unavailable);
+    let progress = Progress {
+        key,
+        value: Bytes::new(),
+    };
+    let records = [conformance::record(&Topic::from("t"), 0)];
+    let error = client.publish_exactly(&records, &progress).await;
+    assert_eq!(error.unwrap_err().outcomes.len(), 1);
+    client.close().await;
+}
+
 /// Holds: the same of Kafka's secrets and certificates; and what can never work is refused as before.
 #[tokio::test]
 async fn only_what_may_come_is_waited_for() {

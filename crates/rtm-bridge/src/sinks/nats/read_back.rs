@@ -7,6 +7,7 @@ use async_nats::jetstream;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::context::DeleteStreamErrorKind;
 use futures::StreamExt;
+use rtm_sink_nats::PROGRESS;
 
 use crate::sinks::kind::Stored;
 
@@ -16,7 +17,7 @@ const READING_PATIENCE: Duration = Duration::from_secs(30);
 /// Messages asked of JetStream at once.
 pub(super) const READING_BATCH: usize = 10_000;
 
-/// Every message that a JetStream stream holds now, in order. `is_dead` tells dead letters by their subjects.
+/// Every record that a JetStream stream holds now, in order. `is_dead` tells dead letters by their subjects.
 ///
 /// # Errors
 ///
@@ -54,7 +55,9 @@ pub async fn read_back(
             .context("the server ended the reading")??;
         let info = message.info().map_err(|error| anyhow::anyhow!(error))?;
         let (sequence, pending) = (info.stream_sequence, info.pending);
-        if sequence <= state.last_sequence {
+        let headers = message.headers.as_ref();
+        let is_progress = headers.is_some_and(|headers| headers.get(PROGRESS).is_some());
+        if sequence <= state.last_sequence && !is_progress {
             each(&Stored {
                 partition: 0,
                 order: sequence,
