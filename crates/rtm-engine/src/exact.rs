@@ -25,6 +25,9 @@ use crate::tally::Tally;
 /// The version of what is stored.
 const VERSION: u32 = 1;
 
+/// So many calls in a row are stored before larger ones are tried again: a server may have a limit that stays.
+const CALM: u32 = 16;
+
 /// What is known of a lane at a broker that stores records once and only once.
 pub(crate) struct Exact {
     key: ProgressKey,
@@ -33,6 +36,8 @@ pub(crate) struct Exact {
     /// Records in one call at most: fewer than the sink takes while a refusal of a call as a whole is looked into.
     records: usize,
     most_records: usize,
+    /// Calls that were stored since `records` changed.
+    calm: u32,
     /// The progress that the broker has.
     known: Option<Bytes>,
     /// Whether `known` may be wrong: the broker is to be asked before anything is published.
@@ -113,6 +118,7 @@ impl Exact {
             process,
             records: most_records,
             most_records,
+            calm: 0,
             known: None,
             is_in_doubt: true,
             has_published: false,
@@ -157,6 +163,7 @@ impl Exact {
     /// A call was refused as a whole: fewer records show which one is to blame. Says whether fewer are possible.
     pub(crate) fn divide(&mut self, records: usize) -> bool {
         self.records = (records / 2).max(1);
+        self.calm = 0;
         records > 1
     }
 
@@ -202,7 +209,11 @@ impl Exact {
     pub(crate) fn stored(&mut self, progress: Progress) {
         self.known = Some(progress.value);
         self.has_published = true;
-        self.records = (self.records * 2).min(self.most_records);
+        self.calm += 1;
+        if self.calm >= CALM {
+            self.records = (self.records * 2).min(self.most_records);
+            self.calm = 0;
+        }
     }
 
     /// What the broker's answer says of a call that was to store `tried`.

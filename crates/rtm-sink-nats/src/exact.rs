@@ -381,6 +381,11 @@ pub(crate) fn unfit(config: &Config, version: &str, progress: &str) -> Option<St
             "its retention is not `limits`, so that consumers decide how long it knows what is published".to_owned(),
         );
     }
+    if config.subject_transform.is_some() {
+        return Some(
+            "it stores messages under other subjects than they are published to (subject_transform)".to_owned(),
+        );
+    }
     if config.discard_new_per_subject {
         return Some(
             "a subject that is full takes nothing (discard_new_per_subject), the progress neither"

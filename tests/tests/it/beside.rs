@@ -517,10 +517,15 @@ async fn a_token_and_tls_are_asked_for_and_renewed() {
             )
         })
     };
-    assert_eq!(
-        ask("first", "/metrics").await.unwrap(),
-        (200, Some("gzip".to_owned()))
-    );
+    // Until the bridge runs it answers with 503.
+    wait_for("the metrics", SOON, async || {
+        let zipped = (200, Some("gzip".to_owned()));
+        ask("first", "/metrics")
+            .await
+            .is_ok_and(|got| got == zipped)
+    })
+    .await
+    .unwrap();
     assert_eq!(ask("wrong", "/metrics").await.unwrap().0, 401);
     assert_eq!(ask("wrong", "/healthz").await.unwrap().0, 200);
     let top = |arguments: &[&str]| {

@@ -210,7 +210,7 @@ fn a_refused_whole_is_divided() {
         sizes.push(size);
     }
     assert_eq!(sizes, [5, 2, 1]);
-    for _ in 0..10 {
+    for _ in 0..4 * CALM {
         let progress = exact.progress(Position(0), &Tally::default(), &batch_of(1, 1));
         exact.stored(progress);
     }

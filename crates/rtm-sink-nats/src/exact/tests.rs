@@ -1,3 +1,5 @@
+use async_nats::jetstream::stream::SubjectTransform;
+
 use super::*;
 
 /// Holds: the subjects of the progress, and the filter that stores them.
@@ -40,6 +42,15 @@ fn unfit_streams_are_told() {
         (
             |config| config.retention = RetentionPolicy::Interest,
             "retention",
+        ),
+        (
+            |config| {
+                config.subject_transform = Some(SubjectTransform {
+                    source: ">".to_owned(),
+                    destination: "other.>".to_owned(),
+                });
+            },
+            "subject_transform",
         ),
         (
             |config| config.discard_new_per_subject = true,
