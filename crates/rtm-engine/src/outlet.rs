@@ -198,13 +198,17 @@ impl Outlet {
 
     /// Goes back to the cursor. What a broker knows of the lane is to be asked for again.
     pub(crate) async fn go_back(&mut self) {
+        self.read_from_cursor().await;
+        if let Some(exact) = &mut self.exact {
+            exact.doubt();
+        }
+    }
+
+    async fn read_from_cursor(&mut self) {
         self.reader.rewind();
         self.ordered.clear();
         self.ahead = None;
         self.remember().await;
-        if let Some(exact) = &mut self.exact {
-            exact.doubt();
-        }
     }
 
     /// What the broker knows, where it stores records once and only once.
@@ -249,10 +253,7 @@ impl Outlet {
         if let Some(exact) = &mut self.exact {
             exact.resume(known, told.as_ref(), cursor, &waiting);
         }
-        self.reader.rewind();
-        self.ordered.clear();
-        self.ahead = None;
-        self.remember().await;
+        self.read_from_cursor().await;
     }
 
     /// The entries behind the cursor, up to `last`.
@@ -286,7 +287,7 @@ impl Outlet {
         if let Some(through) = shared.through {
             if shared.is_all {
                 let before = std::mem::replace(&mut self.tally, told.tally().clone());
-                (self.tally.stalls, self.tally.trying) = (before.stalls, before.trying);
+                self.tally.trying = before.trying;
                 // An entry that a failing disk has forgotten the journal counts as lost, although it is published.
                 let settled = self.tally.settled().saturating_sub(before.settled());
                 let forgotten = settled.saturating_sub(shared.events);

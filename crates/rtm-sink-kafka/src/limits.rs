@@ -61,10 +61,9 @@ impl Limits {
 
     /// The topic says so itself; nothing where it does not, and what was learned is to be tried again.
     pub(crate) fn is_told(&self, topic: &Topic, bytes: Option<usize>) {
-        let batch = bytes.unwrap_or(usize::MAX);
         self.note(topic, |limit| {
             limit.record = bytes;
-            limit.batch = bytes.map_or(limit.batch, |_| batch);
+            limit.batch = bytes.unwrap_or(limit.batch);
         });
     }
 

@@ -80,9 +80,23 @@ struct Stored {
     data: String,
 }
 
-#[derive(Serialize)]
-struct Question<'a> {
-    last_by_subj: &'a str,
+/// The last message of a subject, if it has one.
+async fn last(api: &Api, jetstream: &str, subject: &str) -> Result<Option<Stored>, ApiError> {
+    #[derive(Serialize)]
+    struct Question<'a> {
+        last_by_subj: &'a str,
+    }
+    let question = Question {
+        last_by_subj: subject,
+    };
+    let asked = format!("STREAM.MSG.GET.{jetstream}");
+    match api.ask::<Last>(&asked, &question).await {
+        Ok(Last { message }) => Ok(Some(message)),
+        Err(ApiError::Refused(error)) if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 impl Committer {
@@ -264,20 +278,14 @@ impl Commit for Committer {
         let failed = |failure: PublishFailure| PublishError::unknown(failure.kind(), 0, failure);
         let (connection, _) = self.place().await.map_err(failed)?;
         let name = &self.shared.options.stream;
-        let (subject, question) = (format!("STREAM.MSG.GET.{name}"), self.subject_of(key));
-        let question = Question {
-            last_by_subj: &question,
-        };
-        let (sequence, value) = match connection.api.ask::<Last>(&subject, &question).await {
-            Ok(Last { message }) => {
+        let (sequence, value) = match last(&connection.api, name, &self.subject_of(key)).await {
+            Ok(Some(message)) => {
                 let value = STANDARD.decode(&message.data).map_err(|error| {
                     failed(PublishFailure::Untold(ApiError::Other(error.to_string())))
                 })?;
                 (message.seq, Some(value.into()))
             }
-            Err(ApiError::Refused(error)) if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => {
-                (0, None)
-            }
+            Ok(None) => (0, None),
             Err(error) => {
                 // It may be gone, or made anew: that is seen first the next time.
                 self.place = None;
@@ -350,15 +358,8 @@ pub(crate) async fn check(
         lane: "rtm-bridge-check".into(),
     };
     let subject = subject_of(template, &nobodys);
-    let question = Question {
-        last_by_subj: &subject,
-    };
-    let asked = format!("STREAM.MSG.GET.{name}");
-    match api.ask::<Last>(&asked, &question).await {
-        Ok(_) => {}
-        Err(ApiError::Refused(error)) if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => {}
-        Err(error) => return Err(format!("it does not tell its last message: {error}")),
-    }
+    let told = last(api, name, &subject).await;
+    told.map_err(|error| format!("it does not tell its last message: {error}"))?;
     let may = api.may_publish(&subject).await;
     may.map_err(|error| format!("the progress cannot be published to {subject}: {error}"))
 }

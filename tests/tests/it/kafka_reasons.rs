@@ -4,16 +4,15 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use rtm_sim::{Load, SimApp, SimConfig, Simulator};
 use rtm_sink::conformance::{PATIENCE, converge, records};
 use rtm_sink::{Record, Sink, Topic};
 use rtm_sink_kafka::{KafkaOptions, KafkaSink, TopicSpec, TopicState};
-use rtm_tests::bridge::Bridge;
 use rtm_tests::brokers::{self, Door, Kafka, Operation, Right, SecureKafka, unique};
 use rtm_tests::wait_for;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::kafka_sink::{options, with};
+use super::simulated;
 
 /// When a reason is to be known; the machine may be busy with other tests.
 const KNOWN: Duration = Duration::from_secs(15);
@@ -293,31 +292,9 @@ async fn a_colliding_name_and_a_missing_token_are_told() {
 async fn the_running_bridge_says_why() {
     let broker = brokers::secure_kafka().await;
     let dir = tempfile::tempdir().unwrap();
-    let load = Load {
-        events_per_second: 50.0,
-        ..Load::default()
-    };
-    let simulator = Simulator::start(SimConfig {
-        load,
-        ..SimConfig::default()
-    });
-    let simulator = simulator.await.unwrap();
-    let config = format!(
-        "[admin]\nlisten = \"127.0.0.1:0\"\n[journal]\ndir = \"{dir}/journal\"\n\
-         [[apps]]\nname = \"main\"\napp_id = \"{app_id}\"\n\
-         auth = {{ basic = {{ key = \"demo-key\", secret = \"demo-secret\" }} }}\n\
-         regions = [{{ name = \"r\", base_url = \"{url}\" }}]\n\
-         [sinks.kafka]\nbrokers = [\"{address}\"]\n",
-        dir = dir.path().display(),
-        app_id = SimApp::default().app_id,
-        url = simulator.base_url("eu-west-1"),
-        address = broker.address(Door::Tls),
-    );
-    let file = dir.path().join("rtm-bridge.toml");
-    std::fs::write(&file, config).unwrap();
-    let mut bridge = Bridge::start(&file, &[], &dir.path().join("log"))
-        .await
-        .unwrap();
+    let address = broker.address(Door::Tls);
+    let sinks = format!("[sinks.kafka]\nbrokers = [\"{address}\"]\n");
+    let (mut bridge, _simulator) = simulated::bridge(dir.path(), 50.0, &sinks).await;
     let why = "the listener speaks TLS, security.protocol is PLAINTEXT";
     // The first batch is there some seconds after the start.
     wait_for("the reason in /readyz", KNOWN + KNOWN / 3, async || {

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use rtm_sim::{Load, SimApp, SimConfig, Simulator};
+use rtm_sim::Simulator;
 use rtm_sink::conformance::{PATIENCE, assert_in_order, converge, record};
 use rtm_sink::{Record, Topic};
 use rtm_sink_kafka::KafkaSink;
@@ -13,6 +13,7 @@ use rtm_tests::wait_for;
 
 use super::kafka_access::{by, user, write};
 use super::kafka_sink::{options, read};
+use super::simulated;
 
 /// What a topic takes in a batch: two or three of the small records below.
 const LIMIT: &str = "650";
@@ -78,33 +79,14 @@ async fn a_small_limit_costs_few_producers() {
 /// A bridge whose events and dead letters go to one topic that takes so many bytes in a batch.
 async fn bridge(dir: &Path, limit: &str) -> (Bridge, Simulator) {
     let kafka = brokers::kafka().await;
-    let load = Load {
-        events_per_second: 400.0,
-        ..Load::default()
-    };
-    let simulator = Simulator::start(SimConfig {
-        load,
-        ..SimConfig::default()
-    });
-    let simulator = simulator.await.unwrap();
     let topic = unique("tiny");
     let settings = [("max.message.bytes", limit)];
     kafka.create_topic(&topic, 1, &settings).await.unwrap();
-    let config = format!(
-        "[admin]\nlisten = \"127.0.0.1:0\"\n[journal]\ndir = \"{dir}/journal\"\n\
-         [[apps]]\nname = \"main\"\napp_id = \"{app_id}\"\n\
-         auth = {{ basic = {{ key = \"demo-key\", secret = \"demo-secret\" }} }}\n\
-         regions = [{{ name = \"r\", base_url = \"{url}\" }}]\n\
-         [sinks.kafka]\nbrokers = [\"{address}\"]\ntopic = \"{topic}\"\ndead_letter_topic = \"{topic}\"\n",
-        dir = dir.display(),
-        app_id = SimApp::default().app_id,
-        url = simulator.base_url("eu-west-1"),
-        address = kafka.address(),
+    let address = kafka.address();
+    let sinks = format!(
+        "[sinks.kafka]\nbrokers = [\"{address}\"]\ntopic = \"{topic}\"\ndead_letter_topic = \"{topic}\"\n"
     );
-    let file = dir.join("rtm-bridge.toml");
-    std::fs::write(&file, config).unwrap();
-    let bridge = Bridge::start(&file, &[], &dir.join("log")).await.unwrap();
-    (bridge, simulator)
+    simulated::bridge(dir, 400.0, &sinks).await
 }
 
 /// Holds: a bridge whose events are larger than their topic takes, and whose dead letters go there as well, gets on:

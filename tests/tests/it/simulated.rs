@@ -1,7 +1,10 @@
 //! The stand-in for Agora, in the test's own process.
 #![allow(clippy::unwrap_used)]
 
+use std::path::Path;
+
 use rtm_sim::{Load, SimApp, SimConfig, Simulator};
+use rtm_tests::bridge::Bridge;
 
 /// One with the usual App ID, and the regions `a` and `b`.
 pub(super) async fn simulator(events_per_second: f64) -> Simulator {
@@ -29,4 +32,22 @@ pub(super) async fn of(app_ids: &[&str], regions: &[&str], load: Load) -> Simula
         ..SimConfig::default()
     };
     Simulator::start(config).await.unwrap()
+}
+
+/// A bridge of the usual App ID and one region, with its files in `dir`, into these sinks.
+pub(super) async fn bridge(dir: &Path, events_per_second: f64, sinks: &str) -> (Bridge, Simulator) {
+    let simulator = simulator(events_per_second).await;
+    let config = format!(
+        "[admin]\nlisten = \"127.0.0.1:0\"\n[journal]\ndir = \"{dir}/journal\"\n\
+         [[apps]]\nname = \"main\"\napp_id = \"{app_id}\"\n\
+         auth = {{ basic = {{ key = \"demo-key\", secret = \"demo-secret\" }} }}\n\
+         regions = [{{ name = \"r\", base_url = \"{url}\" }}]\n{sinks}",
+        dir = dir.display(),
+        app_id = SimApp::default().app_id,
+        url = simulator.base_url("a"),
+    );
+    let file = dir.join("rtm-bridge.toml");
+    std::fs::write(&file, config).unwrap();
+    let bridge = Bridge::start(&file, &[], &dir.join("log")).await.unwrap();
+    (bridge, simulator)
 }

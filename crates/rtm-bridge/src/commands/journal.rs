@@ -1,6 +1,7 @@
 //! `rtm-bridge journal`: what a journal holds, whether it is sound, and what to forget.
 
 mod apps;
+mod change;
 mod dump;
 mod forget;
 mod new_id;

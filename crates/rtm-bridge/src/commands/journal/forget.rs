@@ -2,18 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::Context;
 use rtm_journal::{Inspection, Journal, LaneName, Options, ReaderName};
 
 use super::apps::known_apps;
+use super::change::{change, stored};
 use crate::commands::configuration::{DirArgs, configuration};
-use crate::commands::process::{confirmed, counted, refuse, runtime};
+use crate::commands::process::{confirmed, counted, refuse};
 use crate::config::Config;
-
-/// How long the journal may take to store it.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Forget a sink that has left the configuration, so that it holds no room back; on a stopped bridge
 ///
@@ -126,19 +123,11 @@ fn remove(
     sink: &ReaderName,
     lanes: &[(LaneName, u64)],
 ) -> anyhow::Result<()> {
-    // The error says so if the bridge runs.
-    let journal = Journal::open(dir, options)?;
-    runtime()?.block_on(async {
+    change(dir, options, async |journal| {
         for (name, _) in lanes {
             let lane = journal.lane(name)?;
-            tokio::time::timeout(PATIENCE, lane.remove_reader(sink))
-                .await
-                .context("the journal cannot be written; is the disk full?")?
-                .with_context(|| format!("forget {sink} of {name}"))?;
-        }
-        // After a crash the next start counts what may be lost: it must still see that there was one.
-        if !journal.unclean() {
-            journal.close().await?;
+            let removed = stored(lane.remove_reader(sink)).await?;
+            removed.with_context(|| format!("forget {sink} of {name}"))?;
         }
         Ok(())
     })

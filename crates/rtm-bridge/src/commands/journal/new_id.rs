@@ -1,15 +1,10 @@
 //! `rtm-bridge journal new-id`.
 
-use std::time::Duration;
-
-use anyhow::Context;
 use rtm_journal::{Journal, Options};
 
+use super::change::{change, stored};
 use crate::commands::configuration::{DirArgs, configuration};
-use crate::commands::process::{confirmed, refuse, runtime};
-
-/// How long the journal may take to store it.
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::commands::process::{confirmed, refuse};
 
 /// Give a copy of a journal a number of its own, so that both can be published; on a stopped bridge
 ///
@@ -43,15 +38,8 @@ pub(super) fn new_id(args: &NewIdArgs) -> anyhow::Result<bool> {
     if !args.yes && !confirmed("Give it a new number?")? {
         return Err(refuse("nothing was changed; answer `yes`, or give --yes"));
     }
-    let id = runtime()?.block_on(async {
-        let journal = Journal::open(&dir, options)?;
-        let renewed = tokio::time::timeout(PATIENCE, journal.renew_id()).await;
-        let id = renewed.context("the journal cannot be written; is the disk full?")??;
-        // After a crash the next start counts what may be lost: it must still see that there was one.
-        if !journal.unclean() {
-            journal.close().await?;
-        }
-        anyhow::Ok(id)
+    let id = change(&dir, options, async |journal| {
+        Ok(stored(journal.renew_id()).await??)
     })?;
     println!(
         "the journal in {} has the number {id:032x} now",
