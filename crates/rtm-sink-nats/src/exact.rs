@@ -9,6 +9,7 @@
 //! No record has an id for the server's deduplication: the demand does more, and costs the server no memory.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_nats::jetstream::ErrorCode;
@@ -266,6 +267,7 @@ impl Commit for Committer {
         &mut self,
         records: &[Record],
         progress: &[Progress],
+        _: &[Range<usize>],
     ) -> Result<(), PublishError> {
         let stored = self.store(records, progress).await;
         let count = if stored.is_ok() { records.len() } else { 0 };
