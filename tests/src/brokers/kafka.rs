@@ -26,7 +26,7 @@ mod pair;
 mod secure;
 
 pub use access::{Operation, Right};
-pub use commits::CommitProxy;
+pub use commits::{CommitProxy, Fault};
 pub use secure::{Door, SecureKafka};
 
 /// A single Kafka broker in KRaft mode, without authentication, that creates topics on demand.

@@ -1,16 +1,21 @@
 //! Kafka stores records once and only once: whatever becomes of commits, partitions, topics and rights.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rtm_sink::conformance::{PATIENCE, assert_in_order, records};
 use rtm_sink::{Progress, ProgressKey, PublishErrorKind, Record, Sink, Topic};
 use rtm_sink_kafka::{ExactOptions, KafkaOptions, KafkaSink, TopicSpec};
-use rtm_tests::brokers::{self, CommitProxy, Door, Kafka, Operation, Right, SecureKafka, unique};
+use rtm_tests::brokers::{
+    self, CommitProxy, Door, Fault, Kafka, Operation, Right, SecureKafka, unique,
+};
 use rtm_tests::wait_for;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
 use super::kafka_access::{by, user};
@@ -75,50 +80,60 @@ async fn store(sink: &KafkaSink, key: &ProgressKey, known: &mut Option<Bytes>, b
     *known = Some(progress.value);
 }
 
+/// Three lanes publish while commits are disturbed, until `enough` of them were. What was published, by lane.
+async fn publish_disturbed(
+    proxy: &CommitProxy,
+    sink: &Arc<KafkaSink>,
+    topic: &Topic,
+    (percent, enough): (u32, u64),
+) -> Vec<Vec<Record>> {
+    let is_enough = Arc::new(AtomicBool::new(false));
+    let mut lanes = JoinSet::new();
+    let before = proxy.disturbed();
+    proxy.disturb(percent);
+    for lane in 0..3 {
+        let (sink, topic) = (Arc::clone(sink), topic.clone());
+        let is_enough = Arc::clone(&is_enough);
+        lanes.spawn(async move {
+            let key = key(lane);
+            let mut known = recalled(&sink, &key).await;
+            let mut all = Vec::new();
+            while !is_enough.load(Ordering::Relaxed) {
+                let mut batch = records(&topic, 30);
+                for record in &mut batch {
+                    record.key = Some(format!("lane-{lane}").into());
+                }
+                store(&sink, &key, &mut known, &batch).await;
+                all.extend(batch);
+            }
+            all
+        });
+    }
+    wait_for("many disturbed commits", LONG, async || {
+        proxy.disturbed() >= before + enough
+    })
+    .await
+    .unwrap();
+    proxy.disturb(0);
+    is_enough.store(true, Ordering::Relaxed);
+    timeout(LONG, lanes.join_all()).await.unwrap()
+}
+
 /// Holds: commits that are lost, late, repeated, or whose answers are, lose no record and store none twice, for readers of what
 /// is committed.
 #[tokio::test(flavor = "multi_thread")]
 async fn commits_that_go_wrong_cost_nothing() {
     let (proxy, kafka) = CommitProxy::start().await.unwrap();
-    let progress = unique("progress");
-    let sink = Arc::new(KafkaSink::new(creating(options(&kafka), &progress)).unwrap());
+    let sink = creating(options(&kafka), &unique("progress"));
+    let sink = Arc::new(KafkaSink::new(sink).unwrap());
     let topic = Topic::from(unique("commits"));
     kafka.create_topic(topic.as_str(), 3, &[]).await.unwrap();
     let mut count = 0;
-    for (percent, zombies, enough) in [(25, false, 25), (40, true, 60)] {
-        if zombies {
-            proxy.only_zombies();
+    for (only, how) in [(None, (25, 25)), (Some(Fault::Zombie), (40, 60))] {
+        if let Some(fault) = only {
+            proxy.only(fault);
         }
-        let is_enough = Arc::new(AtomicBool::new(false));
-        let mut lanes = tokio::task::JoinSet::new();
-        let before = proxy.disturbed();
-        proxy.disturb(percent);
-        for lane in 0..3 {
-            let (sink, topic, is_enough) =
-                (Arc::clone(&sink), topic.clone(), Arc::clone(&is_enough));
-            lanes.spawn(async move {
-                let key = key(lane);
-                let mut known = recalled(&sink, &key).await;
-                let mut all = Vec::new();
-                while !is_enough.load(Ordering::Relaxed) {
-                    let mut batch = records(&topic, 30);
-                    for record in &mut batch {
-                        record.key = Some(format!("lane-{lane}").into());
-                    }
-                    store(&sink, &key, &mut known, &batch).await;
-                    all.extend(batch);
-                }
-                all
-            });
-        }
-        wait_for("many disturbed commits", LONG, async || {
-            proxy.disturbed() >= before + enough
-        })
-        .await
-        .unwrap();
-        proxy.disturb(0);
-        is_enough.store(true, Ordering::Relaxed);
-        let published = timeout(LONG, lanes.join_all()).await.unwrap();
+        let published = publish_disturbed(&proxy, &sink, &topic, how).await;
         let held = read(&kafka, &topic).await;
         count += published.iter().map(Vec::len).sum::<usize>();
         for lane in &published {
@@ -126,6 +141,68 @@ async fn commits_that_go_wrong_cost_nothing() {
         }
         assert_eq!(held.len(), count, "each is stored once");
     }
+}
+
+/// Holds: a commit that the broker gets once more, of which the client can know nothing, loses no record: no progress is stored
+/// without the records before it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_comes_again_unseen_loses_nothing() {
+    let (proxy, kafka) = CommitProxy::start().await.unwrap();
+    let sink = creating(options(&kafka), &unique("progress"));
+    let sink = Arc::new(KafkaSink::new(sink).unwrap());
+    let topic = Topic::from(unique("echoes"));
+    kafka.create_topic(topic.as_str(), 3, &[]).await.unwrap();
+    proxy.only(Fault::Echo);
+    let published = publish_disturbed(&proxy, &sink, &topic, (40, 60)).await;
+    let held = read(&kafka, &topic).await.into_iter();
+    let held: HashSet<Bytes> = held.map(|stored| stored.payload).collect();
+    for record in published.iter().flatten() {
+        assert!(held.contains(&record.payload), "{}", record.id);
+    }
+}
+
+/// Holds: progress that another producer's open transaction hides is waited for, and never taken for what is not there.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_have_open_hides_no_progress() {
+    let kafka = brokers::kafka().await;
+    let [progress, topic] = ["progress", "hidden"].map(unique);
+    let compact = [("cleanup.policy", "compact")];
+    kafka.create_topic(&progress, 1, &compact).await.unwrap();
+    kafka.create_topic(&topic, 1, &[]).await.unwrap();
+    let make = || {
+        KafkaSink::new(KafkaOptions {
+            exact: Some(exact(&progress)),
+            ..options(kafka)
+        })
+        .unwrap()
+    };
+    let (topic, key) = (Topic::from(topic), key(0));
+    let first = make();
+    let mut known = recalled(&first, &key).await;
+    let mut other = kafka.client();
+    other.set("transactional.id", unique("other"));
+    let other: Arc<BaseProducer> = Arc::new(other.create().unwrap());
+    let (opened, into) = (Arc::clone(&other), progress.clone());
+    spawn_blocking(move || {
+        opened.init_transactions(PATIENCE).unwrap();
+        opened.begin_transaction().unwrap();
+        let record = BaseRecord::<str, str>::to(&into)
+            .key("other")
+            .payload("open");
+        opened.send(record).map_err(|(error, _)| error).unwrap();
+        opened.flush(PATIENCE).unwrap();
+    })
+    .await
+    .unwrap();
+    store(&first, &key, &mut known, &records(&topic, 3)).await;
+    let second = make();
+    if let Ok(Ok(found)) = timeout(Duration::from_secs(2), second.recall(&key)).await {
+        assert_eq!(found, known);
+    }
+    spawn_blocking(move || other.commit_transaction(PATIENCE).unwrap())
+        .await
+        .unwrap();
+    assert_eq!(recalled(&second, &key).await, known);
 }
 
 /// Holds: a lane whose partition has no leader holds no other lane up for long, and its records are stored once when it has

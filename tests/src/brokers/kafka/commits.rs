@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -19,7 +19,7 @@ const END_TXN: [u8; 2] = 26_u16.to_be_bytes();
 
 /// What may become of an `EndTxn`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
+pub enum Fault {
     /// The connection is cut, and the broker gets the request all the same, later.
     Zombie,
     /// The connection is cut, and the broker never gets it.
@@ -30,8 +30,11 @@ enum Fault {
     Delay,
     /// The broker gets it twice, one at once after the other.
     Repeat,
+    /// The broker gets it, and later once more, of which the client can know nothing. No network does so.
+    Echo,
 }
 
+/// Those that a client has to live with.
 const FAULTS: [Fault; 5] = [
     Fault::Zombie,
     Fault::Drop,
@@ -51,8 +54,8 @@ struct Shared {
     broker: OnceLock<String>,
     /// How many of a hundred are disturbed.
     percent: AtomicU32,
-    /// Only this fault, if it is one of [`FAULTS`].
-    only: AtomicU32,
+    /// Only this fault, if there is one; otherwise any of [`FAULTS`].
+    only: Mutex<Option<Fault>>,
     disturbed: AtomicU64,
 }
 
@@ -65,10 +68,7 @@ impl CommitProxy {
     pub async fn start() -> Result<(CommitProxy, Kafka)> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = format!("PLAINTEXT://{}", listener.local_addr()?);
-        let shared = Arc::new(Shared {
-            only: AtomicU32::new(u32::MAX),
-            ..Shared::default()
-        });
+        let shared = Arc::<Shared>::default();
         let mut accepting = JoinSet::new();
         let passing = Arc::clone(&shared);
         accepting.spawn(async move {
@@ -92,9 +92,9 @@ impl CommitProxy {
         self.shared.percent.store(percent, Ordering::Relaxed);
     }
 
-    /// From now on those that are disturbed are held back with their connection cut, and nothing else.
-    pub fn only_zombies(&self) {
-        self.shared.only.store(0, Ordering::Relaxed);
+    /// From now on what becomes of those is this, and nothing else.
+    pub fn only(&self, fault: Fault) {
+        *lock(&self.shared.only) = Some(fault);
     }
 
     /// How many were disturbed.
@@ -126,8 +126,7 @@ async fn pass(client: TcpStream, shared: &Shared) -> Result<()> {
             continue;
         }
         shared.disturbed.fetch_add(1, Ordering::Relaxed);
-        let only = shared.only.load(Ordering::Relaxed) as usize;
-        let fault = FAULTS.get(only).copied();
+        let fault = *lock(&shared.only);
         let fault = fault.unwrap_or_else(|| FAULTS[fastrand::usize(0..FAULTS.len())]);
         let later = Duration::from_millis(fastrand::u64(20..250));
         match fault {
@@ -155,6 +154,14 @@ async fn pass(client: TcpStream, shared: &Shared) -> Result<()> {
                 once_more(address, &request).await?;
                 to_broker.write_all(&request).await?;
             }
+            Fault::Echo => {
+                to_broker.write_all(&request).await?;
+                let address = address.clone();
+                answers.spawn(async move {
+                    sleep(later).await;
+                    drop(once_more(&address, &request).await);
+                });
+            }
         }
     }
 }
@@ -175,4 +182,8 @@ async fn frame(from: &mut OwnedReadHalf) -> io::Result<Vec<u8>> {
     request.resize(4 + length as usize, 0);
     from.read_exact(&mut request[4..]).await?;
     Ok(request)
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
