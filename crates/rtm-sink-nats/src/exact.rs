@@ -6,7 +6,10 @@
 //! refused, or makes our next batch be refused. Reading alone would prove nothing: a server may still hold a batch of a client
 //! that is gone.
 //!
-//! No record has an id for the server's deduplication: the demand does more, and costs the server no memory.
+//! No record has an id for the server's deduplication, unless the options say so: the demand does more, and costs the server
+//! no memory. With ids a batch is refused that holds a record which the server knows, though the progress does not, as after
+//! another kind of delivery. Then the caller recalls, and gives fewer records, until that one is alone: of it the progress is
+//! stored, and it is not.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -245,7 +248,8 @@ impl Committer {
                 error(kind, failure)
             }
             ErrorCode::ATOMIC_PUBLISH_INCOMPLETE_BATCH
-            | ErrorCode::ATOMIC_PUBLISH_TOO_LARGE_BATCH => {
+            | ErrorCode::ATOMIC_PUBLISH_TOO_LARGE_BATCH
+            | ErrorCode::ATOMIC_PUBLISH_CONTAINS_DUPLICATE_MESSAGE => {
                 error(PublishErrorKind::Rejected, PublishFailure::Refused(refusal))
             }
             _ => match refusal.verdict() {
@@ -267,7 +271,15 @@ impl Commit for Committer {
         records: &[Record],
         progress: &[Progress],
     ) -> Result<(), PublishError> {
-        let stored = self.store(records, progress).await;
+        let mut stored = self.store(records, progress).await;
+        if records.len() == 1 && stored.as_ref().is_err_and(is_known) {
+            // The server has that record.
+            stored = self.store(&[], progress).await;
+            stored = stored.map_err(|error| PublishError {
+                outcomes: vec![Outcome::Unknown],
+                ..error
+            });
+        }
         let count = if stored.is_ok() { records.len() } else { 0 };
         let counters = &self.shared.counters;
         counters.count(count as u64, 0, 0, stored.is_err());
@@ -399,6 +411,13 @@ pub(crate) fn unfit(config: &Config, version: &str, progress: &str) -> Option<St
         ));
     }
     None
+}
+
+/// Whether a batch was refused for a record that the server has, by its id.
+fn is_known(error: &PublishError) -> bool {
+    let code = ErrorCode::ATOMIC_PUBLISH_CONTAINS_DUPLICATE_MESSAGE;
+    let failure = error.source.downcast_ref();
+    matches!(failure, Some(PublishFailure::Refused(refusal)) if ErrorCode(refusal.err_code) == code)
 }
 
 /// Refuses the records that the server would, which would not say which they are.

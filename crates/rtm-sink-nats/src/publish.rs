@@ -139,12 +139,14 @@ impl<'a> Call<'a> {
         self.finish(failure)
     }
 
-    /// Publishes all as one batch, or nothing, and returns the sequence of the last. The records have no id for the server's
-    /// deduplication.
+    /// Publishes all as one batch, or nothing, and returns the sequence of the last. The records have an id for the server's
+    /// deduplication only where the options say so.
     pub(crate) async fn run_exactly(mut self, demands: Demands) -> Result<u64, Unstored> {
         let expects = self.shared.options.expect_stream;
         let expected = expects.then_some(self.shared.options.stream.as_str());
-        self.headers = HeaderWriter::new(expected, None);
+        let options = &self.shared.options;
+        let suffix = options.has_message_ids().then_some(&*options.id_suffix);
+        self.headers = HeaderWriter::new(expected, suffix);
         self.note_alarms();
         let range = 0..self.records.len();
         let id = self.inbox.batch_id(range.start);
