@@ -549,7 +549,7 @@ mod tests {
 
     /// Fills the journal while the second sink is away, and says how many events wait at Agora, how many reached the first
     /// sink, and how many the second one skipped.
-    async fn fill(skips: bool) -> (u64, usize, u64) {
+    async fn fill(skips: bool, exact: Option<usize>) -> (u64, usize, u64) {
         let mut plan = Plan::of(0);
         plan = Plan {
             regions: vec!["eu"],
@@ -566,6 +566,7 @@ mod tests {
             poison: false,
             skips,
             journal_bytes: 24 << 20,
+            exact,
             ..plan
         };
         let mut world = World::new(&plan);
@@ -605,6 +606,9 @@ mod tests {
             of("rtm_bridge_records_confirmed_total") + skipped
         );
         assert_eq!(world.stop(life).await, Vec::<String>::new());
+        let stored = world.sinks[1].stored();
+        let ids: std::collections::HashSet<_> = stored.iter().map(|record| record.id).collect();
+        assert!(exact.is_none() || ids.len() == stored.len(), "some twice");
         (waiting, first, skipped as u64)
     }
 
@@ -641,13 +645,15 @@ mod tests {
     /// polling goes on, the other sink has everything, and what was given up is counted.
     #[test]
     fn a_full_journal_stops_or_skips() {
-        let (waiting, first, skipped) = paused(fill(false));
-        assert!(waiting > 0, "polling stops");
-        assert!(first < 24 * 900);
-        assert_eq!(skipped, 0);
-        let (waiting, first, skipped) = paused(fill(true));
-        assert_eq!(waiting, 0, "polling goes on");
-        assert_eq!(first, 24 * 900);
-        assert!(skipped > 0, "something was skipped");
+        for exact in [None, Some(500)] {
+            let (waiting, first, skipped) = paused(fill(false, exact));
+            assert!(waiting > 0, "polling stops");
+            assert!(first < 24 * 900);
+            assert_eq!(skipped, 0);
+            let (waiting, first, skipped) = paused(fill(true, exact));
+            assert_eq!(waiting, 0, "polling goes on");
+            assert_eq!(first, 24 * 900);
+            assert!(skipped > 0, "something was skipped");
+        }
     }
 }
