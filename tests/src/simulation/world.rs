@@ -549,7 +549,7 @@ mod tests {
 
     /// Fills the journal while the second sink is away, and says how many events wait at Agora, how many reached the first
     /// sink, and how many the second one skipped.
-    async fn fill(skips: bool, exact: Option<usize>) -> (u64, usize, u64) {
+    async fn fill(skips: bool, exact: Option<usize>, is_down: bool) -> (u64, usize, u64) {
         let mut plan = Plan::of(0);
         plan = Plan {
             regions: vec!["eu"],
@@ -571,7 +571,7 @@ mod tests {
         };
         let mut world = World::new(&plan);
         let life = world.start();
-        world.sinks[1].change(|mood| mood.away = true);
+        world.sinks[1].change(|mood| (mood.away, mood.down) = (!is_down, is_down));
         let mut rng = Rng::with_seed(1);
         for _ in 0..24 {
             let page = bulky_page(&mut rng);
@@ -587,7 +587,7 @@ mod tests {
             .map(|ring| ring.waiting)
             .sum();
         let first = world.sinks[0].len();
-        world.sinks[1].change(|mood| mood.away = false);
+        world.sinks[1].change(|mood| (mood.away, mood.down) = (false, false));
         let deadline = Instant::now() + QUIET;
         while !world.is_quiet(&life) {
             assert!(Instant::now() < deadline, "it does not become quiet");
@@ -645,12 +645,13 @@ mod tests {
     /// polling goes on, the other sink has everything, and what was given up is counted.
     #[test]
     fn a_full_journal_stops_or_skips() {
-        for exact in [None, Some(500)] {
-            let (waiting, first, skipped) = paused(fill(false, exact));
+        // A call hangs, or fails at once: where records are stored once, its outcome is asked for then.
+        for (exact, is_down) in [(None, false), (Some(500), false), (Some(500), true)] {
+            let (waiting, first, skipped) = paused(fill(false, exact, is_down));
             assert!(waiting > 0, "polling stops");
             assert!(first < 24 * 900);
             assert_eq!(skipped, 0);
-            let (waiting, first, skipped) = paused(fill(true, exact));
+            let (waiting, first, skipped) = paused(fill(true, exact, is_down));
             assert_eq!(waiting, 0, "polling goes on");
             assert_eq!(first, 24 * 900);
             assert!(skipped > 0, "something was skipped");

@@ -398,3 +398,20 @@ async fn a_poisonous_record_is_a_dead_letter_once() {
     let dead = life.outlet.tally.dead_lettered.get("poison").copied();
     assert_eq!(dead, Some(1));
 }
+
+/// Holds: what is noted and was not tried, since the broker is to be asked first, is blamed for no crash.
+#[tokio::test(start_paused = true)]
+async fn what_was_not_tried_is_not_blamed() {
+    let sink = Scripted::new(100, 1 << 20);
+    let mut life = Life::begin_with(SimDisk::new(1), sink.client()).await;
+    life.append_events(3, 10).await;
+    while !life.outlet.is_poisoned() {
+        life = life.crash(&sink).await;
+    }
+    life.publish(&sink).await;
+    assert!(lock(&sink.calls).is_empty() && !life.outlet.is_armed());
+    let mut life = life.crash(&sink).await;
+    assert!(life.drain(&sink).await);
+    sink.assert_once(3);
+    assert_eq!(life.outlet.tally.confirmed, 3);
+}
