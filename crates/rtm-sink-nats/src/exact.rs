@@ -131,11 +131,9 @@ impl Committer {
         }
     }
 
-    /// The records, and behind them the progress of each lane.
-    fn with_progress(&self, records: &[Record], progress: &[Progress]) -> Vec<Record> {
-        let mut all = Vec::with_capacity(records.len() + progress.len());
-        all.extend_from_slice(records);
-        all.extend(progress.iter().map(|progress| Record {
+    /// The message of a lane's progress.
+    fn message_of(&self, progress: &Progress) -> Record {
+        Record {
             id: RecordId {
                 epoch: 0,
                 position: 0,
@@ -146,8 +144,7 @@ impl Committer {
             timestamp: Timestamp(0),
             headers: vec![(PROGRESS.into(), Bytes::from_static(b"1"))],
             payload: progress.value.clone(),
-        }));
-        all
+        }
     }
 
     async fn store(
@@ -164,9 +161,11 @@ impl Committer {
             let kind = PublishErrorKind::Rejected;
             return Err(PublishError::unknown(kind, records.len(), why));
         }
-        let all = self.with_progress(records, progress);
+        let behind: Vec<Record> = progress.iter().map(|one| self.message_of(one)).collect();
         let patience = self.shared.options.ack_timeout;
-        let lend = connection.inboxes.lend(&connection.client, all.len());
+        let lend = connection
+            .inboxes
+            .lend(&connection.client, records.len() + behind.len());
         let inbox = match timeout(patience, lend).await {
             Ok(Ok(inbox)) => inbox,
             Ok(Err(_)) => return Err(unknown(PublishFailure::Disconnected { said: None })),
@@ -178,8 +177,8 @@ impl Committer {
             sequences: progress.iter().map(|one| known(one).unwrap_or(0)).collect(),
             roll_up: place.rolls_up,
         };
-        let call = Call::new(&self.shared, &connection, &self.window, inbox, &all);
-        let last = match call.run_exactly(demands).await {
+        let call = Call::new(&self.shared, &connection, &self.window, inbox, records);
+        let last = match call.run_exactly(&behind, demands).await {
             Ok(last) => last,
             Err(Unstored::Refused(refusal)) => {
                 // It may have been edited.
