@@ -388,6 +388,29 @@ async fn what_the_server_knows_by_its_id_is_passed_over() {
     assert!(progress.map(id_of).all(|id| id.is_empty()));
 }
 
+/// Holds: a JetStream stream that is made anew with other settings is looked at again, as soon as a recall has failed.
+#[tokio::test]
+async fn what_is_made_anew_is_looked_at_again() {
+    let nats = brokers::nats().await;
+    let rolls_up = Config {
+        allow_rollup: true,
+        ..Config::default()
+    };
+    let name = own_jetstream(nats, rolls_up).await;
+    let records = page(&topic(&name, "a"), 3);
+    let (sink, key) = exact_sink(nats, &name, false).await;
+    store(&sink, &records[..2], &key, "1").await.unwrap();
+    let jetstream = nats.jetstream().await.unwrap();
+    jetstream.delete_stream(&name).await.unwrap();
+    sink.recall(&key).await.unwrap_err();
+    nats.create_jetstream(&name, &[&format!("{name}.>")])
+        .await
+        .unwrap();
+    assert_eq!(sink.recall(&key).await.unwrap(), None);
+    store(&sink, &records[2..], &key, "2").await.unwrap();
+    assert_eq!(nats.read_all(&name).await.unwrap().len(), 2);
+}
+
 /// Holds: a record that cannot be sent at all is found by giving it alone; nothing of a call that holds it is stored.
 #[tokio::test]
 async fn what_cannot_be_sent_is_found_alone() {

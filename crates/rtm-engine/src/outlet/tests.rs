@@ -135,7 +135,7 @@ impl Sink for Scripted {
             Some(Fate::Hang) => std::future::pending().await,
             Some(Fate::StoreAndHang) => {
                 self.store.publish_exactly(records, progress).await?;
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
             Some(Fate::Overtake) => self.overtake(&progress.key).await,
             Some(Fate::Refuse) => {
