@@ -270,6 +270,12 @@ impl Copies {
             let oldest = *oldest;
             self.forget(oldest);
         }
+        // A table whose room was all used once, and is half free by now, would double.
+        if self.seen.len() == self.seen.capacity() {
+            let seen = std::mem::take(&mut self.seen);
+            self.seen = HashMap::with_capacity(seen.len() + seen.len() / 4);
+            self.seen.extend(seen);
+        }
         let region = self.region(region);
         let uncertain = self.now_ms < self.certain_from_ms;
         let seen = self.seen.entry(key).or_insert_with(|| Seen {

@@ -14,6 +14,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout, timeout_at};
 
 use crate::cause::{few_in_sync, few_replicas, leaderless, unreachable};
+use crate::exact;
 use crate::failure::{UNSURE, said};
 use crate::listener;
 use crate::options::ConnectError;
@@ -47,6 +48,8 @@ pub struct Reached {
     pub creates_topics: Option<bool>,
     /// Why this user may publish nothing.
     pub refused: Option<String>,
+    /// Where records are to be stored once and only once, what was found of the progress topic, or why they cannot be.
+    pub exact: Option<Result<String, String>>,
     /// The topics asked for, in the order given. Those that a broker in trouble says nothing of are left out.
     pub topics: Vec<TopicReached>,
 }
@@ -99,7 +102,10 @@ pub enum TopicState {
 }
 
 /// Looks at the brokers, and at the topics.
-pub(crate) async fn check(producers: &Producers, topics: &[String]) -> Result<Reached, CheckError> {
+pub(crate) async fn check(
+    producers: &Arc<Producers>,
+    topics: &[String],
+) -> Result<Reached, CheckError> {
     let end = Instant::now() + ALL;
     let live = producers.live().await?;
     let metadata = reach(producers, &live, end).await?;
@@ -119,8 +125,13 @@ pub(crate) async fn check(producers: &Producers, topics: &[String]) -> Result<Re
             None => HashMap::new(),
         }
     };
-    let (brokers, known, refused) =
-        tokio::join!(join_all(brokers), known, refused(producers, &live));
+    let exact = async {
+        producers.options.exact.as_ref()?;
+        let found = timeout_at(end.into(), exact::check(producers)).await;
+        Some(found.unwrap_or_else(|_| Err("the brokers do not answer about it".to_owned())))
+    };
+    let (brokers, known, refused, exact) =
+        tokio::join!(join_all(brokers), known, refused(producers, &live), exact);
     let creates_topics = brokers.iter().find_map(|(_, creates)| *creates);
     let brokers: Vec<BrokerReached> = brokers.into_iter().map(|(broker, _)| broker).collect();
     let looked = topics.iter().map(|name| {
@@ -138,6 +149,7 @@ pub(crate) async fn check(producers: &Producers, topics: &[String]) -> Result<Re
         brokers,
         creates_topics,
         refused,
+        exact,
         topics: topics.into_iter().filter(answered).collect(),
     })
 }

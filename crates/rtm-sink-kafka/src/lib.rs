@@ -44,6 +44,7 @@
 mod authorities;
 mod cause;
 mod check;
+mod exact;
 mod failure;
 mod known;
 mod limits;
@@ -51,6 +52,7 @@ mod listener;
 mod options;
 mod producer;
 mod producers;
+mod progress;
 mod protocol;
 mod publish;
 mod reports;
@@ -63,6 +65,7 @@ mod topics;
 mod verdict;
 
 pub use check::{BrokerReached, Reached, TopicReached, TopicState};
-pub use options::{ConnectError, FILE_OPTIONS, KafkaOptions, TopicSpec};
+pub use exact::EXACT_LIMITS;
+pub use options::{ConnectError, ExactOptions, FILE_OPTIONS, KafkaOptions, TopicSpec};
 pub use sink::{KafkaSink, KafkaStats};
 pub use topics::CheckError;

@@ -29,6 +29,18 @@ pub struct KafkaOptions {
     pub option_files: BTreeMap<String, PathBuf>,
     /// Creates topics before the first record for them. `None` leaves that to the brokers, or to the operator.
     pub create_topics: Option<TopicSpec>,
+    /// Stores records once and only once, in transactions.
+    pub exact: Option<ExactOptions>,
+}
+
+/// Where it is kept how far records are published, and by what name they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExactOptions {
+    /// The topic that holds the progress of all lanes. It must be compacted. With [`KafkaOptions::create_topics`] it is
+    /// created.
+    pub progress_topic: String,
+    /// What the ids of transactions begin with, which a right may be given on.
+    pub transactional_id_prefix: String,
 }
 
 /// What a created topic is like.
@@ -50,6 +62,7 @@ impl KafkaOptions {
             options: BTreeMap::new(),
             option_files: BTreeMap::new(),
             create_topics: None,
+            exact: None,
         }
     }
 
@@ -85,6 +98,7 @@ impl fmt::Debug for KafkaOptions {
             .field("options", &self.options.keys())
             .field("option_files", &self.option_files)
             .field("create_topics", &self.create_topics)
+            .field("exact", &self.exact)
             .finish()
     }
 }
@@ -238,8 +252,23 @@ const FORBIDDEN: &[(&str, &str)] = &[
         "the brokers have a setting of their own",
     ),
     ("client.id", "the client id has a setting of its own"),
-    ("transactional.id", "this sink begins no transactions"),
+    (
+        "transactional.id",
+        "where records are stored once and only once, it is made of the journal's number and the sink's name",
+    ),
 ];
+
+/// Options that nobody may set where records are stored once and only once.
+const FORBIDDEN_EXACT: &[&str] = &[
+    "retry.backoff.max.ms",
+    "retry.backoff.ms",
+    "socket.timeout.ms",
+    "transaction.timeout.ms",
+];
+
+/// Why not.
+const TIMED: &str =
+    "with records stored once and only once, what a commit's duration tells depends on it";
 
 /// librdkafka's second names for options named above.
 const ALIASES: &[(&str, &str)] = &[
@@ -270,7 +299,10 @@ pub(crate) fn client_config(options: &KafkaOptions) -> Result<ClientConfig, Conn
     check_files(&options.options)?;
     let mut config = ClientConfig::new();
     for (name, value) in DEFAULTS {
-        config.set(*name, *value);
+        // In a transaction the progress would wait after the records have.
+        if options.exact.is_none() || *name != "linger.ms" {
+            config.set(*name, *value);
+        }
     }
     for (name, value) in &options.options {
         // One name for each: librdkafka would take both, and rdkafka sets them in any order.
@@ -281,7 +313,8 @@ pub(crate) fn client_config(options: &KafkaOptions) -> Result<ClientConfig, Conn
                 name: name.replace('\0', ""),
             });
         }
-        if let Some(reason) = refusal(canonical, value) {
+        let timed = options.exact.is_some() && FORBIDDEN_EXACT.contains(&canonical);
+        if let Some(reason) = refusal(canonical, value).or(timed.then_some(TIMED)) {
             return Err(ConnectError::Refused {
                 name: name.clone(),
                 reason,
@@ -303,6 +336,14 @@ pub(crate) fn client_config(options: &KafkaOptions) -> Result<ClientConfig, Conn
     config.set("client.id", &options.client_id);
     config.create_native_config().map_err(without_value)?;
     Ok(config)
+}
+
+/// The most bytes that librdkafka takes for a record's key and payload.
+pub(crate) fn largest_message(config: &ClientConfig) -> usize {
+    let limit = config.get("message.max.bytes");
+    limit
+        .and_then(|limit| limit.parse().ok())
+        .unwrap_or(1_000_000)
 }
 
 /// The most bytes that librdkafka puts into a batch of several records.

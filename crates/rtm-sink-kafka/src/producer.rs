@@ -9,6 +9,7 @@ use rdkafka::ClientConfig;
 use rdkafka::ClientContext;
 use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, PurgeConfig};
@@ -18,7 +19,9 @@ use tracing::{debug, error, info, warn};
 
 use crate::failure::{Failure, is_alert};
 use crate::known::Health;
-use crate::options::{ConnectError, KafkaOptions, Secrets, Written, largest_batch};
+use crate::options::{
+    ConnectError, KafkaOptions, Secrets, Written, largest_batch, largest_message,
+};
 use crate::protocol::Protocol;
 use crate::reports::Reports;
 use crate::token::Tokens;
@@ -41,6 +44,8 @@ pub(crate) struct Live {
     pub(crate) protocol: Arc<Protocol>,
     /// The most bytes that it puts into a batch of several records.
     pub(crate) largest_batch: usize,
+    /// The most bytes that it takes for a record's key and payload.
+    pub(crate) largest_message: usize,
 }
 
 impl Live {
@@ -59,6 +64,7 @@ impl Live {
             polling: Some(polling),
             protocol: Arc::new(Protocol::of(config)),
             largest_batch: largest_batch(config),
+            largest_message: largest_message(config),
         })
     }
 
@@ -66,11 +72,19 @@ impl Live {
         self.producer.as_ref().expect("taken by drop only")
     }
 
-    /// Hands a copy of the record to librdkafka.
-    pub(crate) fn send(&self, record: &Record, opaque: usize) -> Result<(), RDKafkaErrorCode> {
+    /// Hands a copy of the record to librdkafka, for the partition, or for that of its key.
+    pub(crate) fn send(
+        &self,
+        record: &Record,
+        partition: Option<i32>,
+        opaque: usize,
+    ) -> Result<(), RDKafkaErrorCode> {
         let mut message =
             BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic.as_str(), opaque);
         message = message.payload(&record.payload);
+        if let Some(partition) = partition {
+            message = message.partition(partition);
+        }
         // A record without a key may go to any partition; an empty key is a key like all others.
         if let Some(key) = &record.key {
             message = message.key(key.as_ref());
@@ -105,7 +119,7 @@ impl Live {
                 let reason = self.context().secrets.clean(&reason);
                 Some(Failure { code, reason })
             }
-            None => self.context().failure.get().cloned(),
+            None => self.context().failed(),
         }
     }
 
@@ -266,6 +280,11 @@ impl Context {
         }
     }
 
+    /// Why its client is of no more use.
+    pub(crate) fn failed(&self) -> Option<Failure> {
+        self.failure.get().cloned()
+    }
+
     fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
     }
@@ -281,6 +300,8 @@ impl Context {
         }
     }
 }
+
+impl ConsumerContext for Context {}
 
 impl ProducerContext for Context {
     type DeliveryOpaque = usize;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rdkafka::error::RDKafkaErrorCode;
 use rtm_sink::Topic;
-use tokio::sync::{RwLock, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::info;
@@ -41,8 +41,9 @@ pub(crate) struct Producers {
     pub(crate) looking: tokio::sync::Mutex<()>,
     /// One for each question that is in progress aside.
     pub(crate) asides: Arc<Semaphore>,
-    /// Held for writing by an attempt that must have librdkafka's batches for itself, and for reading by the others.
-    pub(crate) batches: RwLock<()>,
+    /// The producer of records that are judged by themselves: what a broker refuses of them ends nothing else. Held by the
+    /// call that uses it.
+    pub(crate) judge: tokio::sync::Mutex<Option<Arc<Live>>>,
     /// Topics that exist for sure, where they are ours to create.
     pub(crate) created: Mutex<HashSet<Topic>>,
     /// What topics refuse for its size.
@@ -66,7 +67,7 @@ impl Producers {
             making: tokio::sync::Mutex::default(),
             looking: tokio::sync::Mutex::default(),
             asides: Arc::new(Semaphore::new(ASIDES)),
-            batches: RwLock::default(),
+            judge: tokio::sync::Mutex::default(),
             created: Mutex::default(),
             limits: Arc::default(),
         };
@@ -84,13 +85,7 @@ impl Producers {
         if let Some(live) = self.usable()? {
             return Ok(live);
         }
-        let configure = self.configure();
-        // Reads files and starts threads.
-        let started = spawn_blocking(move || {
-            let (config, context) = configure()?;
-            Live::start(&config, context)
-        });
-        let started = started.await.unwrap_or(Err(CANCELED))?;
+        let started = self.make().await?;
         let due = {
             let mut known = self.health.lock();
             known.rebuilds += 1;
@@ -103,6 +98,37 @@ impl Producers {
             info!(times, "made a new producer, as the last one had failed");
         }
         Ok(self.replace(started))
+    }
+
+    /// As [`Producers::live`], for records that are judged by themselves.
+    pub(crate) async fn judging(
+        &self,
+        judge: &mut Option<Arc<Live>>,
+    ) -> Result<Arc<Live>, CheckError> {
+        if self.is_closed() {
+            return Err(CheckError::Closed);
+        }
+        match judge {
+            Some(live) if live.failure().is_none() => Ok(Arc::clone(live)),
+            _ => Ok(Arc::clone(judge.insert(Arc::new(self.make().await?)))),
+        }
+    }
+
+    /// Ends the producer that judged, unless a call uses it.
+    pub(crate) fn dismiss(&self) {
+        if let Ok(mut judge) = self.judge.try_lock() {
+            *judge = None;
+        }
+    }
+
+    /// A new producer. Reads files and starts threads.
+    async fn make(&self) -> Result<Live, ConnectError> {
+        let configure = self.configure();
+        let started = spawn_blocking(move || {
+            let (config, context) = configure()?;
+            Live::start(&config, context)
+        });
+        started.await.unwrap_or(Err(CANCELED))
     }
 
     /// Why the current producer is of no more use.
@@ -198,6 +224,17 @@ impl Producers {
         if let Some(live) = current {
             live.fail(RDKafkaErrorCode::DestroyBroker);
         }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// Notes that the brokers take nothing like this from us. It may be that somebody deleted a topic.
+    pub(crate) fn is_misconfigured(&self) {
+        self.health.flag(|known| known.misconfigured = true);
+        let mut created = self.created.lock().unwrap_or_else(PoisonError::into_inner);
+        created.clear();
     }
 
     fn usable(&self) -> Result<Option<Arc<Live>>, CheckError> {

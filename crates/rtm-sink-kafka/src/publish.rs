@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use crate::cause::watch;
 use crate::failure::{is_missing, said};
 use crate::limits::alone;
+use crate::options::ConnectError;
 use crate::producer::Live;
 use crate::producers::Producers;
 use crate::reports::{Attempt, Call, MAX_RECORDS, Slot};
@@ -45,10 +46,20 @@ const REFUSED: u32 = 20;
 const TURN: usize = 1024;
 
 /// Some records of a call, by their indices, in order. They are settled before any later group is sent.
-struct Group {
+pub(crate) struct Group {
     indices: Vec<usize>,
     /// The group is one record, which was refused together with others and is now judged by itself.
     judged: bool,
+}
+
+impl Group {
+    /// Of a call with so many records.
+    pub(crate) fn of_all(records: usize) -> Group {
+        Group {
+            indices: (0..records).collect(),
+            judged: false,
+        }
+    }
 }
 
 pub(crate) async fn publish(producers: &Producers, records: &[Record]) -> Result<(), PublishError> {
@@ -62,6 +73,7 @@ pub(crate) async fn publish(producers: &Producers, records: &[Record]) -> Result
         settled = settle_all(producers, &call, records, &mut outcomes) => settled,
         never = watch(producers, &call, records) => match never {},
     };
+    producers.dismiss();
     let Stop { kind, source } = match settled {
         Ok(None) => return Ok(()),
         Ok(Some(code)) => Stop::new(
@@ -71,13 +83,7 @@ pub(crate) async fn publish(producers: &Producers, records: &[Record]) -> Result
         Err(stop) => stop,
     };
     if kind == PublishErrorKind::Misconfigured {
-        producers.health.flag(|known| known.misconfigured = true);
-        // It may be that somebody deleted a topic.
-        producers
-            .created
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        producers.is_misconfigured();
     }
     Err(PublishError {
         kind,
@@ -117,7 +123,15 @@ async fn settle_all(
     let mut fruitless = 0;
     let mut refused = 0;
     while let Some(group) = groups.pop() {
-        let live = producers.live().await?;
+        // librdkafka puts records of all calls into one batch, and a broker refuses the batch.
+        let mut judge = None;
+        let live = match group.judged {
+            true => {
+                let judge = judge.insert(producers.judge.lock().await);
+                producers.judging(judge).await?
+            }
+            false => producers.live().await?,
+        };
         let slots = attempt(producers, call, &live, records, &group).await;
         if slots.iter().any(|slot| matches!(slot, Slot::Confirmed)) {
             refused = 0;
@@ -191,7 +205,7 @@ async fn settle_all(
 
 /// Sees to it that no batch of several records is refused again for its size. `left` are records of a group that was, for
 /// this topic, by this producer.
-async fn find_limit(
+pub(crate) async fn find_limit(
     producers: &Producers,
     live: &Live,
     records: &[Record],
@@ -295,13 +309,6 @@ async fn attempt(
     records: &[Record],
     group: &Group,
 ) -> Vec<Slot> {
-    // librdkafka puts records of all calls into one batch, and a broker refuses the batch.
-    let (_shared, _alone);
-    if group.judged {
-        _alone = producers.batches.write().await;
-    } else {
-        _shared = producers.batches.read().await;
-    }
     let attempt = call.attempt(group.indices.len());
     send(producers, live, records, group, &attempt).await;
     while !attempt.is_settled() {
@@ -315,7 +322,7 @@ async fn attempt(
 }
 
 /// Hands the records to librdkafka in order, and stops at the first that it does not take and that is not to blame itself.
-async fn send(
+pub(crate) async fn send(
     producers: &Producers,
     live: &Live,
     records: &[Record],
@@ -332,11 +339,11 @@ async fn send(
             attempt.settle(place, Slot::NotTaken(RDKafkaErrorCode::MessageSizeTooLarge));
             continue;
         }
-        let mut sent = live.send(&records[index], attempt.opaque(place));
+        let mut sent = live.send(&records[index], None, attempt.opaque(place));
         while sent == Err(RDKafkaErrorCode::QueueFull) && live.failure().is_none() {
             // A report may have made room; after the time, `send` looks by itself.
             let _ = timeout(ROOM, producers.reports.next()).await;
-            sent = live.send(&records[index], attempt.opaque(place));
+            sent = live.send(&records[index], None, attempt.opaque(place));
         }
         let Err(code) = sent else { continue };
         if code == RDKafkaErrorCode::Fatal {
@@ -365,7 +372,7 @@ async fn drain(live: &Arc<Live>, attempt: &Attempt<'_>) {
 }
 
 /// Creates the topics of records that the sink has not met before, where topics are the sink's to create.
-async fn create_topics(producers: &Producers, records: &[Record]) -> Result<(), Stop> {
+pub(crate) async fn create_topics(producers: &Producers, records: &[Record]) -> Result<(), Stop> {
     if producers.options.create_topics.is_none() {
         return Ok(());
     }
@@ -408,24 +415,37 @@ async fn create_topics(producers: &Producers, records: &[Record]) -> Result<(), 
 /// What happened to one topic ended the call.
 #[derive(Debug, thiserror::Error)]
 #[error("topic `{topic}`: {}{}", said(*code), why.as_ref().map(|why| format!(", and {why}")).unwrap_or_default())]
-struct Unpublished {
-    topic: Topic,
-    code: RDKafkaErrorCode,
-    why: Option<String>,
+pub(crate) struct Unpublished {
+    pub(crate) topic: Topic,
+    pub(crate) code: RDKafkaErrorCode,
+    pub(crate) why: Option<String>,
 }
 
 /// Why a call ends before every record is settled.
-struct Stop {
-    kind: PublishErrorKind,
-    source: BoxError,
+pub(crate) struct Stop {
+    pub(crate) kind: PublishErrorKind,
+    pub(crate) source: BoxError,
 }
 
 impl Stop {
-    fn new(kind: PublishErrorKind, source: impl Into<BoxError>) -> Stop {
+    pub(crate) fn new(kind: PublishErrorKind, source: impl Into<BoxError>) -> Stop {
         Stop {
             kind,
             source: source.into(),
         }
+    }
+}
+
+impl Stop {
+    /// Nothing is known of so many records.
+    pub(crate) fn into_unknown(self, records: usize) -> PublishError {
+        PublishError::unknown(self.kind, records, self.source)
+    }
+}
+
+impl From<ConnectError> for Stop {
+    fn from(error: ConnectError) -> Stop {
+        CheckError::Start(error).into()
     }
 }
 

@@ -24,6 +24,7 @@ pub(crate) struct Settings {
     pub(crate) min_insync_replicas: Option<usize>,
     pub(crate) max_message_bytes: Option<u64>,
     pub(crate) is_compacted: bool,
+    pub(crate) policy: Option<String>,
 }
 
 /// A client of its own for questions to the brokers, and for making topics.
@@ -89,11 +90,12 @@ pub(crate) async fn of_topics(
         let OwnedResourceSpecifier::Topic(name) = &said.specifier else {
             continue;
         };
-        let policy = value(&said, "cleanup.policy").unwrap_or_default();
+        let policy = value(&said, "cleanup.policy");
         let settings = Settings {
             min_insync_replicas: number(&said, "min.insync.replicas"),
             max_message_bytes: number(&said, "max.message.bytes"),
-            is_compacted: policy.contains("compact"),
+            is_compacted: policy.is_some_and(|policy| policy.contains("compact")),
+            policy: policy.map(str::to_owned),
         };
         found.insert(name.clone(), settings);
     }

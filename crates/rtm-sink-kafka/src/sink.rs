@@ -1,10 +1,15 @@
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rtm_sink::{PublishError, Queue, Record, Sink};
+use bytes::Bytes;
+use rtm_sink::{
+    ExactLimits, Progress, ProgressKey, PublishError, PublishErrorKind, Queue, Record, Sink,
+};
 use tracing::debug;
 
 use crate::check::{self, Reached};
+use crate::exact::{EXACT_LIMITS, Exact};
 use crate::known::Known;
 use crate::options::{ConnectError, KafkaOptions};
 use crate::producers::Producers;
@@ -19,7 +24,9 @@ const STALLED: Duration = Duration::from_secs(10);
 /// Made without a broker: librdkafka connects by itself, and again whenever it must. Dropping it ends its threads in the
 /// background, within some seconds, which a process that ends need not wait for.
 pub struct KafkaSink {
-    producers: Producers,
+    producers: Arc<Producers>,
+    /// Stores records once and only once, where the options say so.
+    exact: Option<Exact>,
 }
 
 /// How a [`KafkaSink`] is doing.
@@ -56,15 +63,17 @@ impl KafkaSink {
     ///
     /// [`ConnectError`] when the options cannot work, whatever the brokers.
     pub fn new(options: KafkaOptions) -> Result<KafkaSink, ConnectError> {
-        let producers = Producers::start(options)?;
-        Ok(KafkaSink { producers })
+        let exact = options.exact.as_ref().map(|_| Exact::new());
+        let producers = Arc::new(Producers::start(options)?);
+        Ok(KafkaSink { producers, exact })
     }
 
     /// How it is doing, at once and without asking a broker.
     #[must_use]
     pub fn stats(&self) -> KafkaStats {
         let progress = self.producers.reports.progress();
-        let queued = self.producers.queued();
+        let exact = self.exact.as_ref().map_or(0, Exact::queued);
+        let queued = self.producers.queued() + exact;
         let known = self.producers.health.lock();
         let waiting = progress.waiting_since;
         KafkaStats {
@@ -112,6 +121,32 @@ impl Sink for KafkaSink {
         result
     }
 
+    fn exact(&self) -> Option<ExactLimits> {
+        self.exact.as_ref().map(|_| EXACT_LIMITS)
+    }
+
+    async fn publish_exactly(
+        &self,
+        records: &[Record],
+        progress: &Progress,
+    ) -> Result<(), PublishError> {
+        let Some(exact) = &self.exact else {
+            return Err(not_exact(records.len()));
+        };
+        let result = exact.publish(&self.producers, records, progress).await;
+        if let Err(error) = &result {
+            debug!(kind = %error.kind, cause = %error.source, "a transaction is not known to be stored");
+        }
+        result
+    }
+
+    async fn recall(&self, key: &ProgressKey) -> Result<Option<Bytes>, PublishError> {
+        match &self.exact {
+            Some(exact) => exact.recall(&self.producers, key).await,
+            None => Err(not_exact(0)),
+        }
+    }
+
     fn health(&self) -> rtm_sink::Health {
         let stats = self.stats();
         let queue = Queue {
@@ -133,7 +168,15 @@ impl Sink for KafkaSink {
     /// Ends the producer, with what it holds. Calls in progress end as unavailable, and so do later ones.
     async fn close(&self) {
         self.producers.close();
+        if let Some(exact) = &self.exact {
+            exact.close();
+        }
     }
+}
+
+fn not_exact(records: usize) -> PublishError {
+    let why = "its options do not say where progress is kept";
+    PublishError::unknown(PublishErrorKind::Misconfigured, records, why)
 }
 
 /// `waiting` is how long a call has waited without any confirmation.

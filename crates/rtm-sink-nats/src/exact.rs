@@ -12,6 +12,7 @@
 //! stored, and it is not.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_nats::jetstream::ErrorCode;
@@ -269,6 +270,7 @@ impl Commit for Committer {
         &mut self,
         records: &[Record],
         progress: &[Progress],
+        _: &[Range<usize>],
     ) -> Result<(), PublishError> {
         let mut stored = self.store(records, progress).await;
         if records.len() == 1 && stored.as_ref().is_err_and(is_known) {

@@ -21,7 +21,8 @@ const WAITING: usize = 1024;
 
 /// What stores groups: one after the other, so that nothing is on its way when a lane is recalled.
 pub trait Commit: Send + 'static {
-    /// Stores all records, in order, and the progress of every lane in one, or nothing of them.
+    /// Stores all records, in order, and the progress of every lane in one, or nothing of them. `whose` tells which records
+    /// are of the lane of each progress.
     ///
     /// # Errors
     ///
@@ -32,6 +33,7 @@ pub trait Commit: Send + 'static {
         &mut self,
         records: &[Record],
         progress: &[Progress],
+        whose: &[Range<usize>],
     ) -> impl Future<Output = Result<(), PublishError>> + Send;
 
     /// As [`Sink::recall`](crate::Sink::recall).
@@ -220,7 +222,8 @@ impl Group {
         if calls.is_empty() {
             return;
         }
-        let stored = commit.commit(&records, &progress).await;
+        let whose: Vec<Range<usize>> = calls.iter().map(|(range, _)| range.clone()).collect();
+        let stored = commit.commit(&records, &progress, &whose).await;
         let error = match stored {
             Ok(()) => {
                 for (_, answer) in calls {
@@ -236,7 +239,9 @@ impl Group {
             let mut alone = calls.into_iter().zip(progress);
             for ((range, answer), progress) in alone.by_ref() {
                 let progress = std::slice::from_ref(&progress);
-                let stored = commit.commit(&records[range], progress).await;
+                let whose = 0..range.len();
+                let whose = std::slice::from_ref(&whose);
+                let stored = commit.commit(&records[range], progress, whose).await;
                 let is_away =
                     matches!(&stored, Err(error) if error.kind == PublishErrorKind::Unavailable);
                 let _ = answer.send(stored);

@@ -18,7 +18,7 @@ use rtm_tests::trial::measured::{
     storms::{self, Storm},
 };
 use rtm_tests::trial::shows::{self, Outage};
-use rtm_tests::trial::{self, Brokers, Disk, Plan, Report};
+use rtm_tests::trial::{self, Broker, Brokers, Disk, Plan, Report};
 
 /// Runs the bridge and the simulator as processes with real brokers, and compares what was handed out with what the
 /// brokers hold.
@@ -60,8 +60,11 @@ enum Trial {
         #[command(flatten)]
         load: Load,
     },
-    /// Kills of the bridge and of NATS, which stores each record once and only once
+    /// Kills of the bridge and of the broker, which stores each record once and only once
     Exact {
+        /// Which broker
+        #[arg(long, value_enum, default_value_t = Broker::Nats)]
+        into: Broker,
         /// How many
         #[arg(long, default_value_t = 100)]
         kills: u32,
@@ -320,8 +323,13 @@ async fn run(trial: Trial) -> Result<bool> {
             Ok(kept & Box::pin(kills(brokers, "kill", load, 5, 1)).await?)
         }
         Trial::Random(random) => Box::pin(randoms(brokers, &random)).await,
-        Trial::Exact { kills, seed, load } => {
-            let ran = Box::pin(shows::exact(brokers, load.rate, kills, seed)).await;
+        Trial::Exact {
+            into,
+            kills,
+            seed,
+            load,
+        } => {
+            let ran = Box::pin(shows::exact(brokers, into, load.rate, kills, seed)).await;
             Ok(say("exact", load, ran))
         }
         Trial::Kills { count, seed, load } => {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -20,11 +20,13 @@ use super::container::{Container, Wanted};
 use super::{Host, Local, free_port, install, say, scratch};
 
 mod access;
+mod commits;
 mod damage;
 mod pair;
 mod secure;
 
 pub use access::{Operation, Right};
+pub use commits::CommitProxy;
 pub use secure::{Door, SecureKafka};
 
 /// A single Kafka broker in KRaft mode, without authentication, that creates topics on demand.
@@ -189,6 +191,37 @@ impl Kafka {
             result.map_err(|(name, code)| anyhow::anyhow!("create topic {name}: {code}"))?;
         }
         Ok(())
+    }
+
+    /// Gives a topic more partitions, so that it has so many.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such topic, or it has as many.
+    pub async fn add_partitions(&self, name: &str, partitions: usize) -> Result<()> {
+        let admin: AdminClient<DefaultClientContext> = self.client().create()?;
+        let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+        let new = NewPartitions::new(name, partitions);
+        for result in admin.create_partitions([&new], &options).await? {
+            result.map_err(|(name, code)| anyhow::anyhow!("more partitions of {name}: {code}"))?;
+        }
+        Ok(())
+    }
+
+    /// How many partitions a topic has.
+    ///
+    /// # Errors
+    ///
+    /// When the broker does not answer.
+    pub async fn partitions(&self, name: &str) -> Result<usize> {
+        let (client, name) = (self.client(), name.to_owned());
+        spawn_blocking(move || {
+            let consumer: BaseConsumer = client.create()?;
+            let metadata = consumer.fetch_metadata(Some(&name), PATIENCE)?;
+            let topic = metadata.topics().first();
+            Ok(topic.map_or(0, |topic| topic.partitions().len()))
+        })
+        .await?
     }
 
     /// Deletes a topic. Brokers remove it, and forget its producers, a little later.

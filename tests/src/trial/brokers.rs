@@ -17,7 +17,7 @@ pub struct Brokers {
 }
 
 /// One of the two.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Broker {
     /// Kafka.
     Kafka,

@@ -241,8 +241,14 @@ impl Places {
             let _ = writeln!(
                 text,
                 "[sinks.kafka]\nbrokers = [\"{}\"]\ntopic = \"{prefix}.{{stream}}_events\"\n\
-                 dead_letter_topic = \"{prefix}.dead_letters\"\n",
-                brokers.kafka.address()
+                 dead_letter_topic = \"{prefix}.dead_letters\"\n{}",
+                brokers.kafka.address(),
+                match setup.exactly_once {
+                    true => format!(
+                        "create = true\ndelivery = \"exactly_once\"\nprogress_topic = \"{prefix}.progress\"\n"
+                    ),
+                    false => String::new(),
+                }
             );
         }
         if let Some(nats) = brokers.nats.as_ref().filter(|_| self.sinks.nats()) {

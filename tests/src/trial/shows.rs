@@ -104,17 +104,26 @@ pub async fn outage(
     Box::pin(rig.finish()).await
 }
 
-/// `kills` times, at random moments, the bridge is killed, or NATS, or both, or NATS is paused for a while: each record is
-/// there once and only once.
+/// `kills` times, at random moments, the bridge is killed, or the broker, or both, or the broker is paused for a while: each
+/// record is there once and only once.
 ///
 /// # Errors
 ///
 /// When the trial cannot be run.
-pub async fn exact(brokers: &mut Brokers, rate: f64, kills: u32, seed: u64) -> Result<Report> {
+pub async fn exact(
+    brokers: &mut Brokers,
+    broker: Broker,
+    rate: f64,
+    kills: u32,
+    seed: u64,
+) -> Result<Report> {
     let setup = Setup {
         seed,
         regions: 2,
-        sinks: Sinks::Nats,
+        sinks: match broker {
+            Broker::Kafka => Sinks::Kafka,
+            Broker::Nats => Sinks::Nats,
+        },
         exactly_once: true,
         ..Setup::default()
     };
@@ -136,18 +145,18 @@ pub async fn exact(brokers: &mut Brokers, rate: f64, kills: u32, seed: u64) -> R
         match rng.u8(0..4) {
             0 | 1 => Box::pin(rig.kill_bridge()).await?,
             2 => {
-                rig.brokers.kill(Broker::Nats).await?;
+                rig.brokers.kill(broker).await?;
                 tokio::time::sleep(away).await;
                 if rng.bool() {
                     Box::pin(rig.kill_bridge()).await?;
                 }
-                rig.brokers.heal(Broker::Nats).await?;
+                rig.brokers.heal(broker).await?;
             }
             _ => {
-                rig.brokers.pause(Broker::Nats).await?;
+                rig.brokers.pause(broker).await?;
                 tokio::time::sleep(away).await;
                 Box::pin(rig.kill_bridge()).await?;
-                rig.brokers.heal(Broker::Nats).await?;
+                rig.brokers.heal(broker).await?;
             }
         }
         Box::pin(rig.revive()).await?;

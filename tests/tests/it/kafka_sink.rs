@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rtm_sink::conformance::{self, Carries, PATIENCE, Rig, Stored, converge, record, records};
 use rtm_sink::{Outcome, PublishErrorKind, Record, Sink, Timestamp, Topic};
-use rtm_sink_kafka::{KafkaOptions, KafkaSink, TopicSpec, TopicState};
+use rtm_sink_kafka::{ExactOptions, KafkaOptions, KafkaSink, TopicSpec, TopicState};
 use rtm_tests::brokers::{self, Kafka, KafkaRecord, SecureKafka, unique};
 use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio::task::JoinSet;
@@ -70,6 +70,8 @@ pub(super) async fn read(kafka: &Kafka, topic: &Topic) -> Vec<Stored> {
 /// A broker that is paused when it is to be away.
 struct KafkaRig {
     kafka: Mutex<MutexGuard<'static, SecureKafka>>,
+    /// The topic of its progress.
+    progress: String,
 }
 
 impl Rig for KafkaRig {
@@ -77,6 +79,22 @@ impl Rig for KafkaRig {
 
     async fn sink(&self) -> KafkaSink {
         KafkaSink::new(options(self.kafka.lock().await.kafka())).unwrap()
+    }
+
+    async fn exact(&self) -> Option<KafkaSink> {
+        let exact = ExactOptions {
+            progress_topic: self.progress.clone(),
+            transactional_id_prefix: "conformance".to_owned(),
+        };
+        let options = KafkaOptions {
+            exact: Some(exact),
+            create_topics: Some(TopicSpec {
+                partitions: 1,
+                replication: 1,
+            }),
+            ..options(self.kafka.lock().await.kafka())
+        };
+        Some(KafkaSink::new(options).unwrap())
     }
 
     async fn topic(&self, case: &str) -> Topic {
@@ -124,8 +142,10 @@ impl Rig for KafkaRig {
 async fn conforms() {
     let rig = KafkaRig {
         kafka: Mutex::new(brokers::mortal_kafka().await),
+        progress: unique("progress"),
     };
     assert_eq!(conformance::run(&rig).await, Vec::<&str>::new());
+    assert_eq!(conformance::exact::run(&rig).await, Vec::<&str>::new());
 }
 
 /// Holds: a broker that is killed and comes back in the middle of publishing costs no record and no order.

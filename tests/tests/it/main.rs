@@ -8,6 +8,7 @@ mod check_nats;
 mod imports;
 mod journal_of_before;
 mod kafka_access;
+mod kafka_exact;
 mod kafka_faults;
 mod kafka_reasons;
 mod kafka_sink;

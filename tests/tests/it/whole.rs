@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use rtm_tests::trial::{self, Brokers, Disk, Plan, Report};
+use rtm_tests::trial::{self, Broker, Brokers, Disk, Plan, Report};
 
 /// Fails with everything that is known, unless every promise was kept; then the trial's files go.
 fn must_be_kept(report: &Report) {
@@ -59,9 +59,27 @@ async fn a_paused_kafka_delays_nobody_and_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nats_has_each_record_once_and_only_once() {
     let mut brokers = Brokers::start(true).await.unwrap();
-    let report = Box::pin(trial::shows::exact(&mut brokers, 500.0, 6, 7))
+    let report = Box::pin(trial::shows::exact(&mut brokers, Broker::Nats, 500.0, 6, 7))
         .await
         .unwrap();
+    must_be_kept(&report);
+    assert!(report.first().handed_out > 1_000, "{report}");
+    assert!(report.first().dead_lettered > 0, "{report}");
+}
+
+/// Holds: the same of Kafka, for readers of what is committed.
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_has_each_record_once_and_only_once() {
+    let mut brokers = Brokers::start(false).await.unwrap();
+    let report = Box::pin(trial::shows::exact(
+        &mut brokers,
+        Broker::Kafka,
+        500.0,
+        6,
+        7,
+    ))
+    .await
+    .unwrap();
     must_be_kept(&report);
     assert!(report.first().handed_out > 1_000, "{report}");
     assert!(report.first().dead_lettered > 0, "{report}");

@@ -1,6 +1,6 @@
 //! Kafka.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,12 +12,14 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use rtm_record::{KeyBy, STATIC};
-use rtm_sink::AnySink;
-use rtm_sink_kafka::{FILE_OPTIONS, KafkaOptions, KafkaSink, TopicSpec};
+use rtm_sink::{AnySink, ExactLimits};
+use rtm_sink_kafka::{
+    EXACT_LIMITS, ExactOptions, FILE_OPTIONS, KafkaOptions, KafkaSink, TopicSpec,
+};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{Error, Unexpected};
@@ -26,7 +28,7 @@ use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
-use super::kind::{Bench, Each, Found, Kind, Stored, Templates, changed};
+use super::kind::{Bench, Delivery, Each, Found, Kind, Stored, Templates, changed};
 use crate::fields::problem::Problems;
 use crate::fields::secret;
 use crate::fields::shown::{host, list, word};
@@ -82,6 +84,20 @@ pub(crate) struct KafkaConfig {
     #[serde(default, deserialize_with = "optional_number")]
     #[schemars(range(min = 1))]
     pub(crate) replication_factor: Option<i32>,
+    /// How often a record may be stored. `at_least_once` (default): a crash may store records twice. `exactly_once`: each
+    /// once, dead letters too, through crashes of the bridge and of brokers, for consumers that read what is committed:
+    /// `isolation.level=read_committed`, which is not the default of Java's clients. It needs the right to write to the
+    /// transactional ids with `transactional_id_prefix`, and to read and write `progress_topic`.
+    #[serde(default)]
+    pub(crate) delivery: Delivery,
+    /// With `exactly_once`, the topic that says how far each App ID is published. It must be compacted. With `create` it is
+    /// created, with 12 partitions, whose number is to stay. Default `rtm.progress`.
+    #[serde(default = "progress_topic")]
+    pub(crate) progress_topic: String,
+    /// With `exactly_once`, what the transactional ids begin with: `<prefix>.<number of the journal>.<sink>`, and the same
+    /// with `.aside`. Default `rtm-bridge`.
+    #[serde(default = "transactional_id_prefix")]
+    pub(crate) transactional_id_prefix: String,
     /// Any option of librdkafka by its name, such as `"security.protocol" = "SASL_SSL"`.
     #[serde(default)]
     #[schemars(schema_with = "options_schema")]
@@ -102,6 +118,14 @@ fn optional_number<'de, D: serde::Deserializer<'de>>(
 
 fn kafka_topic() -> String {
     "rtm.{stream}_events".to_owned()
+}
+
+fn progress_topic() -> String {
+    "rtm.progress".to_owned()
+}
+
+fn transactional_id_prefix() -> String {
+    "rtm-bridge".to_owned()
 }
 
 fn kafka_dead_letters() -> String {
@@ -157,11 +181,21 @@ impl Kind for KafkaConfig {
             );
         }
         let legal = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+        let is_topic = |topic: &str| topic.bytes().all(legal) && topic.len() <= 249;
         self.templates().problems(
-            |topic| topic.bytes().all(legal) && topic.len() <= 249,
+            is_topic,
             "a Kafka topic: letters, digits, `.`, `_` and `-`",
             problems,
         );
+        if self.progress_topic.is_empty() || !is_topic(&self.progress_topic) {
+            problems.add(
+                "progress_topic",
+                "is not a Kafka topic: letters, digits, `.`, `_` and `-`",
+            );
+        }
+        if self.transactional_id_prefix.is_empty() {
+            problems.add("transactional_id_prefix", "expected some text");
+        }
         for (option, file) in &self.option_files {
             problems.readable(format_args!("option_files.{option}"), file, "");
         }
@@ -231,6 +265,7 @@ impl Kind for KafkaConfig {
             ("key", word(self.key)),
             ("headers", self.headers.to_string()),
             ("create", self.create.to_string()),
+            ("delivery", word(self.delivery)),
             ("options set", list(options.cloned())),
         ]
     }
@@ -239,17 +274,25 @@ impl Kind for KafkaConfig {
         changed!(
             self to new of KafkaConfig,
             renewed: topic dead_letter_topic key headers,
-            fixed: brokers create partitions replication_factor options option_files option_env
+            fixed: brokers create partitions replication_factor delivery progress_topic transactional_id_prefix options option_files option_env
         )
     }
 
-    async fn open(&self, name: &str, places: &[String], _: bool) -> anyhow::Result<AnySink> {
-        let table = self.clone();
+    async fn open(&self, name: &str, places: &[String], replays: bool) -> anyhow::Result<AnySink> {
+        let mut table = self.clone();
+        if replays {
+            // What is published again is to be stored again.
+            table.delivery = Delivery::AtLeastOnce;
+        }
         let sink = Arc::new(spawn_blocking(move || table.sink()).await??);
         if self.create {
             create_topics(name.to_owned(), places.to_vec(), Arc::clone(&sink));
         }
         Ok(AnySink::new(sink))
+    }
+
+    fn exact(&self) -> Option<ExactLimits> {
+        (self.delivery == Delivery::ExactlyOnce).then_some(EXACT_LIMITS)
     }
 
     fn accepted(&self) -> Option<anyhow::Result<()>> {
@@ -371,7 +414,16 @@ impl KafkaConfig {
             options,
             option_files: self.option_files.clone(),
             create_topics,
+            exact: self.exactly(),
             ..KafkaOptions::new(self.brokers.clone())
+        })
+    }
+
+    /// Where progress is kept, where there is any.
+    fn exactly(&self) -> Option<ExactOptions> {
+        (self.delivery == Delivery::ExactlyOnce).then(|| ExactOptions {
+            progress_topic: self.progress_topic.clone(),
+            transactional_id_prefix: self.transactional_id_prefix.clone(),
         })
     }
 
@@ -461,7 +513,8 @@ pub fn read_back(
         .clone()
         .set("group.id", "rtm-bridge-read-back")
         .set("enable.auto.commit", "false")
-        .set("enable.partition.eof", "false")
+        // The end of a partition may be a mark of a transaction, which is no record.
+        .set("enable.partition.eof", "true")
         .set("allow.auto.create.topics", "false")
         .set("fetch.wait.max.ms", "50")
         .create()
@@ -469,7 +522,7 @@ pub fn read_back(
     let metadata = consumer
         .fetch_metadata(Some(topic), READING_PATIENCE)
         .with_context(|| format!("no metadata of topic {topic}"))?;
-    let mut ends: HashMap<i32, i64> = HashMap::new();
+    let mut open: HashSet<i32> = HashSet::new();
     let mut assignment = TopicPartitionList::new();
     let topics = metadata.topics().iter();
     for partition in topics.flat_map(|topic| topic.partitions()) {
@@ -477,16 +530,22 @@ pub fn read_back(
             .fetch_watermarks(topic, partition.id(), READING_PATIENCE)
             .with_context(|| format!("no watermarks of topic {topic}"))?;
         if high > low {
-            ends.insert(partition.id(), high);
+            open.insert(partition.id());
             assignment.add_partition_offset(topic, partition.id(), Offset::Offset(low))?;
         }
     }
     consumer.assign(&assignment)?;
-    while !ends.is_empty() {
+    while !open.is_empty() {
         let message = consumer
             .poll(READING_PATIENCE)
             .with_context(|| format!("topic {topic}: nothing for {READING_PATIENCE:?}"))?;
-        let message = message.with_context(|| format!("cannot read topic {topic}"))?;
+        let message = match message {
+            Err(KafkaError::PartitionEOF(partition)) => {
+                open.remove(&partition);
+                continue;
+            }
+            message => message.with_context(|| format!("cannot read topic {topic}"))?,
+        };
         each(&Stored {
             partition: message.partition(),
             order: u64::try_from(message.offset()).unwrap_or_default(),
@@ -496,10 +555,6 @@ pub fn read_back(
             dead_letter,
             is_line: false,
         });
-        let (partition, next) = (message.partition(), message.offset() + 1);
-        if ends.get(&partition).is_some_and(|end| next >= *end) {
-            ends.remove(&partition);
-        }
     }
     Ok(())
 }

@@ -7,9 +7,22 @@ use std::path::Path;
 use async_trait::async_trait;
 use rtm_record::{KeyBy, Routes, STATIC, Template, Variable};
 use rtm_sink::{AnySink, ExactLimits};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::fields::problem::Problems;
+
+/// `delivery` of a sink: how often a record may be stored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Delivery {
+    /// A record may be stored twice.
+    #[default]
+    AtLeastOnce,
+    /// No record is.
+    ExactlyOnce,
+}
 
 /// A table of one kind: the keys that no other kind has, and all that the program does with them. Each kind writes this in
 /// a file of its own.

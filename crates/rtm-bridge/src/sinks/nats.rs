@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::kind::{Bench, Each, Found, Kind, Templates, changed};
+use super::kind::{Bench, Delivery, Each, Found, Kind, Templates, changed};
 use crate::fields::problem::Problems;
 use crate::fields::secret;
 use crate::fields::shown::{host, is_set, list, word};
@@ -103,17 +103,6 @@ pub(crate) struct NatsConfig {
     pub(crate) message_ids: bool,
     /// Creates the stream at start when it is missing. Default: it must exist.
     pub(crate) create: Option<CreateStream>,
-}
-
-/// `delivery` of a NATS sink.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Delivery {
-    /// A record may be stored twice.
-    #[default]
-    AtLeastOnce,
-    /// No record is.
-    ExactlyOnce,
 }
 
 fn progress_subject() -> String {

@@ -50,6 +50,25 @@ fn memory_is_bounded() {
     assert!(copies.occurrences.len() <= MOST && copies.seen.len() <= MOST);
 }
 
+/// Holds: what is remembered takes the room of what is within the window, however much has come and gone.
+#[test]
+fn what_has_gone_takes_no_room() {
+    let mut copies = Copies::new(1_000);
+    for n in 0..50_000_u64 {
+        let mut key = [0; 16];
+        key[..8].copy_from_slice(&n.to_le_bytes());
+        copies.entry(n as i64, Position(n + 1));
+        assert!(!copies.is_copy(key, "eu"));
+    }
+    assert_eq!(copies.seen.len(), 1_001);
+    // A table of 2,048 places, of which seven in eight are used.
+    assert!(
+        copies.seen.capacity() <= 1_792,
+        "{}",
+        copies.seen.capacity()
+    );
+}
+
 proptest! {
     /// Holds: of each key as many are published as the region with the most of them gave.
     #[test]

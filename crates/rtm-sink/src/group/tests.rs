@@ -24,7 +24,10 @@ impl Commit for Noting {
         &mut self,
         records: &[Record],
         progress: &[Progress],
+        whose: &[Range<usize>],
     ) -> Result<(), PublishError> {
+        assert_eq!(whose.len(), progress.len());
+        assert_eq!(whose.last().map_or(0, |last| last.end), records.len());
         self.go.notified().await;
         let lanes: Vec<String> = progress
             .iter()

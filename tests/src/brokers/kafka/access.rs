@@ -11,6 +11,8 @@ use super::{Kafka, PATIENCE};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Operation {
+    /// Read what is there; it includes [`Describe`](Operation::Describe).
+    Read = 3,
     /// Publish; it includes [`Describe`](Operation::Describe).
     Write = 4,
     /// Make a topic.
@@ -39,7 +41,22 @@ impl Kafka {
     ///
     /// When the broker does not answer, or refuses.
     pub async fn grant(&self, right: Right<'_>) -> Result<()> {
-        self.acl(CREATE_ACLS, right).await
+        self.acl(CREATE_ACLS, right, TOPIC, LITERAL).await
+    }
+
+    /// Lets a user have transactions whose ids begin with `prefix`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Kafka::grant`].
+    pub async fn grant_transactions(&self, user: &str, prefix: &str) -> Result<()> {
+        let right = Right {
+            user,
+            topic: prefix,
+            operation: Operation::Write,
+        };
+        self.acl(CREATE_ACLS, right, TRANSACTIONAL_ID, PREFIXED)
+            .await
     }
 
     /// Takes a right away.
@@ -48,22 +65,20 @@ impl Kafka {
     ///
     /// When the broker does not answer, or refuses.
     pub async fn revoke(&self, right: Right<'_>) -> Result<()> {
-        self.acl(DELETE_ACLS, right).await
+        self.acl(DELETE_ACLS, right, TOPIC, LITERAL).await
     }
 
     /// `CreateAcls` names an ACL, and `DeleteAcls` a filter, in the same bytes; their answers begin alike.
-    async fn acl(&self, request: i16, right: Right<'_>) -> Result<()> {
+    async fn acl(&self, request: i16, right: Right<'_>, of: u8, pattern: u8) -> Result<()> {
         const VERSION: i16 = 1;
-        const TOPIC: u8 = 2;
-        const LITERAL: u8 = 3;
         const ALLOW: u8 = 3;
         let mut bytes = [request.to_be_bytes(), VERSION.to_be_bytes()].concat();
         bytes.extend(7_i32.to_be_bytes());
         put(&mut bytes, "rtm-tests")?;
         bytes.extend(1_i32.to_be_bytes());
-        bytes.push(TOPIC);
+        bytes.push(of);
         put(&mut bytes, right.topic)?;
-        bytes.push(LITERAL);
+        bytes.push(pattern);
         put(&mut bytes, &format!("User:{}", right.user))?;
         put(&mut bytes, "*")?;
         bytes.extend([right.operation as u8, ALLOW]);
@@ -92,3 +107,9 @@ fn put(bytes: &mut Vec<u8>, text: &str) -> Result<()> {
 
 const CREATE_ACLS: i16 = 30;
 const DELETE_ACLS: i16 = 31;
+
+/// Kinds of what rights are on, and how they are named, by Kafka's numbers.
+const TOPIC: u8 = 2;
+const TRANSACTIONAL_ID: u8 = 5;
+const LITERAL: u8 = 3;
+const PREFIXED: u8 = 4;

@@ -13,6 +13,10 @@ const LARGEST_RECORD: u64 = 400 << 10;
 /// What a usual event's record and its batch of one have at the most, in bytes.
 const USUAL_RECORD: u64 = 1000;
 
+/// What consumers must know, of which no broker can tell whether they do.
+const COMMITTED: &str = "consumers must set isolation.level=read_committed, which is not the default of Java's clients: \
+     else they see records twice, and such as were never committed";
+
 /// The broker's setting by which a topic is made for whoever asks for it.
 const AUTO_CREATION: &str = "auto.create.topics.enable";
 
@@ -48,6 +52,15 @@ impl KafkaConfig {
             self.small_client()
                 .map(|warning| (String::new(), Ok(warning))),
         );
+        if let Some(exact) = reached.exact {
+            let what = format!("topic {}", self.progress_topic);
+            let exact = exact.map_err(|why| anyhow::anyhow!("not once and only once: {why}"));
+            let is_good = exact.is_ok();
+            found.push((what.clone(), exact));
+            if is_good {
+                found.push((what, Ok(COMMITTED.to_owned())));
+            }
+        }
         for topic in &reached.topics {
             let what = format!("topic {}", topic.name);
             let without_key = self.without_key(dead.contains(&topic.name));

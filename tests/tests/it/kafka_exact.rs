@@ -1,0 +1,349 @@
+//! Kafka stores records once and only once: whatever becomes of commits, partitions, topics and rights.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rtm_sink::conformance::{PATIENCE, assert_in_order, records};
+use rtm_sink::{Progress, ProgressKey, PublishErrorKind, Record, Sink, Topic};
+use rtm_sink_kafka::{ExactOptions, KafkaOptions, KafkaSink, TopicSpec};
+use rtm_tests::brokers::{self, CommitProxy, Door, Kafka, Operation, Right, SecureKafka, unique};
+use rtm_tests::wait_for;
+use tokio::time::{sleep, timeout};
+
+use super::kafka_access::{by, user};
+use super::kafka_sink::{options, read};
+
+/// How long some hundred commits may take, of which a quarter fail.
+const LONG: Duration = Duration::from_secs(180);
+
+fn exact(progress: &str) -> ExactOptions {
+    ExactOptions {
+        progress_topic: progress.to_owned(),
+        transactional_id_prefix: "exact".to_owned(),
+    }
+}
+
+fn creating(options: KafkaOptions, progress: &str) -> KafkaOptions {
+    KafkaOptions {
+        exact: Some(exact(progress)),
+        create_topics: Some(TopicSpec {
+            partitions: 1,
+            replication: 1,
+        }),
+        ..options
+    }
+}
+
+fn key(lane: usize) -> ProgressKey {
+    ProgressKey {
+        journal: 0xfeed_0000_0000_0000_0000_0000_0000_0003,
+        sink: "kafka".into(),
+        lane: format!("lane-{lane}").into(),
+    }
+}
+
+async fn recalled(sink: &KafkaSink, key: &ProgressKey) -> Option<Bytes> {
+    let recalling = async {
+        loop {
+            match sink.recall(key).await {
+                Ok(found) => return found,
+                Err(_) => sleep(Duration::from_millis(50)).await,
+            }
+        }
+    };
+    timeout(LONG, recalling).await.unwrap()
+}
+
+/// Stores the records as the bridge does: after any error it looks what the broker knows.
+async fn store(sink: &KafkaSink, key: &ProgressKey, known: &mut Option<Bytes>, batch: &[Record]) {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let value: Bytes = NEXT.fetch_add(1, Ordering::Relaxed).to_string().into();
+    let progress = Progress {
+        key: key.clone(),
+        value,
+    };
+    while sink.publish_exactly(batch, &progress).await.is_err() {
+        let found = recalled(sink, key).await;
+        if found.as_ref() == Some(&progress.value) {
+            break;
+        }
+        assert_eq!(&found, known, "nobody else publishes");
+    }
+    *known = Some(progress.value);
+}
+
+/// Holds: commits that are lost, late, repeated, or whose answers are, lose no record and store none twice, for readers of what
+/// is committed.
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_that_go_wrong_cost_nothing() {
+    let (proxy, kafka) = CommitProxy::start().await.unwrap();
+    let progress = unique("progress");
+    let sink = Arc::new(KafkaSink::new(creating(options(&kafka), &progress)).unwrap());
+    let topic = Topic::from(unique("commits"));
+    kafka.create_topic(topic.as_str(), 3, &[]).await.unwrap();
+    let mut count = 0;
+    for (percent, zombies, enough) in [(25, false, 25), (40, true, 60)] {
+        if zombies {
+            proxy.only_zombies();
+        }
+        let is_enough = Arc::new(AtomicBool::new(false));
+        let mut lanes = tokio::task::JoinSet::new();
+        let before = proxy.disturbed();
+        proxy.disturb(percent);
+        for lane in 0..3 {
+            let (sink, topic, is_enough) =
+                (Arc::clone(&sink), topic.clone(), Arc::clone(&is_enough));
+            lanes.spawn(async move {
+                let key = key(lane);
+                let mut known = recalled(&sink, &key).await;
+                let mut all = Vec::new();
+                while !is_enough.load(Ordering::Relaxed) {
+                    let mut batch = records(&topic, 30);
+                    for record in &mut batch {
+                        record.key = Some(format!("lane-{lane}").into());
+                    }
+                    store(&sink, &key, &mut known, &batch).await;
+                    all.extend(batch);
+                }
+                all
+            });
+        }
+        wait_for("many disturbed commits", LONG, async || {
+            proxy.disturbed() >= before + enough
+        })
+        .await
+        .unwrap();
+        proxy.disturb(0);
+        is_enough.store(true, Ordering::Relaxed);
+        let published = timeout(LONG, lanes.join_all()).await.unwrap();
+        let held = read(&kafka, &topic).await;
+        count += published.iter().map(Vec::len).sum::<usize>();
+        for lane in &published {
+            assert_in_order(&held, lane);
+        }
+        assert_eq!(held.len(), count, "each is stored once");
+    }
+}
+
+/// Holds: a lane whose partition has no leader holds no other lane up for long, and its records are stored once when it has
+/// one again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_without_leader_holds_up_no_other_lane() {
+    let mut pair = Kafka::start_pair().await.unwrap();
+    let compact = [("cleanup.policy", "compact")];
+    let state = "__transaction_state";
+    pair[0]
+        .create_topic_at(state, &[1], &compact)
+        .await
+        .unwrap();
+    let progress = unique("progress");
+    pair[0]
+        .create_topic_at(&progress, &[1], &compact)
+        .await
+        .unwrap();
+    let [good, bad] = ["good", "bad"].map(|name| Topic::from(unique(name)));
+    for (topic, broker) in [(&good, 1), (&bad, 2)] {
+        let name = topic.as_str();
+        pair[0].create_topic_at(name, &[broker], &[]).await.unwrap();
+    }
+    let sink = KafkaSink::new(KafkaOptions {
+        exact: Some(exact(&progress)),
+        ..options(&pair[0])
+    })
+    .unwrap();
+    let mut all = [Vec::new(), Vec::new()];
+    let mut known = [None, None];
+    for (lane, topic) in [&good, &bad].into_iter().enumerate() {
+        assert_eq!(recalled(&sink, &key(lane)).await, None);
+        let batch = records(topic, 10);
+        store(&sink, &key(lane), &mut known[lane], &batch).await;
+        all[lane].extend(batch);
+    }
+    // A commit is answered before all partitions know of it.
+    wait_for("what is committed", PATIENCE, async || {
+        read(&pair[0], &bad).await.len() == 10
+    })
+    .await
+    .unwrap();
+    pair[1].kill().await.unwrap();
+    let waiting = records(&bad, 10);
+    let [known_good, known_bad] = &mut known;
+    let went = {
+        let (good_key, bad_key) = (key(0), key(1));
+        let holding = store(&sink, &bad_key, known_bad, &waiting);
+        tokio::pin!(holding);
+        let going = async {
+            let mut went = Vec::new();
+            // More than fit between two ends of a call that takes 8 s to fail.
+            let mut quick = 0;
+            while quick < 100 {
+                let batch = records(&good, 10);
+                let begin = std::time::Instant::now();
+                store(&sink, &good_key, known_good, &batch).await;
+                quick = match begin.elapsed() < Duration::from_secs(2) {
+                    true => quick + 1,
+                    false => 0,
+                };
+                went.extend(batch);
+                sleep(Duration::from_millis(100)).await;
+            }
+            went
+        };
+        let went = tokio::select! {
+            went = going => went,
+            () = &mut holding => panic!("stored without a leader"),
+            () = sleep(LONG) => panic!("the other lane is held up"),
+        };
+        pair[1].restart().await.unwrap();
+        timeout(LONG, holding).await.unwrap();
+        went
+    };
+    all[0].extend(went);
+    all[1].extend(waiting);
+    for (topic, all) in [(&good, &all[0]), (&bad, &all[1])] {
+        // A broker that is back does not show at once what is committed.
+        let mut held = Vec::new();
+        let shown = wait_for("what is committed", PATIENCE, async || {
+            held = read(&pair[0], topic).await;
+            held.len() >= all.len()
+        });
+        shown.await.unwrap();
+        assert_eq!(held.len(), all.len(), "each is stored once in {topic:?}");
+        assert_in_order(&held, all);
+    }
+}
+
+/// Holds: progress is found where it was before the topic got more partitions, and again where it is stored from then on.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_partitions_hide_no_progress() {
+    let kafka = brokers::kafka().await;
+    let [progress, topic] = ["progress", "grown"].map(unique);
+    let compact = [("cleanup.policy", "compact")];
+    kafka.create_topic(&progress, 1, &compact).await.unwrap();
+    kafka.create_topic(&topic, 1, &[]).await.unwrap();
+    let make = || {
+        KafkaSink::new(KafkaOptions {
+            exact: Some(exact(&progress)),
+            ..options(kafka)
+        })
+        .unwrap()
+    };
+    let (topic, key) = (Topic::from(topic), key(0));
+    let sink = make();
+    let mut known = recalled(&sink, &key).await;
+    assert_eq!(known, None);
+    store(&sink, &key, &mut known, &records(&topic, 3)).await;
+    kafka.add_partitions(&progress, 2).await.unwrap();
+    wait_for("the new partition", PATIENCE, async || {
+        let consumer = kafka.partitions(&progress).await;
+        consumer.is_ok_and(|partitions| partitions == 2)
+    })
+    .await
+    .unwrap();
+    for _ in 0..2 {
+        let sink = make();
+        assert_eq!(recalled(&sink, &key).await, known);
+        store(&sink, &key, &mut known, &records(&topic, 3)).await;
+    }
+    assert_eq!(read(kafka, &topic).await.len(), 9);
+}
+
+/// Holds: a progress topic that forgets, and one that is missing, hold the sink, in words that say what to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_progress_topic_that_cannot_carry_it_is_told() {
+    let kafka = brokers::kafka().await;
+    let [missing, forgets] = ["missing", "forgets"].map(unique);
+    kafka.create_topic(&forgets, 1, &[]).await.unwrap();
+    for (progress, word) in [
+        (&missing, "create it with cleanup.policy=compact"),
+        (&forgets, "its cleanup.policy is `delete`"),
+    ] {
+        let sink = KafkaSink::new(KafkaOptions {
+            exact: Some(exact(progress)),
+            ..options(kafka)
+        })
+        .unwrap();
+        let error = timeout(PATIENCE, sink.recall(&key(0))).await.unwrap();
+        let error = error.unwrap_err();
+        assert_eq!(error.kind, PublishErrorKind::Misconfigured, "{error:?}");
+        let said = error.source.to_string();
+        assert!(
+            said.contains(word) && said.contains(progress.as_str()),
+            "{said}"
+        );
+        let reached = sink.check(&[]).await.unwrap();
+        let told = reached.exact.unwrap().unwrap_err();
+        assert!(told.contains("cleanup.policy"), "{told}");
+    }
+}
+
+/// Holds: what the documentation calls needed is enough, and each right that is missing is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn rights_are_told_and_enough() {
+    let broker = brokers::secure_kafka().await;
+    let kafka = broker.kafka();
+    let [progress, topic] = ["progress", "allowed"].map(unique);
+    let compact = [("cleanup.policy", "compact")];
+    kafka.create_topic(&progress, 1, &compact).await.unwrap();
+    kafka.create_topic(&topic, 1, &[]).await.unwrap();
+    let who = SecureKafka::OTHERS[2];
+    let prefix = unique("rights");
+    let make = || {
+        let base = by(broker, Door::SaslTls, "ca.pem");
+        let base = user(base, "PLAIN", who, SecureKafka::PASSWORD);
+        KafkaSink::new(KafkaOptions {
+            exact: Some(ExactOptions {
+                transactional_id_prefix: prefix.clone(),
+                ..exact(&progress)
+            }),
+            ..base
+        })
+        .unwrap()
+    };
+    let told = async |word: &str| {
+        wait_for(word, PATIENCE, async || {
+            let sink = make();
+            let Err(error) = sink.recall(&key(0)).await else {
+                return false;
+            };
+            let said = error.source.to_string();
+            error.kind == PublishErrorKind::Misconfigured && said.contains(word)
+        })
+        .await
+        .unwrap();
+    };
+    // Where there is nothing to be read, nothing is refused.
+    let admin = by(broker, Door::SaslTls, "ca.pem");
+    let admin = user(admin, "PLAIN", SecureKafka::ADMIN, SecureKafka::PASSWORD);
+    let admin = KafkaSink::new(creating(admin, &progress)).unwrap();
+    let others = ProgressKey {
+        journal: 1,
+        ..key(0)
+    };
+    store(&admin, &others, &mut None, &[]).await;
+    told("not authorised").await;
+    let grant = async |topic: &str, operation| {
+        let right = Right {
+            user: who,
+            topic,
+            operation,
+        };
+        kafka.grant(right).await.unwrap();
+    };
+    grant(&progress, Operation::Write).await;
+    told("transactional").await;
+    kafka.grant_transactions(who, &prefix).await.unwrap();
+    told("read the progress topic").await;
+    grant(&progress, Operation::Read).await;
+    grant(&topic, Operation::Write).await;
+    let sink = make();
+    let topic = Topic::from(topic);
+    let mut known = recalled(&sink, &key(0)).await;
+    store(&sink, &key(0), &mut known, &records(&topic, 5)).await;
+    assert_eq!(read(kafka, &topic).await.len(), 5);
+    let reached = sink.check(&[topic.as_str()]).await.unwrap();
+    assert_eq!(reached.exact, Some(Ok("1 partition(s)".to_owned())));
+}
