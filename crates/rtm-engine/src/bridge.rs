@@ -59,10 +59,6 @@ const HOLD: Duration = Duration::from_secs(5);
 /// other loop of the thread stands still.
 const MAX_GROUPS_WITHOUT: usize = 64;
 
-/// Why a lane waits whose journal another process publishes.
-const FENCED: &str = "another process publishes a copy of this journal, and was started later; end one of the two, or give \
-    this copy a number of its own with `rtm-bridge journal new-id`, and start it again";
-
 /// Pause after a panic, so that one that comes again at once does not fill the log.
 const AFTER_PANIC: Duration = Duration::from_millis(100);
 
@@ -833,7 +829,16 @@ async fn deliver<S: Sink>(outlet: &mut Outlet, sink: &S, batch: &mut Batch) -> D
     outlet.state.publishing();
     // The first so many were given to the sink before.
     let mut known = 0;
+    // The progress of a call whose outcome is unknown.
+    let mut in_doubt = None;
     while !batch.records.is_empty() {
+        if let Some(tried) = in_doubt.take() {
+            match find(outlet, sink, tried, batch, &mut skip_watch).await {
+                Found::NotStored => {}
+                Found::Stored => break,
+                Found::Elsewhere => return Delivered::Elsewhere,
+            }
+        }
         if outlet.exact().is_some_and(|exact| exact.is_in_doubt()) {
             return Delivered::Elsewhere;
         }
@@ -844,6 +849,9 @@ async fn deliver<S: Sink>(outlet: &mut Outlet, sink: &S, batch: &mut Batch) -> D
                 records = batch.records.len(),
                 "what waits for the sink goes where the new configuration says"
             );
+        }
+        if outlet.is_too_large(batch) && outlet.divide(batch.records.len()) {
+            return Delivered::Elsewhere;
         }
         // A place that takes nothing shows with one record that it does again.
         let progress = outlet.progress(batch);
@@ -872,12 +880,8 @@ async fn deliver<S: Sink>(outlet: &mut Outlet, sink: &S, batch: &mut Batch) -> D
             }
             Attempt::Ended(Err(error)) => error,
             Attempt::Rerouted => {
-                let Some(tried) = progress else { continue };
-                match find(outlet, sink, tried, batch, &mut skip_watch).await {
-                    Found::NotStored => continue,
-                    Found::Stored => break,
-                    Found::Elsewhere => return Delivered::Elsewhere,
-                }
+                in_doubt = progress;
+                continue;
             }
             Attempt::Skipped => {
                 skip(outlet, batch);
@@ -920,13 +924,7 @@ async fn deliver<S: Sink>(outlet: &mut Outlet, sink: &S, batch: &mut Batch) -> D
                 break;
             }
         }
-        if let Some(tried) = progress.filter(|_| !is_rejected) {
-            match find(outlet, sink, tried, batch, &mut skip_watch).await {
-                Found::NotStored => {}
-                Found::Stored => break,
-                Found::Elsewhere => return Delivered::Elsewhere,
-            }
-        }
+        in_doubt = progress.filter(|_| !is_rejected);
     }
     outlet.state.published();
     Delivered::Here
@@ -951,6 +949,7 @@ async fn find<S: Sink>(
     skip_watch: &mut SkipWatch,
 ) -> Found {
     let mut backoff = backoff();
+    outlet.metrics.in_doubt.inc();
     loop {
         let found = tokio::select! {
             biased;
@@ -960,16 +959,15 @@ async fn find<S: Sink>(
                 return Found::Stored;
             }
         };
-        let exact = outlet.exact();
-        let pause = match found.map(|found| exact.map(|exact| exact.judge(&tried, found))) {
-            Ok(Some(Found::Stored)) => {
+        let pause = match found.map(|found| outlet.judge_call(&tried, found)) {
+            Ok(Found::Stored) => {
                 settle(outlet, batch, batch.records.len(), &[]);
                 if let Some(exact) = outlet.exact() {
                     exact.stored(tried);
                 }
                 return Found::Stored;
             }
-            Ok(found) => return found.unwrap_or(Found::NotStored),
+            Ok(found) => return found,
             Err(error) => wait_for(outlet, &error, &mut backoff),
         };
         tokio::select! {
@@ -1008,10 +1006,10 @@ async fn recall<S: Sink>(outlet: &mut Outlet, sink: &S) {
     let mut skip_watch = outlet.skip_watch();
     outlet.state.publishing();
     loop {
-        let is_fenced = outlet.exact().is_some_and(|exact| exact.is_fenced());
         let asking = async {
-            if is_fenced {
-                outlet.state.held(FENCED, HOLD);
+            if let Some(why) = outlet.why_not_exactly() {
+                outlet.state.held(why, HOLD);
+                outlet.show_fence();
                 tokio::time::sleep(HOLD).await;
                 return None;
             }

@@ -13,13 +13,16 @@
 //! another process, and one that is no older, publishes nothing any more. A process that has published nothing yet takes
 //! what it finds, so that the newest wins.
 
+use std::sync::{Arc, Mutex};
+
 use bytes::Bytes;
 use rtm_journal::{Entry, Epoch, Position};
 use rtm_sink::{ExactLimits, Progress, ProgressKey, RecordId};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tracing::warn;
 
-use crate::batch::{Batch, MAX_BATCH_RECORDS};
+use crate::batch::{Batch, MAX_BATCH_RECORDS, Part};
+use crate::lock::lock;
 use crate::tally::Tally;
 
 /// The version of what is stored.
@@ -36,26 +39,36 @@ pub(crate) struct Exact {
     /// Records in one call at most: fewer than the sink takes while a refusal of a call as a whole is looked into.
     records: usize,
     most_records: usize,
+    /// Bytes of payload in one call at most.
+    most_bytes: usize,
     /// Calls that were stored since `records` changed.
     calm: u32,
     /// The progress that the broker has.
     known: Option<Bytes>,
     /// Whether `known` may be wrong: the broker is to be asked before anything is published.
     is_in_doubt: bool,
-    /// This process has published.
-    has_published: bool,
-    /// And another one since.
-    is_fenced: bool,
+    /// What this process has published.
+    past: Arc<Mutex<Past>>,
     /// The entry at the cursor, as far as its epoch is known.
     at: (Position, Epoch),
-    /// What is settled behind the cursor, and what that counts.
+    /// What is settled behind the cursor.
     open: Vec<Open>,
-    tally: Tally,
 }
 
-/// How far an entry behind the cursor is settled: its position, its epoch, and up to which offset.
+/// What this process has published of a lane, once and only once. It outlives the sink's client, which a reload may make
+/// anew: of two processes of one journal the older one stays the older.
+#[derive(Debug, Default)]
+pub(crate) struct Past {
+    /// How far, once it has published anything.
+    through: Option<u64>,
+    /// Another process has published since.
+    is_fenced: bool,
+}
+
+/// How far an entry behind the cursor is settled: its position, its epoch, up to which offset, and what became of the events
+/// up to there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Open(u64, #[serde(with = "hex")] u64, u32);
+struct Open(u64, #[serde(with = "hex")] u64, u32, Tally);
 
 /// What a broker is told. Its form is a public interface: other versions read it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,9 +87,6 @@ pub(crate) struct Told {
     open: Vec<Open>,
     /// What became of all events up to `through`.
     tally: Tally,
-    /// What became of those in `open`.
-    #[serde(default, skip_serializing_if = "is_nothing")]
-    more: Tally,
 }
 
 /// What a publish of unknown outcome turns out to be.
@@ -88,6 +98,17 @@ pub(crate) enum Found {
     NotStored,
     /// The lane is somewhere else: it is to be resumed from there.
     Elsewhere,
+}
+
+impl Found {
+    /// As a label of the metric of recalls.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Found::Stored => "stored",
+            Found::NotStored => "not_stored",
+            Found::Elsewhere => "elsewhere",
+        }
+    }
 }
 
 /// An entry behind the cursor.
@@ -111,21 +132,25 @@ pub(crate) struct Shared {
 }
 
 impl Exact {
-    pub(crate) fn new(key: ProgressKey, process: Epoch, limits: ExactLimits) -> Exact {
+    pub(crate) fn new(
+        key: ProgressKey,
+        process: Epoch,
+        limits: ExactLimits,
+        past: Arc<Mutex<Past>>,
+    ) -> Exact {
         let most_records = limits.records.clamp(1, MAX_BATCH_RECORDS);
         Exact {
             key,
             process,
             records: most_records,
             most_records,
+            most_bytes: limits.bytes,
             calm: 0,
             known: None,
             is_in_doubt: true,
-            has_published: false,
-            is_fenced: false,
+            past,
             at: (Position(0), Epoch(0)),
             open: Vec::new(),
-            tally: Tally::default(),
         }
     }
 
@@ -140,7 +165,7 @@ impl Exact {
 
     /// Whether another process publishes the same journal, and so this one publishes nothing any more.
     pub(crate) fn is_fenced(&self) -> bool {
-        self.is_fenced
+        lock(&self.past).is_fenced
     }
 
     /// A call was given up that may still be stored.
@@ -152,7 +177,6 @@ impl Exact {
     pub(crate) fn doubt(&mut self) {
         self.is_in_doubt = true;
         self.open.clear();
-        self.tally = Tally::default();
     }
 
     /// Records in one call at most.
@@ -160,7 +184,13 @@ impl Exact {
         self.records
     }
 
-    /// A call was refused as a whole: fewer records show which one is to blame. Says whether fewer are possible.
+    /// Whether a batch has more bytes than one call may have, and not because of a single record.
+    pub(crate) fn is_too_large(&self, batch: &Batch) -> bool {
+        let bytes = batch.records.iter().map(|record| record.payload.len());
+        batch.records.len() > 1 && bytes.sum::<usize>() > self.most_bytes
+    }
+
+    /// A call is too large, or was refused as a whole: fewer records show which one is to blame. Says whether fewer are possible.
     pub(crate) fn divide(&mut self, records: usize) -> bool {
         self.records = (records / 2).max(1);
         self.calm = 0;
@@ -178,17 +208,14 @@ impl Exact {
             epoch: self.epoch_at(cursor).0,
             open: self.open.clone(),
             tally: tally.counts(),
-            more: self.tally.clone(),
         };
-        told.more.add(&counted);
-        match (batch.part, batch.through) {
-            (None, Some(through)) => {
-                told.through = through.0;
-                told.epoch = batch.epoch().map_or(told.epoch, |epoch| epoch.0);
-                told.open.retain(|open| open.0 > through.0);
-                told.tally.add(&std::mem::take(&mut told.more));
-            }
-            _ => note(&mut told.open, batch),
+        if let Some(part) = batch.part {
+            note(&mut told.open, part, &counted);
+        } else if let Some(through) = batch.through {
+            told.through = through.0;
+            told.epoch = batch.epoch().map_or(told.epoch, |epoch| epoch.0);
+            told.tally.add(&take_through(&mut told.open, through));
+            told.tally.add(&counted);
         }
         Progress {
             key: self.key.clone(),
@@ -207,13 +234,19 @@ impl Exact {
 
     /// The broker has stored it.
     pub(crate) fn stored(&mut self, progress: Progress) {
+        let told = Told::parse(&progress.value);
+        lock(&self.past).through = told.map(|told| told.through);
         self.known = Some(progress.value);
-        self.has_published = true;
         self.calm += 1;
         if self.calm >= CALM {
             self.records = (self.records * 2).min(self.most_records);
             self.calm = 0;
         }
+    }
+
+    /// Whether the broker knew a progress, and has none now.
+    pub(crate) fn is_lost(&self, found: Option<&Bytes>) -> bool {
+        self.known.is_some() && found.is_none()
     }
 
     /// What the broker's answer says of a call that was to store `tried`.
@@ -230,19 +263,29 @@ impl Exact {
             self.known = None;
             return Found::NotStored;
         };
-        let known = self.known.as_deref().and_then(Told::parse);
-        let known = known.map_or(0, |known| known.through);
-        match Told::parse(&value) {
-            Some(told) if told.process == self.process.0 => {}
+        let published = lock(&self.past).through;
+        if let (Some(told), Some(published)) = (Told::parse(&value), published)
+            && told.process != self.process.0
+            && !self.meets_another(&told)
+        {
             // What came before ours is there again: the broker has lost what followed.
-            Some(told) if self.has_published && told.through < known => warn!(
+            warn!(
                 through = told.through,
-                known,
+                published,
                 "the broker has gone back behind what it had acknowledged; what it lost is lost"
-            ),
-            found => self.is_fenced |= self.has_published && found.is_some(),
+            );
         }
         Found::Elsewhere
+    }
+
+    /// Whether another process has published since this one did: this one publishes nothing any more.
+    pub(crate) fn meets_another(&self, told: &Told) -> bool {
+        let mut past = lock(&self.past);
+        let is_since = past
+            .through
+            .is_some_and(|published| told.through >= published);
+        past.is_fenced |= is_since && told.process != self.process.0;
+        past.is_fenced
     }
 
     /// Takes what the broker knows, with the cursor where it is by then. `waiting` are the entries behind the cursor.
@@ -256,7 +299,6 @@ impl Exact {
         self.known = known;
         self.is_in_doubt = false;
         self.open.clear();
-        self.tally = Tally::default();
         let Some(told) = told else { return };
         if told.through == cursor.0 {
             self.at = (cursor, Epoch(told.epoch));
@@ -267,55 +309,56 @@ impl Exact {
         };
         let open = told.open.iter().filter(|open| open.0 > cursor.0);
         self.open = open.filter(|open| is_here(open)).cloned().collect();
-        if told.through == cursor.0 && !self.open.is_empty() {
-            self.tally = told.more.clone();
-        }
     }
 
-    /// The offset up to which an entry behind the cursor is settled, if some of it is.
-    pub(crate) fn settled_to(&self, entry: &Entry) -> Option<u32> {
-        self.open_of(entry.position.0, entry.epoch.0)
+    /// The offset up to which an entry behind the cursor is settled, if some of it is, and the events that are.
+    pub(crate) fn settled_of(&self, entry: &Entry) -> Option<(u32, u64)> {
+        let open = self.open_of(entry.position.0, entry.epoch.0)?;
+        Some((open.2, open.3.settled()))
     }
 
     /// Whether a record of an entry behind the cursor is settled.
     pub(crate) fn has(&self, id: RecordId) -> bool {
-        let to = self.open_of(id.position, id.epoch);
-        to.is_some_and(|to| id.offset <= to)
+        let open = self.open_of(id.position, id.epoch);
+        open.is_some_and(|open| id.offset <= open.2)
     }
 
-    fn open_of(&self, position: u64, epoch: u64) -> Option<u32> {
+    fn open_of(&self, position: u64, epoch: u64) -> Option<&Open> {
         let mut open = self.open.iter();
-        let open = open.find(|open| (open.0, open.1) == (position, epoch))?;
-        Some(open.2)
-    }
-
-    /// Counts of what is settled behind the cursor.
-    pub(crate) fn part(&mut self) -> &mut Tally {
-        &mut self.tally
+        open.find(|open| (open.0, open.1) == (position, epoch))
     }
 
     /// A part is settled, and the cursor stays.
-    pub(crate) fn settle_part(&mut self, batch: &Batch) {
-        note(&mut self.open, batch);
-        self.tally.add(&batch.settled);
+    pub(crate) fn settle_part(&mut self, part: Part, settled: &Tally) {
+        note(&mut self.open, part, settled);
     }
 
     /// The cursor moves to `through`: what was settled behind it and counts now.
     pub(crate) fn commit(&mut self, through: Position, epoch: Option<Epoch>) -> Tally {
         self.at = (through, epoch.unwrap_or(self.at.1));
-        self.open.retain(|open| open.0 > through.0);
-        std::mem::take(&mut self.tally)
+        take_through(&mut self.open, through)
     }
 }
 
 /// Notes what a part settles.
-fn note(open: &mut Vec<Open>, batch: &Batch) {
-    let Some(part) = batch.part else { return };
+fn note(open: &mut Vec<Open>, part: Part, settled: &Tally) {
     let entry = (part.position.0, part.epoch.0);
     match open.iter_mut().find(|open| (open.0, open.1) == entry) {
-        Some(known) => known.2 = known.2.max(part.to),
-        None => open.push(Open(entry.0, entry.1, part.to)),
+        Some(known) => {
+            known.2 = known.2.max(part.to);
+            known.3.add(settled);
+        }
+        None => open.push(Open(entry.0, entry.1, part.to, settled.counts())),
     }
+}
+
+/// Takes out what is open no more, once all up to `through` is settled: what that counts.
+fn take_through(open: &mut Vec<Open>, through: Position) -> Tally {
+    let mut tally = Tally::default();
+    for closed in open.extract_if(.., |open| open.0 <= through.0) {
+        tally.add(&closed.3);
+    }
+    tally
 }
 
 impl Told {
@@ -356,10 +399,6 @@ impl Told {
         shared.is_all = shared.through == Some(Position(self.through));
         shared
     }
-}
-
-fn is_nothing(tally: &Tally) -> bool {
-    *tally == Tally::default()
 }
 
 /// Numbers of processes as they are shown everywhere.

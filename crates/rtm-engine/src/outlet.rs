@@ -17,7 +17,7 @@ use tracing::{error, warn};
 use crate::batch::Batch;
 use crate::chain;
 use crate::copies::{CopyFilter, CopyRule};
-use crate::exact::{Exact, Told, Waiting};
+use crate::exact::{Exact, Found, Told, Waiting};
 use crate::lanes::{self, LaneError};
 use crate::order::{Group, InFlightRequests, OrderedReader, READ_PAUSE};
 use crate::sink::RunningSink;
@@ -36,6 +36,14 @@ const POISON_CRASHES: u32 = 3;
 /// place takes nothing. That is more than anyone's odd events in a row; and of a place that is set up wrongly fewer than so
 /// many go to the dead letters, from where somebody has to bring them back.
 const REFUSED_IN_A_ROW: usize = 20;
+
+/// Why a lane waits whose journal another process publishes.
+const FENCED: &str = "another process publishes a copy of this journal, and was started later; end one of the two, or give \
+    this copy a number of its own with `rtm-bridge journal new-id`, and start it again";
+
+/// Why a lane waits whose journal has no number yet that a crash would leave as it is.
+const NUMBERLESS: &str = "the journal's number, under which the progress is stored, is not on its disk yet: the disk was full \
+    at the start; free some space";
 
 /// What a plan says of one lane's way out to one sink. It may change while the outlet runs.
 #[derive(Debug, Clone, PartialEq)]
@@ -148,7 +156,8 @@ impl Outlet {
                 sink: parts.sink.name().into(),
                 lane: parts.lane.name().as_str().into(),
             };
-            Exact::new(key, parts.status.journal.epoch(), limits)
+            let past = parts.status.past(&key);
+            Exact::new(key, parts.status.journal.epoch(), limits, past)
         });
         Ok(Outlet {
             ahead: None,
@@ -216,7 +225,29 @@ impl Outlet {
         self.exact.as_mut()
     }
 
-    /// Notes that a batch of so many records was refused as a whole. Says whether fewer may show what is to blame.
+    /// Whether a batch has more bytes than one call may have, where the broker stores records once and only once.
+    pub(crate) fn is_too_large(&self, batch: &Batch) -> bool {
+        let exact = self.exact.as_ref();
+        exact.is_some_and(|exact| exact.is_too_large(batch))
+    }
+
+    /// Says in the metrics whether another process publishes the same journal.
+    pub(crate) fn show_fence(&self) {
+        let is_fenced = self.exact.as_ref().is_some_and(Exact::is_fenced);
+        self.metrics.fenced.set(f64::from(is_fenced));
+    }
+
+    /// Why nothing may be published once and only once, if that is so.
+    pub(crate) fn why_not_exactly(&self) -> Option<&'static str> {
+        let is_fenced = self.exact.as_ref().is_some_and(Exact::is_fenced);
+        match is_fenced {
+            true => Some(FENCED),
+            false if !self.status.journal.has_durable_id() => Some(NUMBERLESS),
+            false => None,
+        }
+    }
+
+    /// Notes that a batch of so many records is too large, or was refused as a whole. Says whether fewer are possible.
     pub(crate) fn divide(&mut self, records: usize) -> bool {
         let exact = self.exact.as_mut();
         exact.is_some_and(|exact| exact.divide(records))
@@ -228,15 +259,38 @@ impl Outlet {
         Some(exact.progress(self.reader.committed(), &self.tally, batch))
     }
 
+    /// What the broker's answer says of a call that was to store `tried`.
+    pub(crate) fn judge_call(&mut self, tried: &Progress, found: Option<Bytes>) -> Found {
+        let Some(exact) = &mut self.exact else {
+            return Found::NotStored;
+        };
+        if exact.is_lost(found.as_ref()) {
+            self.metrics.progress_unknown.inc();
+        }
+        let found = exact.judge(tried, found);
+        self.metrics.recalled(found.label());
+        found
+    }
+
     /// Takes what the broker knows of the lane: the cursor moves over what is published, and the counts with it.
     pub(crate) async fn resume(&mut self, known: Option<Bytes>) {
         let told = known.as_deref().and_then(Told::parse);
-        if known.is_some() && told.is_none() {
+        if let Some((exact, told)) = self.exact.as_mut().zip(told.as_ref())
+            && exact.meets_another(told)
+        {
+            return;
+        }
+        let is_foreign = known.is_some() && told.is_none();
+        let is_missing = known.is_none() && self.tally.settled() > 0;
+        if (is_foreign || is_missing) && self.reader.pending().entries > 0 {
+            self.metrics.progress_unknown.inc();
+        }
+        if is_foreign {
             warn!(
                 "the broker has a progress of this lane that this version cannot read; what waits is published"
             );
         }
-        if known.is_none() && self.tally.settled() > 0 {
+        if is_missing {
             warn!(
                 "the broker has no progress of this lane: what was in flight at the last crash may be there twice"
             );
@@ -307,6 +361,7 @@ impl Outlet {
         };
         let others = waiting.iter().filter(is_foreign).count();
         if others > 0 {
+            self.metrics.progress_unknown.inc();
             error!(
                 entries = others,
                 "the sink has seen more of this journal than the journal has: was it restored from a backup? what waits is \
@@ -543,21 +598,20 @@ impl Outlet {
         }
     }
 
-    /// The counts of what is settled of an entry, while the cursor is before it. Where the broker knows of it, they wait for
-    /// the cursor.
-    pub(crate) fn partly(&mut self) -> &mut Tally {
-        match &mut self.exact {
-            Some(exact) => exact.part(),
-            None => &mut self.tally,
+    /// A batch is settled, and the cursor stays before its entry. Where the broker knows of the part that it is, its counts
+    /// wait for the cursor.
+    pub(crate) fn settle_part(&mut self, batch: &Batch) {
+        match (&mut self.exact, batch.part) {
+            (Some(exact), Some(part)) => exact.settle_part(part, &batch.settled),
+            _ => self.tally.add(&batch.settled),
         }
     }
 
-    /// A batch is settled, and the cursor stays before its entry.
-    pub(crate) fn settle_part(&mut self, batch: &Batch) {
-        match &mut self.exact {
-            Some(exact) => exact.settle_part(batch),
-            None => self.tally.add(&batch.settled),
-        }
+    /// The events of an entry that are not settled yet.
+    pub(crate) fn unsettled(&self, entry: &Entry) -> u64 {
+        let exact = self.exact.as_ref();
+        let settled = exact.and_then(|exact| exact.settled_of(entry));
+        u64::from(entry.count).saturating_sub(settled.map_or(0, |(_, events)| events))
     }
 
     /// Whether the broker is known to have settled a record, although the cursor is before its entry.
@@ -603,16 +657,15 @@ impl Outlet {
     ) -> Option<u32> {
         let position = entry.position;
         batch.reach(entry);
-        let settled_to = self
-            .exact
-            .as_ref()
-            .and_then(|exact| exact.settled_to(entry));
         if !self.takes(entry) {
-            if settled_to.is_none() {
-                batch.settled.drop_events("not_routed", entry.count.into());
-            }
+            // A part may have been published before a reload.
+            let unsettled = self.unsettled(entry);
+            batch.settled.drop_events("not_routed", unsettled);
             return None;
         }
+        let exact = self.exact.as_ref();
+        let settled = exact.and_then(|exact| exact.settled_of(entry));
+        let settled_to = settled.map(|(to, _)| to);
         batch.entries.push(entry.clone());
         batch.records.reserve(most.min(entry.count as usize));
         batch.details.reserve(most.min(entry.count as usize));
@@ -767,3 +820,6 @@ pub(crate) fn unreadable(error: &EntryError) -> Reason {
         message: chain(error),
     }
 }
+
+#[cfg(test)]
+mod tests;

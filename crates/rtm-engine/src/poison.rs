@@ -109,13 +109,14 @@ impl Current {
             // Decoded again, whatever was known: an outage has disarmed what was noted, and a crash needs a culprit.
             Some(Step::Decode | Step::Whole) | None => None,
         };
-        let settled_to = outlet.exact().and_then(|exact| exact.settled_to(&entry));
+        let settled = outlet.exact().and_then(|exact| exact.settled_of(&entry));
+        let settled_to = settled.map(|(to, _)| to);
         let left = match crashed {
             // The broker has all of it, with what that counts.
             _ if settled_to == Some(WHOLE) => Left::Nothing,
             Some(Step::Whole) => {
                 error!(position = %entry.position, events = entry.count, "an entry crashes even as a dead letter: it is dropped");
-                outlet.partly().drop_events(POISON, u64::from(entry.count));
+                give_up(outlet, Part::of(&entry, WHOLE), POISON, entry.count.into());
                 Left::Nothing
             }
             // An entry of which the broker has a part can be decoded.
@@ -123,9 +124,8 @@ impl Current {
                 Left::Whole(poison("decoding this entry crashed the bridge"))
             }
             _ if reached.is_none() && !outlet.takes(&entry) => {
-                outlet
-                    .partly()
-                    .drop_events("not_routed", entry.count.into());
+                let unsettled = outlet.unsettled(&entry);
+                give_up(outlet, Part::of(&entry, WHOLE), "not_routed", unsettled);
                 Left::Nothing
             }
             _ => {
@@ -203,14 +203,15 @@ impl Current {
         if outlet.is_settled(prepared.record.id) {
             return None;
         }
+        let part = Part::of(&self.entry, prepared.record.id.offset);
         if prepared.is_dropped {
-            outlet.partly().drop_events("copy", events);
+            give_up(outlet, part, "copy", events);
             return None;
         }
         match self.crashed {
             Some(Step::DeadLetter(culprit)) if culprit == index => {
                 error!(id = %prepared.record.id, "a record crashes even as a dead letter: it is dropped");
-                outlet.partly().drop_events(POISON, events);
+                give_up(outlet, part, POISON, events);
                 return None;
             }
             Some(Step::Record(culprit)) if culprit == index => {
@@ -228,10 +229,18 @@ impl Current {
             _ => outlet.note(self.entry.position, Step::Record(index)).await,
         }
         let mut batch = Batch::of(&self.entry);
-        batch.part = Some(Part::of(&self.entry, prepared.record.id.offset));
+        batch.part = Some(part);
         batch.push(prepared, events);
         Some(batch)
     }
+}
+
+/// Counts events that are not published, as a part of their entry.
+fn give_up(outlet: &mut Outlet, part: Part, reason: &'static str, events: u64) {
+    let mut batch = Batch::default();
+    batch.settled.drop_events(reason, events);
+    batch.part = Some(part);
+    outlet.settle_part(&batch);
 }
 
 /// An entry's records from some index on, as many as memory should hold.
@@ -253,4 +262,4 @@ fn poison(message: &str) -> Reason {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

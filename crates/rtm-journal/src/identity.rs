@@ -27,6 +27,12 @@ impl State {
         of_mark(self.lanes.get(&LaneName::own().id())?.mark.as_ref())
     }
 
+    /// Whether the journal's number is durable.
+    pub(crate) fn has_durable_identity(&self) -> bool {
+        let own = self.lanes.get(&LaneName::own().id());
+        own.is_some_and(|own| own.mark.is_some() && own.changed == own.saved)
+    }
+
     /// Gives the journal this number.
     pub(crate) fn set_identity(&mut self, number: u128, now: Instant) {
         let name = LaneName::own();

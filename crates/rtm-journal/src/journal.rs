@@ -192,6 +192,13 @@ impl Journal {
         self.handle.state().identity().unwrap_or_default()
     }
 
+    /// Whether that number is durable. It is not yet where the disk was full when the journal got it: after a crash it would
+    /// be another one.
+    #[must_use]
+    pub fn has_durable_id(&self) -> bool {
+        self.handle.state().has_durable_identity()
+    }
+
     /// Gives the journal another number: a copy that lives on its own is a journal of its own. Durable on return; returns
     /// the number. Dropping the future does not undo it.
     ///

@@ -458,6 +458,11 @@ impl Commit for Committer {
         self.read_all().await.map_err(|stop| stop.into_unknown(0))?;
         Ok(known(&self.lanes))
     }
+
+    /// A transaction may be open, and some of its records sent.
+    fn panicked(&mut self) {
+        self.give_up();
+    }
 }
 
 impl Committer {

@@ -177,7 +177,7 @@ pub(crate) async fn check(
         })?;
     }
     let info = connection.client.server_info();
-    let mut warnings = jetstream::warnings(&config);
+    let mut warnings = jetstream::warnings(&config, &shared.options);
     warnings.extend(jetstream::warnings_of_server(&info, &shared.options));
     Ok(NatsCheck {
         warnings,

@@ -6,7 +6,10 @@
 //! refused, or makes our next batch be refused. Reading alone would prove nothing: a server may still hold a batch of a client
 //! that is gone.
 //!
-//! No record has an id for the server's deduplication: the demand does more, and costs the server no memory.
+//! No record has an id for the server's deduplication, unless the options say so: the demand does more, and costs the server
+//! no memory. With ids a batch is refused that holds a record which the server knows, though the progress does not, as after
+//! another kind of delivery. Then the caller recalls, and gives fewer records, until that one is alone: of it the progress is
+//! stored, and it is not.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -129,11 +132,9 @@ impl Committer {
         }
     }
 
-    /// The records, and behind them the progress of each lane.
-    fn with_progress(&self, records: &[Record], progress: &[Progress]) -> Vec<Record> {
-        let mut all = Vec::with_capacity(records.len() + progress.len());
-        all.extend_from_slice(records);
-        all.extend(progress.iter().map(|progress| Record {
+    /// The message of a lane's progress.
+    fn message_of(&self, progress: &Progress) -> Record {
+        Record {
             id: RecordId {
                 epoch: 0,
                 position: 0,
@@ -144,8 +145,7 @@ impl Committer {
             timestamp: Timestamp(0),
             headers: vec![(PROGRESS.into(), Bytes::from_static(b"1"))],
             payload: progress.value.clone(),
-        }));
-        all
+        }
     }
 
     async fn store(
@@ -162,9 +162,11 @@ impl Committer {
             let kind = PublishErrorKind::Rejected;
             return Err(PublishError::unknown(kind, records.len(), why));
         }
-        let all = self.with_progress(records, progress);
+        let behind: Vec<Record> = progress.iter().map(|one| self.message_of(one)).collect();
         let patience = self.shared.options.ack_timeout;
-        let lend = connection.inboxes.lend(&connection.client, all.len());
+        let lend = connection
+            .inboxes
+            .lend(&connection.client, records.len() + behind.len());
         let inbox = match timeout(patience, lend).await {
             Ok(Ok(inbox)) => inbox,
             Ok(Err(_)) => return Err(unknown(PublishFailure::Disconnected { said: None })),
@@ -176,8 +178,8 @@ impl Committer {
             sequences: progress.iter().map(|one| known(one).unwrap_or(0)).collect(),
             roll_up: place.rolls_up,
         };
-        let call = Call::new(&self.shared, &connection, &self.window, inbox, &all);
-        let last = match call.run_exactly(demands).await {
+        let call = Call::new(&self.shared, &connection, &self.window, inbox, records);
+        let last = match call.run_exactly(&behind, demands).await {
             Ok(last) => last,
             Err(Unstored::Refused(refusal)) => {
                 // It may have been edited.
@@ -246,7 +248,8 @@ impl Committer {
                 error(kind, failure)
             }
             ErrorCode::ATOMIC_PUBLISH_INCOMPLETE_BATCH
-            | ErrorCode::ATOMIC_PUBLISH_TOO_LARGE_BATCH => {
+            | ErrorCode::ATOMIC_PUBLISH_TOO_LARGE_BATCH
+            | ErrorCode::ATOMIC_PUBLISH_CONTAINS_DUPLICATE_MESSAGE => {
                 error(PublishErrorKind::Rejected, PublishFailure::Refused(refusal))
             }
             _ => match refusal.verdict() {
@@ -269,7 +272,15 @@ impl Commit for Committer {
         progress: &[Progress],
         _: &[Range<usize>],
     ) -> Result<(), PublishError> {
-        let stored = self.store(records, progress).await;
+        let mut stored = self.store(records, progress).await;
+        if records.len() == 1 && stored.as_ref().is_err_and(is_known) {
+            // The server has that record.
+            stored = self.store(&[], progress).await;
+            stored = stored.map_err(|error| PublishError {
+                outcomes: vec![Outcome::Unknown],
+                ..error
+            });
+        }
         let count = if stored.is_ok() { records.len() } else { 0 };
         let counters = &self.shared.counters;
         counters.count(count as u64, 0, 0, stored.is_err());
@@ -401,6 +412,13 @@ pub(crate) fn unfit(config: &Config, version: &str, progress: &str) -> Option<St
         ));
     }
     None
+}
+
+/// Whether a batch was refused for a record that the server has, by its id.
+fn is_known(error: &PublishError) -> bool {
+    let code = ErrorCode::ATOMIC_PUBLISH_CONTAINS_DUPLICATE_MESSAGE;
+    let failure = error.source.downcast_ref();
+    matches!(failure, Some(PublishFailure::Refused(refusal)) if ErrorCode(refusal.err_code) == code)
 }
 
 /// Refuses the records that the server would, which would not say which they are.

@@ -50,7 +50,9 @@ impl HeaderWriter {
         place: Option<&Place>,
     ) -> Result<HeaderMap, String> {
         let mut headers = HeaderMap::new();
-        if let Some(suffix) = &self.id_suffix {
+        // A progress follows another, and is no record.
+        let is_record = place.is_none_or(|place| place.follows.is_none());
+        if let Some(suffix) = self.id_suffix.as_ref().filter(|_| is_record) {
             self.scratch.clear();
             push_id(&mut self.scratch, record.id);
             self.scratch.push_str(suffix);

@@ -127,7 +127,7 @@ fn tell(api: &Api, found: &Found, options: &NatsOptions) {
             if let Some(error) = TooSmall::of(config) {
                 tracing::error!(jetstream, "the jetstream can keep no record: {error}");
             }
-            for warning in warnings(config) {
+            for warning in warnings(config, options) {
                 tracing::warn!(jetstream, "{warning}");
             }
         }
@@ -215,7 +215,7 @@ impl TooSmall {
 }
 
 /// What the JetStream stream's settings lose or repeat without anybody being told, since everything is acknowledged.
-pub(crate) fn warnings(config: &Config) -> Vec<String> {
+pub(crate) fn warnings(config: &Config, options: &NatsOptions) -> Vec<String> {
     let mut warnings = Vec::new();
     let of_bytes = |bytes: u64| format!("max_bytes: some {} records", bytes / USUAL_RECORD);
     let of_records = |records: u64| format!("max_msgs: {records} records");
@@ -260,7 +260,9 @@ pub(crate) fn warnings(config: &Config) -> Vec<String> {
     if config.storage == StorageType::Memory {
         warnings.push("a restart of the server empties it (storage: memory)".to_owned());
     }
-    if config.duplicate_window < SHORT_DUPLICATE_WINDOW {
+    // What is stored once and only once does not go by it.
+    let counts = options.progress_subject.is_none();
+    if counts && config.duplicate_window < SHORT_DUPLICATE_WINDOW {
         warnings.push(format!(
             "what is published again more than {} ms later is stored twice (duplicate_window)",
             config.duplicate_window.as_millis()

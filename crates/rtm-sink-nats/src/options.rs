@@ -43,6 +43,9 @@ pub struct NatsOptions {
     /// Stores records once and only once, with their progress under this subject: see [`crate::exact`]. `{journal}`,
     /// `{sink}` and `{app_id}` in it stand for whose it is, and the JetStream stream stores what it stands for. Default: none, at least once.
     pub progress_subject: Option<String>,
+    /// With `progress_subject`, whether records have an id for the server's deduplication (`Nats-Msg-Id`) all the same: some
+    /// consumers go by it. Without it they always have. Default false, which costs the server less memory.
+    pub message_ids: bool,
     /// How long nothing may be acknowledged, while something is awaited, before a call gives up. Also how long a call
     /// waits for a connection. Default 5 s. Must be well above what one acknowledgement takes: a slow server is waited
     /// for as long as they come in, but below that nothing would ever count as confirmed.
@@ -73,6 +76,7 @@ impl NatsOptions {
             in_flight: 4000,
             atomic_batches: true,
             progress_subject: None,
+            message_ids: false,
             ack_timeout: Duration::from_secs(5),
             create_stream: None,
             name: "rtm-bridge".to_owned(),
@@ -184,6 +188,11 @@ fn readable(path: &Path) -> io::Result<()> {
 }
 
 impl NatsOptions {
+    /// Whether records have an id for the server's deduplication.
+    pub(crate) fn has_message_ids(&self) -> bool {
+        self.progress_subject.is_none() || self.message_ids
+    }
+
     /// The prefix of JetStream's interface.
     #[must_use]
     pub fn prefix(&self) -> String {

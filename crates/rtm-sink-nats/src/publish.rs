@@ -38,6 +38,8 @@ pub(crate) struct Call<'a> {
     denials_before: u64,
     inbox: Lent<'a>,
     records: &'a [Record],
+    /// What follows them, where they are stored once and only once: the progress of each lane.
+    progress_of_lanes: &'a [Record],
     headers: HeaderWriter,
     /// What is being sent, if it is an atomic batch.
     batch: Option<Batch>,
@@ -91,6 +93,7 @@ impl<'a> Call<'a> {
             denials_before,
             inbox,
             records,
+            progress_of_lanes: &[],
             headers: HeaderWriter::new(expected, Some(&shared.options.id_suffix)),
             batch: None,
             queue: VecDeque::new(),
@@ -129,7 +132,7 @@ impl<'a> Call<'a> {
         }
         let failure = match self.failure.take() {
             Some(Failure::Unclear(failure, index)) => {
-                let subject = index.map(|index| self.records[index].topic.as_str());
+                let subject = index.map(|index| self.record(index).topic.as_str());
                 let options = &self.shared.options;
                 Some(jetstream::diagnose(&self.connection.api, options, subject, failure).await)
             }
@@ -139,14 +142,23 @@ impl<'a> Call<'a> {
         self.finish(failure)
     }
 
-    /// Publishes all as one batch, or nothing, and returns the sequence of the last. The records have no id for the server's
-    /// deduplication.
-    pub(crate) async fn run_exactly(mut self, demands: Demands) -> Result<u64, Unstored> {
+    /// Publishes all as one batch, with the progress behind the records, or nothing, and returns the sequence of the last. The records have an id for the server's
+    /// deduplication only where the options say so.
+    pub(crate) async fn run_exactly(
+        mut self,
+        progress_of_lanes: &'a [Record],
+        demands: Demands,
+    ) -> Result<u64, Unstored> {
+        let count = self.records.len() + progress_of_lanes.len();
+        self.progress_of_lanes = progress_of_lanes;
+        self.settled.resize(count, Slot::Unsent);
         let expects = self.shared.options.expect_stream;
         let expected = expects.then_some(self.shared.options.stream.as_str());
-        self.headers = HeaderWriter::new(expected, None);
+        let options = &self.shared.options;
+        let suffix = options.has_message_ids().then_some(&*options.id_suffix);
+        self.headers = HeaderWriter::new(expected, suffix);
         self.note_alarms();
-        let range = 0..self.records.len();
+        let range = 0..count;
         let id = self.inbox.batch_id(range.start);
         let mut batch = Batch::new(range.clone(), id);
         batch.demands = Some(demands);
@@ -164,7 +176,7 @@ impl<'a> Call<'a> {
         let failure = match self.failure.take() {
             Some(Failure::Known(failure)) => failure,
             Some(Failure::Unclear(failure, index)) => {
-                let subject = index.map(|index| self.records[index].topic.as_str());
+                let subject = index.map(|index| self.record(index).topic.as_str());
                 let options = &self.shared.options;
                 jetstream::diagnose(&self.connection.api, options, subject, failure).await
             }
@@ -194,6 +206,14 @@ impl<'a> Call<'a> {
                 () = sleep_until(deadline), if asks => self.give_up(),
             }
         }
+    }
+
+    fn record(&self, index: usize) -> &'a Record {
+        let behind = index.checked_sub(self.records.len());
+        behind.map_or_else(
+            || &self.records[index],
+            |behind| &self.progress_of_lanes[behind],
+        )
     }
 
     fn has_failed(&self) -> bool {
@@ -311,7 +331,7 @@ impl<'a> Call<'a> {
     }
 
     fn message(&mut self, index: usize) -> Result<OutboundMessage, Reason> {
-        let record = &self.records[index];
+        let record = self.record(index);
         let subject = match &self.subject {
             Some((topic, subject)) if *topic == record.topic => subject.clone(),
             _ => {
@@ -371,7 +391,7 @@ impl<'a> Call<'a> {
                 ));
             }
             Reply::Committed { .. } | Reply::Empty | Reply::Foreign => {
-                tracing::debug!(subject = %self.records[index].topic, "an answer that is not ours");
+                tracing::debug!(subject = %self.record(index).topic, "an answer that is not ours");
             }
         }
     }
@@ -451,8 +471,8 @@ impl<'a> Call<'a> {
     fn deny(&mut self, denied: &Denied) {
         let subject = denied.subject.as_deref();
         let mut hit = false;
-        for index in 0..self.records.len() {
-            let named = subject.is_none_or(|subject| subject == self.records[index].topic.as_str());
+        for index in 0..self.settled.len() {
+            let named = subject.is_none_or(|subject| subject == self.record(index).topic.as_str());
             if named && self.settled[index] == Slot::InFlight {
                 hit = true;
                 if self.batch.is_none() {

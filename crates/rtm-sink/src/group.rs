@@ -3,11 +3,14 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tracing::error;
 
 use crate::{
     BoxError, ExactLimits, Outcome, Progress, ProgressKey, PublishError, PublishErrorKind, Record,
@@ -42,6 +45,10 @@ pub trait Commit: Send + 'static {
         &mut self,
         key: &ProgressKey,
     ) -> impl Future<Output = Result<Option<Bytes>, PublishError>> + Send;
+
+    /// A call has panicked. What it had begun is to be given up before the next one: a transaction that is open, say. By
+    /// default nothing, for what begins nothing that outlives a call.
+    fn panicked(&mut self) {}
 }
 
 /// The calls of all lanes, in groups. When it is dropped, what is on its way is given up.
@@ -101,7 +108,7 @@ impl GroupCommit {
         let given = self.jobs.send(Job::Publish(call)).await;
         match (given, answered.await) {
             (Ok(()), Ok(answer)) => answer,
-            _ => Err(ended(records.len())),
+            _ => Err(given_up(records.len())),
         }
     }
 
@@ -115,17 +122,38 @@ impl GroupCommit {
         let given = self.jobs.send(Job::Recall(key.clone(), answer)).await;
         match (given, answered.await) {
             (Ok(()), Ok(answer)) => answer,
-            _ => Err(ended(0)),
+            _ => Err(given_up(0)),
         }
     }
 }
 
-fn ended(records: usize) -> PublishError {
-    PublishError::unknown(PublishErrorKind::Unavailable, records, "the sink has ended")
+fn given_up(records: usize) -> PublishError {
+    let why = "the sink has given the call up, by its end or by a panic";
+    PublishError::unknown(PublishErrorKind::Unavailable, records, why)
 }
 
+/// Stores groups until nobody can give any more. Whoever waits while a call panics hears that its outcome is unknown, and the
+/// calls that follow are stored as ever: else one odd record would end the sink.
 async fn work(mut commit: impl Commit, limits: ExactLimits, mut waiting: mpsc::Receiver<Job>) {
     let mut next = None;
+    loop {
+        let working = work_until_ended(&mut commit, limits, &mut waiting, &mut next);
+        if AssertUnwindSafe(working).catch_unwind().await.is_ok() {
+            return;
+        }
+        error!(
+            "storing records once and only once has panicked, and begins again; please report this"
+        );
+        commit.panicked();
+    }
+}
+
+async fn work_until_ended(
+    commit: &mut impl Commit,
+    limits: ExactLimits,
+    waiting: &mut mpsc::Receiver<Job>,
+    next: &mut Option<Job>,
+) {
     loop {
         let job = match next.take() {
             Some(job) => job,
@@ -148,12 +176,12 @@ async fn work(mut commit: impl Commit, limits: ExactLimits, mut waiting: mpsc::R
             match job {
                 Job::Publish(call) if group.has_room(&call, limits) => group.push(call),
                 other => {
-                    next = Some(other);
+                    *next = Some(other);
                     break;
                 }
             }
         }
-        group.store(&mut commit).await;
+        group.store(commit).await;
     }
 }
 

@@ -18,6 +18,7 @@ mod missing;
 mod monitoring;
 mod nats_access;
 mod nats_batches;
+mod nats_exactly_once;
 mod nats_log;
 mod nats_outages;
 mod nats_permissions;

@@ -8,7 +8,9 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use bytes::Bytes;
 use futures::StreamExt;
 use rtm_sink::conformance::{self, Carries, Rig, Stored, converge, record, records};
-use rtm_sink::{Outcome, PublishError, PublishErrorKind, Record, Sink, Topic};
+use rtm_sink::{
+    Outcome, Progress, ProgressKey, PublishError, PublishErrorKind, Record, Sink, Topic,
+};
 use rtm_sink_nats::{CheckError, NatsOptions, NatsSink, PublishFailure, StreamSpec};
 use rtm_tests::brokers::{self, Nats, NatsRecord};
 use tokio::runtime::Handle;
@@ -183,6 +185,8 @@ struct NatsRig {
     server: Mutex<Nats>,
     url: String,
     mode: Mode,
+    /// Whether records that are stored once and only once have ids for the server.
+    has_message_ids: bool,
 }
 
 const SUITE: &str = "CONFORMANCE";
@@ -204,6 +208,7 @@ impl Rig for NatsRig {
     async fn exact(&self) -> Option<NatsSink> {
         let options = NatsOptions {
             progress_subject: Some("conformance.progress.{journal}.{sink}.{app_id}".to_owned()),
+            message_ids: self.has_message_ids,
             ..NatsOptions::new(vec![self.url.clone()], SUITE)
         };
         Some(NatsSink::connect(options).await.unwrap())
@@ -273,7 +278,22 @@ async fn conforms_singly() {
     conforms(Mode::Single).await;
 }
 
+/// Holds: what is stored once and only once is so with ids for the server's deduplication, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn conforms_with_message_ids() {
+    let rig = rig(Mode::Batches, true).await;
+    assert_eq!(conformance::exact::run(&rig).await, Vec::<&str>::new());
+}
+
 async fn conforms(mode: Mode) {
+    let rig = rig(mode, false).await;
+    assert_eq!(conformance::run(&rig).await, Vec::<&str>::new());
+    if mode == Mode::Batches {
+        assert_eq!(conformance::exact::run(&rig).await, Vec::<&str>::new());
+    }
+}
+
+async fn rig(mode: Mode, has_message_ids: bool) -> NatsRig {
     let server = Nats::start_own().await.unwrap();
     let config = Config {
         name: SUITE.to_owned(),
@@ -283,15 +303,134 @@ async fn conforms(mode: Mode) {
         ..Config::default()
     };
     create(&server, config).await;
-    let rig = NatsRig {
+    NatsRig {
         url: server.url().to_owned(),
         server: Mutex::new(server),
         mode,
-    };
-    assert_eq!(conformance::run(&rig).await, Vec::<&str>::new());
-    if mode == Mode::Batches {
-        assert_eq!(conformance::exact::run(&rig).await, Vec::<&str>::new());
+        has_message_ids,
     }
+}
+
+/// The progress of one lane, and a sink that stores records with it.
+async fn exact_sink(nats: &Nats, jetstream: &str, message_ids: bool) -> (NatsSink, ProgressKey) {
+    let options = NatsOptions {
+        progress_subject: Some(format!(
+            "{jetstream}.progress.{{journal}}.{{sink}}.{{app_id}}"
+        )),
+        message_ids,
+        ..options(nats, jetstream, Mode::Batches)
+    };
+    let key = ProgressKey {
+        journal: 7,
+        sink: "nats".into(),
+        lane: "lane".into(),
+    };
+    let sink = NatsSink::connect(options).await.unwrap();
+    assert_eq!(
+        timeout(SOON, sink.recall(&key)).await.unwrap().unwrap(),
+        None
+    );
+    (sink, key)
+}
+
+async fn store(
+    sink: &NatsSink,
+    records: &[Record],
+    key: &ProgressKey,
+    value: &str,
+) -> Result<(), PublishError> {
+    let progress = Progress {
+        key: key.clone(),
+        value: Bytes::copy_from_slice(value.as_bytes()),
+    };
+    let publish = sink.publish_exactly(records, &progress);
+    timeout(SOON, publish).await.expect("publish returns")
+}
+
+/// What is stored beside the progress.
+async fn stored_records(nats: &Nats, jetstream: &str) -> Vec<NatsRecord> {
+    let mut stored = nats.read_all(jetstream).await.unwrap();
+    stored.retain(|one| !one.subject.starts_with(&format!("{jetstream}.progress.")));
+    stored
+}
+
+/// Holds: with ids for the server's deduplication a record that it knows, though the progress does not, is not stored again.
+/// Nothing of its call is stored before it is alone, and then its progress is.
+#[tokio::test]
+async fn what_the_server_knows_by_its_id_is_passed_over() {
+    let nats = brokers::nats().await;
+    let name = own_jetstream(nats, Config::default()).await;
+    let records = page(&topic(&name, "a"), 8);
+    let before = sink(nats, &name, Mode::Single).await;
+    publish(&before, &records[2..4]).await.unwrap();
+    let (sink, key) = exact_sink(nats, &name, true).await;
+    for part in [&records[..], &records[..4], &records[2..4]] {
+        let error = store(&sink, part, &key, "refused").await.unwrap_err();
+        assert!(error.is_of_the_whole(), "{error:?}");
+        assert_eq!(stored_records(nats, &name).await.len(), 2);
+    }
+    for (value, part) in [
+        ("0", &records[..2]),
+        ("2", &records[2..3]),
+        ("3", &records[3..4]),
+        ("4", &records[4..]),
+    ] {
+        store(&sink, part, &key, value).await.unwrap();
+        let recalled = sink.recall(&key).await.unwrap().unwrap();
+        assert_eq!(recalled, value.as_bytes());
+    }
+    let ids = |records: &[NatsRecord]| records.iter().map(id_of).collect::<HashSet<_>>();
+    let stored = stored_records(nats, &name).await;
+    let expected: HashSet<String> = records.iter().map(|one| one.id.to_string()).collect();
+    assert_eq!((stored.len(), ids(&stored)), (8, expected));
+    let all = nats.read_all(&name).await.unwrap();
+    let progress = all.iter().filter(|one| one.subject.contains(".progress."));
+    assert!(progress.map(id_of).all(|id| id.is_empty()));
+}
+
+/// Holds: a JetStream stream that is made anew with other settings is looked at again, as soon as a recall has failed.
+#[tokio::test]
+async fn what_is_made_anew_is_looked_at_again() {
+    let nats = brokers::nats().await;
+    let rolls_up = Config {
+        allow_rollup: true,
+        ..Config::default()
+    };
+    let name = own_jetstream(nats, rolls_up).await;
+    let records = page(&topic(&name, "a"), 3);
+    let (sink, key) = exact_sink(nats, &name, false).await;
+    store(&sink, &records[..2], &key, "1").await.unwrap();
+    let jetstream = nats.jetstream().await.unwrap();
+    jetstream.delete_stream(&name).await.unwrap();
+    sink.recall(&key).await.unwrap_err();
+    nats.create_jetstream(&name, &[&format!("{name}.>")])
+        .await
+        .unwrap();
+    assert_eq!(sink.recall(&key).await.unwrap(), None);
+    store(&sink, &records[2..], &key, "2").await.unwrap();
+    assert_eq!(nats.read_all(&name).await.unwrap().len(), 2);
+}
+
+/// Holds: a record that cannot be sent at all is found by giving it alone; nothing of a call that holds it is stored.
+#[tokio::test]
+async fn what_cannot_be_sent_is_found_alone() {
+    let nats = brokers::nats().await;
+    let name = own_jetstream(nats, Config::default()).await;
+    let (sink, key) = exact_sink(nats, &name, false).await;
+    let mut records = page(&topic(&name, "a"), 3);
+    // With the headers that are added to it, it is larger than the server takes.
+    records[1].payload = Bytes::from(vec![b' '; (1 << 20) - 50]);
+    let error = store(&sink, &records, &key, "all").await.unwrap_err();
+    assert!(error.is_of_the_whole(), "{error:?}");
+    assert_eq!(nats.read_all(&name).await.unwrap().len(), 0);
+    store(&sink, &records[..1], &key, "0").await.unwrap();
+    let error = store(&sink, &records[1..2], &key, "1").await.unwrap_err();
+    assert!(
+        matches!(&error.outcomes[..], [Outcome::Rejected(reason)] if reason.code == "too_large"),
+        "{error:?}"
+    );
+    store(&sink, &records[2..], &key, "2").await.unwrap();
+    assert_eq!(stored_records(nats, &name).await.len(), 2);
 }
 
 /// Holds: a JetStream stream that is missing or does not store the subject holds the records, says so, and takes them

@@ -97,6 +97,10 @@ pub(crate) struct NatsConfig {
     /// `rtm.progress.{journal}.{sink}.{app_id}`.
     #[serde(default = "progress_subject")]
     pub(crate) progress_subject: String,
+    /// With `exactly_once`, whether records have a `Nats-Msg-Id` all the same, for consumers that go by it. Default false: it
+    /// costs the server memory, and CPU. With `at_least_once` they always have one.
+    #[serde(default)]
+    pub(crate) message_ids: bool,
     /// Creates the stream at start when it is missing. Default: it must exist.
     pub(crate) create: Option<CreateStream>,
 }
@@ -295,7 +299,7 @@ impl Kind for NatsConfig {
         let mut keys = changed!(
             self to new of NatsConfig,
             renewed: subject dead_letter_subject headers,
-            fixed: servers stream expect_stream domain api_prefix inbox_prefix auth tls ack_timeout in_flight atomic_batches delivery progress_subject create
+            fixed: servers stream expect_stream domain api_prefix inbox_prefix auth tls ack_timeout in_flight atomic_batches delivery progress_subject message_ids create
         );
         // The client makes the JetStream stream when it connects, and these are its subjects.
         let derived = |create: &CreateStream| create.subjects.is_empty();
@@ -391,6 +395,7 @@ impl NatsConfig {
             in_flight: self.in_flight,
             atomic_batches: self.atomic_batches == AtomicBatches::Auto,
             progress_subject: self.progress(),
+            message_ids: self.message_ids,
             ack_timeout: self.ack_timeout,
             create_stream: (self.create.as_ref()).map(|create| create.options(self.covering())),
             ..usual

@@ -17,7 +17,7 @@ fn key() -> ProgressKey {
 }
 
 fn exact(process: u64) -> Exact {
-    let mut exact = Exact::new(key(), Epoch(process), LIMITS);
+    let mut exact = Exact::new(key(), Epoch(process), LIMITS, Arc::default());
     exact.resume(None, None, Position(0), &[]);
     exact
 }
@@ -42,7 +42,7 @@ fn what_is_stored_has_the_documented_form() {
     let progress = exact(0xff).progress(Position(6), &tally, &batch);
     assert_eq!(
         std::str::from_utf8(&progress.value).unwrap(),
-        r#"{"v":1,"process":"00000000000000ff","through":6,"epoch":"0000000000000000","open":[[7,"000000000000000e",42]],"tally":{"c":5},"more":{"c":3}}"#
+        r#"{"v":1,"process":"00000000000000ff","through":6,"epoch":"0000000000000000","open":[[7,"000000000000000e",42,{"c":3}]],"tally":{"c":5}}"#
     );
     assert!(Told::parse(br#"{"v":2}"#).is_none());
     assert!(Told::parse(b"?").is_none());
@@ -84,7 +84,6 @@ fn told(through: u64, epoch: u64) -> Told {
         epoch,
         open: Vec::new(),
         tally: Tally::default(),
-        more: Tally::default(),
     }
 }
 
@@ -182,7 +181,7 @@ fn a_part_is_not_published_again() {
         offset,
     };
     for (entries, is_same) in [([(3, 0xe)], true), ([(3, 0xf)], false), ([(4, 0xe)], false)] {
-        let mut after = Exact::new(key(), Epoch(2), LIMITS);
+        let mut after = Exact::new(key(), Epoch(2), LIMITS, Arc::default());
         after.resume(
             Some(progress.value.clone()),
             Some(&told),
@@ -195,8 +194,66 @@ fn a_part_is_not_published_again() {
         assert_eq!(counted.confirmed, if is_same { 2 } else { 0 });
         assert!(!after.has(id(100)), "the cursor is behind it");
     }
-    before.settle_part(&part);
+    before.settle_part(part.part.unwrap(), &part.settled);
     assert!(before.has(id(100)));
+}
+
+/// Holds: of two processes the older one is the older one for as long as it runs, also with another client of the sink, and
+/// also where no publish of its own has failed.
+#[test]
+fn a_new_client_of_the_sink_ends_no_fence() {
+    let past = Arc::new(Mutex::new(Past::default()));
+    let client = || {
+        let mut exact = Exact::new(key(), Epoch(1), LIMITS, Arc::clone(&past));
+        exact.resume(None, None, Position(0), &[]);
+        exact
+    };
+    let mut first = client();
+    let own = first.progress(Position(4), &Tally::default(), &batch_of(5, 1));
+    first.stored(own.clone());
+    assert!(!client().meets_another(&Told::parse(&own.value).unwrap()));
+    let other = exact(2);
+    let older = other.progress(Position(3), &Tally::default(), &batch_of(4, 1));
+    let older = Told::parse(&older.value).unwrap();
+    assert!(!client().meets_another(&older), "the broker has gone back");
+    let newer = other.progress(Position(5), &Tally::default(), &batch_of(6, 1));
+    let newer = Told::parse(&newer.value).unwrap();
+    assert!(!other.meets_another(&newer) && !other.is_fenced());
+    assert!(client().meets_another(&newer));
+    assert!(client().is_fenced() && first.is_fenced());
+}
+
+/// Holds: what is settled of an entry counts with that entry, whichever come before it, and only while it is here.
+#[test]
+fn each_part_counts_with_its_entry() {
+    let part = |position, records| {
+        let mut batch = batch_of(position, records);
+        batch.part = Some(Part {
+            position: Position(position),
+            epoch: Epoch(0xe),
+            to: 100,
+        });
+        batch
+    };
+    let mut before = exact(1);
+    for (position, records) in [(4, 2), (5, 30)] {
+        let part = part(position, records);
+        let mut settled = Tally::default();
+        part.count(&mut settled);
+        before.settle_part(part.part.unwrap(), &settled);
+    }
+    // The entry before them comes by itself.
+    let progress = before.progress(Position(2), &Tally::default(), &batch_of(3, 7));
+    let told = Told::parse(&progress.value).unwrap();
+    assert_eq!((told.through, told.tally().settled()), (3, 7));
+    assert_eq!(before.commit(Position(3), None).settled(), 0);
+    assert_eq!(before.commit(Position(5), None).settled(), 32);
+
+    // The disk has lost one of them.
+    let mut after = Exact::new(key(), Epoch(2), LIMITS, Arc::default());
+    let here = waiting(&[(4, 0xe), (5, 0)]);
+    after.resume(Some(progress.value), Some(&told), Position(3), &here);
+    assert_eq!(after.commit(Position(5), None).settled(), 2);
 }
 
 /// Holds: a call that is refused as a whole is halved down to one record, and grows again.

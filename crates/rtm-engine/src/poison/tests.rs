@@ -28,30 +28,35 @@ impl Sink for Away {
 }
 
 /// A process, from its start on what the last one left to its death.
-struct Life {
-    disk: Arc<SimDisk>,
-    driver: Driver,
+pub(crate) struct Life {
+    pub(crate) disk: Arc<SimDisk>,
+    pub(crate) driver: Driver,
     lane: rtm_journal::Lane,
-    outlet: Outlet,
+    pub(crate) outlet: Outlet,
+    pub(crate) state: Arc<State>,
 }
 
 impl Life {
     async fn begin(disk: Arc<SimDisk>) -> Life {
+        let client = AnySink::new(Arc::new(MemorySink::new()));
+        Life::begin_with(disk, client).await
+    }
+
+    pub(crate) async fn begin_with(disk: Arc<SimDisk>, client: AnySink) -> Life {
         let options = Options {
             min_free_bytes: 0,
             ..Options::default()
         };
         let (journal, driver) = Journal::open_driven(Arc::clone(&disk), options).unwrap();
         let lane = journal.lane(&LaneName::try_from("0a1b").unwrap()).unwrap();
-        let state = State::new(journal, Arc::new(Metrics::new("1", "c")));
+        let state = Arc::new(State::new(journal, Arc::new(Metrics::new("1", "c"))));
         let route = state.add_route("0a1b", "out", "main");
-        let client = AnySink::new(Arc::new(MemorySink::new()));
         let parts = OutletParts {
             lane: lane.clone(),
             sink: RunningSink::new("out", "memory", "the sink out", client),
             requests: Arc::default(),
             state: route,
-            status: Arc::new(state),
+            status: Arc::clone(&state),
             suspicion: Arc::default(),
         };
         let template = |text| Template::parse(text, STATIC).unwrap();
@@ -75,6 +80,7 @@ impl Life {
             driver,
             lane,
             outlet: Outlet::open(parts, plans).unwrap(),
+            state,
         };
         life.driver.run_during(life.outlet.begin(true)).await;
         life
@@ -85,7 +91,7 @@ impl Life {
         self.append_page(body, 1).await;
     }
 
-    async fn append_page(&mut self, body: &str, count: u32) {
+    pub(crate) async fn append_page(&mut self, body: &str, count: u32) {
         let tags = Tags {
             app: "main".into(),
             app_id: "0a1b".into(),
@@ -102,7 +108,7 @@ impl Life {
         self.driver.run_during(append).await.unwrap();
     }
 
-    async fn publish(&mut self, sink: &impl Sink) {
+    pub(crate) async fn publish(&mut self, sink: &impl Sink) {
         assert!(self.outlet.is_poisoned());
         let group = self.driver.run_during(self.outlet.next()).await.unwrap();
         let publishing = publish_by_steps(&mut self.outlet, sink, group);
@@ -110,7 +116,7 @@ impl Life {
     }
 
     /// As far as the first note, which is durable. What comes next crashes the process.
-    async fn publish_to_the_first_note(&mut self) {
+    pub(crate) async fn publish_to_the_first_note(&mut self) {
         assert!(self.outlet.is_poisoned());
         let group = self.driver.run_during(self.outlet.next()).await.unwrap();
         let publishing = std::pin::pin!(publish_by_steps(&mut self.outlet, &Away, group));

@@ -27,6 +27,9 @@ pub const POLL_OUTCOMES: [&str; 5] = ["page", "empty", "not_sent", "refused", "i
 /// Why events may have been lost at the source, as labels.
 pub const LOSS_REASONS: [&str; 4] = ["cut", "timeout", "status", "crash"];
 
+/// What became of a call whose outcome was unknown, as labels.
+pub const RECALL_RESULTS: [&str; 3] = ["stored", "not_stored", "elsewhere"];
+
 /// Upper bounds for what takes a moment, in seconds.
 const DURATIONS: [f64; 16] = [
     0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096,
@@ -161,6 +164,14 @@ metrics! {
     Gauge last_confirmation_timestamp_seconds [app, sink]
         "When the broker last confirmed a batch; 0 before the first";
 
+    // Once and only once, of each app and sink.
+    Gauge exact_fenced [app, sink]
+        "1 while another process publishes the same journal, and this one publishes nothing of the App ID";
+    IntCounter exact_in_doubt_total [app, sink] "Calls of unknown outcome, about which the broker is asked";
+    IntCounter exact_recalls_total [app, sink, result in RECALL_RESULTS] "What the broker said of such a call";
+    IntCounter exact_progress_unknown_total [app, sink]
+        "Times that the broker did not know, or not of this journal, how far it is published: events may be stored twice";
+
     // The sinks.
     Gauge sink_up [sink] "0 while a batch has waited 10 s for its confirmation, or the broker refuses us";
     IntCounter producer_rebuilds_total [sink] "Times that the client was given up and made anew";
@@ -214,6 +225,14 @@ pub struct SinkMetrics {
     pub batch: Histogram,
     /// Seconds from an event's `ms` to its confirmation.
     pub event_age: Histogram,
+    /// 1 while another process publishes the same journal.
+    pub fenced: Gauge,
+    /// Calls of unknown outcome.
+    pub in_doubt: IntCounter,
+    /// By [`RECALL_RESULTS`].
+    recalls: [IntCounter; RECALL_RESULTS.len()],
+    /// Times that the broker's progress did not fit the journal.
+    pub progress_unknown: IntCounter,
     last_confirmation: Gauge,
 }
 
@@ -287,6 +306,10 @@ impl Metrics {
             publish_duration: self.publish_duration_seconds.of(pair),
             batch: self.publish_batch_records.of(pair),
             event_age: self.event_age_seconds.of(pair),
+            fenced: self.exact_fenced.of(pair),
+            in_doubt: self.exact_in_doubt_total.of(pair),
+            recalls: RECALL_RESULTS.map(|result| self.exact_recalls_total.of(&[app, sink, result])),
+            progress_unknown: self.exact_progress_unknown_total.of(pair),
             last_confirmation: self.last_confirmation_timestamp_seconds.of(pair),
         }
     }
@@ -540,6 +563,13 @@ impl SinkMetrics {
     /// Notes that the broker confirmed something now.
     pub fn confirmed_now(&self) {
         self.last_confirmation.set(now());
+    }
+
+    /// Counts what the broker said of a call of unknown outcome, one of [`RECALL_RESULTS`].
+    pub fn recalled(&self, result: &str) {
+        if let Some(index) = RECALL_RESULTS.iter().position(|known| *known == result) {
+            self.recalls[index].inc();
+        }
     }
 }
 

@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use rtm_journal::Journal;
+use rtm_sink::ProgressKey;
 use rtm_source::Fetch;
 
 use super::metrics::Metrics;
 use super::pipeline::PipelineState;
 use super::sink::SinkState;
+use crate::exact::Past;
 use crate::lock::lock;
 use crate::pipeline::Pipeline;
 use crate::sink::RunningSink;
@@ -48,6 +50,8 @@ pub struct State {
     /// As they are configured.
     sinks: Mutex<Vec<RunningSink>>,
     planned: Mutex<Arc<Planned>>,
+    /// What this process has published once and only once.
+    pasts: Mutex<HashMap<ProgressKey, Arc<Mutex<Past>>>>,
     /// Held while gauges are set from what was read before: two scrapes would count one step twice, and what has gone would
     /// come back.
     pub(super) scrape: Mutex<()>,
@@ -67,6 +71,7 @@ impl State {
             routes: Mutex::default(),
             sinks: Mutex::default(),
             planned: Mutex::default(),
+            pasts: Mutex::default(),
             scrape: Mutex::default(),
             started: Instant::now(),
             has_begun: AtomicBool::new(false),
@@ -122,6 +127,12 @@ impl State {
         if let Some(state) = lock(&self.routes).remove(&route) {
             self.metrics.remove_pair(&state.app(), sink);
         }
+    }
+
+    /// What this process has published of a lane, once and only once.
+    pub(crate) fn past(&self, key: &ProgressKey) -> Arc<Mutex<Past>> {
+        let mut pasts = lock(&self.pasts);
+        Arc::clone(pasts.entry(key.clone()).or_default())
     }
 
     /// App IDs are called otherwise from now on, and so are the series of their ways into sinks: App ID, sink, and name.

@@ -193,8 +193,16 @@ async fn opening_waits_out_a_full_disk_only() {
     let a = lane(&journal, "a");
     let waiting = tokio::spawn(async move { append(&a, b"x").await });
     until("more failures", || journal.stats().write_failures > 2).await;
+    // After a crash of now it would have another number.
+    assert!(!journal.has_durable_id());
     disk.heal();
     in_time(waiting).await.unwrap();
+    assert!(journal.has_durable_id());
+    let id = journal.id();
+    drop(journal);
+    let again = open(&disk);
+    assert!(again.has_durable_id());
+    assert_eq!(again.id(), id);
 }
 
 /// Holds: a close on a broken disk ends, says so, and fails who waits.

@@ -7,7 +7,8 @@ fn silent_losses_are_named() {
         duplicate_window: SHORT_DUPLICATE_WINDOW,
         ..Config::default()
     };
-    let warned = |config: &Config| warnings(config).join("\n");
+    let options = NatsOptions::new(Vec::new(), "RTM");
+    let warned = |config: &Config| warnings(config, &options).join("\n");
     assert_eq!(warned(&usual()), "");
     let full = |discard| Config {
         max_bytes: 1 << 20,
@@ -55,6 +56,14 @@ fn silent_losses_are_named() {
         ..usual()
     };
     assert!(warned(&short).contains("more than 100 ms later"));
+    for message_ids in [false, true] {
+        let exact = NatsOptions {
+            progress_subject: Some("progress".to_owned()),
+            message_ids,
+            ..options.clone()
+        };
+        assert_eq!(warnings(&short, &exact), Vec::<String>::new());
+    }
 }
 
 /// Holds: a limit that no record fits into, or that cannot hold a large one, is an error, and no limit is none.

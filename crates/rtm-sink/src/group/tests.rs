@@ -33,6 +33,10 @@ impl Commit for Noting {
             .iter()
             .map(|one| one.key.lane.to_string())
             .collect();
+        if lanes.iter().any(|lane| lane == "panics") {
+            self.go.notify_one();
+            panic!("as the test wants");
+        }
         let is_bad = lanes.iter().any(|lane| lane == "bad");
         self.commits.lock().unwrap().push(lanes);
         self.go.notify_one();
@@ -46,8 +50,16 @@ impl Commit for Noting {
         }
     }
 
-    async fn recall(&mut self, _: &ProgressKey) -> Result<Option<Bytes>, PublishError> {
+    async fn recall(&mut self, key: &ProgressKey) -> Result<Option<Bytes>, PublishError> {
+        assert_ne!(&*key.lane, "panics");
         Ok(Some(Bytes::from_static(b"known")))
+    }
+
+    fn panicked(&mut self) {
+        self.commits
+            .lock()
+            .unwrap()
+            .push(vec!["panicked".to_owned()]);
     }
 }
 
@@ -145,6 +157,28 @@ async fn a_broker_that_is_away_is_not_waited_for_by_each() {
     assert_eq!(outcomes, [None, None, away, away, away]);
     let apart: [&[&str]; 4] = [&["a"], &["b", "bad", "c", "d"], &["b"], &["bad"]];
     assert_eq!(commits, lanes(&apart));
+}
+
+/// Holds: a panic leaves the calls in doubt that it met, and no other; what comes later is stored, and recalled.
+#[tokio::test]
+async fn a_panic_ends_the_calls_that_it_meets() {
+    let calls = [("a", 1), ("b", 1), ("panics", 1), ("c", 8), ("d", 1)];
+    let (outcomes, commits) = run(&calls, PublishErrorKind::Rejected).await;
+    let in_doubt = Some(PublishErrorKind::Unavailable);
+    assert_eq!(outcomes, [None, in_doubt, in_doubt, None, None]);
+    let rest: [&[&str]; 3] = [&["a"], &["panicked"], &["c", "d"]];
+    assert_eq!(commits, lanes(&rest));
+
+    let noting = Noting {
+        commits: Arc::default(),
+        go: Arc::default(),
+        alone: PublishErrorKind::Rejected,
+    };
+    let group = GroupCommit::new(noting, LIMITS);
+    let key = |lane| call(lane, 0).1.key;
+    let error = group.recall(&key("panics")).await.unwrap_err();
+    assert_eq!(error.kind, PublishErrorKind::Unavailable);
+    assert!(group.recall(&key("a")).await.unwrap().is_some());
 }
 
 /// Holds: a call that is dropped before its turn stores nothing, and a recall comes after what was given before it.

@@ -37,7 +37,7 @@ async fn labels_come_from_the_configuration() {
         ("stream", &["channel", "user"]),
         ("sink", &["kafka", "nats"]),
     ]);
-    let fixed = ["outcome", "reason", "version", "commit", "le"];
+    let fixed = ["outcome", "reason", "result", "version", "commit", "le"];
     let mut values: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (label, value) in seen.under_load.0.values().flat_map(|family| &family.values) {
         values.entry(label).or_default().insert(value);
