@@ -117,6 +117,8 @@ pub(crate) struct Outlet {
     suspicion: Arc<tokio::sync::Mutex<()>>,
     /// The suspicion, while this outlet has it.
     suspecting: Option<OwnedMutexGuard<()>>,
+    /// A crash is to be counted once the broker has said what it has.
+    has_crashed: bool,
     /// Read, and to be given out next.
     ahead: Option<Group>,
     /// What the broker knows, where it stores records once and only once.
@@ -172,6 +174,7 @@ impl Outlet {
             sink: parts.sink,
             status: parts.status,
             suspicion: parts.suspicion,
+            has_crashed: false,
             suspecting: None,
             refusing: HashMap::new(),
             said_refused: Seldom::default(),
@@ -187,21 +190,34 @@ impl Outlet {
         self.tally = Tally::decode(&self.reader.tally());
         self.go_back().await;
         self.suspecting = None;
+        self.has_crashed = false;
         if !crashed {
             self.tally.stalls = 0;
             if let Some(trying) = &mut self.tally.trying {
                 trying.armed = false;
             }
-        } else if self.reader.pending().entries > 0 {
-            self.tally.stalls += 1;
-            // Durable before anything is tried again.
-            self.save().await;
-            if self.is_poisoned() {
-                error!(
-                    crashes = self.tally.stalls,
-                    "crash after crash without progress: publishing record by record to find the one that causes them"
-                );
-            }
+        } else if self.exact.is_some() {
+            // Nothing is tried before the broker has said what it has: a process that ends while it waits for that has crashed
+            // of nothing here.
+            self.has_crashed = true;
+        } else {
+            self.count_crash().await;
+        }
+    }
+
+    /// Counts that the last process, or loop, crashed, unless nothing waits.
+    async fn count_crash(&mut self) {
+        if self.reader.pending().entries == 0 {
+            return;
+        }
+        self.tally.stalls += 1;
+        // Durable before anything is tried again.
+        self.save().await;
+        if self.is_poisoned() {
+            error!(
+                crashes = self.tally.stalls,
+                "crash after crash without progress: publishing record by record to find the one that causes them"
+            );
         }
     }
 
@@ -307,6 +323,9 @@ impl Outlet {
         if let Some(exact) = &mut self.exact {
             exact.resume(known, told.as_ref(), cursor, &waiting);
         }
+        if std::mem::take(&mut self.has_crashed) {
+            self.count_crash().await;
+        }
         self.read_from_cursor().await;
     }
 
@@ -350,6 +369,7 @@ impl Outlet {
                 self.tally.confirmed += shared.events;
             }
             self.tally.stalls = 0;
+            self.has_crashed = false;
             self.tally.trying = self
                 .tally
                 .trying

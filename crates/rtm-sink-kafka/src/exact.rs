@@ -99,6 +99,7 @@ impl Exact {
                     place,
                     open: None,
                     has_fenced: place == Place::Aside,
+                    has_begun: false,
                 };
                 GroupCommit::new(committer, EXACT_LIMITS)
             })
@@ -166,6 +167,8 @@ struct Committer {
     open: Option<Open>,
     /// Whether nothing of an earlier process can come to the other group's lanes any more.
     has_fenced: bool,
+    /// Whether there was a producer before.
+    has_begun: bool,
 }
 
 impl Committer {
@@ -192,6 +195,9 @@ impl Committer {
         }
         let begun = self.begin_all(&owner).await?;
         self.has_fenced = true;
+        if std::mem::replace(&mut self.has_begun, true) {
+            self.producers.is_rebuilt();
+        }
         let prefix = prefix(&owner);
         self.take_in(&prefix, begun.found);
         lock(&self.lanes.lives)[self.place as usize] = Some(Arc::clone(&begun.live));
@@ -515,6 +521,7 @@ pub(crate) async fn check(producers: &Arc<Producers>) -> Result<String, String> 
         place: Place::Main,
         open: None,
         has_fenced: true,
+        has_begun: false,
     };
     let topic = &committer.exact().progress_topic;
     let owner = (0, Arc::from("check"));

@@ -485,7 +485,7 @@ impl Written {
         let Some((_, rest)) = line.split_once("Configuration property ") else {
             return false;
         };
-        let name = rest.split(' ').next().unwrap_or_default();
+        let name = canonical(rest.split(' ').next().unwrap_or_default());
         let ours = PROMISED.iter().any(|(promised, ..)| *promised == name)
             || DEFAULTS.iter().any(|(default, _)| *default == name);
         ours && !self.0.iter().any(|written| written == name)

@@ -217,6 +217,9 @@ impl Drop for Polling {
 /// How long TLS may fail after it once worked, until the producer has failed.
 const DISTRUSTED: Duration = Duration::from_secs(5);
 
+/// What librdkafka's log calls a producer's wait for its id, twice a second. What lasts is told by the call that waits.
+const RETRIED: &str = "GETPID";
+
 /// What librdkafka's log calls an error that ends a producer.
 const FATAL: &str = "FATAL";
 
@@ -335,7 +338,7 @@ impl ClientContext for Context {
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         let line = self.secrets.clean(line);
-        if self.is_over() || self.written.is_only_ours(facility, &line) {
+        if self.is_over() || facility == RETRIED || self.written.is_only_ours(facility, &line) {
             debug!(target: "librdkafka", facility, "{line}");
             return;
         }

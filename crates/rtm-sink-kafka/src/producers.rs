@@ -86,6 +86,12 @@ impl Producers {
             return Ok(live);
         }
         let started = self.make().await?;
+        self.is_rebuilt();
+        Ok(self.replace(started))
+    }
+
+    /// Notes that a producer took the place of one that was given up.
+    pub(crate) fn is_rebuilt(&self) {
         let due = {
             let mut known = self.health.lock();
             known.rebuilds += 1;
@@ -97,7 +103,6 @@ impl Producers {
         if let Some(times) = due {
             info!(times, "made a new producer, as the last one had failed");
         }
-        Ok(self.replace(started))
     }
 
     /// As [`Producers::live`], for records that are judged by themselves.

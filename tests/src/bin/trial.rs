@@ -14,7 +14,7 @@ use rtm_tests::trial::measured::{
     bare::{self, BareArgs},
     changes,
     cost::{self, Into},
-    drain, fresh, memory, soak,
+    drain, fresh, memory, price, soak,
     storms::{self, Storm},
 };
 use rtm_tests::trial::shows::{self, Outage};
@@ -59,6 +59,17 @@ enum Trial {
         seed: u64,
         #[command(flatten)]
         load: Load,
+    },
+    /// What once and only once costs, beside at least once: Kafka, NATS, and a drain into Kafka
+    Price {
+        /// Events a second, both streams together
+        #[arg(long, default_value_t = 8_000.0)]
+        rate: f64,
+        /// Events that drain
+        #[arg(long, default_value_t = 2_000_000)]
+        events: u64,
+        #[command(flatten)]
+        measured: Measured,
     },
     /// Kills of the bridge and of the broker, which stores each record once and only once
     Exact {
@@ -403,6 +414,21 @@ async fn figures(brokers: &mut Brokers, trial: Trial) -> Result<bool> {
                 let name = format!("cost, {into:?}");
                 kept &= measured.table(brokers, &name, one).await;
             }
+        }
+        Trial::Price {
+            rate,
+            events,
+            measured,
+        } => {
+            for broker in [Broker::Kafka, Broker::Nats] {
+                let one = async |brokers: &mut Brokers| {
+                    Box::pin(price::steady(brokers, broker, rate, measured.time(30))).await
+                };
+                let name = format!("price, {broker:?}");
+                kept &= measured.table(brokers, &name, one).await;
+            }
+            let one = async |brokers: &mut Brokers| Box::pin(price::drain(brokers, events)).await;
+            kept &= measured.table(brokers, "price, drain", one).await;
         }
         Trial::Drain { events, measured } => {
             let one = async |brokers: &mut Brokers| Box::pin(drain::drain(brokers, events)).await;

@@ -173,6 +173,15 @@ impl Places {
         ]
     }
 
+    /// The topics of events.
+    pub(super) fn event_topics(&self) -> Vec<String> {
+        let topics = self.topics().into_iter();
+        topics
+            .filter(|(_, dead)| !dead)
+            .map(|(topic, _)| topic)
+            .collect()
+    }
+
     /// The names of the sinks that are published to.
     pub(super) fn sink_names(&self, brokers: &Brokers) -> Vec<&'static str> {
         let mut names = Vec::new();

@@ -353,6 +353,7 @@ async fn a_poisonous_entry_is_a_dead_letter_once() {
         let mut life = Life::begin_with(SimDisk::new(1), sink.client()).await;
         life.append_events(3, 10).await;
         while !life.outlet.is_poisoned() {
+            life.be_told_nothing().await;
             life = life.crash(&sink).await;
         }
         life.publish_to_the_first_note().await;
@@ -378,6 +379,7 @@ async fn a_poisonous_record_is_a_dead_letter_once() {
     let mut life = Life::begin_with(SimDisk::new(1), sink.client()).await;
     life.append_events(3, 10).await;
     while !life.outlet.is_poisoned() {
+        life.be_told_nothing().await;
         life = life.crash(&sink).await;
     }
     let deaths = [
@@ -406,6 +408,7 @@ async fn what_was_not_tried_is_not_blamed() {
     let mut life = Life::begin_with(SimDisk::new(1), sink.client()).await;
     life.append_events(3, 10).await;
     while !life.outlet.is_poisoned() {
+        life.be_told_nothing().await;
         life = life.crash(&sink).await;
     }
     life.publish(&sink).await;
@@ -414,4 +417,22 @@ async fn what_was_not_tried_is_not_blamed() {
     assert!(life.drain(&sink).await);
     sink.assert_once(3);
     assert_eq!(life.outlet.tally.confirmed, 3);
+}
+
+/// Holds: a process that dies while the broker is asked has crashed of nothing in the journal, however often it does; one that
+/// dies after the answer may have.
+#[tokio::test(start_paused = true)]
+async fn a_death_before_the_answer_blames_nobody() {
+    let sink = Scripted::new(100, 1 << 20);
+    let mut life = Life::begin_with(SimDisk::new(1), sink.client()).await;
+    life.append_events(3, 10).await;
+    for _ in 0..10 {
+        life = life.crash(&sink).await;
+        assert!(!life.outlet.is_poisoned());
+    }
+    for _ in 0..3 {
+        life.be_told_nothing().await;
+        life = life.crash(&sink).await;
+    }
+    assert!(life.outlet.is_poisoned());
 }

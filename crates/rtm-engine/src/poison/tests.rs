@@ -86,6 +86,11 @@ impl Life {
         life
     }
 
+    /// The broker says that it has nothing of the lane.
+    pub(crate) async fn be_told_nothing(&mut self) {
+        self.driver.run_during(self.outlet.resume(None)).await;
+    }
+
     async fn append(&mut self) {
         let body = r#"{"events":[{"user_id":"u","type":"Login","ms":1}]}"#;
         self.append_page(body, 1).await;
