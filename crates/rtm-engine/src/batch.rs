@@ -1,11 +1,11 @@
 //! What is being delivered to a sink.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use rtm_journal::{Entry, Epoch, Position};
 use rtm_record::Prepared;
-use rtm_sink::Record;
+use rtm_sink::{Record, RecordId};
 use rtm_source::MAX_PAGE_EVENTS;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -121,6 +121,11 @@ impl Batch {
         let topics = self.records.iter().map(|record| record.topic.as_str());
         let topics: BTreeSet<&str> = topics.collect();
         topics.into_iter().collect()
+    }
+
+    /// Whether one of these is among what is not settled.
+    pub(crate) fn has_any(&self, ids: &HashSet<RecordId>) -> bool {
+        !ids.is_empty() && self.records.iter().any(|record| ids.contains(&record.id))
     }
 
     /// Whether it has as much as a batch should have.

@@ -40,6 +40,8 @@ pub(crate) struct Exact {
     calm: u32,
     /// The progress that the broker has.
     known: Option<Bytes>,
+    /// The events that it says are settled.
+    published: Option<u64>,
     /// Whether `known` may be wrong: the broker is to be asked before anything is published.
     is_in_doubt: bool,
     /// This process has published.
@@ -120,6 +122,7 @@ impl Exact {
             most_records,
             calm: 0,
             known: None,
+            published: None,
             is_in_doubt: true,
             has_published: false,
             is_fenced: false,
@@ -153,6 +156,11 @@ impl Exact {
         self.is_in_doubt = true;
         self.open.clear();
         self.tally = Tally::default();
+    }
+
+    /// The events that are settled by the progress that the broker has.
+    pub(crate) fn published(&self) -> Option<u64> {
+        self.published
     }
 
     /// Records in one call at most.
@@ -207,6 +215,7 @@ impl Exact {
 
     /// The broker has stored it.
     pub(crate) fn stored(&mut self, progress: Progress) {
+        self.published = Told::parse(&progress.value).map(|told| told.settled());
         self.known = Some(progress.value);
         self.has_published = true;
         self.calm += 1;
@@ -225,10 +234,8 @@ impl Exact {
             return Found::NotStored;
         }
         let Some(value) = found else {
-            // With an old progress gone the cursor still knows better than nobody.
             warn!("the broker has lost the progress of this lane; it is written anew");
-            self.known = None;
-            return Found::NotStored;
+            return Found::Elsewhere;
         };
         let known = self.known.as_deref().and_then(Told::parse);
         let known = known.map_or(0, |known| known.through);
@@ -237,8 +244,7 @@ impl Exact {
             // What came before ours is there again: the broker has lost what followed.
             Some(told) if self.has_published && told.through < known => warn!(
                 through = told.through,
-                known,
-                "the broker has gone back behind what it had acknowledged; what it lost is lost"
+                known, "the broker has gone back behind what it had acknowledged"
             ),
             found => self.is_fenced |= self.has_published && found.is_some(),
         }
@@ -254,6 +260,7 @@ impl Exact {
         waiting: &[Waiting],
     ) {
         self.known = known;
+        self.published = told.map(Told::settled);
         self.is_in_doubt = false;
         self.open.clear();
         self.tally = Tally::default();
@@ -334,6 +341,11 @@ impl Told {
     /// What it counts up to its position.
     pub(crate) fn tally(&self) -> &Tally {
         &self.tally
+    }
+
+    /// The events that it says are settled.
+    pub(crate) fn settled(&self) -> u64 {
+        self.tally.settled() + self.more.settled()
     }
 
     /// How far the entries behind the cursor, in the journal's order, are published.

@@ -136,8 +136,11 @@ impl Current {
                     Ok(slice) => Left::Records {
                         slice,
                         next: 0,
-                        // Where the broker knows what is settled, it is asked: it knows, in one, what that counts.
-                        from: reached.filter(|_| outlet.exact().is_none()).unwrap_or(0),
+                        // Where the broker knows what is settled, it is asked: it knows, in one, what that counts. What is
+                        // published again it may have lost since.
+                        from: reached
+                            .filter(|_| outlet.exact().is_none() && !outlet.is_again())
+                            .unwrap_or(0),
                     },
                     Err(error) => Left::Whole(unreadable(&error)),
                 }

@@ -43,6 +43,10 @@ pub struct NatsOptions {
     /// Stores records once and only once, with their progress under this subject: see [`crate::exact`]. `{journal}`,
     /// `{sink}` and `{app_id}` in it stand for whose it is, and the JetStream stream stores what it stands for. Default: none, at least once.
     pub progress_subject: Option<String>,
+    /// Whether it is looked for whether the JetStream stream has gone back behind what it had acknowledged, as a power
+    /// failure makes it: see [`rtm_sink::Sink::ground`]. Default true. It needs the right to ask for the JetStream stream's
+    /// information; without that nothing is told.
+    pub looks_back: bool,
     /// How long nothing may be acknowledged, while something is awaited, before a call gives up. Also how long a call
     /// waits for a connection. Default 5 s. Must be well above what one acknowledgement takes: a slow server is waited
     /// for as long as they come in, but below that nothing would ever count as confirmed.
@@ -73,6 +77,7 @@ impl NatsOptions {
             in_flight: 4000,
             atomic_batches: true,
             progress_subject: None,
+            looks_back: true,
             ack_timeout: Duration::from_secs(5),
             create_stream: None,
             name: "rtm-bridge".to_owned(),

@@ -56,6 +56,7 @@ impl Life {
         };
         let template = |text| Template::parse(text, STATIC).unwrap();
         let plan = OutletPlan {
+            hold: Duration::ZERO,
             owner: "main".to_owned(),
             app: "main".to_owned(),
             routes: Routes {
