@@ -42,6 +42,8 @@ pub(crate) struct Batch {
     pub(crate) newest: Option<(Position, Epoch)>,
     /// The part of an entry that it is, where the cursor does not move over it: see [`crate::exact`].
     pub(crate) part: Option<Part>,
+    /// The broker has some of its records without the progress that they were given with.
+    pub(crate) owes_progress: bool,
     /// Bytes of payload.
     pub(crate) bytes: usize,
     /// For the records beyond the first page.

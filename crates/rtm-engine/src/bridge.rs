@@ -838,7 +838,7 @@ async fn deliver<S: Sink>(outlet: &mut Outlet, sink: &S, batch: &mut Batch) -> D
     outlet.state.publishing();
     // The first so many were given to the sink before.
     let mut known = 0;
-    while !batch.records.is_empty() {
+    while !batch.records.is_empty() || std::mem::take(&mut batch.owes_progress) {
         if outlet.is_in_doubt() {
             return Delivered::Elsewhere;
         }
@@ -870,6 +870,7 @@ async fn deliver<S: Sink>(outlet: &mut Outlet, sink: &S, batch: &mut Batch) -> D
             Attempt::Ended(Ok(())) => {
                 settle(outlet, batch, given, &[]);
                 known -= given;
+                batch.owes_progress = false;
                 if let Some((exact, progress)) = outlet.exact().zip(progress) {
                     exact.stored(progress);
                 }

@@ -474,12 +474,16 @@ impl Outlet {
             if shared.is_all {
                 let before = std::mem::replace(&mut self.tally, told.tally().clone());
                 self.tally.trying = before.trying;
+                self.tally.mark = before.mark;
                 // An entry that a failing disk has forgotten the journal counts as lost, although it is published.
                 let settled = self.tally.settled().saturating_sub(before.settled());
                 let forgotten = settled.saturating_sub(shared.events);
                 self.tally.confirmed = self.tally.confirmed.saturating_sub(forgotten);
             } else {
                 self.tally.confirmed += shared.events;
+            }
+            if let Some(mark) = &mut self.tally.mark {
+                mark.settled = Some(told.settled());
             }
             self.tally.stalls = 0;
             self.tally.trying = self
@@ -797,6 +801,11 @@ impl Outlet {
         self.exact.as_ref().is_some_and(|exact| exact.has(id))
     }
 
+    /// Whether the broker has a record without the progress that it was given with.
+    pub(crate) fn is_torn(&self, id: RecordId) -> bool {
+        self.torn.contains(&id)
+    }
+
     /// Records of an entry in one batch at most, where it has more of them than one batch may have.
     pub(crate) fn slice_of(&self, entry: &Entry) -> usize {
         let Some(exact) = &self.exact else {
@@ -874,6 +883,7 @@ impl Outlet {
                     batch.settled.drop_events("copy", events);
                 } else if torn.contains(&prepared.record.id) {
                     batch.settled.confirmed += events;
+                    batch.owes_progress = true;
                 } else {
                     batch.push(prepared, events);
                 }

@@ -210,6 +210,10 @@ impl Current {
             outlet.partly().drop_events("copy", events);
             return None;
         }
+        if outlet.is_torn(prepared.record.id) {
+            outlet.partly().confirmed += events;
+            return None;
+        }
         match self.crashed {
             Some(Step::DeadLetter(culprit)) if culprit == index => {
                 error!(id = %prepared.record.id, "a record crashes even as a dead letter: it is dropped");
