@@ -70,6 +70,7 @@ pub fn plan(config: &Config) -> Result<Plan<Wire>, RunError> {
             kind: sink.kind,
             title: sink.title(name),
             routes,
+            hold: sink.table().hold(),
             skips_when_full: common.when_full == WhenFull::Skip,
             apps: common.apps.clone(),
             streams: Stream::ALL

@@ -1,11 +1,11 @@
 //! What is being delivered to a sink.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use rtm_journal::{Entry, Epoch, Position};
 use rtm_record::Prepared;
-use rtm_sink::Record;
+use rtm_sink::{Record, RecordId};
 use rtm_source::MAX_PAGE_EVENTS;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -42,6 +42,8 @@ pub(crate) struct Batch {
     pub(crate) newest: Option<(Position, Epoch)>,
     /// The part of an entry that it is, where the cursor does not move over it: see [`crate::exact`].
     pub(crate) part: Option<Part>,
+    /// The broker has some of its records without the progress that they were given with.
+    pub(crate) owes_progress: bool,
     /// Bytes of payload.
     pub(crate) bytes: usize,
     /// For the records beyond the first page.
@@ -121,6 +123,11 @@ impl Batch {
         let topics = self.records.iter().map(|record| record.topic.as_str());
         let topics: BTreeSet<&str> = topics.collect();
         topics.into_iter().collect()
+    }
+
+    /// Whether one of these is among what is not settled.
+    pub(crate) fn has_any(&self, ids: &HashSet<RecordId>) -> bool {
+        !ids.is_empty() && self.records.iter().any(|record| ids.contains(&record.id))
     }
 
     /// Whether it has as much as a batch should have.

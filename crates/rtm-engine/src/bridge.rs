@@ -15,6 +15,7 @@
 //! - A cursor moves only over what the broker confirmed: [`publish`] commits after [`deliver`] returns.
 //! - A GET in flight is ended by its deadline only: [`poll`] waits for its tasks, shutdown included.
 
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,9 +23,9 @@ use std::time::Duration;
 use backon::BackoffBuilder;
 use futures::FutureExt;
 use rtm_journal::{Entry, Position, ReadError, Reservation};
-use rtm_record::{SLICE, entry, instead};
+use rtm_record::{SLICE, entry, id_of, instead};
 use rtm_sink::{
-    Outcome, Progress, PublishError, PublishErrorKind, Reason, Record, Sink, Timestamp,
+    Outcome, Progress, PublishError, PublishErrorKind, Reason, Record, RecordId, Sink, Timestamp,
 };
 use rtm_source::{Fetch, FetchError, FetchErrorKind, Next, Observed, Page, Ring, Slot, Turn};
 use tokio::sync::watch;
@@ -656,20 +657,24 @@ pub(crate) async fn publish_all<S: Sink>(outlet: &mut Outlet, sink: &S) {
         if matches!(outlet.plan.ending, Ending::AtOnce(_)) {
             return;
         }
-        if outlet.exact().is_some_and(|exact| exact.is_in_doubt()) {
+        if outlet.is_in_doubt() {
             recall(outlet, sink).await;
         }
+        let moved = outlet.moved();
         let first = tokio::select! {
             biased;
             Ok(()) = plans.changed() => {
                 outlet.renew().await;
                 continue;
             }
+            () = moved => continue,
             group = outlet.next() => group,
             () = std::future::ready(()), if is_ending => return,
         };
         match first {
             Err(ReadError::Closed) => return,
+            // It is read again.
+            Ok(_) if outlet.is_unsure() => recall(outlet, sink).await,
             // The journal says so, for as long as it takes.
             Err(ReadError::Io { .. }) => tokio::time::sleep(READ_PAUSE).await,
             Ok(group) if outlet.is_poisoned() => publish_by_steps(outlet, sink, group).await,
@@ -831,7 +836,7 @@ async fn deliver<S: Sink>(outlet: &mut Outlet, sink: &S, batch: &mut Batch) -> D
     let mut known = 0;
     // The progress of a call whose outcome is unknown.
     let mut in_doubt = None;
-    while !batch.records.is_empty() {
+    while !batch.records.is_empty() || std::mem::take(&mut batch.owes_progress) {
         if let Some(tried) = in_doubt.take() {
             match find(outlet, sink, tried, batch, &mut skip_watch).await {
                 Found::NotStored => {}
@@ -839,7 +844,7 @@ async fn deliver<S: Sink>(outlet: &mut Outlet, sink: &S, batch: &mut Batch) -> D
                 Found::Elsewhere => return Delivered::Elsewhere,
             }
         }
-        if outlet.exact().is_some_and(|exact| exact.is_in_doubt()) {
+        if outlet.is_in_doubt() {
             return Delivered::Elsewhere;
         }
         if outlet.has_new_routes() {
@@ -873,6 +878,7 @@ async fn deliver<S: Sink>(outlet: &mut Outlet, sink: &S, batch: &mut Batch) -> D
             Attempt::Ended(Ok(())) => {
                 settle(outlet, batch, given, &[]);
                 known -= given;
+                batch.owes_progress = false;
                 if let Some((exact, progress)) = outlet.exact().zip(progress) {
                     exact.stored(progress);
                 }
@@ -951,15 +957,29 @@ async fn find<S: Sink>(
     let mut backoff = backoff();
     outlet.metrics.in_doubt.inc();
     loop {
+        let asking = async {
+            let torn = sink.torn().await?;
+            Ok::<_, PublishError>((sink.recall(&tried.key).await?, torn))
+        };
         let found = tokio::select! {
             biased;
-            found = sink.recall(&tried.key) => found,
+            found = asking => found,
             () = skip_watch.must_skip() => {
                 skip(outlet, batch);
                 return Found::Stored;
             }
         };
-        let pause = match found.map(|found| outlet.judge_call(&tried, found)) {
+        let judged = found.map(|(found, torn)| {
+            let found = outlet.judge_call(&tried, found);
+            // Of a call that is not stored the power may have left some.
+            let ids = torn.iter().filter_map(|payload| id_of(payload));
+            let ids: HashSet<RecordId> = ids.collect();
+            match found {
+                Found::NotStored if batch.has_any(&ids) => Found::Elsewhere,
+                found => found,
+            }
+        });
+        let pause = match judged {
             Ok(Found::Stored) => {
                 settle(outlet, batch, batch.records.len(), &[]);
                 if let Some(exact) = outlet.exact() {
@@ -996,11 +1016,10 @@ fn wait_for(
     HOLD
 }
 
-/// Asks the broker how far the lane is published, for as long as it takes, unless another plan comes or the journal is full.
+/// Asks the broker how far the lane is published, and whether it has lost some of that, for as long as it takes, unless
+/// another plan comes or the journal is full.
 async fn recall<S: Sink>(outlet: &mut Outlet, sink: &S) {
-    let Some(key) = outlet.exact().map(|exact| exact.key().clone()) else {
-        return;
-    };
+    let key = outlet.exact().map(|exact| exact.key().clone());
     let mut plans = outlet.plans.clone();
     let mut backoff = backoff();
     let mut skip_watch = outlet.skip_watch();
@@ -1013,7 +1032,17 @@ async fn recall<S: Sink>(outlet: &mut Outlet, sink: &S) {
                 tokio::time::sleep(HOLD).await;
                 return None;
             }
-            match sink.recall(&key).await {
+            let asked = async {
+                let torn = sink.torn().await?;
+                // What goes back while the broker answers is looked at another time.
+                let ground = outlet.ground();
+                let known = match &key {
+                    Some(key) => sink.recall(key).await?,
+                    None => None,
+                };
+                Ok::<_, PublishError>((known, ground, torn))
+            };
+            match asked.await {
                 Ok(known) => return Some(known),
                 Err(error) => {
                     let pause = wait_for(outlet, &error, &mut backoff);
@@ -1024,8 +1053,9 @@ async fn recall<S: Sink>(outlet: &mut Outlet, sink: &S) {
         };
         tokio::select! {
             biased;
-            known = asking => if let Some(known) = known {
-                outlet.resume(known).await;
+            known = asking => if let Some((known, ground, torn)) = known {
+                let torn = torn.iter().filter_map(|payload| id_of(payload)).collect();
+                outlet.resume(known, ground, torn).await;
                 break;
             },
             Ok(()) = plans.changed() => return,

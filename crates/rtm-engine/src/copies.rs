@@ -18,7 +18,7 @@ use std::time::Duration;
 use rtm_journal::{Entry, Lane, Position, ReadError, Reader};
 use rtm_record::{EventKey, Prepared, PreparedPage, Router};
 
-use crate::lanes::{self, LaneError};
+use crate::lanes::{self, Lagging, LaneError};
 use crate::order::READ_PAUSE;
 
 /// How copies of an App ID's events are found, and what becomes of them.
@@ -33,32 +33,47 @@ pub struct CopyRule {
 /// Finds the copies among what one lane gives one sink.
 pub(crate) struct CopyFilter {
     copies: Copies,
+    /// A cursor that lags behind the sink's by two windows, and so keeps the entries to know copies again after a restart.
     /// None where copies are published: then they are only counted, and a restart may forget.
-    lagging: Option<LaggingCursor>,
-}
-
-/// A cursor that lags behind the sink's by two windows, and so keeps the entries to know copies again after a restart.
-struct LaggingCursor {
-    reader: Reader,
-    /// The last entry that was read with it.
-    read: Position,
+    lagging: Option<Reader>,
+    /// Whether copies are dropped.
+    drops: bool,
 }
 
 impl CopyFilter {
     /// As `rule` says. With copies dropped it opens the lagging cursor, which can be open once.
     pub(crate) fn open(rule: CopyRule, lane: &Lane, sink: &str) -> Result<CopyFilter, LaneError> {
         let lagging = if rule.drops {
-            let reader = lanes::lagging_reader(lane, sink)?;
-            let read = reader.committed();
-            Some(LaggingCursor { reader, read })
+            Some(lanes::lagging_reader(lane, sink, Lagging::Copies)?)
         } else {
             None
         };
-        let window_ms = i64::try_from(rule.window.as_millis()).unwrap_or(i64::MAX);
         Ok(CopyFilter {
-            copies: Copies::new(window_ms),
             lagging,
+            ..CopyFilter::without_cursor(rule)
         })
+    }
+
+    /// As `rule` says, of entries that are given once more, in the lane's order: what may have begun before the first of
+    /// them is no copy, unless `is_begin` says that nothing lies before it.
+    pub(crate) fn of_again(rule: CopyRule, is_begin: bool) -> CopyFilter {
+        let mut filter = CopyFilter::without_cursor(rule);
+        filter.copies.recall(is_begin);
+        filter
+    }
+
+    fn without_cursor(rule: CopyRule) -> CopyFilter {
+        let window_ms = i64::try_from(rule.window.as_millis()).unwrap_or(i64::MAX);
+        CopyFilter {
+            copies: Copies::new(window_ms),
+            lagging: None,
+            drops: rule.drops,
+        }
+    }
+
+    /// Takes note of an entry of which nothing is published.
+    pub(crate) fn note(&mut self, entry: &Entry) {
+        recall(&mut self.copies, entry);
     }
 
     /// Begins the entry at `position`, which was fetched at `fetched_ms`. Each entry is begun once, in the lane's order,
@@ -72,7 +87,7 @@ impl CopyFilter {
         let is_copy = prepared
             .event_key
             .is_some_and(|key| self.copies.is_copy(key, region));
-        prepared.is_dropped = is_copy && self.lagging.is_some();
+        prepared.is_dropped = is_copy && self.drops;
         is_copy
     }
 
@@ -92,37 +107,30 @@ impl CopyFilter {
     /// Lets go of the entries that are not needed any more to know copies again.
     pub(crate) fn follow(&mut self) {
         let horizon = self.copies.horizon();
-        let Some(LaggingCursor { reader, read }) = &mut self.lagging else {
-            return;
-        };
-        while *read < horizon {
-            match reader.try_next() {
-                Ok(Some(entry)) => *read = entry.position,
-                Err(ReadError::Damaged { position, .. }) => *read = position,
-                Ok(None) | Err(_) => break,
-            }
+        if let Some(reader) = &mut self.lagging {
+            reader.skip_to(horizon);
+            reader.commit(horizon);
         }
-        reader.commit(horizon);
     }
 
     /// Forgets everything, and reads again what copies may follow: the entries up to `through`, the sink's cursor.
     pub(crate) async fn remember(&mut self, through: Position) {
-        let Some(LaggingCursor { reader, read }) = &mut self.lagging else {
+        let Some(reader) = &mut self.lagging else {
             return;
         };
         reader.rewind();
         self.copies.recall(reader.committed() == Position(0));
-        *read = reader.committed();
-        while *read < through {
+        let mut read = reader.committed();
+        while read < through {
             match reader.try_next() {
                 Ok(Some(entry)) => {
-                    *read = entry.position;
+                    read = entry.position;
                     if entry.position <= through {
                         recall(&mut self.copies, &entry);
                     }
                 }
                 Ok(None) => break,
-                Err(ReadError::Damaged { position, .. }) => *read = position,
+                Err(ReadError::Damaged { position, .. }) => read = position,
                 // Who remembered only a part would take an event for a copy that is none.
                 Err(ReadError::Io { .. }) => tokio::time::sleep(READ_PAUSE).await,
                 Err(ReadError::Closed) => break,

@@ -45,6 +45,8 @@ pub(crate) struct Exact {
     calm: u32,
     /// The progress that the broker has.
     known: Option<Bytes>,
+    /// The events that it says are settled.
+    published: Option<u64>,
     /// Whether `known` may be wrong: the broker is to be asked before anything is published.
     is_in_doubt: bool,
     /// What this process has published.
@@ -147,6 +149,7 @@ impl Exact {
             most_bytes: limits.bytes,
             calm: 0,
             known: None,
+            published: None,
             is_in_doubt: true,
             past,
             at: (Position(0), Epoch(0)),
@@ -177,6 +180,11 @@ impl Exact {
     pub(crate) fn doubt(&mut self) {
         self.is_in_doubt = true;
         self.open.clear();
+    }
+
+    /// The events that are settled by the progress that the broker has.
+    pub(crate) fn published(&self) -> Option<u64> {
+        self.published
     }
 
     /// Records in one call at most.
@@ -235,18 +243,14 @@ impl Exact {
     /// The broker has stored it.
     pub(crate) fn stored(&mut self, progress: Progress) {
         let told = Told::parse(&progress.value);
-        lock(&self.past).through = told.map(|told| told.through);
+        lock(&self.past).through = told.as_ref().map(|told| told.through);
+        self.published = told.map(|told| told.settled());
         self.known = Some(progress.value);
         self.calm += 1;
         if self.calm >= CALM {
             self.records = (self.records * 2).min(self.most_records);
             self.calm = 0;
         }
-    }
-
-    /// Whether the broker knew a progress, and has none now.
-    pub(crate) fn is_lost(&self, found: Option<&Bytes>) -> bool {
-        self.known.is_some() && found.is_none()
     }
 
     /// What the broker's answer says of a call that was to store `tried`.
@@ -258,10 +262,8 @@ impl Exact {
             return Found::NotStored;
         }
         let Some(value) = found else {
-            // With an old progress gone the cursor still knows better than nobody.
             warn!("the broker has lost the progress of this lane; it is written anew");
-            self.known = None;
-            return Found::NotStored;
+            return Found::Elsewhere;
         };
         let published = lock(&self.past).through;
         if let (Some(told), Some(published)) = (Told::parse(&value), published)
@@ -271,8 +273,7 @@ impl Exact {
             // What came before ours is there again: the broker has lost what followed.
             warn!(
                 through = told.through,
-                published,
-                "the broker has gone back behind what it had acknowledged; what it lost is lost"
+                published, "the broker has gone back behind what it had acknowledged"
             );
         }
         Found::Elsewhere
@@ -297,6 +298,7 @@ impl Exact {
         waiting: &[Waiting],
     ) {
         self.known = known;
+        self.published = told.map(Told::settled);
         self.is_in_doubt = false;
         self.open.clear();
         let Some(told) = told else { return };
@@ -377,6 +379,12 @@ impl Told {
     /// What it counts up to its position.
     pub(crate) fn tally(&self) -> &Tally {
         &self.tally
+    }
+
+    /// The events that it says are settled.
+    pub(crate) fn settled(&self) -> u64 {
+        let open = self.open.iter().map(|open| open.3.settled());
+        self.tally.settled() + open.sum::<u64>()
     }
 
     /// How far the entries behind the cursor, in the journal's order, are published.

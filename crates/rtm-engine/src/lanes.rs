@@ -3,14 +3,37 @@
 use std::collections::BTreeSet;
 
 use rtm_journal::{
-    Journal, Lane, LaneName, LaneStats, MAX_READERS, Reader, ReaderName, RemoveReaderError,
+    Journal, Lane, LaneName, LaneStats, MAX_READERS, NameError, Reader, ReaderName,
+    RemoveReaderError,
 };
 use tracing::{error, warn};
 
 use crate::chain;
 
-/// What the name of a sink's lagging cursor ends in, the one that remembers copies. No sink's name has a dot.
-const LAGGING: &str = ".copies";
+/// A cursor of a sink that lags behind its own, and holds for it what it has had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lagging {
+    /// What copies are known by.
+    Copies,
+    /// What the broker may lose again.
+    Hold,
+}
+
+impl Lagging {
+    const ALL: [Lagging; 2] = [Lagging::Copies, Lagging::Hold];
+
+    /// What its name ends in, behind the sink's. No sink's name has a dot.
+    fn suffix(self) -> &'static str {
+        match self {
+            Lagging::Copies => ".copies",
+            Lagging::Hold => ".hold",
+        }
+    }
+
+    fn name(self, sink: &str) -> Result<ReaderName, NameError> {
+        ReaderName::try_from(format!("{sink}{}", self.suffix()).as_str())
+    }
+}
 
 /// A lane of the journal, or a cursor in it, that cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -65,17 +88,33 @@ pub(crate) fn reader(lane: &Lane, sink: &str) -> Result<Reader, LaneError> {
     lane.reader(&name).map_err(|source| error(source.into()))
 }
 
-/// A sink's lagging cursor in a lane. It can be open once.
-pub(crate) fn lagging_reader(lane: &Lane, sink: &str) -> Result<Reader, LaneError> {
-    reader(lane, &format!("{sink}{LAGGING}"))
+/// A lagging cursor of a sink in a lane. It can be open once. What is held for a broker yields to whatever needs its room.
+pub(crate) fn lagging_reader(lane: &Lane, sink: &str, of: Lagging) -> Result<Reader, LaneError> {
+    let error = |source: Box<dyn std::error::Error + Send + Sync>| {
+        LaneError::new(lane.name().as_str(), source)
+    };
+    let name = of.name(sink).map_err(|source| error(source.into()))?;
+    let reader = match of {
+        Lagging::Copies => lane.reader(&name),
+        Lagging::Hold => lane.yielding_reader(&name),
+    };
+    reader.map_err(|source| error(source.into()))
 }
 
-/// The names of the cursors that a sink may have in a lane.
-pub(crate) fn reader_names(sink: &str) -> impl Iterator<Item = ReaderName> {
-    let names = [sink.to_owned(), format!("{sink}{LAGGING}")];
-    names
-        .into_iter()
-        .filter_map(|name| ReaderName::try_from(name.as_str()).ok())
+/// The names of the cursors that a sink has in a lane: its own, and the lagging ones that `has` says.
+pub(crate) fn reader_names(
+    sink: &str,
+    has: impl Fn(Lagging) -> bool,
+) -> impl Iterator<Item = ReaderName> {
+    let lagging = Lagging::ALL.into_iter().filter(|of| has(*of));
+    let lagging = lagging.map(|of| of.name(sink)).collect::<Vec<_>>();
+    let names = std::iter::once(ReaderName::try_from(sink)).chain(lagging);
+    names.filter_map(Result::ok)
+}
+
+/// Whether a cursor only holds what its broker may lose: it yields, and so holds nothing back.
+pub(crate) fn is_hold(reader: &ReaderName) -> bool {
+    reader.as_str().ends_with(Lagging::Hold.suffix())
 }
 
 /// The sink that a cursor of this name is one of.
@@ -85,12 +124,13 @@ pub(crate) fn sink_of(reader: &ReaderName) -> &str {
 
 /// The sink whose lagging cursor goes by this name, if it is one's.
 fn sink_of_lagging(reader: &ReaderName) -> Option<&str> {
-    reader.as_str().strip_suffix(LAGGING)
+    let mut suffixes = Lagging::ALL.into_iter().map(Lagging::suffix);
+    suffixes.find_map(|suffix| reader.as_str().strip_suffix(suffix))
 }
 
-/// Removes a sink's lagging cursor, which would hold the journal's segments for nobody. Mostly there is none.
-pub(crate) async fn remove_lagging(lane: &Lane, sink: &str) {
-    let Ok(name) = ReaderName::try_from(format!("{sink}{LAGGING}").as_str()) else {
+/// Removes a lagging cursor of a sink, which would hold the journal's segments for nobody. Mostly there is none.
+pub(crate) async fn remove_lagging(lane: &Lane, sink: &str, of: Lagging) {
+    let Ok(name) = of.name(sink) else {
         return;
     };
     match lane.remove_reader(&name).await {
@@ -98,7 +138,7 @@ pub(crate) async fn remove_lagging(lane: &Lane, sink: &str) {
         Err(error) => warn!(
             sink,
             error = chain(&error),
-            "cannot remove the cursor that remembers copies"
+            "cannot remove a cursor that holds what the sink has had"
         ),
     }
 }
@@ -110,25 +150,29 @@ pub(crate) fn are_published(lanes: &[LaneStats]) -> bool {
 }
 
 /// Tells of sinks that have a cursor in a lane and take nothing of it, as `takes` says: only the operator may let go of what
-/// waits for those. Tells of what damage has cost. Removes the lagging cursors of such sinks, and all where copies are not
-/// dropped. `app` is the name of the lane's App ID, if the plan has it.
+/// waits for those. Tells of what damage has cost. Removes the lagging cursors that no sink `needs`. `app` is the name of the
+/// lane's App ID, if the plan has it.
 pub(crate) async fn tend(
     journal: &Journal,
     stats: &LaneStats,
     app: Option<&str>,
     takes: impl Fn(&str) -> bool,
-    drops_copies: bool,
+    needs: impl Fn(&str, Lagging) -> bool,
 ) {
     let of = app.map_or_else(String::new, |app| format!(" --app {app}"));
     let app = app.unwrap_or("an app that left the configuration");
     for reader in &stats.readers {
         let sink = reader.name.as_str();
         if let Some(sink) = sink_of_lagging(&reader.name) {
+            let of = match is_hold(&reader.name) {
+                true => Lagging::Hold,
+                false => Lagging::Copies,
+            };
             // Opened only for this: an open lane has a share of the journal's room.
-            if !(drops_copies && takes(sink))
+            if !needs(sink, of)
                 && let Ok(lane) = open(journal, app, stats.name.as_str())
             {
-                remove_lagging(&lane, sink).await;
+                remove_lagging(&lane, sink, of).await;
             }
             continue;
         }

@@ -11,6 +11,7 @@ mod bridge;
 mod chain;
 pub mod copies;
 mod exact;
+mod hold;
 mod lanes;
 mod lock;
 mod losses;

@@ -1,6 +1,6 @@
 //! One lane's way out to one sink: its cursor, what is counted with it, and what makes its records.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,23 +8,24 @@ use bytes::Bytes;
 use rtm_journal::{Entry, Journal, Lane, Position, ReadError, Reader, ReaderName};
 use rtm_record::entry::{self, EntryError};
 use rtm_record::{Owner, PreparedPage, Router, Routes, SLICE};
-use rtm_sink::{Progress, ProgressKey, Reason, Record, RecordId, Seldom, Sink, Topic};
+use rtm_sink::{Ground, Progress, ProgressKey, Reason, Record, RecordId, Seldom, Sink, Topic};
 use rtm_source::Stream;
 use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::Instant;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::batch::Batch;
 use crate::chain;
 use crate::copies::{CopyFilter, CopyRule};
 use crate::exact::{Exact, Found, Told, Waiting};
-use crate::lanes::{self, LaneError};
+use crate::hold::{Hold, Lost};
+use crate::lanes::{self, Lagging, LaneError};
 use crate::order::{Group, InFlightRequests, OrderedReader, READ_PAUSE};
 use crate::sink::RunningSink;
 use crate::status::metrics::SinkMetrics;
 use crate::status::sink::SinkState;
 use crate::status::state::State;
-use crate::tally::{Step, Tally, Trying};
+use crate::tally::{Mark, Step, Tally, Trying};
 
 /// How often a sink that may skip looks whether it must.
 const SKIP_LOOK: Duration = Duration::from_millis(250);
@@ -58,6 +59,8 @@ pub(crate) struct OutletPlan {
     pub(crate) streams: Vec<Stream>,
     /// How copies are found; none where a single region gives no copies.
     pub(crate) copy_rule: Option<CopyRule>,
+    /// For how long what is confirmed is held; zero for not at all.
+    pub(crate) hold: Duration,
     /// Whether and when the oldest events may be given up.
     pub(crate) skip: Skip,
     /// Whether it ends, and when.
@@ -111,6 +114,12 @@ pub(crate) struct Outlet {
     ordered: OrderedReader,
     /// Which copies it has seen; none with a single region.
     copies: Option<CopyFilter>,
+    /// What the broker has confirmed and may lose; none where it keeps what it has.
+    hold: Option<Hold>,
+    /// Records that the broker has without the progress that they were given with.
+    torn: HashSet<RecordId>,
+    /// The requests of the App ID that are in flight.
+    requests: Arc<InFlightRequests>,
     /// Tells whether the App ID's polling has stopped for want of room.
     status: Arc<State>,
     /// Held by the one outlet that tries what may crash the process: a crash then has one culprit.
@@ -161,11 +170,20 @@ impl Outlet {
             let past = parts.status.past(&key);
             Exact::new(key, parts.status.journal.epoch(), limits, past)
         });
+        let reader = lanes::reader(&parts.lane, name)?;
+        let (cursor, epoch) = (reader.committed(), parts.status.journal.epoch());
+        let hold = match plan.held_for() {
+            Duration::ZERO => None,
+            window => Some(Hold::open(&parts.lane, name, window, cursor, epoch)?),
+        };
         Ok(Outlet {
             ahead: None,
             exact,
-            reader: lanes::reader(&parts.lane, name)?,
-            ordered: OrderedReader::new(parts.requests, parts.status.journal.epoch()),
+            hold,
+            torn: HashSet::new(),
+            reader,
+            ordered: OrderedReader::new(Arc::clone(&parts.requests), epoch),
+            requests: parts.requests,
             router: Router::new(plan.routes.clone()),
             tally: Tally::default(),
             metrics: parts.state.metrics(),
@@ -188,6 +206,10 @@ impl Outlet {
     /// Goes back to the cursor, as after a start. `crashed` says that the loop, or the process, ended by a crash since.
     pub(crate) async fn begin(&mut self, crashed: bool) {
         self.tally = Tally::decode(&self.reader.tally());
+        self.leave_again();
+        if let Some(hold) = &mut self.hold {
+            hold.begin(self.reader.committed(), self.tally.mark);
+        }
         self.go_back().await;
         self.suspecting = None;
         self.has_crashed = false;
@@ -207,7 +229,8 @@ impl Outlet {
 
     /// Counts that the last process, or loop, crashed, unless nothing waits.
     async fn count_crash(&mut self) {
-        if self.reader.pending().entries == 0 {
+        let is_back = self.tally.mark.is_some_and(|mark| mark.is_back);
+        if self.reader.pending().entries == 0 && !is_back {
             return;
         }
         self.tally.stalls += 1;
@@ -230,6 +253,7 @@ impl Outlet {
     }
 
     async fn read_from_cursor(&mut self) {
+        self.leave_again();
         self.reader.rewind();
         self.ordered.clear();
         self.ahead = None;
@@ -263,6 +287,43 @@ impl Outlet {
         }
     }
 
+    /// Whether the broker is to be asked before anything is published: what it knows, or whether it has lost something.
+    pub(crate) fn is_in_doubt(&mut self) -> bool {
+        self.watch_ground();
+        let is_moved = (self.hold.as_ref()).is_some_and(|hold| hold.is_moved(self.tally.mark));
+        is_moved || self.exact.as_ref().is_some_and(Exact::is_in_doubt)
+    }
+
+    /// Whether it is to be asked before the first batch, by whoever has one.
+    pub(crate) fn is_unsure(&self) -> bool {
+        (self.hold.as_ref()).is_some_and(|hold| hold.is_unseen(self.tally.mark))
+    }
+
+    /// Returns when the broker has gone back behind what it had confirmed.
+    pub(crate) fn moved(&self) -> impl Future<Output = ()> + Send + use<> {
+        let moved = self.hold.as_ref().map(|hold| hold.moved(self.tally.mark));
+        async move {
+            match moved {
+                Some(moved) => moved.await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    fn watch_ground(&mut self) {
+        if let Some(hold) = &mut self.hold {
+            hold.watch(|| self.sink.client().ground());
+        }
+    }
+
+    /// What the sink knows of its broker's store.
+    pub(crate) fn ground(&mut self) -> Ground {
+        self.watch_ground();
+        self.hold
+            .as_ref()
+            .map_or_else(Ground::default, Hold::ground)
+    }
+
     /// Notes that a batch of so many records is too large, or was refused as a whole. Says whether fewer are possible.
     pub(crate) fn divide(&mut self, records: usize) -> bool {
         let exact = self.exact.as_mut();
@@ -272,7 +333,9 @@ impl Outlet {
     /// What a batch is to be stored in one with, where the broker does that.
     pub(crate) fn progress(&self, batch: &Batch) -> Option<Progress> {
         let exact = self.exact.as_ref()?;
-        Some(exact.progress(self.reader.committed(), &self.tally, batch))
+        let again = self.hold.as_ref().and_then(Hold::again);
+        let (cursor, tally) = again.unwrap_or_else(|| (self.reader.committed(), &self.tally));
+        Some(exact.progress(cursor, tally, batch))
     }
 
     /// What the broker's answer says of a call that was to store `tried`.
@@ -280,24 +343,34 @@ impl Outlet {
         let Some(exact) = &mut self.exact else {
             return Found::NotStored;
         };
-        if exact.is_lost(found.as_ref()) {
-            self.metrics.progress_unknown.inc();
-        }
         let found = exact.judge(tried, found);
         self.metrics.recalled(found.label());
         found
     }
 
-    /// Takes what the broker knows of the lane: the cursor moves over what is published, and the counts with it.
-    pub(crate) async fn resume(&mut self, known: Option<Bytes>) {
+    /// Takes what the broker knows of the lane: the cursor moves over what is published, and the counts with it. What it has
+    /// confirmed and lost is to be published again. `ground` is from before it was asked.
+    pub(crate) async fn resume(
+        &mut self,
+        known: Option<Bytes>,
+        ground: Ground,
+        torn: HashSet<RecordId>,
+    ) {
         let told = known.as_deref().and_then(Told::parse);
         if let Some((exact, told)) = self.exact.as_mut().zip(told.as_ref())
             && exact.meets_another(told)
         {
             return;
         }
+        self.leave_again();
+        self.torn = torn;
+        let mark = self.tally.mark;
+        let lost_from = self.lost_from(told.as_ref(), ground);
         let is_foreign = known.is_some() && told.is_none();
-        let is_missing = known.is_none() && self.tally.settled() > 0;
+        let is_missing = self.exact.is_some()
+            && known.is_none()
+            && lost_from.is_none()
+            && self.tally.settled() > 0;
         if (is_foreign || is_missing) && self.reader.pending().entries > 0 {
             self.metrics.progress_unknown.inc();
         }
@@ -312,46 +385,154 @@ impl Outlet {
             );
         }
         self.reader.rewind();
-        let waiting = match &told {
-            Some(told) => self.waiting(told.last()).await,
+        let mut waiting = match &told {
+            Some(told) => waiting(&mut self.reader, told.last()).await,
             None => Vec::new(),
         };
         if let Some(told) = &told {
             self.adopt(told, &waiting);
         }
-        let cursor = self.reader.committed();
+        let mut cursor = self.reader.committed();
+        if let (Some(_), Some(hold), Some(told)) = (lost_from, &mut self.hold, &told) {
+            waiting = self::waiting(hold.rewound(), told.last()).await;
+        }
         if let Some(exact) = &mut self.exact {
+            cursor = lost_from.unwrap_or(cursor);
             exact.resume(known, told.as_ref(), cursor, &waiting);
         }
         if std::mem::take(&mut self.has_crashed) {
             self.count_crash().await;
         }
         self.read_from_cursor().await;
+        if let Some(from) = lost_from {
+            self.begin_again(from, told.as_ref(), mark, ground).await;
+        }
     }
 
-    /// The entries behind the cursor, up to `last`.
-    async fn waiting(&mut self, last: Position) -> Vec<Waiting> {
-        let mut waiting = Vec::new();
-        while self.reader.committed() < last {
-            waiting.push(match self.reader.try_next() {
-                Ok(Some(entry)) if entry.position <= last => Waiting {
-                    position: entry.position,
-                    epoch: Some(entry.epoch),
-                    events: entry.count.into(),
-                },
-                Err(ReadError::Damaged { position, count }) if position <= last => Waiting {
-                    position,
-                    epoch: None,
-                    events: count.into(),
-                },
-                Err(ReadError::Io { .. }) => {
-                    tokio::time::sleep(READ_PAUSE).await;
-                    continue;
-                }
-                Ok(_) | Err(_) => break,
-            });
+    /// Behind which entry lies what the broker has confirmed and lost, if it has lost something.
+    fn lost_from(&mut self, told: Option<&Told>, ground: Ground) -> Option<Position> {
+        let hold = self.hold.as_mut()?;
+        let mark = self.tally.mark;
+        let is_back = hold.look(ground, mark);
+        let from = match (&self.exact, told) {
+            // The progress that was stored last is not there any more.
+            (Some(_), Some(told)) => {
+                let settled = mark.and_then(|mark| mark.settled);
+                let is_back = settled.is_some_and(|settled| told.settled() < settled);
+                is_back.then_some(Position(told.through))
+            }
+            (Some(_), None) if mark.is_none_or(|mark| mark.settled.is_none()) => None,
+            (_, _) => is_back.then(|| hold.held_from()),
+        };
+        if from.is_none()
+            && let Some(mark) = &mut self.tally.mark
+        {
+            mark.is_back = false;
         }
-        waiting
+        from
+    }
+
+    /// What the broker has confirmed and lost behind `from` is published again, before anything else.
+    async fn begin_again(
+        &mut self,
+        from: Position,
+        told: Option<&Told>,
+        mark: Option<Mark>,
+        ground: Ground,
+    ) {
+        let (cursor, pending) = (self.reader.committed(), self.reader.pending().count);
+        let Some(hold) = &mut self.hold else { return };
+        let held = hold.events(pending);
+        let is_begun = mark.is_some_and(|mark| mark.is_back);
+        let lost = match told {
+            _ if is_begun => 0,
+            Some(_) if from >= hold.held_from() => 0,
+            Some(told) => (self.tally.settled())
+                .saturating_sub(told.settled())
+                .saturating_sub(held),
+            // Of one that was made anew somebody knows.
+            None if mark.is_some_and(|mark| mark.store != ground.store && ground.store != 0) => 0,
+            None => hold.lost(ground).min(self.tally.settled()),
+        };
+        self.metrics.lost_at_broker.inc_by(lost);
+        let dropped = self.plan.copy_rule.filter(|rule| rule.drops);
+        let is_begin = hold.held_from() == Position(0);
+        let again = dropped.map(|rule| CopyFilter::of_again(rule, is_begin));
+        let copies = std::mem::replace(&mut self.copies, again);
+        let tally = told.map_or_else(
+            || Tally {
+                confirmed: self.tally.settled().saturating_sub(held),
+                ..Tally::default()
+            },
+            |told| told.tally().clone(),
+        );
+        let requests = Arc::clone(&self.requests);
+        hold.begin_again(requests, (from, cursor), pending, tally, copies);
+        let what =
+            "the broker has lost what it had confirmed: what is held of it is published again";
+        match lost {
+            0 => warn!(held, "{what}"),
+            lost => error!(held, lost, "{what}, and the rest may be lost for good"),
+        }
+        // Durable, and the cursor with it, before anything shows at the broker that looks as if it had never gone back.
+        let mark = self.tally.mark.get_or_insert_default();
+        mark.is_back = true;
+        self.save().await;
+    }
+
+    /// Leaves what is being published again, which is then to be begun again.
+    fn leave_again(&mut self) {
+        if let Some(copies) = self.hold.as_mut().and_then(Hold::leave_again) {
+            self.copies = copies;
+            self.ahead = None;
+        }
+    }
+
+    /// All that is held of what the broker has lost is published again.
+    async fn end_again(&mut self) {
+        let ended = self.hold.as_mut().and_then(Hold::end_again);
+        let Some((events, given_up, copies)) = ended else {
+            return;
+        };
+        self.copies = copies;
+        self.ahead = None;
+        self.metrics.lost_at_broker.inc_by(given_up);
+        let published = self.exact.as_ref().and_then(Exact::published);
+        if let Some(hold) = &mut self.hold
+            && !hold.is_moved(self.tally.mark)
+        {
+            self.tally.mark = hold.mark(None, published);
+            // It is confirmed anew.
+            hold.begin(self.reader.committed(), self.tally.mark);
+        }
+        self.save().await;
+        info!(
+            events,
+            given_up, "what the broker had lost is published again"
+        );
+    }
+
+    /// The next of what the broker has lost, if it is there.
+    fn next_lost(&mut self) -> Result<Lost, ReadError> {
+        let Some(hold) = &mut self.hold else {
+            return Ok(Lost::End);
+        };
+        loop {
+            match hold.next()? {
+                Lost::Known(group) => {
+                    let entries = group.iter().flatten();
+                    if let Some(copies) = &mut self.copies {
+                        entries.for_each(|entry| copies.note(entry));
+                    }
+                }
+                other => return Ok(other),
+            }
+        }
+    }
+
+    /// Whether what the broker has lost is being published again.
+    pub(crate) fn is_again(&self) -> bool {
+        (self.hold.as_ref()).is_some_and(|hold| hold.again().is_some())
     }
 
     /// Moves the cursor over what the broker has by the rule of resuming.
@@ -361,12 +542,16 @@ impl Outlet {
             if shared.is_all {
                 let before = std::mem::replace(&mut self.tally, told.tally().clone());
                 self.tally.trying = before.trying;
+                self.tally.mark = before.mark;
                 // An entry that a failing disk has forgotten the journal counts as lost, although it is published.
                 let settled = self.tally.settled().saturating_sub(before.settled());
                 let forgotten = settled.saturating_sub(shared.events);
                 self.tally.confirmed = self.tally.confirmed.saturating_sub(forgotten);
             } else {
                 self.tally.confirmed += shared.events;
+            }
+            if let Some(mark) = &mut self.tally.mark {
+                mark.settled = Some(told.settled());
             }
             self.tally.stalls = 0;
             self.has_crashed = false;
@@ -403,6 +588,7 @@ impl Outlet {
         if old.copy_rule == self.plan.copy_rule {
             return;
         }
+        self.leave_again();
         // The lagging cursor can be open once.
         self.copies = None;
         if let Some(rule) = self.plan.copy_rule {
@@ -415,7 +601,7 @@ impl Outlet {
             }
         }
         if !self.plan.copy_rule.is_some_and(|rule| rule.drops) {
-            lanes::remove_lagging(&self.lane, self.sink.name()).await;
+            lanes::remove_lagging(&self.lane, self.sink.name(), Lagging::Copies).await;
         }
         self.remember().await;
     }
@@ -516,8 +702,10 @@ impl Outlet {
     /// Ends. Where nothing more comes, since the App ID has left the plan, what is kept to know copies goes.
     pub(crate) async fn end(mut self) {
         if self.plan.ending == Ending::WhenEmpty {
-            self.copies = None;
-            lanes::remove_lagging(&self.lane, self.sink.name()).await;
+            (self.copies, self.hold) = (None, None);
+            for of in [Lagging::Copies, Lagging::Hold] {
+                lanes::remove_lagging(&self.lane, self.sink.name(), of).await;
+            }
         }
     }
 
@@ -531,6 +719,13 @@ impl Outlet {
         if let Some(group) = self.ahead.take() {
             return Ok(group);
         }
+        while self.is_again() {
+            match self.next_lost()? {
+                Lost::Group(group) => return Ok(group),
+                Lost::End => self.end_again().await,
+                Lost::Known(_) | Lost::NotYet => tokio::time::sleep(READ_PAUSE).await,
+            }
+        }
         let group = self.ordered.next(&mut self.reader).await;
         self.sink.count_late(self.ordered.take_late());
         group
@@ -540,6 +735,13 @@ impl Outlet {
     pub(crate) fn try_next(&mut self) -> Result<Option<Group>, ReadError> {
         if let Some(group) = self.ahead.take() {
             return Ok(Some(group));
+        }
+        if self.is_again() {
+            // What follows goes out in a batch of its own.
+            return Ok(match self.next_lost()? {
+                Lost::Group(group) => Some(group),
+                Lost::Known(_) | Lost::NotYet | Lost::End => None,
+            });
         }
         let group = self.ordered.try_next(&mut self.reader);
         self.sink.count_late(self.ordered.take_late());
@@ -599,8 +801,17 @@ impl Outlet {
     /// The cursor moves over a batch, all of which is settled, and the counts with it.
     pub(crate) fn commit(&mut self, batch: &Batch) {
         let Some(through) = batch.through else { return };
+        if self.is_again() {
+            return self.commit_again(through, batch);
+        }
+        let mut published = None;
         if let Some(exact) = &mut self.exact {
             self.tally.add(&exact.commit(through, batch.epoch()));
+            published = exact.published();
+        }
+        self.watch_ground();
+        if let Some(hold) = &mut self.hold {
+            self.tally.mark = hold.mark(self.tally.mark, published);
         }
         self.tally.add(&batch.settled);
         self.tally.stalls = 0;
@@ -610,6 +821,25 @@ impl Outlet {
         if let Some(copies) = &mut self.copies {
             copies.follow();
         }
+        if let Some(hold) = &mut self.hold {
+            hold.confirmed(through, self.tally.mark);
+        }
+    }
+
+    /// A batch of what the broker had lost is settled: the cursor is behind it, and its events are counted.
+    fn commit_again(&mut self, through: Position, batch: &Batch) {
+        let mut settled = std::mem::take(self.partly());
+        settled.add(&batch.settled);
+        if let Some(exact) = &mut self.exact {
+            exact.commit(through, batch.epoch());
+        }
+        if let Some(hold) = &mut self.hold {
+            let events = hold.published_again(through, &settled);
+            self.metrics.republished.inc_by(events);
+        }
+        self.tally.stalls = 0;
+        self.tally.trying = None;
+        self.suspecting = None;
     }
 
     fn move_to(&mut self, through: Position) {
@@ -623,7 +853,15 @@ impl Outlet {
     pub(crate) fn settle_part(&mut self, batch: &Batch) {
         match (&mut self.exact, batch.part) {
             (Some(exact), Some(part)) => exact.settle_part(part, &batch.settled),
-            _ => self.tally.add(&batch.settled),
+            _ => self.partly().add(&batch.settled),
+        }
+    }
+
+    /// The counts of what is settled while the cursor stays. What is published again has counts of its own.
+    fn partly(&mut self) -> &mut Tally {
+        match self.hold.as_mut().and_then(Hold::settled) {
+            Some(settled) => settled,
+            None => &mut self.tally,
         }
     }
 
@@ -637,6 +875,11 @@ impl Outlet {
     /// Whether the broker is known to have settled a record, although the cursor is before its entry.
     pub(crate) fn is_settled(&self, id: RecordId) -> bool {
         self.exact.as_ref().is_some_and(|exact| exact.has(id))
+    }
+
+    /// Whether the broker has a record without the progress that it was given with.
+    pub(crate) fn is_torn(&self, id: RecordId) -> bool {
+        self.torn.contains(&id)
     }
 
     /// Records of an entry in one batch at most, where it has more of them than one batch may have.
@@ -689,7 +932,8 @@ impl Outlet {
         batch.entries.push(entry.clone());
         batch.records.reserve(most.min(entry.count as usize));
         batch.details.reserve(most.min(entry.count as usize));
-        let (copies, metrics) = (&mut self.copies, &self.metrics);
+        let is_again = self.is_again();
+        let (copies, metrics, torn) = (&mut self.copies, &self.metrics, &self.torn);
         let mut is_begun = from > 0;
         // What an earlier version counted, which may have found one less.
         let mut left = u64::from(entry.count).saturating_sub(from as u64);
@@ -702,9 +946,8 @@ impl Outlet {
                     if !std::mem::replace(&mut is_begun, true) {
                         copies.begin(tags.fetched_at, position);
                     }
-                    metrics
-                        .copies
-                        .inc_by(copies.judge(&tags.region, &mut prepared).into());
+                    let is_copy = copies.judge(&tags.region, &mut prepared);
+                    metrics.copies.inc_by((is_copy && !is_again).into());
                 }
                 let events = left.min(1);
                 (left, taken) = (left - events, taken + 1);
@@ -713,6 +956,9 @@ impl Outlet {
                 }
                 if prepared.is_dropped {
                     batch.settled.drop_events("copy", events);
+                } else if torn.contains(&prepared.record.id) {
+                    batch.settled.confirmed += events;
+                    batch.owes_progress = true;
                 } else {
                     batch.push(prepared, events);
                 }
@@ -778,6 +1024,42 @@ impl Outlet {
     }
 }
 
+/// The entries behind a reader, up to `last`.
+async fn waiting(reader: &mut Reader, last: Position) -> Vec<Waiting> {
+    let mut waiting = Vec::new();
+    while reader.committed() < last {
+        waiting.push(match reader.try_next() {
+            Ok(Some(entry)) if entry.position <= last => Waiting {
+                position: entry.position,
+                epoch: Some(entry.epoch),
+                events: entry.count.into(),
+            },
+            Err(ReadError::Damaged { position, count }) if position <= last => Waiting {
+                position,
+                epoch: None,
+                events: count.into(),
+            },
+            Err(ReadError::Io { .. }) => {
+                tokio::time::sleep(READ_PAUSE).await;
+                continue;
+            }
+            Ok(_) | Err(_) => break,
+        });
+    }
+    waiting
+}
+
+impl OutletPlan {
+    /// For how long what is confirmed is held: so that copies of it are known again, for two windows of theirs more.
+    fn held_for(&self) -> Duration {
+        if self.hold.is_zero() {
+            return self.hold;
+        }
+        let copies = self.copy_rule.filter(|rule| rule.drops);
+        self.hold + copies.map_or(Duration::ZERO, |rule| 2 * rule.window)
+    }
+}
+
 /// Tells when a sink must skip, by the plan that is in force at each moment: a batch may wait for hours.
 pub(crate) struct SkipWatch {
     plans: watch::Receiver<OutletPlan>,
@@ -817,6 +1099,7 @@ fn would_free(journal: &Journal, lane: &Lane, own: &str, skipping: &[ReaderName]
         return false;
     };
     let readers = lane.readers.iter();
+    let readers = readers.filter(|reader| !lanes::is_hold(&reader.name));
     let (skipping, others): (Vec<_>, Vec<_>) =
         readers.partition(|reader| skipping.contains(&reader.name));
     let oldest = skipping.iter().map(|reader| reader.committed).min();

@@ -11,7 +11,7 @@ use rtm_source::{Fetch, Stream};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::copies::CopyRule;
-use crate::lanes::LaneError;
+use crate::lanes::{Lagging, LaneError};
 
 /// Any error, as the source of ours.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -80,6 +80,8 @@ pub struct SinkPlan<K> {
     pub title: String,
     /// Where its records go, and what they look like.
     pub routes: Routes,
+    /// For how long what it has confirmed is held, because its broker may lose it again; zero where it is not.
+    pub hold: Duration,
     /// Whether its oldest events are given up where the journal is full because of it. Otherwise polling stops.
     pub skips_when_full: bool,
     /// The names of the apps that it takes; none for all.
@@ -94,6 +96,14 @@ impl<K> SinkPlan<K> {
     /// Whether it takes the app of this name.
     pub(crate) fn takes(&self, app: &String) -> bool {
         self.apps.as_ref().is_none_or(|apps| apps.contains(app))
+    }
+
+    /// Whether it has such a cursor in the lane of an App ID whose copies are dropped or not.
+    pub(crate) fn has(&self, lagging: Lagging, drops_copies: bool) -> bool {
+        match lagging {
+            Lagging::Copies => drops_copies,
+            Lagging::Hold => !self.hold.is_zero(),
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use tracing::error;
 use crate::batch::{Batch, Part, WHOLE};
 use crate::order::Group;
 use crate::outlet::{Outlet, unreadable};
-use crate::tally::Step;
+use crate::tally::{Step, Tally};
 
 /// What waits so long for its broker does not crash the process.
 pub(crate) const HARMLESS: Duration = Duration::from_secs(2);
@@ -136,8 +136,11 @@ impl Current {
                     Ok(slice) => Left::Records {
                         slice,
                         next: 0,
-                        // Where the broker knows what is settled, it is asked: it knows, in one, what that counts.
-                        from: reached.filter(|_| outlet.exact().is_none()).unwrap_or(0),
+                        // Where the broker knows what is settled, it is asked: it knows, in one, what that counts. What is
+                        // published again it may have lost since.
+                        from: reached
+                            .filter(|_| outlet.exact().is_none() && !outlet.is_again())
+                            .unwrap_or(0),
                     },
                     Err(error) => Left::Whole(unreadable(&error)),
                 }
@@ -208,6 +211,14 @@ impl Current {
             give_up(outlet, part, "copy", events);
             return None;
         }
+        if outlet.is_torn(prepared.record.id) {
+            let is_there = Tally {
+                confirmed: events,
+                ..Tally::default()
+            };
+            settle(outlet, part, is_there);
+            return None;
+        }
         match self.crashed {
             Some(Step::DeadLetter(culprit)) if culprit == index => {
                 error!(id = %prepared.record.id, "a record crashes even as a dead letter: it is dropped");
@@ -237,8 +248,15 @@ impl Current {
 
 /// Counts events that are not published, as a part of their entry.
 fn give_up(outlet: &mut Outlet, part: Part, reason: &'static str, events: u64) {
+    let mut tally = Tally::default();
+    tally.drop_events(reason, events);
+    settle(outlet, part, tally);
+}
+
+/// Counts what became of a part of an entry.
+fn settle(outlet: &mut Outlet, part: Part, settled: Tally) {
     let mut batch = Batch::default();
-    batch.settled.drop_events(reason, events);
+    batch.settled = settled;
     batch.part = Some(part);
     outlet.settle_part(&batch);
 }

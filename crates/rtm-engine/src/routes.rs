@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rtm_journal::ReaderName;
 
 use crate::copies::CopyRule;
-use crate::lanes;
+use crate::lanes::{self, Lagging};
 use crate::orphan::Orphan;
 use crate::outlet::{Ending, OutletPlan, Skip};
 use crate::plan::{Parts, Plan, SinkPlan};
@@ -33,7 +33,7 @@ pub(crate) fn of_plan<P: Parts>(plan: &Plan<P>) -> BTreeMap<Route, OutletPlan> {
         let takers = || plan.sinks.iter().filter(|sink| sink.takes(&app.name));
         let skipping = takers().filter(|sink| sink.skips_when_full);
         let skipping: Vec<ReaderName> = skipping
-            .flat_map(|sink| lanes::reader_names(&sink.name))
+            .flat_map(|sink| lanes::reader_names(&sink.name, |of| of == Lagging::Copies))
             .collect();
         for sink in takers() {
             let outlet = OutletPlan {
@@ -71,6 +71,7 @@ fn outlet<K>(app: &str, owner: &str, sink: &SinkPlan<K>, ending: Ending) -> Outl
         routes: sink.routes.clone(),
         streams: sink.streams.clone(),
         copy_rule: None,
+        hold: sink.hold,
         skip: Skip::Never,
         ending,
     }

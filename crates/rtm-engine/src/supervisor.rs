@@ -203,10 +203,8 @@ impl<P: Parts> Supervisor<P> {
         for app in &plan.apps {
             let takes = |sink: &&SinkPlan<P::ClientSpec>| sink.takes(&app.name);
             let drops = app.drops_copies();
-            let wanted = plan.sinks.iter().filter(takes).flat_map(|sink| {
-                let names = lanes::reader_names(&sink.name);
-                names.take(if drops { 2 } else { 1 })
-            });
+            let wanted = (plan.sinks.iter().filter(takes))
+                .flat_map(|sink| lanes::reader_names(&sink.name, |of| sink.has(of, drops)));
             let lane = lanes.iter().find(|lane| lane.name.as_str() == app.app_id);
             lanes::check_readers(lane, &app.name, wanted)?;
         }
@@ -394,7 +392,11 @@ impl<P: Parts> Supervisor<P> {
                 sink.is_some_and(|sink| app.is_none_or(|app| sink.takes(&app.name)))
             };
             let drops = app.is_some_and(AppPlan::drops_copies);
-            lanes::tend(&self.journal, &stats, name, takes, drops).await;
+            let needs = |sink: &str, of| {
+                let known = plan.sinks.iter().find(|known| known.name == sink);
+                takes(sink) && known.is_some_and(|sink| sink.has(of, drops))
+            };
+            lanes::tend(&self.journal, &stats, name, takes, needs).await;
         }
     }
 

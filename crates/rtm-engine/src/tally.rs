@@ -58,6 +58,30 @@ pub struct Tally {
     /// settled of it.
     #[serde(rename = "t", skip_serializing_if = "Option::is_none")]
     pub trying: Option<Trying>,
+    /// How far the broker's store reached, where that may become less.
+    #[serde(rename = "m", skip_serializing_if = "Option::is_none")]
+    pub mark: Option<Mark>,
+}
+
+/// What a broker's store had acknowledged when the cursor came to where it is: see [`crate::hold`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Mark {
+    /// The process that was told.
+    #[serde(rename = "p")]
+    pub process: u64,
+    /// Which store it was; 0 where nobody knows.
+    #[serde(rename = "s")]
+    pub store: u64,
+    /// The number of the last record that was acknowledged, of whichever lane.
+    #[serde(rename = "l")]
+    pub last: u64,
+    /// Where records are stored once and only once, the events that the progress said were settled.
+    #[serde(rename = "c", skip_serializing_if = "Option::is_none")]
+    pub settled: Option<u64>,
+    /// The store has gone back behind that, and what it lost is not all published again.
+    #[serde(rename = "b", skip_serializing_if = "std::ops::Not::not")]
+    pub is_back: bool,
 }
 
 /// One step of publishing an entry, each of which may crash the process.

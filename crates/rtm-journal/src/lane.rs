@@ -78,9 +78,15 @@ impl Lane {
         if state.is_open() {
             if state.failing {
                 // What was asked for before is kept in memory: no more of that.
+                state.give_up_held(options.instant());
                 return None;
             }
             let room = state.room(limits, options.lanes_expected, self.id, spare_bytes);
+            if room.share.min(room.disk).min(room.free) < limits.enough(charge)
+                && state.give_up_held(options.instant())
+            {
+                self.handle.work.notify();
+            }
             // The writer makes room out of what is dead, and looks after the file system.
             state.pressure |= charge > room.disk;
             state.watch_free |= charge > room.free;
@@ -135,6 +141,24 @@ impl Lane {
             readable,
             committed,
         ))
+    }
+
+    /// As [`Lane::reader`], for a reader that holds entries only for as long as nobody needs their room: they never keep
+    /// [`Lane::reserve`] waiting, nor are new entries compressed for their sake, and a new reader does not begin with them.
+    /// Where room gets short, the reader's cursor goes to that of the slowest other one, without being asked.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn yielding_reader(&self, name: &ReaderName) -> Result<Reader, ReaderError> {
+        let reader = self.reader(name)?;
+        let mut state = self.handle.state();
+        let lane = state.lanes.get_mut(&self.id);
+        if let Some(reader) = lane.and_then(|lane| lane.readers.get_mut(name)) {
+            reader.yields = true;
+        }
+        drop(state);
+        Ok(reader)
     }
 
     /// Forgets a reader, which stops holding room back. Durable on return; dropping the future does not undo it.

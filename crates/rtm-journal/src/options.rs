@@ -165,6 +165,14 @@ pub(crate) struct Limits {
     pub(crate) least_charge: u64,
 }
 
+impl Limits {
+    /// Room that is plenty beside a reservation of `charge` bytes: with less, what yields is given up, and there is time to
+    /// let go of its segments before anybody waits.
+    pub(crate) fn enough(&self, charge: u64) -> u64 {
+        (self.capacity / 8).max(charge.saturating_mul(8))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -220,6 +220,10 @@ impl Reader {
         state
             .dirty_since
             .get_or_insert(self.handle.options.instant());
+        if state.waiting > 0 {
+            // What is not pending any more must not be held either.
+            state.give_up_held(self.handle.options.instant());
+        }
         // While writing fails, commits alone can free the room that it takes to write again.
         state.pressure |= state.failing;
         // A writer that wakes up by itself finds the change in time, and with the next entry at the latest.
@@ -228,6 +232,13 @@ impl Reader {
         if wake {
             self.handle.work.notify();
         }
+    }
+
+    /// Goes on behind `through`, an entry that another reader of the lane was given, without reading what lies before it:
+    /// for a cursor that follows another one. Commits reach there from now on. Going backwards is ignored.
+    pub fn skip_to(&mut self, through: Position) {
+        self.at = self.at.max(through);
+        self.seen = self.seen.max(through);
     }
 
     /// Goes back to the first entry that is not committed.

@@ -88,10 +88,13 @@ impl State {
 
     /// See [`crate::Stats::used_bytes`].
     pub(crate) fn used(&self, limits: &Limits, max_bytes: u64) -> u64 {
-        let charged: u64 = self.lanes.values().map(|lane| lane.charged(limits)).sum();
+        let lanes = self.lanes.values();
+        let held: u64 = lanes.clone().map(LaneState::held_bytes).sum();
+        let charged: u64 = lanes.map(|lane| lane.charged(limits)).sum();
+        let charged = charged.saturating_sub(held);
         let part = u128::from(max_bytes) * u128::from(charged) / u128::from(limits.capacity);
-        self.file_bytes()
-            .max(u64::try_from(part).unwrap_or(u64::MAX))
+        let files = self.file_bytes().saturating_sub(held);
+        files.max(u64::try_from(part).unwrap_or(u64::MAX))
     }
 
     /// What is reserved, or handed over and not yet written.

@@ -169,10 +169,29 @@ pub(crate) struct LaneState {
     pub(crate) removed: Vec<ReaderName>,
 }
 
+impl LaneState {
+    /// The cursor of the slowest reader that does not yield.
+    pub(crate) fn firm(&self) -> Option<Position> {
+        let firm = self.readers.values().filter(|reader| !reader.yields);
+        firm.map(|reader| reader.cursor.through).min()
+    }
+
+    /// The bytes of what only yielding readers hold.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        let yields = self.readers.values().any(|reader| reader.yields);
+        self.firm().filter(|_| yields).map_or(0, |firm| {
+            let behind = self.index.behind(firm).bytes;
+            self.index.bytes().saturating_sub(behind)
+        })
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct ReaderState {
     pub(crate) cursor: Cursor,
     pub(crate) open: bool,
+    /// What it holds is given up where room gets short.
+    pub(crate) yields: bool,
     /// What keeps the reader from going on: a segment that it cannot read, since when, and why.
     pub(crate) unreadable: Option<(u32, Instant, String)>,
     /// Counts changes of the cursor; `saved` of them are durable.
@@ -190,6 +209,7 @@ impl ReaderState {
             durable: Some(cursor.through),
             cursor,
             open: false,
+            yields: false,
             unreadable: None,
             changed: 0,
             saved: 0,
@@ -313,15 +333,17 @@ impl State {
     pub(crate) fn add_reader(&mut self, lane: u32, name: &ReaderName, now: Instant) {
         let id = self.fresh_id();
         if let Some(lane) = self.lanes.get_mut(&lane) {
-            let pending = lane.index.behind(lane.floor).count;
+            let through = lane.firm().map_or(lane.floor, |firm| firm.max(lane.floor));
+            let pending = lane.index.behind(through).count;
             let reader = ReaderState {
                 cursor: Cursor {
-                    through: lane.floor,
+                    through,
                     before: lane.appended.counts.saturating_sub(pending),
                     ..Cursor::default()
                 },
                 durable: None,
                 open: false,
+                yields: false,
                 unreadable: None,
                 changed: 0,
                 saved: 0,
@@ -365,9 +387,25 @@ impl State {
         let Some(lane) = self.lanes.get(&lane) else {
             return true;
         };
-        let cursors = lane.readers.values().map(|reader| reader.cursor.through);
-        let last = cursors.min();
-        last.is_none_or(|last| lane.index.behind(last).entries >= entries)
+        lane.firm()
+            .is_none_or(|last| lane.index.behind(last).entries >= entries)
+    }
+
+    /// Lets go of all that only yielding readers hold. Says whether that was anything.
+    pub(crate) fn give_up_held(&mut self, now: Instant) -> bool {
+        let mut given_up = Vec::new();
+        for (id, lane) in &self.lanes {
+            let Some(firm) = lane.firm() else { continue };
+            let readers = lane.readers.iter();
+            let held = readers.filter(|(_, reader)| reader.yields && reader.cursor.through < firm);
+            given_up.extend(held.map(|(name, _)| (*id, name.clone(), firm)));
+        }
+        for (lane, name, firm) in &given_up {
+            self.commit(*lane, name, *firm, None);
+            self.dirty_since.get_or_insert(now);
+        }
+        self.pressure |= !given_up.is_empty();
+        !given_up.is_empty()
     }
 
     pub(crate) fn remove_reader(&mut self, lane: u32, name: &ReaderName, now: Instant) {

@@ -19,7 +19,8 @@ pub struct Stats {
     /// Of that, the entries that some reader has not committed.
     pub live_bytes: u64,
     /// What counts as taken of `max_bytes`: all segments, or the live entries where they count as more. An eighth is kept
-    /// beside them, and each counts as a [`max_entries`](crate::Options::max_entries)th part at the least.
+    /// beside them, and each counts as a [`max_entries`](crate::Options::max_entries)th part at the least. What only
+    /// [yielding readers](crate::Lane::yielding_reader) hold is left out.
     pub used_bytes: u64,
     /// [`crate::Options::max_bytes`].
     pub max_bytes: u64,

@@ -12,6 +12,7 @@ pub mod template;
 pub mod token;
 
 pub use format::dead_letter::instead;
+pub use format::id_of;
 pub use key::{EventKey, KeyBy};
 pub use router::{Owner, Prepared, PreparedPage, Router, Routes, SLICE, UNKNOWN};
 pub use template::{ALL, AppNames, STATIC, Template, Variable};

@@ -7,7 +7,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -21,6 +21,7 @@ use crate::api::Api;
 use crate::batch::Batching;
 use crate::credentials::{Credentials, CredentialsError};
 use crate::failure::LinkError;
+use crate::ground::{Begin, Lookout};
 use crate::inbox::Inboxes;
 use crate::jetstream;
 use crate::options::NatsOptions;
@@ -47,6 +48,10 @@ pub(crate) struct Shared {
     pub(crate) options: NatsOptions,
     pub(crate) servers: Vec<ServerAddr>,
     pub(crate) link: watch::Sender<Link>,
+    /// How far the JetStream stream reaches.
+    pub(crate) lookout: Lookout,
+    /// Looks in a row that got no answer while somebody waited for it.
+    pub(crate) silent: AtomicU32,
     pub(crate) counters: Counters,
 }
 
@@ -67,6 +72,7 @@ pub(crate) struct Connection {
     pub(crate) api: Api,
     pub(crate) inboxes: Inboxes,
     pub(crate) batching: Batching,
+    pub(crate) begin: Begin,
     pub(crate) alarms: watch::Sender<Alarms>,
 }
 
@@ -91,7 +97,7 @@ pub(crate) async fn keep(shared: Arc<Shared>, mut closing: watch::Receiver<bool>
                     } = &mut log;
                     let error = tokio::select! {
                         error = ended(&connection) => error,
-                        never = look(&connection, &shared.options, *ended_soon) => match never {},
+                        never = look(&connection, &shared, *ended_soon) => match never {},
                         never = tell_denials(&connection, denials) => match never {},
                     };
                     *ended_soon = start.elapsed() < SETTLED;
@@ -163,11 +169,20 @@ async fn open(shared: &Shared) -> Result<Arc<Connection>, LinkError> {
     shared.counters.connected();
     let api = Api::new(&client, &shared.options.prefix(), alarms.clone());
     jetstream::create_if_missing(&api, &shared.options).await;
+    // Before anything is published: once that is stored, what was lost shows no more.
+    let begin = match shared.options.looks_back {
+        true => {
+            let found = jetstream::look(&api, &shared.options, Some(&shared.lookout)).await;
+            Begin::at(found.1.map_or(0, |end| end.last))
+        }
+        false => Begin::default(),
+    };
     let inboxes = Inboxes::new(2 * shared.options.in_flight);
     // Whether the JetStream stream takes them is seen soon, or, where we may not ask, from its answers.
     let possible = shared.options.atomic_batches && api.knows_batches();
     Ok(Arc::new(Connection {
         batching: Batching::new(possible, info.max_payload),
+        begin,
         client,
         api,
         inboxes,
@@ -249,7 +264,7 @@ async fn ended(connection: &Connection) -> LinkError {
 
 /// Tells the log of the connection, after one that ended at once only when it has settled. Looks at the JetStream stream
 /// beside the publishing, which need not wait for it: a user who may only publish gets no answer.
-async fn look(connection: &Connection, options: &NatsOptions, ended_soon: bool) -> Infallible {
+async fn look(connection: &Connection, shared: &Shared, ended_soon: bool) -> Infallible {
     if ended_soon {
         sleep(SETTLED).await;
     }
@@ -260,7 +275,14 @@ async fn look(connection: &Connection, options: &NatsOptions, ended_soon: bool) 
         host = info.host,
         "connected to nats"
     );
-    jetstream::watch(&connection.api, &connection.batching, options).await
+    let lookout = shared.options.looks_back.then_some(&shared.lookout);
+    jetstream::watch(
+        &connection.api,
+        &connection.batching,
+        &shared.options,
+        lookout,
+    )
+    .await
 }
 
 /// Tells the log what the server denies: the last denial, and how many there were.

@@ -32,7 +32,7 @@ use crate::api::{Api, ApiError};
 use crate::batch::{Demands, MAX_BYTES, MAX_RECORDS};
 use crate::connection::{Connection, Shared};
 use crate::failure::PublishFailure;
-use crate::headers::parse_name;
+use crate::headers::{PROGRESS, parse_name};
 use crate::jetstream::{self, Found};
 use crate::publish::{Call, Unstored};
 use crate::reply::{Refusal, Verdict};
@@ -43,9 +43,6 @@ pub const EXACT_LIMITS: ExactLimits = ExactLimits {
     records: MAX_RECORDS - 1,
     bytes: MAX_BYTES,
 };
-
-/// The header that tells consumers of all subjects that a message is progress, and no record.
-pub const PROGRESS: &str = "Rtm-Progress";
 
 /// The first version whose batches refuse what is in them twice, and mend what a kill tears (nats-server 7391).
 const OLDEST_SERVER: (u64, u64, u64) = (2, 12, 1);

@@ -138,6 +138,9 @@ pub enum PublishFailure {
     /// The progress at the JetStream stream is not the one that we know.
     #[error("the progress at the jetstream has moved: it is read again")]
     Moved,
+    /// The JetStream stream has lost messages that it had acknowledged.
+    #[error("the jetstream has lost messages that it had acknowledged: those are published first")]
+    GoneBack,
     /// The JetStream stream cannot store records once and only once.
     #[error("the jetstream cannot store records once and only once: {0}")]
     Inexact(String),
@@ -188,6 +191,7 @@ impl PublishFailure {
             | PublishFailure::Disconnected { .. }
             | PublishFailure::Timeout(_)
             | PublishFailure::Moved
+            | PublishFailure::GoneBack
             | PublishFailure::NotServing(_) => PublishErrorKind::Unavailable,
             PublishFailure::Untold(ApiError::Denied(_)) => PublishErrorKind::Misconfigured,
             PublishFailure::Untold(_) => PublishErrorKind::Unavailable,

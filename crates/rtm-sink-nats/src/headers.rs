@@ -12,6 +12,9 @@ use rtm_sink::{Headers, Record, RecordId};
 /// Headers with this prefix are instructions to the server (purge, expire, expect), never a record's own.
 const RESERVED: &str = "nats-";
 
+/// The header that tells consumers of all subjects that a message is progress, and no record.
+pub const PROGRESS: &str = "Rtm-Progress";
+
 /// Makes the headers of records. Holds what all have in common.
 #[derive(Debug)]
 pub(crate) struct HeaderWriter {

@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use crate::api::{Api, ApiError};
 use crate::batch::Batching;
 use crate::failure::{OFF, PublishFailure};
+use crate::ground::{End, Lookout};
 use crate::options::{NatsOptions, StreamSpec};
 use crate::subject::covers;
 
@@ -56,7 +57,34 @@ impl Found {
 
 /// Looks for the JetStream stream.
 pub(crate) async fn find(api: &Api, name: &str) -> Found {
-    match api.ask::<Info>(&format!("STREAM.INFO.{name}"), &()).await {
+    find_end(api, name).await.0
+}
+
+/// Looks for the JetStream stream and how far it reaches, and tells the lookout.
+pub(crate) async fn look(
+    api: &Api,
+    options: &NatsOptions,
+    lookout: Option<&Lookout>,
+) -> (Found, Option<End>) {
+    let since = lookout.map(Lookout::ground);
+    let (found, end) = find_end(api, &options.stream).await;
+    match (lookout.zip(since), end, &found) {
+        (Some((lookout, since)), Some(end), _) => lookout.look(since, end),
+        // A permission that is given later makes another connection.
+        (Some((lookout, _)), None, Found::Silent(ApiError::Denied(_))) => lookout.is_untold(),
+        _ => {}
+    }
+    (found, end)
+}
+
+async fn find_end(api: &Api, name: &str) -> (Found, Option<End>) {
+    let asked = api.ask::<Info>(&format!("STREAM.INFO.{name}"), &()).await;
+    let end = asked.as_ref().ok().map(End::of);
+    (found(api, asked), end)
+}
+
+fn found(api: &Api, asked: Result<Info, ApiError>) -> Found {
+    match asked {
         Ok(info) => Found::Here(Box::new(info.config)),
         Err(ApiError::Refused(error)) => match error.error_code() {
             ErrorCode::STREAM_NOT_FOUND => Found::Missing,
@@ -88,10 +116,15 @@ pub(crate) async fn create_if_missing(api: &Api, options: &NatsOptions) {
 
 /// Looks at the JetStream stream for as long as the connection lasts, and tells the log what is news of it. Calls find
 /// out by themselves what keeps every record out. Atomic batches go on and off with its `allow_atomic`.
-pub(crate) async fn watch(api: &Api, batching: &Batching, options: &NatsOptions) -> Infallible {
+pub(crate) async fn watch(
+    api: &Api,
+    batching: &Batching,
+    options: &NatsOptions,
+    lookout: Option<&Lookout>,
+) -> Infallible {
     let mut told: Option<Found> = None;
     loop {
-        let found = find(api, &options.stream).await;
+        let (found, _) = look(api, options, lookout).await;
         if let Found::Here(config) = &found {
             batching.allow(config.allow_atomic_publish);
         }

@@ -30,6 +30,9 @@
 //! (`retention: interest`), is emptied by a restart (`storage: memory`), or is deleted. [`NatsSink::check`] and the log
 //! at each connection warn of the first three, and of a short duplicate window.
 //!
+//! That it has gone back behind what it had acknowledged, as a power failure makes it, is told by [`Sink::ground`] where
+//! [`NatsOptions::looks_back`] is set.
+//!
 //! # What each failure means
 //!
 //! | kind | when |
@@ -44,11 +47,12 @@
 //! byte is `%HH`. So no header can end another, and percent-decoding gives back the bytes. NATS keeps no order of them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_nats::rustls;
 use bytes::Bytes;
 use rtm_sink::{
-    ExactLimits, GroupCommit, Health, Progress, ProgressKey, PublishError, Record, Sink,
+    ExactLimits, Ground, GroupCommit, Health, Progress, ProgressKey, PublishError, Record, Sink,
 };
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -62,6 +66,7 @@ mod connection;
 mod credentials;
 mod exact;
 mod failure;
+mod ground;
 mod headers;
 mod inbox;
 mod jetstream;
@@ -75,15 +80,21 @@ mod subject;
 pub use api::ApiError;
 pub use check::{CheckError, NatsCheck};
 pub use credentials::{CredentialsError, NatsAuth, Secret};
-pub use exact::{EXACT_LIMITS, PROGRESS, filter_of_progress};
+pub use exact::{EXACT_LIMITS, filter_of_progress};
 pub use failure::{LinkError, PublishFailure};
+pub use headers::PROGRESS;
 pub use jetstream::{LARGE_RECORD, Published, TooSmall};
 pub use options::{ConnectError, MAX_IN_FLIGHT, NatsOptions, NatsTls, StreamSpec, check_server};
 pub use reply::Refusal;
 pub use stats::NatsStats;
 pub use subject::{covers, widen};
 
-use connection::{Link, Shared};
+use connection::{Connection, Link, Shared};
+use ground::Lookout;
+use jetstream::Found;
+
+/// So many looks in a row without an answer mean that there will be none.
+const LOOKS: u32 = 3;
 
 /// Publishes records to one JetStream stream. It connects, and connects again, by itself.
 ///
@@ -107,12 +118,17 @@ impl Sink for NatsSink {
         if records.is_empty() {
             return Ok(());
         }
+        let since = self.shared.lookout.ground().back;
         let connection = match self.shared.connection().await {
             Ok(connection) => connection,
             Err(error) => {
                 return Err(self.unsent(PublishFailure::NotConnected(error), records.len()));
             }
         };
+        if since > 0 && self.shared.lookout.ground().back != since {
+            // What was lost comes first.
+            return Err(self.unsent(PublishFailure::GoneBack, records.len()));
+        }
         // Subscribing waits where the client's queue is full, which has no end of its own.
         let patience = self.shared.options.ack_timeout;
         let lend = connection.inboxes.lend(&connection.client, records.len());
@@ -149,6 +165,28 @@ impl Sink for NatsSink {
             Some(exact) => exact.recall(key).await,
             None => Err(not_exact(0)),
         }
+    }
+
+    fn ground(&self) -> Option<watch::Receiver<Ground>> {
+        let looks = self.shared.options.looks_back;
+        looks.then(|| self.shared.lookout.subscribe())
+    }
+
+    async fn torn(&self) -> Result<Vec<Bytes>, PublishError> {
+        if !self.shared.options.looks_back {
+            return Ok(Vec::new());
+        }
+        let failed = |failure: PublishFailure| PublishError::unknown(failure.kind(), 0, failure);
+        let connection = self.shared.connection().await;
+        let connection = connection.map_err(|error| failed(PublishFailure::NotConnected(error)))?;
+        self.know(&connection).await.map_err(failed)?;
+        if self.exact.is_none() {
+            return Ok(Vec::new());
+        }
+        let name = &self.shared.options.stream;
+        let torn = connection.begin.torn(&connection.api, name).await;
+        torn.cloned()
+            .map_err(|error| failed(PublishFailure::Untold(error)))
     }
 
     fn health(&self) -> Health {
@@ -188,6 +226,8 @@ impl NatsSink {
             options,
             servers,
             link: watch::Sender::new(Link::Down(None)),
+            lookout: Lookout::default(),
+            silent: AtomicU32::new(0),
             counters: stats::Counters::default(),
         });
         let exact = shared.options.progress_subject.clone().map(|subject| {
@@ -229,6 +269,33 @@ impl NatsSink {
             Link::Down(_) | Link::Closed => false,
         };
         self.shared.counters.stats(connected)
+    }
+
+    /// Has the ground seen, for whoever needs it before anything is published. Who may ask nothing is not waited for.
+    async fn know(&self, connection: &Connection) -> Result<(), PublishFailure> {
+        let Shared {
+            lookout, options, ..
+        } = &*self.shared;
+        if lookout.ground().back > 0 {
+            return Ok(());
+        }
+        match jetstream::look(&connection.api, options, Some(lookout))
+            .await
+            .0
+        {
+            Found::Silent(_) if lookout.ground().back > 0 => Ok(()),
+            Found::Silent(_) if self.shared.silent.fetch_add(1, Ordering::Relaxed) >= LOOKS => {
+                lookout.is_untold();
+                Ok(())
+            }
+            Found::Silent(error) => Err(PublishFailure::Untold(error)),
+            Found::Here(_) => Ok(()),
+            Found::Off => Err(PublishFailure::Off),
+            Found::Missing => {
+                let missing = PublishFailure::NotServing(None);
+                Err(jetstream::diagnose(&connection.api, options, None, missing).await)
+            }
+        }
     }
 
     fn unsent(&self, failure: PublishFailure, count: usize) -> PublishError {

@@ -46,6 +46,10 @@ pub struct NatsOptions {
     /// With `progress_subject`, whether records have an id for the server's deduplication (`Nats-Msg-Id`) all the same: some
     /// consumers go by it. Without it they always have. Default false, which costs the server less memory.
     pub message_ids: bool,
+    /// Whether it is looked for whether the JetStream stream has gone back behind what it had acknowledged, as a power
+    /// failure makes it: see [`rtm_sink::Sink::ground`]. Default true. It needs the right to ask for the JetStream stream's
+    /// information; without that nothing is told.
+    pub looks_back: bool,
     /// How long nothing may be acknowledged, while something is awaited, before a call gives up. Also how long a call
     /// waits for a connection. Default 5 s. Must be well above what one acknowledgement takes: a slow server is waited
     /// for as long as they come in, but below that nothing would ever count as confirmed.
@@ -77,6 +81,7 @@ impl NatsOptions {
             atomic_batches: true,
             progress_subject: None,
             message_ids: false,
+            looks_back: true,
             ack_timeout: Duration::from_secs(5),
             create_stream: None,
             name: "rtm-bridge".to_owned(),

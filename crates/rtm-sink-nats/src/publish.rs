@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_nats::client::traits::Publisher;
 use async_nats::message::OutboundMessage;
 use async_nats::{Message, PublishErrorKind as SendErrorKind, Subject};
-use rtm_sink::{Outcome, PublishError, Reason, Record, Topic};
+use rtm_sink::{Ground, Outcome, PublishError, Reason, Record, Topic};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -52,6 +52,8 @@ pub(crate) struct Call<'a> {
     permits: Option<SemaphorePermit<'a>>,
     failure: Option<Failure>,
     duplicates: u64,
+    /// How far the JetStream stream reached when the call began.
+    ground: Ground,
     /// When an answer last came, or the first record went out after a pause.
     progress: Instant,
 }
@@ -103,6 +105,7 @@ impl<'a> Call<'a> {
             permits: None,
             failure: None,
             duplicates: 0,
+            ground: shared.lookout.ground(),
             progress: Instant::now(),
         }
     }
@@ -171,6 +174,7 @@ impl<'a> Call<'a> {
             return Err(refusal.map_or(Unstored::Unsendable, Unstored::Refused));
         }
         if let Some(Slot::Confirmed { sequence, .. }) = self.settled.last() {
+            self.tell_ground();
             return Ok(*sequence);
         }
         let failure = match self.failure.take() {
@@ -496,7 +500,24 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// Tells which sequences were given to new messages.
+    fn tell_ground(&self) {
+        let new = self.settled.iter().filter_map(|slot| match slot {
+            Slot::Confirmed {
+                sequence,
+                duplicate: false,
+            } => Some(*sequence),
+            _ => None,
+        });
+        if let (Some(first), Some(last)) = (new.clone().min(), new.max())
+            && self.shared.options.looks_back
+        {
+            self.shared.lookout.acknowledge(self.ground, first, last);
+        }
+    }
+
     fn finish(self, failure: Option<PublishFailure>) -> Result<(), PublishError> {
+        self.tell_ground();
         let confirmed = self
             .settled
             .iter()

@@ -2,8 +2,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
-use crate::{ExactLimits, Health, Progress, ProgressKey, PublishError, Record, Sink};
+use crate::{ExactLimits, Ground, Health, Progress, ProgressKey, PublishError, Record, Sink};
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -29,6 +30,8 @@ trait Object: Send + Sync + 'static {
     ) -> Boxed<'a, Result<(), PublishError>>;
     fn recall<'a>(&'a self, key: &'a ProgressKey)
     -> Boxed<'a, Result<Option<Bytes>, PublishError>>;
+    fn ground(&self) -> Option<watch::Receiver<Ground>>;
+    fn torn(&self) -> Boxed<'_, Result<Vec<Bytes>, PublishError>>;
     fn health(&self) -> Health;
     fn close(&self) -> Boxed<'_, ()>;
 }
@@ -55,6 +58,14 @@ impl<S: Sink> Object for Arc<S> {
         key: &'a ProgressKey,
     ) -> Boxed<'a, Result<Option<Bytes>, PublishError>> {
         Box::pin(S::recall(self, key))
+    }
+
+    fn ground(&self) -> Option<watch::Receiver<Ground>> {
+        S::ground(self)
+    }
+
+    fn torn(&self) -> Boxed<'_, Result<Vec<Bytes>, PublishError>> {
+        Box::pin(S::torn(self))
     }
 
     fn health(&self) -> Health {
@@ -85,6 +96,14 @@ impl Sink for AnySink {
 
     async fn recall(&self, key: &ProgressKey) -> Result<Option<Bytes>, PublishError> {
         self.0.recall(key).await
+    }
+
+    fn ground(&self) -> Option<watch::Receiver<Ground>> {
+        self.0.ground()
+    }
+
+    async fn torn(&self) -> Result<Vec<Bytes>, PublishError> {
+        self.0.torn().await
     }
 
     fn health(&self) -> Health {

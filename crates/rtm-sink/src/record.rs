@@ -36,6 +36,20 @@ pub struct RecordId {
     pub offset: u32,
 }
 
+impl RecordId {
+    /// As it is displayed.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<RecordId> {
+        let mut parts = text.splitn(3, '.');
+        let mut next = || parts.next();
+        Some(RecordId {
+            epoch: u64::from_str_radix(next()?, 16).ok()?,
+            position: next()?.parse().ok()?,
+            offset: next()?.parse().ok()?,
+        })
+    }
+}
+
 impl fmt::Display for RecordId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}.{}.{}", self.epoch, self.position, self.offset)

@@ -1,8 +1,11 @@
 use std::future::Future;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
-use crate::{ExactLimits, Health, Progress, ProgressKey, PublishError, PublishErrorKind, Record};
+use crate::{
+    ExactLimits, Ground, Health, Progress, ProgressKey, PublishError, PublishErrorKind, Record,
+};
 
 /// A broker that stores records durably.
 ///
@@ -79,6 +82,25 @@ pub trait Sink: Send + Sync + 'static {
         let kind = PublishErrorKind::Misconfigured;
         let why = "this sink cannot store records once and only once";
         std::future::ready(Err(PublishError::unknown(kind, 0, why)))
+    }
+
+    /// How far the broker's store reaches, where that may become less: a store that loses what it has acknowledged. Receivers
+    /// are told when it is first seen and when it has gone back; before a call of [`publish`](Sink::publish) stores anything
+    /// behind what was lost.
+    ///
+    /// By default: none, for a store that keeps what it has.
+    fn ground(&self) -> Option<watch::Receiver<Ground>> {
+        None
+    }
+
+    /// Returns once the [`ground`](Sink::ground) was seen, with the payloads of records that the store may have torn off the
+    /// progress that they were given with: what is stored in one is so through every failure but that of the power.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`] without outcomes, when the broker does not tell.
+    fn torn(&self) -> impl Future<Output = Result<Vec<Bytes>, PublishError>> + Send {
+        std::future::ready(Ok(Vec::new()))
     }
 
     /// How the sink is doing, at once and without asking the broker; also while calls are in progress, and after `close`.

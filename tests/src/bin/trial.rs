@@ -85,6 +85,20 @@ enum Trial {
         #[command(flatten)]
         load: Load,
     },
+    /// Power failures of NATS, which lose what it had acknowledged: with `--at-least-once` or each record once
+    PowerFailure {
+        /// How many
+        #[arg(long, default_value_t = 20)]
+        rounds: u32,
+        /// Records may be there twice
+        #[arg(long)]
+        at_least_once: bool,
+        /// Decides when, and how
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        #[command(flatten)]
+        load: Load,
+    },
     /// Kafka paused, NATS killed, each with the bridge killed in the middle; a disk that fills and is freed
     Outage {
         /// Only this one [default: all of them]
@@ -342,6 +356,16 @@ async fn run(trial: Trial) -> Result<bool> {
         } => {
             let ran = Box::pin(shows::exact(brokers, into, load.rate, kills, seed)).await;
             Ok(say("exact", load, ran))
+        }
+        Trial::PowerFailure {
+            rounds,
+            at_least_once,
+            seed,
+            load,
+        } => {
+            let exactly = !at_least_once;
+            let ran = shows::power_failure(brokers, load.rate, rounds, exactly, seed);
+            Ok(say("power failure", load, Box::pin(ran).await))
         }
         Trial::Kills { count, seed, load } => {
             Box::pin(kills(brokers, "kills", load, count, seed)).await

@@ -1,7 +1,7 @@
 //! A NATS server with JetStream, and what it has stored.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -169,6 +169,61 @@ impl Nats {
         let file = self.file.as_ref().ok_or_else(not_ours)?;
         file.write(configuration)?;
         self.restart().await
+    }
+
+    /// Copies what the server has on its disk, as it is while it runs.
+    ///
+    /// # Errors
+    ///
+    /// When it is not a process of ours.
+    pub fn copy_store(&self) -> Result<PathBuf> {
+        let store = self.store()?;
+        let copy = store.with_extension("copy");
+        let _ = fs::remove_dir_all(&copy);
+        copy_dir(&store, &copy).context("copy the store")?;
+        Ok(copy)
+    }
+
+    /// Puts a copy of the store of a killed server back, as a power failure leaves it: what was not synced is gone. With
+    /// `cut` the last block of each stream loses that part of its end, and without `index` the servers' own notes are gone.
+    ///
+    /// # Errors
+    ///
+    /// When it is not a process of ours, or the files cannot be changed.
+    pub fn put_back(&self, copy: &Path, cut: f64, index: bool) -> Result<()> {
+        let store = self.store()?;
+        fs::remove_dir_all(&store).context("remove the store")?;
+        fs::rename(copy, &store).context("put the copy back")?;
+        let mut dirs = vec![store];
+        while let Some(dir) = dirs.pop() {
+            let mut blocks = Vec::new();
+            for entry in fs::read_dir(&dir)? {
+                let path = entry?.path();
+                let name = path
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned();
+                if path.is_dir() {
+                    dirs.push(path);
+                } else if let Some(number) = name.strip_suffix(".blk") {
+                    blocks.push((number.parse::<u64>()?, path));
+                } else if name == "index.db" && !index {
+                    fs::remove_file(path)?;
+                }
+            }
+            if let Some((_, last)) = blocks.into_iter().max() {
+                let file = fs::OpenOptions::new().write(true).open(&last)?;
+                let bytes = file.metadata()?.len();
+                file.set_len((bytes as f64 * (1.0 - cut)) as u64)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn store(&self) -> Result<PathBuf> {
+        let file = self.file.as_ref().filter(|_| self.pid().is_some());
+        Ok(PathBuf::from(&file.ok_or_else(not_ours)?.data))
     }
 
     /// Tells the server to stop in its own time: it takes no new connections, ends those it has, then itself.
@@ -367,6 +422,28 @@ impl ConfigurationFile {
         let text = format!("listen: \"{listen}\"\njetstream {{ store_dir: \"{data}\" }}\n{more}\n");
         fs::write(path, text).with_context(|| format!("write {}", path.display()))
     }
+}
+
+/// Copies a directory. What goes while it is copied is left out.
+fn copy_dir(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let (from, to) = match entry {
+            Ok(entry) => (entry.path(), to.join(entry.file_name())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        let copied = match from.is_dir() {
+            true => copy_dir(&from, &to),
+            false => fs::copy(&from, &to).map(drop),
+        };
+        if let Err(error) = copied
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(error);
+        }
+    }
+    Ok(())
 }
 
 fn record(message: &jetstream::Message, sequence: u64, nanoseconds: i128) -> Result<NatsRecord> {

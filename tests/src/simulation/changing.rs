@@ -101,6 +101,7 @@ pub fn sink(name: &str, client: u32) -> Into {
         kind: "simulated",
         title: format!("the sink {name}"),
         routes: routes(),
+        hold: Duration::ZERO,
         skips_when_full: false,
         apps: None,
         streams: rtm_source::Stream::ALL.to_vec(),

@@ -51,6 +51,8 @@ pub struct Plan {
     pub segment_bytes: u64,
     /// Records that one call to the sinks may hold, which store them once and only once then.
     pub exact: Option<usize>,
+    /// How often, in a step of the trouble, the sinks go back behind what they have confirmed.
+    pub goes_back: f64,
     /// What of the journal is kept in memory, in bytes: with 0 everything is read from the disk.
     pub tail_bytes: usize,
 }
@@ -83,6 +85,11 @@ impl Plan {
     fn consistent(mut self) -> Plan {
         if self.slow_ms > 8 {
             self.segment_bytes = 512;
+        }
+        // What is held is given up for the room of a disk that fails. Of an entry that is published record by record, since
+        // one of them crashes the process, only a progress tells which are lost.
+        if self.disk_fails || (self.poison && self.exact.is_none()) {
+            self.goes_back = 0.0;
         }
         if self.reads == Reads::FailForEver {
             self.trouble += Duration::from_secs(35);
@@ -170,6 +177,10 @@ impl Plan {
             slow_ms: if rng.u8(0..3) == 0 { 200 } else { 8 },
             segment_bytes: if rng.bool() { 64 << 10 } else { 2 << 10 },
             tail_bytes: if rng.bool() { 8 << 20 } else { 0 },
+            goes_back: {
+                let mut rng = Rng::with_seed(seed ^ 0xbac0);
+                some(&mut rng, 0.3, 0.1)
+            },
             exact: {
                 // Chance of its own, so that a seed still is what it was.
                 let mut rng = Rng::with_seed(seed ^ 0xe0_0e);

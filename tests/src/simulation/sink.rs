@@ -8,10 +8,11 @@ use bytes::Bytes;
 use fastrand::Rng;
 use rtm_engine::lock;
 use rtm_sink::{
-    ExactLimits, Outcome, Progress, ProgressKey, PublishError, PublishErrorKind, Reason, Record,
-    Sink,
+    ExactLimits, Ground, Outcome, Progress, ProgressKey, PublishError, PublishErrorKind, Reason,
+    Record, Sink,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 /// See the module. Clones share everything, so that the store outlives the bridges that publish to it.
 #[derive(Clone)]
@@ -25,6 +26,8 @@ struct Shared {
     /// The version of each lane's progress that this client knows.
     expected: Mutex<HashMap<ProgressKey, u64>>,
     mood: Mutex<Mood>,
+    /// What this client has seen of the store.
+    ground: watch::Sender<Ground>,
     /// Told when a poisoned record is published.
     pub poisoned: Notify,
 }
@@ -34,6 +37,21 @@ struct Shared {
 struct Store {
     records: Vec<Record>,
     progress: HashMap<ProgressKey, (u64, Bytes)>,
+    /// The number of what was stored last: of a record, or of a progress.
+    last: u64,
+    /// What it was before each call that stored something, and when.
+    before: Vec<Before>,
+    /// Records that stand without the progress that they were stored with.
+    torn: Vec<usize>,
+    /// How often it went back.
+    back: u64,
+}
+
+struct Before {
+    at: Instant,
+    records: usize,
+    progress: HashMap<ProgressKey, (u64, Bytes)>,
+    last: u64,
 }
 
 impl Store {
@@ -43,10 +61,57 @@ impl Store {
         if version != expected {
             return None;
         }
+        self.remember();
         self.records.extend_from_slice(records);
         let new = (version + 1, progress.value.clone());
         self.progress.insert(progress.key.clone(), new);
+        self.last += records.len() as u64 + 1;
         Some(version + 1)
+    }
+
+    fn remember(&mut self) {
+        self.before.push(Before {
+            at: Instant::now(),
+            records: self.records.len(),
+            progress: self.progress.clone(),
+            last: self.last,
+        });
+    }
+
+    /// Becomes what it was before some call within the last `most`. Of what that call stored, the first few records stay.
+    fn go_back(&mut self, most: Duration, rng: &mut Rng, is_torn: bool) {
+        let recent = self
+            .before
+            .iter()
+            .filter(|before| before.at.elapsed() <= most);
+        let recent = recent.count();
+        if recent == 0 {
+            return;
+        }
+        let after = self.before.len() + 1 - rng.usize(1..=recent);
+        let ends = self
+            .before
+            .get(after)
+            .map_or(self.records.len(), |next| next.records);
+        self.before.truncate(after);
+        let Some(Before {
+            records,
+            progress,
+            last,
+            ..
+        }) = self.before.pop()
+        else {
+            return;
+        };
+        let stays = match is_torn {
+            true => rng.usize(0..=ends - records),
+            false => 0,
+        };
+        self.records.truncate(records + stays);
+        self.torn.retain(|index| *index < records);
+        self.torn.extend(records..records + stays);
+        (self.progress, self.last) = (progress, last + stays as u64);
+        self.back += 1;
     }
 
     fn version(&self, key: &ProgressKey) -> u64 {
@@ -81,6 +146,8 @@ pub struct Mood {
     pub topics: Vec<&'static str>,
     /// Records that one call may hold, where they are stored once and only once.
     pub exact: Option<usize>,
+    /// Whether the store may go back behind what it has confirmed.
+    pub goes_back: bool,
     /// A record that holds this kills the process, other than as a dead letter.
     pub poison: Option<&'static str>,
     /// All chance.
@@ -103,6 +170,7 @@ impl Default for Mood {
             oldest: None,
             topics: Vec::new(),
             exact: None,
+            goes_back: false,
             poison: None,
             rng: Rng::with_seed(0),
         }
@@ -118,6 +186,7 @@ impl SimulatedSink {
                 stored: Arc::default(),
                 expected: Mutex::default(),
                 mood: Mutex::new(mood),
+                ground: watch::Sender::default(),
                 poisoned: Notify::new(),
             }),
         }
@@ -131,9 +200,42 @@ impl SimulatedSink {
                 stored: Arc::clone(&self.shared.stored),
                 expected: Mutex::default(),
                 mood: Mutex::default(),
+                ground: watch::Sender::default(),
                 poisoned: Notify::new(),
             }),
         }
+    }
+
+    /// It is the client of a new process.
+    pub fn begin(&self) {
+        lock(&self.shared.expected).clear();
+        self.shared.ground.send_replace(Ground::default());
+        self.look();
+    }
+
+    /// The store becomes what it was some time within the last `most`.
+    pub fn go_back(&self, most: Duration) {
+        let mut rng = self.mood().rng;
+        let is_torn = self.exact().is_some();
+        self.store().go_back(most, &mut rng, is_torn);
+        self.look();
+    }
+
+    fn look(&self) {
+        let last = self.store().last;
+        self.shared.ground.send_if_modified(|ground| {
+            let before = *ground;
+            ground.look(before, 1, last);
+            ground.back != before.back
+        });
+    }
+
+    fn acknowledge(&self, since: Ground, first: u64, last: u64) {
+        self.shared.ground.send_if_modified(|ground| {
+            let before = ground.back;
+            ground.acknowledge(since, first, last);
+            ground.back != before
+        });
     }
 
     /// Changes what it does to calls.
@@ -180,6 +282,7 @@ impl SimulatedSink {
 impl SimulatedSink {
     /// What happens before a call stores anything.
     async fn receive(&self, records: &[Record]) -> Result<Mood, PublishError> {
+        let back = self.store().back;
         let mut mood = self.mood();
         if !mood.slow.is_zero() {
             let micros = mood.rng.u64(0..=mood.slow.as_micros() as u64);
@@ -188,7 +291,7 @@ impl SimulatedSink {
         while self.mood().away {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        if mood.down {
+        if mood.down || self.store().back != back {
             return Err(PublishError {
                 kind: PublishErrorKind::Unavailable,
                 outcomes: vec![Outcome::Unknown; records.len()],
@@ -258,6 +361,7 @@ impl Mood {
 
 impl Sink for SimulatedSink {
     async fn publish(&self, records: &[Record]) -> Result<(), PublishError> {
+        let since = *self.shared.ground.borrow();
         let mut mood = self.receive(records).await?;
         let fails = mood.rng.f64() < mood.fails;
         let way = mood.rng.u8(0..4);
@@ -273,19 +377,31 @@ impl Sink for SimulatedSink {
         };
         let mut outcomes = vec![Outcome::Unknown; records.len()];
         let mut refused = false;
+        let first = {
+            let mut store = self.store();
+            store.remember();
+            store.last + 1
+        };
         for (record, outcome) in records.iter().zip(&mut outcomes).take(stops_at) {
             if let Some(why) = mood.refusal_of(record) {
                 refused = true;
                 *outcome = Outcome::Rejected(why);
             } else {
-                self.store().records.push(record.clone());
+                let mut store = self.store();
+                store.records.push(record.clone());
+                store.last += 1;
+                drop(store);
                 if !lost_answer {
                     *outcome = Outcome::Confirmed;
                 }
             }
         }
+        let last = self.store().last;
         if !mood.confirms_after.is_zero() {
             tokio::time::sleep(mood.confirms_after).await;
+        }
+        if outcomes.contains(&Outcome::Confirmed) {
+            self.acknowledge(since, first, last);
         }
         if outcomes
             .iter()
@@ -318,6 +434,7 @@ impl Sink for SimulatedSink {
         records: &[Record],
         progress: &Progress,
     ) -> Result<(), PublishError> {
+        let since = *self.shared.ground.borrow();
         let mut mood = self.receive(records).await?;
         let expected = lock(&self.shared.expected).get(&progress.key).copied();
         let expected = expected.unwrap_or_default();
@@ -341,21 +458,28 @@ impl Sink for SimulatedSink {
             // It is on its way, and nobody waits for it.
             let (stored, late) = (Arc::clone(&self.shared.stored), mood.rng.u64(0..3_000));
             let (records, progress) = (records.to_vec(), progress.clone());
+            let back = self.store().back;
             tokio::spawn(async move {
                 tokio::time::sleep(Duration::from_millis(late)).await;
-                lock(&stored).commit(&records, &progress, expected);
+                let mut stored = lock(&stored);
+                // What goes back has lost what was on its way.
+                if stored.back == back {
+                    stored.commit(&records, &progress, expected);
+                }
             });
         }
         let stored = match (fails, way) {
             (true, 0 | 1) => None,
             _ => self.store().commit(records, progress, expected),
         };
+        let last = self.store().last;
         if !mood.confirms_after.is_zero() {
             tokio::time::sleep(mood.confirms_after).await;
         }
         match stored {
             Some(version) if !fails => {
                 lock(&self.shared.expected).insert(progress.key.clone(), version);
+                self.acknowledge(since, last - records.len() as u64, last);
                 Ok(())
             }
             _ => Err(PublishError::unknown(
@@ -375,5 +499,20 @@ impl Sink for SimulatedSink {
         let version = found.as_ref().map_or(0, |(version, _)| *version);
         lock(&self.shared.expected).insert(key.clone(), version);
         Ok(found.map(|(_, value)| value))
+    }
+
+    fn ground(&self) -> Option<watch::Receiver<Ground>> {
+        let goes_back = lock(&self.shared.mood).goes_back;
+        goes_back.then(|| self.shared.ground.subscribe())
+    }
+
+    async fn torn(&self) -> Result<Vec<Bytes>, PublishError> {
+        self.receive(&[]).await?;
+        let store = self.store();
+        let torn = store
+            .torn
+            .iter()
+            .map(|index| store.records[*index].payload.clone());
+        Ok(torn.collect())
     }
 }

@@ -41,6 +41,9 @@ pub(super) const BEGIN_MS: u64 = 1_795_478_400_000;
 /// How long everything may take to arrive once the trouble is over, in simulated time: backoffs of half a minute, and a
 /// stalled request before.
 const QUIET: Duration = Duration::from_secs(240);
+/// For how long what the sinks confirm is held, and how far they go back at most.
+const HELD: Duration = Duration::from_secs(5);
+const BACK: Duration = Duration::from_secs(4);
 /// How long a new event may take after that.
 const LIVELY: Duration = Duration::from_secs(10);
 
@@ -123,6 +126,7 @@ impl<'p> World<'p> {
             refused: if first { plan.refused } else { 0.0 },
             poison: (first && plan.poison).then_some(POISON),
             exact: plan.exact,
+            goes_back: plan.goes_back > 0.0,
             rng: Rng::with_seed(rng.u64(..)),
             ..Mood::default()
         };
@@ -158,6 +162,7 @@ impl<'p> World<'p> {
                     .saturating_add_signed(error.load(Ordering::Relaxed))
             }
         };
+        self.sinks.iter().for_each(SimulatedSink::begin);
         let epoch = Epoch(self.plan.seed << 8 | self.lives);
         let options = Options {
             max_bytes: self.plan.journal_bytes,
@@ -270,6 +275,11 @@ impl<'p> World<'p> {
             for sink in &self.sinks {
                 let away = self.rng.f64() < 0.2;
                 sink.change(|mood| mood.away = away);
+            }
+        }
+        for sink in &self.sinks {
+            if self.plan.goes_back > 0.0 && self.rng.f64() < self.plan.goes_back {
+                sink.go_back(BACK);
             }
         }
         self.meddle_with_disk();
@@ -475,6 +485,11 @@ fn bridge_plan(plan: &Plan) -> BridgePlan<SimulatedParts> {
         kind: "simulated",
         title: format!("the sink {}", SINKS[index]),
         routes: routes.clone(),
+        hold: if plan.goes_back > 0.0 {
+            HELD
+        } else {
+            Duration::ZERO
+        },
         skips_when_full: index == 1 && plan.skips,
         apps: None,
         streams: rtm_source::Stream::ALL.to_vec(),
@@ -565,6 +580,8 @@ mod tests {
             disk_fails: false,
             poison: false,
             skips,
+            // What is held takes no room.
+            goes_back: 1.0,
             journal_bytes: 24 << 20,
             exact,
             ..plan

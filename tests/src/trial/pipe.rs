@@ -105,7 +105,7 @@ mod tests {
         let pipe = Pipe::start(&dir.path().join("pipe"), &copy).unwrap();
         let mut writer = File::options().append(true).open(pipe.path()).unwrap();
         let holds = async |text: &str| {
-            wait_for(text, Duration::from_secs(10), async || {
+            wait_for(text, Duration::from_secs(60), async || {
                 std::fs::read_to_string(&copy).unwrap() == text
             })
             .await

@@ -126,7 +126,11 @@ fn marked(payload: &[u8]) -> bool {
 
 /// Cursors, and what is counted with them.
 fn cursors(dir: &Path) -> Vec<LaneInspection> {
-    let Inspection { lanes, .. } = Journal::inspect(dir).unwrap();
+    let Inspection { mut lanes, .. } = Journal::inspect(dir).unwrap();
+    for lane in &mut lanes {
+        // What is held for NATS is not pending, and gets older.
+        lane.readers.retain(|reader| !reader.name.contains('.'));
+    }
     lanes
 }
 
@@ -188,10 +192,8 @@ async fn a_range_comes_again_exactly_and_marked() {
         .unwrap();
     // A cursor is durable within a tenth of a second.
     let settled = async || {
-        cursors(&journal)[0]
-            .readers
-            .iter()
-            .all(|reader| reader.pending.entries == 0)
+        let readers = &cursors(&journal)[0].readers;
+        readers.iter().all(|reader| reader.pending.entries == 0)
     };
     wait_for("the cursors", SOON, settled).await.unwrap();
 

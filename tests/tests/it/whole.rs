@@ -85,6 +85,19 @@ async fn kafka_has_each_record_once_and_only_once() {
     assert!(report.first().dead_lettered > 0, "{report}");
 }
 
+/// Holds: what NATS loses in a power failure is published again, torn batches included: nothing is missing, and where each
+/// record is to be there once, none is there twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_power_failure_of_nats_loses_nothing() {
+    let mut brokers = Brokers::start(true).await.unwrap();
+    for (exactly_once, seed) in [(true, 3), (false, 4)] {
+        let ran = trial::shows::power_failure(&mut brokers, 500.0, 4, exactly_once, seed);
+        let report = Box::pin(ran).await.unwrap();
+        must_be_kept(&report);
+        assert!(report.first().handed_out > 1_000, "{report}");
+    }
+}
+
 /// Holds: random faults, and pairs of them, break no promise; killed at any time, the bridge loses at most the pages
 /// that were under way, and counts them. The seeds are fixed: together they kill the bridge, pause Kafka, kill
 /// NATS, fill the disk, cut responses and delay the network. One set of brokers for all.

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fmt::Debug;
 use std::path::Path;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rtm_record::{KeyBy, Routes, STATIC, Template, Variable};
@@ -66,6 +67,11 @@ pub(crate) trait Kind: Any + Debug + Send + Sync {
     /// What its client will say that one exact call may hold: see [`rtm_sink::Sink::exact`].
     fn exact(&self) -> Option<ExactLimits> {
         None
+    }
+
+    /// For how long what it has confirmed is held, because its broker may lose it again; zero where it is not.
+    fn hold(&self) -> Duration {
+        Duration::ZERO
     }
 
     /// Makes the sink of this name, which need not be connected yet. Where something is missing that may come, the error has

@@ -7,9 +7,10 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
 use rtm_sink::{
-    AnySink, ExactLimits, Health, Progress, ProgressKey, PublishError, PublishErrorKind, Record,
-    Sink,
+    AnySink, ExactLimits, Ground, Health, Progress, ProgressKey, PublishError, PublishErrorKind,
+    Record, Sink,
 };
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
@@ -159,6 +160,17 @@ impl Sink for LateSink {
     async fn recall(&self, key: &ProgressKey) -> Result<Option<Bytes>, PublishError> {
         match self.state.made.get() {
             Some(client) => client.recall(key).await,
+            None => Err(self.not_made(0)),
+        }
+    }
+
+    fn ground(&self) -> Option<watch::Receiver<Ground>> {
+        self.state.made.get().and_then(Sink::ground)
+    }
+
+    async fn torn(&self) -> Result<Vec<Bytes>, PublishError> {
+        match self.state.made.get() {
+            Some(client) => client.torn().await,
             None => Err(self.not_made(0)),
         }
     }

@@ -101,6 +101,12 @@ pub(crate) struct NatsConfig {
     /// costs the server memory, and CPU. With `at_least_once` they always have one.
     #[serde(default)]
     pub(crate) message_ids: bool,
+    /// For how long what the stream has acknowledged is held in the journal, so that it is published again when a power
+    /// failure of the server takes it back. Default `150s`: a server syncs its files every two minutes, unless its
+    /// `sync_interval` says otherwise. `0s` turns it off. What is held takes no room that polling needs.
+    #[serde(default = "units::seconds::<150>", with = "units::duration")]
+    #[schemars(schema_with = "units::duration::schema")]
+    pub(crate) hold: Duration,
     /// Creates the stream at start when it is missing. Default: it must exist.
     pub(crate) create: Option<CreateStream>,
 }
@@ -229,6 +235,7 @@ impl Kind for NatsConfig {
             );
         }
         problems.deadline("ack_timeout", self.ack_timeout);
+        problems.up_to_a_day("hold", self.hold);
         for (key, file) in [
             ("tls.ca_file", &self.tls.ca_file),
             ("tls.cert_file", &self.tls.cert_file),
@@ -291,6 +298,7 @@ impl Kind for NatsConfig {
             ("in_flight", self.in_flight.to_string()),
             ("atomic_batches", word(self.atomic_batches)),
             ("delivery", word(self.delivery)),
+            ("hold", format!("{:?}", self.hold)),
             ("create", is_set(self.create.is_some())),
         ]
     }
@@ -299,7 +307,7 @@ impl Kind for NatsConfig {
         let mut keys = changed!(
             self to new of NatsConfig,
             renewed: subject dead_letter_subject headers,
-            fixed: servers stream expect_stream domain api_prefix inbox_prefix auth tls ack_timeout in_flight atomic_batches delivery progress_subject message_ids create
+            fixed: servers stream expect_stream domain api_prefix inbox_prefix auth tls ack_timeout in_flight atomic_batches delivery progress_subject message_ids hold create
         );
         // The client makes the JetStream stream when it connects, and these are its subjects.
         let derived = |create: &CreateStream| create.subjects.is_empty();
@@ -321,6 +329,7 @@ impl Kind for NatsConfig {
             options.create_stream = None;
             // What is published again is to be stored again.
             options.progress_subject = None;
+            options.looks_back = false;
             options.id_suffix = format!(".replay-{:08x}", fastrand::u32(..));
         }
         Ok(AnySink::new(Arc::new(NatsSink::connect(options).await?)))
@@ -328,6 +337,10 @@ impl Kind for NatsConfig {
 
     fn exact(&self) -> Option<ExactLimits> {
         (self.delivery == Delivery::ExactlyOnce).then_some(EXACT_LIMITS)
+    }
+
+    fn hold(&self) -> Duration {
+        self.hold
     }
 
     fn accepted(&self) -> Option<anyhow::Result<()>> {
@@ -396,6 +409,7 @@ impl NatsConfig {
             atomic_batches: self.atomic_batches == AtomicBatches::Auto,
             progress_subject: self.progress(),
             message_ids: self.message_ids,
+            looks_back: !self.hold.is_zero(),
             ack_timeout: self.ack_timeout,
             create_stream: (self.create.as_ref()).map(|create| create.options(self.covering())),
             ..usual

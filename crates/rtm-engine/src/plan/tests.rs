@@ -49,6 +49,7 @@ fn plan(apps: &[(&str, &str, u8)], sinks: &[(&str, u8)]) -> Plan<NoParts> {
                     key: rtm_record::KeyBy::Auto,
                     headers: false,
                 },
+                hold: Duration::ZERO,
                 skips_when_full: false,
                 apps: None,
                 streams: Stream::ALL.to_vec(),

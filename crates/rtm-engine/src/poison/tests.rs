@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures::poll;
@@ -5,7 +6,7 @@ use rtm_journal::sim::SimDisk;
 use rtm_journal::{Driver, Journal, LaneName, Options};
 use rtm_record::entry::{self, Tags};
 use rtm_record::{KeyBy, Routes, STATIC, Template};
-use rtm_sink::{AnySink, MemorySink, PublishError, Record, Sink};
+use rtm_sink::{AnySink, Ground, MemorySink, PublishError, Record, Sink};
 use rtm_source::Stream;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -61,6 +62,7 @@ impl Life {
         };
         let template = |text| Template::parse(text, STATIC).unwrap();
         let plan = OutletPlan {
+            hold: Duration::ZERO,
             owner: "main".to_owned(),
             app: "main".to_owned(),
             routes: Routes {
@@ -88,7 +90,8 @@ impl Life {
 
     /// The broker says that it has nothing of the lane.
     pub(crate) async fn be_told_nothing(&mut self) {
-        self.driver.run_during(self.outlet.resume(None)).await;
+        let told = self.outlet.resume(None, Ground::default(), HashSet::new());
+        self.driver.run_during(told).await;
     }
 
     async fn append(&mut self) {

@@ -30,6 +30,9 @@ pub const LOSS_REASONS: [&str; 4] = ["cut", "timeout", "status", "crash"];
 /// What became of a call whose outcome was unknown, as labels.
 pub const RECALL_RESULTS: [&str; 3] = ["stored", "not_stored", "elsewhere"];
 
+/// Why events that were confirmed are published again, as labels.
+pub const REPUBLISH_REASONS: [&str; 1] = ["rollback"];
+
 /// Upper bounds for what takes a moment, in seconds.
 const DURATIONS: [f64; 16] = [
     0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096,
@@ -156,6 +159,10 @@ metrics! {
 
     // Publishing, of each app and sink.
     IntCounter records_retried_total [app, sink] "Records published again";
+    IntCounter events_republished_total [app, sink, reason in REPUBLISH_REASONS]
+        "Events that the broker had confirmed and are published again, by reason";
+    IntCounter events_lost_at_broker_total [app, sink]
+        "Upper bound of the events that the broker had confirmed and lost, and that are not held any more";
     IntCounter cross_region_copies_total [app, sink] "Events that another region had given before";
     Histogram publish_duration_seconds [app, sink]
         "One batch, from handing it over to its confirmation" by DURATIONS;
@@ -217,6 +224,10 @@ pub struct RingMetrics {
 pub struct SinkMetrics {
     /// Records published again.
     pub retried: IntCounter,
+    /// Events that are published again because the broker had lost them.
+    pub republished: IntCounter,
+    /// Events that the broker may have lost, and that are not held any more.
+    pub lost_at_broker: IntCounter,
     /// Events that another region had given before.
     pub copies: IntCounter,
     /// Seconds that one call of `publish` took.
@@ -302,6 +313,8 @@ impl Metrics {
         let pair = &[app, sink];
         SinkMetrics {
             retried: self.records_retried_total.of(pair),
+            republished: (self.events_republished_total).of(&[app, sink, REPUBLISH_REASONS[0]]),
+            lost_at_broker: self.events_lost_at_broker_total.of(pair),
             copies: self.cross_region_copies_total.of(pair),
             publish_duration: self.publish_duration_seconds.of(pair),
             batch: self.publish_batch_records.of(pair),

@@ -10,6 +10,13 @@ fn the_largest_tally_is_read_back_and_fits_the_journal() {
             step: Step::DeadLetter(u32::MAX),
             armed: false,
         }),
+        mark: Some(Mark {
+            process: u64::MAX,
+            store: u64::MAX,
+            last: u64::MAX,
+            settled: Some(u64::MAX),
+            is_back: true,
+        }),
         ..Tally::default()
     };
     for reason in DEAD_LETTER_REASONS {

@@ -28,6 +28,56 @@ async fn readers_that_keep_up_never_run_out_of_room() {
     journal.check();
 }
 
+/// Holds: what only a yielding reader holds is read again as long as there is room. It keeps nobody waiting,
+/// counts as no part of the journal that is taken, and a new reader does not begin with it.
+#[tokio::test]
+async fn what_yields_takes_no_room() {
+    let disk = TestDisk::new();
+    let journal = open(&disk);
+    let a = lane(&journal, "a");
+    let mut own = reader(&a, "own");
+    let mut held = a.yielding_reader(&"own.hold".parse().unwrap()).unwrap();
+    for entry in 0..12 {
+        append(&a, &noise(entry, 1_000)).await;
+    }
+    catch_up(&mut own);
+    append(&a, &[7; 1_000]).await;
+    assert_eq!(held.pending().entries, 13);
+    assert_eq!(reader(&a, "new").pending().entries, 1);
+    let stats = journal.stats();
+    let (live, used) = (stats.lanes[0].bytes, stats.used_bytes);
+    assert!(
+        stats.bytes >= live && used + 11_000 < stats.bytes,
+        "{live} {used} {}",
+        stats.bytes
+    );
+    assert_eq!(drain(&mut held).len(), 13);
+    held.rewind();
+    a.remove_reader(&"new".parse().unwrap()).await.unwrap();
+    // Ten times the journal's size goes through, and nobody waits.
+    for entry in 0..200 {
+        let room = a.try_reserve(50_000).expect("what is held yields");
+        in_time(room.append(noise(entry, 50_000), 1)).await.unwrap();
+        catch_up(&mut own);
+    }
+    assert!(held.pending().entries < 20);
+    // One that waits for a slow reader gets the room of what that has passed, and not of what is held since.
+    let filled = async {
+        while let Some(room) = a.try_reserve(50_000) {
+            in_time(room.append(noise(1, 50_000), 1)).await.unwrap();
+        }
+    };
+    filled.await;
+    let waiting = {
+        let a = a.clone();
+        tokio::spawn(async move { in_time(a.reserve(50_000)).await.append("more", 1).await })
+    };
+    until("a waiter", || journal.stats().waiting == 1).await;
+    catch_up(&mut own);
+    in_time(waiting).await.unwrap().unwrap();
+    journal.check();
+}
+
 /// Holds: nothing is reclaimed before the slowest reader has committed it, a full lane waits, and a commit wakes it.
 #[tokio::test]
 async fn a_full_lane_waits_for_its_slowest_reader() {

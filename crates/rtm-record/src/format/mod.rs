@@ -72,6 +72,18 @@ impl<'a> PageContext<'a> {
     }
 }
 
+/// The id of the record that has this payload: of an event, or of a dead letter.
+#[must_use]
+pub fn id_of(payload: &[u8]) -> Option<RecordId> {
+    #[derive(serde::Deserialize)]
+    struct Named<'a> {
+        #[serde(borrow)]
+        id: Cow<'a, str>,
+    }
+    let named: Named<'_> = serde_json::from_slice(payload).ok()?;
+    RecordId::parse(&named.id)
+}
+
 /// The tags of a page as headers, made once for all of its records.
 pub(crate) struct PageHeaders {
     tags: [(Cow<'static, str>, Bytes); 4],

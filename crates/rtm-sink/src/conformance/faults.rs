@@ -7,8 +7,8 @@ use tokio::sync::watch;
 use bytes::Bytes;
 
 use crate::{
-    ExactLimits, Health, Outcome, Progress, ProgressKey, PublishError, PublishErrorKind, Reason,
-    Record, Sink,
+    ExactLimits, Ground, Health, Outcome, Progress, ProgressKey, PublishError, PublishErrorKind,
+    Reason, Record, Sink,
 };
 
 /// A sink around another that fails as it is told: the lost answer as well as the refused one.
@@ -186,6 +186,14 @@ impl<S: Sink> Sink for Faulty<S> {
 
     async fn recall(&self, key: &ProgressKey) -> Result<Option<Bytes>, PublishError> {
         self.inner.recall(key).await
+    }
+
+    fn ground(&self) -> Option<watch::Receiver<Ground>> {
+        self.inner.ground()
+    }
+
+    async fn torn(&self) -> Result<Vec<Bytes>, PublishError> {
+        self.inner.torn().await
     }
 
     fn health(&self) -> Health {
