@@ -262,10 +262,17 @@ impl Hold {
     /// How many records the broker may have lost that are not held, by their numbers.
     pub(crate) fn lost(&self, ground: Ground) -> u64 {
         let gone = self.reader.committed();
-        let tally = self.reader.tally();
-        let durable = <[u8; 8]>::try_from(&*tally).map_or(0, u64::from_le_bytes);
-        let given_up = self.confirmed.iter().take_while(|all| all.through <= gone);
-        let last = given_up.map(|all| all.last).fold(durable, u64::max);
+        let (through, last) = decode(&self.reader.tally());
+        let last = match gone <= through {
+            true => last,
+            // The journal has needed the room.
+            false => {
+                let mut confirmed = self.confirmed.iter();
+                let newest = self.confirmed.back().map(|all| all.last);
+                let covers = confirmed.find(|all| all.through >= gone);
+                covers.map(|all| all.last).or(newest).unwrap_or(last)
+            }
+        };
         last.saturating_sub(ground.kept)
     }
 
@@ -369,8 +376,16 @@ fn is_news(seen: u64, mark: Option<Mark>, ground: &Ground) -> bool {
 /// Lets go of everything up to here; by then the broker had acknowledged the record of this number.
 fn move_to(reader: &mut Reader, through: Position, last: u64) {
     reader.skip_to(through);
+    let tally = [through.0.to_le_bytes(), last.to_le_bytes()].concat();
     // It is far smaller than a tally may be.
-    let _ = reader.commit_with(through, &last.to_le_bytes());
+    let _ = reader.commit_with(through, &tally);
+}
+
+/// What was let go of last, and the number that came with it.
+fn decode(tally: &[u8]) -> (Position, u64) {
+    let number = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_le_bytes);
+    let (through, last) = tally.split_at_checked(8).unwrap_or_default();
+    (Position(number(through)), number(last))
 }
 
 fn position(entry: &Result<rtm_journal::Entry, ReadError>) -> Option<Position> {

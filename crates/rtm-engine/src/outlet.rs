@@ -443,9 +443,7 @@ impl Outlet {
         let (cursor, pending) = (self.reader.committed(), self.reader.pending().count);
         let Some(hold) = &mut self.hold else { return };
         let held = hold.events(pending);
-        let is_begun = mark.is_some_and(|mark| mark.is_back);
         let lost = match told {
-            _ if is_begun => 0,
             Some(_) if from >= hold.held_from() => 0,
             Some(told) => (self.tally.settled())
                 .saturating_sub(told.settled())

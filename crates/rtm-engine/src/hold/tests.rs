@@ -164,4 +164,8 @@ async fn what_is_held_yields() {
     assert_eq!(rig.held(), 0);
     let back = rig.look(7, 4);
     assert_eq!(rig.hold.lost(back), 6);
+    // A new process knows it too.
+    let cursor = rig.cursor.committed();
+    rig.hold.begin(cursor, rig.mark);
+    assert_eq!(rig.hold.lost(back), 6);
 }
