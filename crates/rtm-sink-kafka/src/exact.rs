@@ -318,6 +318,12 @@ impl Committer {
         }
     }
 
+    /// Ends a transaction whose commit was not sent.
+    async fn abandon(&mut self, live: Arc<Live>) {
+        abort(live).await;
+        self.give_up();
+    }
+
     fn give_up(&mut self) {
         self.open = None;
         lock(&self.lanes.lives)[self.place as usize] = None;
@@ -364,8 +370,7 @@ impl Committer {
                 let live = Arc::clone(&open.live);
                 let error = undelivered(&self.producers, &live, records, whose, &slots).await;
                 let Some(error) = error else {
-                    abort(live).await;
-                    self.give_up();
+                    self.abandon(live).await;
                     return Ok(None);
                 };
                 let culprits = culprits(whose, &slots);
@@ -374,13 +379,12 @@ impl Committer {
                     let keys = culprits.iter().map(|&lane| &progress[lane].key);
                     self.put_aside(keys);
                 }
-                abort(live).await;
-                self.give_up();
+                self.abandon(live).await;
                 Err(error)
             }
             Err(Unstored::NoProgress(code)) => {
-                abort(Arc::clone(&open.live)).await;
-                self.give_up();
+                let live = Arc::clone(&open.live);
+                self.abandon(live).await;
                 let topic = Topic::from(self.exact().progress_topic.clone());
                 let kind = match verdict(code) {
                     Verdict::Ends(kind) => kind,

@@ -14,7 +14,7 @@ use crate::producer::Live;
 use crate::producers::Producers;
 use crate::reports::{Attempt, Call, MAX_RECORDS, Slot};
 use crate::topics::CheckError;
-use crate::verdict::{Verdict, verdict};
+use crate::verdict::{Verdict, kind, verdict};
 
 /// librdkafka frees room a little after it reports on a record, so a waiting sender looks again after this long.
 const ROOM: Duration = Duration::from_millis(20);
@@ -451,14 +451,11 @@ impl From<ConnectError> for Stop {
 
 impl From<CheckError> for Stop {
     fn from(error: CheckError) -> Stop {
-        let kind = match &error {
+        let of_error = match &error {
             CheckError::Closed | CheckError::Unreachable { .. } => PublishErrorKind::Unavailable,
             CheckError::Start(_) => PublishErrorKind::Misconfigured,
-            CheckError::Create { code, .. } => match verdict(*code) {
-                Verdict::Ends(kind) => kind,
-                Verdict::Refused(_) | Verdict::Again => PublishErrorKind::Misconfigured,
-            },
+            CheckError::Create { code, .. } => kind(*code, PublishErrorKind::Misconfigured),
         };
-        Stop::new(kind, error)
+        Stop::new(of_error, error)
     }
 }

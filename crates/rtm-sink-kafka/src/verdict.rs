@@ -13,6 +13,14 @@ pub(crate) enum Verdict {
     Ends(PublishErrorKind),
 }
 
+/// The kind of the error that a call ends with for this code; `otherwise` for a code that ends no call by itself.
+pub(crate) fn kind(code: Code, otherwise: PublishErrorKind) -> PublishErrorKind {
+    match verdict(code) {
+        Verdict::Ends(kind) => kind,
+        Verdict::Refused(_) | Verdict::Again => otherwise,
+    }
+}
+
 /// Sorts librdkafka's codes. Whatever is not known ends the call as unavailable: it is tried again, after a backoff.
 pub(crate) fn verdict(code: Code) -> Verdict {
     match code {

@@ -12,7 +12,7 @@ use rtm_bridge::read_back::{Held, Reading};
 use rtm_bridge::sinks::{self, Stored};
 use rtm_sim::{Ledger, SimApp};
 
-use super::brokers::Brokers;
+use super::brokers::{Broker, Brokers};
 use crate::brokers::{Kafka, Nats, unique};
 
 /// The regions that trials have, the first of them or more.
@@ -74,6 +74,15 @@ pub enum Sinks {
     Kafka,
     /// NATS alone.
     Nats,
+}
+
+impl From<Broker> for Sinks {
+    fn from(broker: Broker) -> Sinks {
+        match broker {
+            Broker::Kafka => Sinks::Kafka,
+            Broker::Nats => Sinks::Nats,
+        }
+    }
 }
 
 impl Sinks {

@@ -42,6 +42,15 @@ fn creating(options: KafkaOptions, progress: &str) -> KafkaOptions {
     }
 }
 
+/// A sink that creates nothing.
+fn sink(options: KafkaOptions, progress: &str) -> KafkaSink {
+    KafkaSink::new(KafkaOptions {
+        exact: Some(exact(progress)),
+        ..options
+    })
+    .unwrap()
+}
+
 fn key(lane: usize) -> ProgressKey {
     ProgressKey {
         journal: 0xfeed_0000_0000_0000_0000_0000_0000_0003,
@@ -169,13 +178,7 @@ async fn what_others_have_open_hides_no_progress() {
     let compact = [("cleanup.policy", "compact")];
     kafka.create_topic(&progress, 1, &compact).await.unwrap();
     kafka.create_topic(&topic, 1, &[]).await.unwrap();
-    let make = || {
-        KafkaSink::new(KafkaOptions {
-            exact: Some(exact(&progress)),
-            ..options(kafka)
-        })
-        .unwrap()
-    };
+    let make = || sink(options(kafka), &progress);
     let (topic, key) = (Topic::from(topic), key(0));
     let first = make();
     let mut known = recalled(&first, &key).await;
@@ -226,11 +229,7 @@ async fn a_partition_without_leader_holds_up_no_other_lane() {
         let name = topic.as_str();
         pair[0].create_topic_at(name, &[broker], &[]).await.unwrap();
     }
-    let sink = KafkaSink::new(KafkaOptions {
-        exact: Some(exact(&progress)),
-        ..options(&pair[0])
-    })
-    .unwrap();
+    let sink = sink(options(&pair[0]), &progress);
     let mut all = [Vec::new(), Vec::new()];
     let mut known = [None, None];
     for (lane, topic) in [&good, &bad].into_iter().enumerate() {
@@ -301,13 +300,7 @@ async fn more_partitions_hide_no_progress() {
     let compact = [("cleanup.policy", "compact")];
     kafka.create_topic(&progress, 1, &compact).await.unwrap();
     kafka.create_topic(&topic, 1, &[]).await.unwrap();
-    let make = || {
-        KafkaSink::new(KafkaOptions {
-            exact: Some(exact(&progress)),
-            ..options(kafka)
-        })
-        .unwrap()
-    };
+    let make = || sink(options(kafka), &progress);
     let (topic, key) = (Topic::from(topic), key(0));
     let sink = make();
     let mut known = recalled(&sink, &key).await;
@@ -338,11 +331,7 @@ async fn a_progress_topic_that_cannot_carry_it_is_told() {
         (&missing, "create it with cleanup.policy=compact"),
         (&forgets, "its cleanup.policy is `delete`"),
     ] {
-        let sink = KafkaSink::new(KafkaOptions {
-            exact: Some(exact(progress)),
-            ..options(kafka)
-        })
-        .unwrap();
+        let sink = sink(options(kafka), progress);
         let error = timeout(PATIENCE, sink.recall(&key(0))).await.unwrap();
         let error = error.unwrap_err();
         assert_eq!(error.kind, PublishErrorKind::Misconfigured, "{error:?}");

@@ -14,7 +14,7 @@ use crate::options::ExactOptions;
 use crate::producer::{Configure, Live};
 use crate::progress::{ANSWER, Found, Reader, Trouble};
 use crate::publish::Stop;
-use crate::verdict::{Verdict, verdict};
+use crate::verdict::kind;
 
 /// How long a transaction may be open. After a crash, consumers of committed records wait for as long, unless another process
 /// goes on.
@@ -207,10 +207,10 @@ pub(super) fn stopped(trouble: Trouble, reader: Option<&Reader>) -> NotBegun {
 fn because(what: &str, failure: Option<Failure>, error: &KafkaError) -> Stop {
     let failed = failure.as_ref().map(|failure| failure.code);
     let code = failed.or(error.rdkafka_error_code());
-    let kind = match verdict(code.unwrap_or(RDKafkaErrorCode::Unknown)) {
-        Verdict::Ends(kind) => kind,
-        Verdict::Refused(_) | Verdict::Again => PublishErrorKind::Unavailable,
-    };
+    let kind = kind(
+        code.unwrap_or(RDKafkaErrorCode::Unknown),
+        PublishErrorKind::Unavailable,
+    );
     let said = match failure {
         Some(failure) => failure.explained().reason,
         None => error.to_string(),

@@ -13,7 +13,7 @@ use crate::producer::Live;
 use crate::producers::Producers;
 use crate::publish::{Unpublished, find_limit};
 use crate::reports::Slot;
-use crate::verdict::{Verdict, verdict};
+use crate::verdict::{Verdict, kind, verdict};
 
 /// Refuses the records that the client itself, or the topic as far as it is known, would refuse.
 pub(super) fn refuse(
@@ -111,10 +111,7 @@ pub(super) async fn undelivered(
             (kind, Unpublished { topic, code, why }.into())
         }
         (None, Some(failure)) => {
-            let kind = match verdict(failure.code) {
-                Verdict::Ends(kind) => kind,
-                Verdict::Refused(_) | Verdict::Again => PublishErrorKind::Unavailable,
-            };
+            let kind = kind(failure.code, PublishErrorKind::Unavailable);
             (kind, failure.explained().into())
         }
         (None, None) => {

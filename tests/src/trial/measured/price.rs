@@ -17,7 +17,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::ages::Ages;
 use super::{Figure, Run, conclude, factor};
 use crate::brokers::Kafka;
-use crate::trial::{Broker, Brokers, Report, Rig, Setup, Sinks};
+use crate::trial::{Broker, Brokers, Report, Rig, Setup};
 use crate::wait_for;
 
 /// How often the processor time of at least once it may take.
@@ -46,10 +46,7 @@ struct Taken {
 
 fn setup(broker: Broker, exactly_once: bool) -> Setup {
     Setup {
-        sinks: match broker {
-            Broker::Kafka => Sinks::Kafka,
-            Broker::Nats => Sinks::Nats,
-        },
+        sinks: broker.into(),
         exactly_once,
         ..Setup::default()
     }
