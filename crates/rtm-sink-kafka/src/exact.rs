@@ -21,7 +21,7 @@ mod begin;
 mod refused;
 mod transact;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -151,6 +151,29 @@ impl Lanes {
         }
     }
 
+    /// The names of the lanes aside.
+    fn aside(&self) -> HashSet<String> {
+        lock(&self.aside).keys().map(ToString::to_string).collect()
+    }
+
+    /// Notes what a producer's beginning has found of the lanes that are its group's, and were when it began, with `before`
+    /// aside. What is known of the others is newer: what has been found may be from before their last commit.
+    fn take_in(
+        &self,
+        place: Place,
+        before: &HashSet<String>,
+        prefix: &str,
+        found: HashMap<String, Found>,
+    ) {
+        let now = self.aside();
+        let is_aside = place == Place::Aside;
+        let is_ours = |key: &String| [before, &now].iter().all(|it| it.contains(key) == is_aside);
+        let mut progress = lock(&self.progress);
+        progress.retain(|key, _| !(key.starts_with(prefix) && is_ours(key)));
+        let ours = found.into_iter().filter(|(key, _)| is_ours(key));
+        progress.extend(ours.map(|(key, found)| (key, Bytes::from(found.value))));
+    }
+
     fn went_well(&self, key: &ProgressKey) {
         let mut aside = lock(&self.aside);
         if aside.get(key).is_some_and(|last| last.elapsed() >= WELL) {
@@ -193,13 +216,15 @@ impl Committer {
         if !self.has_fenced {
             self.look_at_policy().await?;
         }
+        let before = self.lanes.aside();
         let begun = self.begin_all(&owner).await?;
         self.has_fenced = true;
         if std::mem::replace(&mut self.has_begun, true) {
             self.producers.is_rebuilt();
         }
         let prefix = prefix(&owner);
-        self.take_in(&prefix, begun.found);
+        self.lanes
+            .take_in(self.place, &before, &prefix, begun.found);
         lock(&self.lanes.lives)[self.place as usize] = Some(Arc::clone(&begun.live));
         self.open = Some(Open {
             live: begun.live,
@@ -210,17 +235,6 @@ impl Committer {
             has_read_all: false,
         });
         Ok(())
-    }
-
-    /// Notes what the broker has of the lanes that are this group's. Those of the other may have moved since.
-    fn take_in(&self, prefix: &str, found: HashMap<String, Found>) {
-        let aside = lock(&self.lanes.aside);
-        let aside: Vec<String> = aside.keys().map(ToString::to_string).collect();
-        let mut progress = lock(&self.lanes.progress);
-        let is_ours = |key: &String| aside.contains(key) == (self.place == Place::Aside);
-        progress.retain(|key, _| !(key.starts_with(prefix) && is_ours(key)));
-        let ours = found.into_iter().filter(|(key, _)| is_ours(key));
-        progress.extend(ours.map(|(key, found)| (key, Bytes::from(found.value))));
     }
 
     /// Begins, and makes the topic first where that is ours to do.
@@ -560,4 +574,50 @@ pub(crate) async fn check(producers: &Arc<Producers>) -> Result<String, String> 
 
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(lane: &str) -> ProgressKey {
+        let (sink, lane) = ("kafka".into(), lane.into());
+        ProgressKey {
+            journal: 1,
+            sink,
+            lane,
+        }
+    }
+
+    /// Holds: what a producer has read before it began replaces nothing that a lane, which changed over meanwhile, has stored
+    /// by the other one since.
+    #[test]
+    fn what_was_read_before_a_lane_came_is_not_believed() {
+        let prefix = prefix(&(1, "kafka".into()));
+        for place in [Place::Main, Place::Aside] {
+            let lanes = Lanes::default();
+            let put = |lane: &str| lock(&lanes.aside).insert(key(lane), Instant::now());
+            match place {
+                Place::Main => put("comes"),
+                Place::Aside => put("stays"),
+            };
+            let before = lanes.aside();
+            let read = ["stays", "comes"].map(|lane| {
+                let (stored_ms, value) = (0, b"read".to_vec());
+                (key(lane).to_string(), Found { stored_ms, value })
+            });
+            for lane in ["stays", "comes"] {
+                let known = (key(lane).to_string(), Bytes::from("since"));
+                lock(&lanes.progress).extend([known]);
+            }
+            match place {
+                Place::Main => drop(lock(&lanes.aside).clear()),
+                Place::Aside => drop(put("comes")),
+            }
+            lanes.take_in(place, &before, &prefix, read.into());
+            let known = lock(&lanes.progress);
+            assert_eq!(known[&key("stays").to_string()], "read", "{place:?}");
+            assert_eq!(known[&key("comes").to_string()], "since", "{place:?}");
+        }
+    }
 }

@@ -477,12 +477,34 @@ fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -> Result<(i
     }
 }
 
-/// Reads every partition to the end that it had at the start.
+/// Waits until no transaction hides what is before `end` from a consumer of what is committed. The answer to a commit comes
+/// before all partitions know of it.
+fn wait_for_commits(committed: &BaseConsumer, topic: &str, partition: i32, end: i64) -> Result<()> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let (_, visible) = watermarks(committed, topic, partition)?;
+        if visible >= end {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < until,
+            "a transaction hides {topic}/{partition} from {visible} to {end}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Reads of every partition what is committed, to the end that it had at the start.
 fn read(client: &ClientConfig, topic: &str) -> Result<Vec<KafkaRecord>> {
+    let all: BaseConsumer = client
+        .clone()
+        .set("isolation.level", "read_uncommitted")
+        .create()?;
     let consumer: BaseConsumer = client
         .clone()
         // A consumer must have one, though with assigned partitions and no commits the broker never hears of it.
         .set("group.id", "rtm-tests")
+        .set("isolation.level", "read_committed")
         .set("enable.auto.commit", "false")
         // Tells the end where the last offset is no record but a transaction's marker.
         .set("enable.partition.eof", "true")
@@ -499,8 +521,9 @@ fn read(client: &ClientConfig, topic: &str) -> Result<Vec<KafkaRecord>> {
     let mut unfinished = 0;
     let mut assignment = TopicPartitionList::new();
     for partition in 0..i32::try_from(partitions.len())? {
-        let (low, high) = watermarks(&consumer, topic, partition)?;
+        let (low, high) = watermarks(&all, topic, partition)?;
         if low < high {
+            wait_for_commits(&consumer, topic, partition, high)?;
             ends[usize::try_from(partition)?] = high;
             unfinished += 1;
             assignment.add_partition_offset(topic, partition, Offset::Offset(low))?;
