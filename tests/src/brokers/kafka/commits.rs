@@ -9,18 +9,24 @@ use anyhow::Result;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::Kafka;
 
-/// The number of `EndTxn` in Kafka's protocol.
+/// The numbers of requests in Kafka's protocol.
+const PRODUCE: [u8; 2] = 0_u16.to_be_bytes();
 const END_TXN: [u8; 2] = 26_u16.to_be_bytes();
+
+/// How long a late request waits for the answer to the records before it.
+const LATEST: Duration = Duration::from_secs(1);
 
 /// What may become of an `EndTxn`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The connection is cut, and the broker gets the request all the same, later.
+    /// The connection is cut, and the broker gets the request all the same, later: when it has the first records of the next
+    /// transaction, and not yet the others.
     Zombie,
     /// The connection is cut, and the broker never gets it.
     Drop,
@@ -57,6 +63,8 @@ struct Shared {
     /// Only this fault, if there is one; otherwise any of [`FAULTS`].
     only: Mutex<Option<Fault>>,
     disturbed: AtomicU64,
+    /// Requests that the broker gets after the next records.
+    late: Mutex<Vec<Vec<u8>>>,
 }
 
 impl CommitProxy {
@@ -116,11 +124,32 @@ async fn pass(client: TcpStream, shared: &Shared) -> Result<()> {
     broker.set_nodelay(true)?;
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_broker, mut to_broker) = broker.into_split();
-    let mut answers = JoinSet::new();
-    answers.spawn(async move { drop(tokio::io::copy(&mut from_broker, &mut to_client).await) });
+    let (mut answers, mut sent) = (JoinSet::new(), 0);
+    let (answer, mut answered) = watch::channel(0_u64);
+    answers.spawn(async move {
+        while let Ok(frame) = frame(&mut from_broker).await {
+            if to_client.write_all(&frame).await.is_err() {
+                return;
+            }
+            answer.send_modify(|answered| *answered += 1);
+        }
+    });
     loop {
         let request = frame(&mut from_client).await?;
+        sent += 1;
         let is_end = request.get(4..6) == Some(&END_TXN[..]);
+        if request.get(4..6) == Some(&PRODUCE[..]) {
+            to_broker.write_all(&request).await?;
+            let late = std::mem::take(&mut *lock(&shared.late));
+            if !late.is_empty() {
+                let stored = answered.wait_for(|answered| *answered >= sent);
+                drop(timeout(LATEST, stored).await);
+            }
+            for request in late {
+                once_more(address, &request).await?;
+            }
+            continue;
+        }
         if !is_end || fastrand::u32(0..100) >= shared.percent.load(Ordering::Relaxed) {
             to_broker.write_all(&request).await?;
             continue;
@@ -131,12 +160,7 @@ async fn pass(client: TcpStream, shared: &Shared) -> Result<()> {
         let later = Duration::from_millis(fastrand::u64(20..250));
         match fault {
             Fault::Zombie => {
-                answers.shutdown().await;
-                drop(from_client);
-                sleep(later).await;
-                to_broker.write_all(&request).await?;
-                // The broker reads what it has got before it notices that the connection ends.
-                sleep(later).await;
+                lock(&shared.late).push(request);
                 return Ok(());
             }
             Fault::Drop => return Ok(()),
