@@ -176,7 +176,10 @@ fn consumer(configure: impl Configure, isolation: &str) -> Result<BaseConsumer<C
         // It would complain of the options of producers.
         .set_log_level(RDKafkaLogLevel::Emerg);
     let consumer = BaseConsumer::from_config_and_context(&config, context);
-    consumer.map_err(|error| Trouble::Start(ConnectError::Start(error)))
+    let consumer = consumer.map_err(|error| Trouble::Start(ConnectError::Start(error)))?;
+    // Takes a token, where the brokers ask for one: no question comes through without. What goes wrong is told by the questions.
+    drop(consumer.poll(Duration::ZERO));
+    Ok(consumer)
 }
 
 /// Makes the topic. That it is there already is no error.

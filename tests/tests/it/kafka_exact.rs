@@ -43,7 +43,7 @@ fn creating(options: KafkaOptions, progress: &str) -> KafkaOptions {
 }
 
 /// A sink that creates nothing.
-fn sink(options: KafkaOptions, progress: &str) -> KafkaSink {
+pub(super) fn sink(options: KafkaOptions, progress: &str) -> KafkaSink {
     KafkaSink::new(KafkaOptions {
         exact: Some(exact(progress)),
         ..options
@@ -51,7 +51,7 @@ fn sink(options: KafkaOptions, progress: &str) -> KafkaSink {
     .unwrap()
 }
 
-fn key(lane: usize) -> ProgressKey {
+pub(super) fn key(lane: usize) -> ProgressKey {
     ProgressKey {
         journal: 0xfeed_0000_0000_0000_0000_0000_0000_0003,
         sink: "kafka".into(),
@@ -59,7 +59,7 @@ fn key(lane: usize) -> ProgressKey {
     }
 }
 
-async fn recalled(sink: &KafkaSink, key: &ProgressKey) -> Option<Bytes> {
+pub(super) async fn recalled(sink: &KafkaSink, key: &ProgressKey) -> Option<Bytes> {
     let recalling = async {
         loop {
             match sink.recall(key).await {

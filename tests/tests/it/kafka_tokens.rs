@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use rtm_sink::conformance::{PATIENCE, assert_in_order, converge, records};
-use rtm_sink::{Sink, Topic};
+use rtm_sink::{Progress, PublishErrorKind, Sink, Topic};
 use rtm_sink_kafka::{KafkaOptions, KafkaSink};
 use rtm_tests::brokers::{self, Door, SecureKafka, unique};
 use rtm_tests::wait_for;
@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
+use super::kafka_exact::{key, recalled, sink};
 use super::kafka_sink::{read, with};
 
 const SECRET: &str = "canary-oidc";
@@ -73,24 +74,26 @@ fn token() -> String {
     format!("{}.{}.", part(json!({ "alg": "none" })), part(claims))
 }
 
+fn by(broker: &SecureKafka, url: &str, secret: &str) -> KafkaOptions {
+    let over = [
+        ("security.protocol", "SASL_PLAINTEXT"),
+        ("sasl.mechanism", "OAUTHBEARER"),
+        ("sasl.oauthbearer.method", "oidc"),
+        ("sasl.oauthbearer.token.endpoint.url", url),
+        ("sasl.oauthbearer.client.id", "bridge"),
+        ("sasl.oauthbearer.client.secret", secret),
+        ("sasl.oauthbearer.scope", "kafka write"),
+    ];
+    with(KafkaOptions::new(vec![broker.address(Door::Sasl)]), &over)
+}
+
 /// Holds: with OIDC's client credentials records are published, and a token is renewed before it ends; a refusal of the
 /// endpoint is the reason that a call ends with, without the secret.
 #[tokio::test(flavor = "multi_thread")]
 async fn oidc_gives_tokens() {
     let broker = brokers::secure_kafka().await;
     let (url, given) = endpoint().await;
-    let by = |secret| {
-        let over = [
-            ("security.protocol", "SASL_PLAINTEXT"),
-            ("sasl.mechanism", "OAUTHBEARER"),
-            ("sasl.oauthbearer.method", "oidc"),
-            ("sasl.oauthbearer.token.endpoint.url", url.as_str()),
-            ("sasl.oauthbearer.client.id", "bridge"),
-            ("sasl.oauthbearer.client.secret", secret),
-            ("sasl.oauthbearer.scope", "kafka write"),
-        ];
-        with(KafkaOptions::new(vec![broker.address(Door::Sasl)]), &over)
-    };
+    let by = |secret| by(broker, &url, secret);
     let topic = Topic::from(unique("oidc"));
     broker
         .kafka()
@@ -127,4 +130,41 @@ async fn oidc_gives_tokens() {
         "{text}"
     );
     assert!(!format!("{text} {sink:?} {options:?}").contains("canary"));
+}
+
+/// Holds: OIDC's tokens suffice to store records once and only once, and to read back what is stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn oidc_carries_exactly_once() {
+    let broker = brokers::secure_kafka().await;
+    let (url, _) = endpoint().await;
+    let [progress, topic] = ["progress", "oidc"].map(unique);
+    for (name, settings) in [
+        (&progress, &[("cleanup.policy", "compact")][..]),
+        (&topic, &[]),
+    ] {
+        broker
+            .kafka()
+            .create_topic(name, 1, settings)
+            .await
+            .unwrap();
+    }
+    let (topic, key) = (Topic::from(topic), key(0));
+    let published = records(&topic, 100);
+    let stored = Progress {
+        key: key.clone(),
+        value: "stored".into(),
+    };
+    let make = || sink(by(broker, &url, SECRET), &progress);
+    let storing = make();
+    let stores = async {
+        while let Err(error) = storing.publish_exactly(&published, &stored).await {
+            assert_eq!(error.kind, PublishErrorKind::Unavailable, "{error}");
+        }
+    };
+    timeout(PATIENCE, stores).await.unwrap();
+    assert_eq!(recalled(&make(), &key).await, Some(stored.value));
+    assert_in_order(&read(broker.kafka(), &topic).await, &published);
+    let topics = [topic.as_str()];
+    let looked = make().check(&topics).await.unwrap();
+    assert_eq!(looked.exact.unwrap().unwrap(), "1 partition(s)");
 }
