@@ -24,6 +24,7 @@ mod commits;
 mod damage;
 mod pair;
 mod secure;
+mod settings;
 
 pub use access::{Operation, Right};
 pub use commits::{CommitProxy, Fault};
