@@ -156,6 +156,13 @@ impl Lanes {
         lock(&self.aside).keys().map(ToString::to_string).collect()
     }
 
+    /// Whether the broker has had progress whose key begins with `prefix`.
+    fn knows(&self, prefix: &str) -> bool {
+        lock(&self.progress)
+            .keys()
+            .any(|key| key.starts_with(prefix))
+    }
+
     /// Notes what a producer's beginning has found of the lanes that are its group's, and were when it began, with `before`
     /// aside. What is known of the others is newer: what has been found may be from before their last commit.
     fn take_in(
@@ -217,12 +224,16 @@ impl Committer {
             self.look_at_policy().await?;
         }
         let before = self.lanes.aside();
+        let prefix = prefix(&owner);
         let begun = self.begin_all(&owner).await?;
+        // The topic may be another one: brokers make what is missing for whoever asks, and such a topic forgets.
+        if begun.found.is_empty() && self.lanes.knows(&prefix) {
+            self.look_at_policy().await?;
+        }
         self.has_fenced = true;
         if std::mem::replace(&mut self.has_begun, true) {
             self.producers.is_rebuilt();
         }
-        let prefix = prefix(&owner);
         self.lanes
             .take_in(self.place, &before, &prefix, begun.found);
         lock(&self.lanes.lives)[self.place as usize] = Some(Arc::clone(&begun.live));

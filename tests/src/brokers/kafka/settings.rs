@@ -52,7 +52,12 @@ impl Kafka {
         Ok(())
     }
 
-    async fn set_policy(&self, topic: &str, policy: &str) -> Result<()> {
+    /// Sets how a compacted topic forgets. Its other settings become those of the broker.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such topic, or the broker does not take it.
+    pub async fn set_policy(&self, topic: &str, policy: &str) -> Result<()> {
         let admin: AdminClient<DefaultClientContext> = self.client().create()?;
         let options = AdminOptions::new().request_timeout(Some(PATIENCE));
         let specifier = ResourceSpecifier::Topic(topic);

@@ -12,6 +12,8 @@ use super::world::Delivery;
 pub(super) struct Bus {
     pub(super) broker: Broker,
     pub(super) name: String,
+    /// Whether the bridge makes what is missing.
+    pub(super) creates: bool,
 }
 
 pub(super) enum Broker {
@@ -24,6 +26,7 @@ impl Bus {
         Bus {
             broker: Broker::Kafka(brokers::mortal_kafka().await),
             name: unique("exactly"),
+            creates: true,
         }
     }
 
@@ -31,6 +34,7 @@ impl Bus {
         Bus {
             broker: Broker::Nats(Box::new(Nats::start_own().await.unwrap())),
             name: unique("exactly"),
+            creates: true,
         }
     }
 
@@ -49,10 +53,11 @@ impl Bus {
             Broker::Kafka(kafka) => (
                 format!(
                     "[sinks.kafka]\nbrokers = [\"{server}\"]\ntopic = \"{name}\"\n\
-                     dead_letter_topic = \"{name}.dead_letters\"\ncreate = true\npartitions = 3\n\
+                     dead_letter_topic = \"{name}.dead_letters\"\ncreate = {creates}\n\
                      options = {{ \"metadata.max.age.ms\" = \"{age}\" }}\n",
                     server = kafka.kafka().address(),
                     age = 300_000 + turn,
+                    creates = self.creates,
                 ),
                 format!("progress_topic = \"{}\"\n", self.progress()),
             ),
