@@ -622,7 +622,7 @@ mod tests {
                 lock(&lanes.progress).extend([known]);
             }
             match place {
-                Place::Main => drop(lock(&lanes.aside).clear()),
+                Place::Main => lock(&lanes.aside).clear(),
                 Place::Aside => drop(put("comes")),
             }
             lanes.take_in(place, &before, &prefix, read.into());
