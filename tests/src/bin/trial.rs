@@ -93,6 +93,9 @@ enum Trial {
         /// Records may be there twice
         #[arg(long)]
         at_least_once: bool,
+        /// Of three servers, with a copy of the stream each, that lose their power at once
+        #[arg(long)]
+        cluster: bool,
         /// Decides when, and how
         #[arg(long, default_value_t = 1)]
         seed: u64,
@@ -327,13 +330,17 @@ async fn run(trial: Trial) -> Result<bool> {
         }
         return Ok(true);
     }
-    let with_nats = match &trial {
-        Trial::Kafka(_) | Trial::Fresh { .. } | Trial::Storms { .. } | Trial::Flood { .. } => false,
-        Trial::Drain { .. } | Trial::Apps { .. } | Trial::Changes { .. } => false,
-        Trial::Cost { only, .. } => *only != Some(Into::Kafka),
-        _ => true,
+    let nats_servers = match &trial {
+        Trial::Kafka(_) | Trial::Fresh { .. } | Trial::Storms { .. } | Trial::Flood { .. } => 0,
+        Trial::Drain { .. } | Trial::Apps { .. } | Trial::Changes { .. } => 0,
+        Trial::Cost {
+            only: Some(Into::Kafka),
+            ..
+        } => 0,
+        Trial::PowerFailure { cluster: true, .. } => 3,
+        _ => 1,
     };
-    let brokers = &mut Brokers::start(with_nats).await?;
+    let brokers = &mut Brokers::start(nats_servers).await?;
     match trial {
         Trial::Both(load) => Box::pin(steady(brokers, "both", load, 16.0)).await,
         Trial::Kafka(load) => Box::pin(steady(brokers, "kafka", load, 8.0)).await,
@@ -341,7 +348,7 @@ async fn run(trial: Trial) -> Result<bool> {
         Trial::Kill(load) => Box::pin(kills(brokers, "kill", load, 5, 1)).await,
         Trial::All(load) => {
             let mut kept = Box::pin(steady(brokers, "both", load, 16.0)).await?;
-            let mut kafka_alone = Brokers::start(false).await?;
+            let mut kafka_alone = Brokers::start(0).await?;
             kept &= Box::pin(steady(&mut kafka_alone, "kafka", load, 8.0)).await?;
             drop(kafka_alone);
             kept &= Box::pin(paused(brokers, load)).await?;
@@ -360,6 +367,7 @@ async fn run(trial: Trial) -> Result<bool> {
         Trial::PowerFailure {
             rounds,
             at_least_once,
+            cluster: _,
             seed,
             load,
         } => {

@@ -79,6 +79,31 @@ impl Nats {
         Ok(nats)
     }
 
+    /// Starts three servers of one's own that are one cluster, as [`Nats::start_own`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn start_cluster() -> Result<[Nats; 3]> {
+        let ports = [free_port()?, free_port()?, free_port()?];
+        let routes = ports.map(|port| format!("\"nats://127.0.0.1:{port}\""));
+        let configure = |index: usize| {
+            format!(
+                "server_name: s{index}\n\
+                 cluster {{ name: c, listen: \"127.0.0.1:{}\", routes: [ {} ] }}",
+                ports[index],
+                routes.join(", ")
+            )
+        };
+        let [a, b, c] = [0, 1, 2].map(configure);
+        let (a, b, c) = tokio::try_join!(
+            Nats::start_own_with(&a),
+            Nats::start_own_with(&b),
+            Nats::start_own_with(&c)
+        )?;
+        Ok([a, b, c])
+    }
+
     pub(super) async fn start_shared() -> Result<Nats> {
         let Some(url) = std::env::var("RTM_TEST_NATS")
             .ok()

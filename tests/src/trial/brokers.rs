@@ -1,6 +1,7 @@
 //! The brokers of trials: started once, used by one trial after the other, and always brought back.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
+use futures::future::try_join_all;
 
 use crate::brokers::{Kafka, Nats};
 
@@ -8,8 +9,10 @@ use crate::brokers::{Kafka, Nats};
 pub struct Brokers {
     /// The Kafka broker.
     pub kafka: Kafka,
-    /// The NATS server.
+    /// The NATS server, or the first one of a cluster.
     pub nats: Option<Nats>,
+    /// The others of the cluster.
+    pub nats_peers: Vec<Nats>,
     /// Partitions of Kafka's topics. Several, so that order is kept in each.
     pub partitions: i32,
     kafka_health: Health,
@@ -34,65 +37,69 @@ enum Health {
 }
 
 impl Brokers {
-    /// Starts them.
+    /// Starts them, with so many NATS servers: none, one, or three that are a cluster.
     ///
     /// # Errors
     ///
     /// When one does not start.
-    pub async fn start(with_nats: bool) -> Result<Brokers> {
+    pub async fn start(nats_servers: usize) -> Result<Brokers> {
         let (kafka, nats) = tokio::join!(Kafka::start_own(), async {
-            if with_nats {
-                Some(Nats::start_own().await)
-            } else {
-                None
-            }
+            Ok::<Vec<Nats>, anyhow::Error>(match nats_servers {
+                0 => Vec::new(),
+                1 => vec![Nats::start_own().await?],
+                3 => Nats::start_cluster().await?.into(),
+                _ => bail!("{nats_servers} NATS servers are not one, and no cluster"),
+            })
         });
+        let mut nats = nats?.into_iter();
         Ok(Brokers {
             partitions: 4,
             kafka: kafka?,
-            nats: nats.transpose()?,
+            nats: nats.next(),
+            nats_peers: nats.collect(),
             kafka_health: Health::Up,
             nats_health: Health::Up,
         })
     }
 
-    /// Stops one in its tracks.
+    /// The NATS servers.
+    pub fn all_nats(&mut self) -> impl Iterator<Item = &mut Nats> {
+        self.nats.iter_mut().chain(&mut self.nats_peers)
+    }
+
+    /// Stops one in its tracks, with its whole cluster.
     ///
     /// # Errors
     ///
     /// When it does not run.
     pub async fn pause(&mut self, broker: Broker) -> Result<()> {
-        match (broker, &mut self.nats) {
-            (Broker::Kafka, _) => {
-                self.kafka.pause().await?;
-                self.kafka_health = Health::Paused;
+        match broker {
+            Broker::Kafka => self.kafka.pause().await?,
+            Broker::Nats => {
+                for nats in self.all_nats() {
+                    nats.pause().await?;
+                }
             }
-            (Broker::Nats, Some(nats)) => {
-                nats.pause().await?;
-                self.nats_health = Health::Paused;
-            }
-            (Broker::Nats, None) => {}
         }
+        *self.health(broker) = Health::Paused;
         Ok(())
     }
 
-    /// Kills one (`kill -9`).
+    /// Kills one (`kill -9`), with its whole cluster.
     ///
     /// # Errors
     ///
     /// When it does not run.
     pub async fn kill(&mut self, broker: Broker) -> Result<()> {
-        match (broker, &mut self.nats) {
-            (Broker::Kafka, _) => {
-                self.kafka.kill().await?;
-                self.kafka_health = Health::Killed;
+        match broker {
+            Broker::Kafka => self.kafka.kill().await?,
+            Broker::Nats => {
+                for nats in self.all_nats() {
+                    nats.kill().await?;
+                }
             }
-            (Broker::Nats, Some(nats)) => {
-                nats.kill().await?;
-                self.nats_health = Health::Killed;
-            }
-            (Broker::Nats, None) => {}
         }
+        *self.health(broker) = Health::Killed;
         Ok(())
     }
 
@@ -102,26 +109,29 @@ impl Brokers {
     ///
     /// When it does not come back.
     pub async fn heal(&mut self, broker: Broker) -> Result<()> {
-        match (broker, &mut self.nats) {
-            (Broker::Kafka, _) => {
-                match self.kafka_health {
-                    Health::Up => {}
-                    Health::Paused => self.kafka.resume().await?,
-                    Health::Killed => Box::pin(self.kafka.restart()).await?,
+        let health = std::mem::take(self.health(broker));
+        match (broker, health) {
+            (_, Health::Up) => {}
+            (Broker::Kafka, Health::Paused) => self.kafka.resume().await?,
+            (Broker::Kafka, Health::Killed) => Box::pin(self.kafka.restart()).await?,
+            (Broker::Nats, Health::Paused) => {
+                for nats in self.all_nats() {
+                    nats.resume().await?;
                 }
-                self.kafka_health = Health::Up;
             }
-            (Broker::Nats, Some(nats)) => {
-                match self.nats_health {
-                    Health::Up => {}
-                    Health::Paused => nats.resume().await?,
-                    Health::Killed => nats.restart().await?,
-                }
-                self.nats_health = Health::Up;
+            (Broker::Nats, Health::Killed) => {
+                let restarts = self.all_nats().map(Nats::restart);
+                try_join_all(restarts).await?;
             }
-            (Broker::Nats, None) => {}
         }
         Ok(())
+    }
+
+    fn health(&mut self, broker: Broker) -> &mut Health {
+        match broker {
+            Broker::Kafka => &mut self.kafka_health,
+            Broker::Nats => &mut self.nats_health,
+        }
     }
 
     /// Brings both back: what a trial that failed may have left.

@@ -205,14 +205,19 @@ pub async fn power_failure(
     let (mut kills, mut again) = (0, 0.0);
     for round in 0..rounds {
         tokio::time::sleep(Duration::from_millis(rng.u64(1_500..3_000))).await;
-        let nats = rig.brokers.nats.as_ref().context("no NATS")?;
-        let copy = nats.copy_store()?;
+        // All servers' files are of one instant.
+        rig.brokers.pause(Broker::Nats).await?;
+        let copies = rig.brokers.all_nats().map(|nats| nats.copy_store());
+        let copies = copies.collect::<Result<Vec<_>>>()?;
+        rig.brokers.heal(Broker::Nats).await?;
         tokio::time::sleep(Duration::from_millis(rng.u64(500..3_000))).await;
         rig.brokers.kill(Broker::Nats).await?;
-        let cut = if rng.bool() { rng.f64() / 4.0 } else { 0.0 };
+        let is_cut = rng.bool();
         let index = rng.bool();
-        let nats = rig.brokers.nats.as_ref().context("no NATS")?;
-        nats.put_back(&copy, cut, index)?;
+        for (nats, copy) in rig.brokers.all_nats().zip(&copies) {
+            let cut = if is_cut { rng.f64() / 4.0 } else { 0.0 };
+            nats.put_back(copy, cut, index)?;
+        }
         let is_killed = rng.u8(0..3) == 0;
         if is_killed {
             kills += 1;
@@ -236,7 +241,7 @@ pub async fn power_failure(
         })
         .await?;
         println!(
-            "round {round}: cut {cut:.2}, index {index}, killed {is_killed}: {again} published again"
+            "round {round}: cut {is_cut}, index {index}, killed {is_killed}: {again} published again"
         );
     }
     let mut report = Box::pin(rig.finish()).await?;

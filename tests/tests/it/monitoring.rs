@@ -56,7 +56,7 @@ const SOON: Duration = Duration::from_secs(40);
 
 async fn watch() -> Result<Seen> {
     let dashboard = dashboard()?;
-    let mut brokers = Brokers::start(true).await?;
+    let mut brokers = Brokers::start(1).await?;
     let setup = Setup {
         regions: 2,
         ..Setup::default()

@@ -391,7 +391,7 @@ async fn a_page_that_only_half_fits() {
 #[tokio::test]
 async fn order_survives_changes_of_the_leader() {
     const CHANGES: usize = 6;
-    let servers = cluster().await;
+    let servers = Nats::start_cluster().await.unwrap();
     let config = Config {
         name: "RTM".to_owned(),
         subjects: vec!["rtm.>".to_owned()],
@@ -441,31 +441,4 @@ async fn order_survives_changes_of_the_leader() {
     wait_for("a leader", SOON, has_leader).await.unwrap();
     assert_stored_by_key(&servers[0], "RTM", &pages.concat()).await;
     assert_eq!(sink.stats().out_of_order, 0);
-}
-
-/// Three servers that are one cluster.
-async fn cluster() -> [Nats; 3] {
-    let ports: Vec<u16> = (0..3)
-        .map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap())
-        .map(|listener| listener.local_addr().unwrap().port())
-        .collect();
-    let routes: Vec<String> = ports
-        .iter()
-        .map(|port| format!("\"nats://127.0.0.1:{port}\""))
-        .collect();
-    let configuration = |index: usize| {
-        format!(
-            "server_name: s{index}\n\
-             cluster {{ name: c, listen: \"127.0.0.1:{}\", routes: [ {} ] }}",
-            ports[index],
-            routes.join(", ")
-        )
-    };
-    let [a, b, c] = [0, 1, 2].map(configuration);
-    let (a, b, c) = tokio::join!(
-        Nats::start_own_with(&a),
-        Nats::start_own_with(&b),
-        Nats::start_own_with(&c)
-    );
-    [a.unwrap(), b.unwrap(), c.unwrap()]
 }

@@ -26,7 +26,7 @@ fn say(line: &str) {
 /// Holds: both streams reach both brokers whole, odd events the dead letters, and no second has more than ten requests.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_event_reaches_both_brokers_and_odd_ones_the_dead_letters() {
-    let mut brokers = Brokers::start(true).await.unwrap();
+    let mut brokers = Brokers::start(1).await.unwrap();
     let report = Box::pin(trial::steady(
         &mut brokers,
         500.0,
@@ -44,7 +44,7 @@ async fn every_event_reaches_both_brokers_and_odd_ones_the_dead_letters() {
 /// Holds: a paused Kafka stops neither polling nor NATS, and has everything in order once it goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_kafka_delays_nobody_and_loses_nothing() {
-    let mut brokers = Brokers::start(true).await.unwrap();
+    let mut brokers = Brokers::start(1).await.unwrap();
     let report = Box::pin(trial::kafka_paused(
         &mut brokers,
         500.0,
@@ -58,7 +58,7 @@ async fn a_paused_kafka_delays_nobody_and_loses_nothing() {
 /// Holds: NATS has each record once and only once, dead letters too, whoever is killed or paused when.
 #[tokio::test(flavor = "multi_thread")]
 async fn nats_has_each_record_once_and_only_once() {
-    let mut brokers = Brokers::start(true).await.unwrap();
+    let mut brokers = Brokers::start(1).await.unwrap();
     let report = Box::pin(trial::shows::exact(&mut brokers, Broker::Nats, 500.0, 6, 7))
         .await
         .unwrap();
@@ -70,7 +70,7 @@ async fn nats_has_each_record_once_and_only_once() {
 /// Holds: the same of Kafka, for readers of what is committed.
 #[tokio::test(flavor = "multi_thread")]
 async fn kafka_has_each_record_once_and_only_once() {
-    let mut brokers = Brokers::start(false).await.unwrap();
+    let mut brokers = Brokers::start(0).await.unwrap();
     let report = Box::pin(trial::shows::exact(
         &mut brokers,
         Broker::Kafka,
@@ -89,7 +89,7 @@ async fn kafka_has_each_record_once_and_only_once() {
 /// record is to be there once, none is there twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_power_failure_of_nats_loses_nothing() {
-    let mut brokers = Brokers::start(true).await.unwrap();
+    let mut brokers = Brokers::start(1).await.unwrap();
     for (exactly_once, seed) in [(true, 3), (false, 4)] {
         let ran = trial::shows::power_failure(&mut brokers, 500.0, 4, exactly_once, seed);
         let report = Box::pin(ran).await.unwrap();
@@ -108,7 +108,7 @@ async fn random_faults_break_no_promise() {
         say("this process may not mount a tmpfs, so kill -9 takes the place of full disks");
     }
     let began = Instant::now();
-    let mut brokers = Brokers::start(true).await.unwrap();
+    let mut brokers = Brokers::start(1).await.unwrap();
     let (mut events, mut requests) = (0, 0);
     for (seed, pairs) in QUICK {
         let plan = Plan::draw(seed, pairs, disks);
