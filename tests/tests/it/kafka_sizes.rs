@@ -46,7 +46,7 @@ async fn a_small_limit_costs_few_producers() {
     let limited = by(broker, Door::Sasl, "ca.pem");
     let limited = user(limited, "PLAIN", "limited", SecureKafka::PASSWORD);
     let learned = KafkaSink::new(limited).unwrap();
-    for (sink, most) in [(told, 1), (learned, 20)] {
+    for (sink, most, more) in [(told, 1, 0), (learned, 20, 1)] {
         let topic = Topic::from(unique("small"));
         let settings = [("max.message.bytes", LIMIT)];
         kafka
@@ -70,10 +70,9 @@ async fn a_small_limit_costs_few_producers() {
         let rebuilds = sink.stats().rebuilds;
         assert!((1..=most).contains(&rebuilds), "{:?}", sink.stats());
         refused.extend(converge(&sink, second).await);
-        // What is learned depends on which records came together: another batch may still be a little too large.
+        // What is learned may be over the limit by less than a record, which only some batches show: half of it is below.
         let after = sink.stats().rebuilds;
-        assert!(after == rebuilds || most > 1, "what is told is known");
-        assert!(after <= most, "{:?}", sink.stats());
+        assert!((rebuilds..=rebuilds + more).contains(&after), "{after}");
         let (large, fits): (Vec<_>, Vec<_>) = (0..).zip(batch).partition(|(n, _)| is_large(*n));
         let large: Vec<_> = large.into_iter().map(|(_, record)| record.id).collect();
         assert_eq!(refused, large);
