@@ -367,9 +367,9 @@ async fn run(trial: Trial) -> Result<bool> {
         Trial::PowerFailure {
             rounds,
             at_least_once,
-            cluster: _,
             seed,
             load,
+            ..
         } => {
             let exactly = !at_least_once;
             let ran = shows::power_failure(brokers, load.rate, rounds, exactly, seed);

@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rtm_bridge::read_back::{Held, Reading, as_lines};
 use rtm_bridge::sinks::{self, Stored};
@@ -285,15 +283,13 @@ impl Third {
 
     /// Has the second App ID's topics cleaned up so.
     async fn clean_up(&self, brokers: &Brokers, policy: &str) -> Result<()> {
-        let admin: AdminClient<DefaultClientContext> = brokers.kafka.client().create()?;
+        let settings = [
+            ("cleanup.policy", policy),
+            ("message.timestamp.type", "LogAppendTime"),
+        ];
         for name in ["user_events", "channel_events"] {
             let topic = self.topic(&app_name(1), name);
-            let change = AlterConfig::new(ResourceSpecifier::Topic(&topic))
-                .set("cleanup.policy", policy)
-                .set("message.timestamp.type", "LogAppendTime");
-            for result in admin.alter_configs([&change], &AdminOptions::new()).await? {
-                result.map_err(|(what, code)| anyhow::anyhow!("alter {what:?}: {code}"))?;
-            }
+            brokers.kafka.set_topic(&topic, &settings).await?;
         }
         Ok(())
     }

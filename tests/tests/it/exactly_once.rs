@@ -302,7 +302,7 @@ async fn a_progress_topic_that_others_make_is_looked_at() {
         kafka.create_topic(&progress, 1, &[]).await.unwrap();
     }
     held("its cleanup.policy is `delete`").await;
-    kafka.set_policy(&progress, "compact").await.unwrap();
+    kafka.set_topic(&progress, &compact).await.unwrap();
     confirmed(&bridge).await;
     assert_eq!(unknown(&bridge).await, 1.0);
     end(bridge).await;

@@ -137,8 +137,8 @@ async fn pass(client: TcpStream, shared: &Shared) -> Result<()> {
     loop {
         let request = frame(&mut from_client).await?;
         sent += 1;
-        let is_end = request.get(4..6) == Some(&END_TXN[..]);
-        if request.get(4..6) == Some(&PRODUCE[..]) {
+        let kind = request.get(4..6);
+        if kind == Some(&PRODUCE) {
             to_broker.write_all(&request).await?;
             let late = std::mem::take(&mut *lock(&shared.late));
             if !late.is_empty() {
@@ -150,6 +150,7 @@ async fn pass(client: TcpStream, shared: &Shared) -> Result<()> {
             }
             continue;
         }
+        let is_end = kind == Some(&END_TXN);
         if !is_end || fastrand::u32(0..100) >= shared.percent.load(Ordering::Relaxed) {
             to_broker.write_all(&request).await?;
             continue;

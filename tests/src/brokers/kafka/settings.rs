@@ -1,7 +1,5 @@
 //! How a topic is set, and what its settings must allow.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, bail};
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
@@ -34,7 +32,8 @@ impl Kafka {
     ///
     /// When there is no such topic, or the broker does not do so.
     pub async fn delete_records(&self, topic: &str) -> Result<()> {
-        self.set_policy(topic, "compact,delete").await?;
+        self.set_topic(topic, &[("cleanup.policy", "compact,delete")])
+            .await?;
         let admin: AdminClient<DefaultClientContext> = self.client().create()?;
         let mut offsets = TopicPartitionList::new();
         for partition in 0..self.partitions(topic).await? {
@@ -45,31 +44,37 @@ impl Kafka {
         for partition in deleted.elements() {
             partition.error()?;
         }
-        self.set_policy(topic, "compact").await?;
+        self.set_topic(topic, &[("cleanup.policy", "compact")])
+            .await?;
         if !self.read_all(topic).await?.is_empty() {
             bail!("{topic} has records left");
         }
         Ok(())
     }
 
-    /// Sets how a compacted topic forgets. Its other settings become those of the broker.
+    /// Sets what a topic has of its own. Its other settings become those of the broker.
     ///
     /// # Errors
     ///
     /// When there is no such topic, or the broker does not take it.
-    pub async fn set_policy(&self, topic: &str, policy: &str) -> Result<()> {
+    pub async fn set_topic(&self, topic: &str, settings: &[(&str, &str)]) -> Result<()> {
         let admin: AdminClient<DefaultClientContext> = self.client().create()?;
         let options = AdminOptions::new().request_timeout(Some(PATIENCE));
-        let specifier = ResourceSpecifier::Topic(topic);
-        let config = AlterConfig::new(specifier).set("cleanup.policy", policy);
+        let mut config = AlterConfig::new(ResourceSpecifier::Topic(topic));
+        for &(name, value) in settings {
+            config = config.set(name, value);
+        }
         for result in admin.alter_configs([&config], &options).await? {
             result.map_err(|(_, code)| anyhow::anyhow!("set {topic}: {code}"))?;
         }
-        // The broker that stores the topic hears of it a little later.
-        wait_for("the setting", Duration::from_secs(20), async || {
-            let found = self.setting(topic, "cleanup.policy").await;
-            found.is_ok_and(|found| found == policy)
-        })
-        .await
+        for &(name, value) in settings {
+            // The broker that stores the topic hears of it a little later.
+            wait_for("the setting", PATIENCE, async || {
+                let found = self.setting(topic, name).await;
+                found.is_ok_and(|found| found == value)
+            })
+            .await?;
+        }
+        Ok(())
     }
 }
