@@ -4,6 +4,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use rtm_bridge::commands::{self, Cli};
+use tikv_jemallocator::Jemalloc;
+
+/// It gives memory back that is unused for some seconds. glibc's allocator kept what the largest answer had taken, for good.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     // Before anything opens TLS: with two providers in one program, or none chosen, the first connection panics.

@@ -62,7 +62,6 @@ const APPS_PER_WORKER: usize = 32;
 /// A runtime for a bridge of so many App IDs. With few of them it is the calling thread: a second one finds nothing to do,
 /// and is woken for nothing again and again. Brokers and the journal have threads of their own.
 pub(super) fn runtime_for(apps: usize) -> std::io::Result<Runtime> {
-    keep_freed_memory();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = apps.div_ceil(APPS_PER_WORKER).min(cores);
     match threads {
@@ -72,16 +71,6 @@ pub(super) fn runtime_for(apps: usize) -> std::io::Result<Runtime> {
             .enable_all()
             .build(),
     }
-}
-
-/// Free memory that a thread's heap keeps at its end is twice as much: librdkafka takes a megabyte for every page.
-const KEPT_BYTES: usize = 4 << 20;
-
-/// Lets threads keep memory for their next page, where glibc would give it back to the system and fault it in again ten
-/// times a second: that was a twentieth of all processor time. Its threshold follows the largest block that was ever
-/// freed (mallopt(3), at `M_MMAP_THRESHOLD`), so one is. Other allocators do not mind.
-fn keep_freed_memory() {
-    drop(std::hint::black_box(Vec::<u8>::with_capacity(KEPT_BYTES)));
 }
 
 /// Lets the process open as many files as it may: journal, brokers and Agora need some for each App ID, and a soft limit of
