@@ -33,7 +33,9 @@ mod kafka;
 mod nats;
 
 use container::Container;
-pub use kafka::{CommitProxy, Door, Fault, Kafka, KafkaRecord, Operation, Right, SecureKafka};
+pub use kafka::{
+    CommitProxy, Door, Fault, Kafka, KafkaRecord, Operation, Printed, Right, SecureKafka,
+};
 pub use nats::{Nats, NatsRecord};
 
 /// The Kafka that all tests of this process share, started by the first to ask.

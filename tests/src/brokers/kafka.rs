@@ -21,6 +21,7 @@ use super::{Host, Local, free_port, install, say, scratch};
 
 mod access;
 mod commits;
+mod console;
 mod damage;
 mod pair;
 mod secure;
@@ -28,6 +29,7 @@ mod settings;
 
 pub use access::{Operation, Right};
 pub use commits::{CommitProxy, Fault};
+pub use console::Printed;
 pub use secure::{Door, SecureKafka};
 
 /// A single Kafka broker in KRaft mode, without authentication, that creates topics on demand.
