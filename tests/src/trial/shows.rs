@@ -35,8 +35,9 @@ const SINK_DOWN: Duration = Duration::from_secs(10);
 /// Descriptors that the bridge may have where they are few.
 const DESCRIPTORS: usize = 200;
 
-/// Within which it is seen that NATS has lost something, and that is published again.
-const AGAIN: Duration = Duration::from_secs(30);
+/// Within which it is seen that NATS has lost something, and that is published again. Three servers that start with damaged
+/// files take most of a minute to elect a leader.
+const AGAIN: Duration = Duration::from_secs(120);
 
 fn both_streams(rate: f64) -> Load {
     Load {
