@@ -93,7 +93,7 @@ pub(crate) struct Told {
 
 /// What a publish of unknown outcome turns out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Found {
+pub enum Found {
     /// It is stored.
     Stored,
     /// It is not, and may be published again.
@@ -115,11 +115,13 @@ impl Found {
 
 /// An entry behind the cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Waiting {
-    pub(crate) position: Position,
-    /// Unknown of a damaged one.
-    pub(crate) epoch: Option<Epoch>,
-    pub(crate) events: u64,
+pub struct Waiting {
+    /// Where it is in the journal.
+    pub position: Position,
+    /// Of the process that stored it; unknown of a damaged one.
+    pub epoch: Option<Epoch>,
+    /// As they were counted when it was stored.
+    pub events: u64,
 }
 
 /// How the entries that wait compare with what the broker knows.

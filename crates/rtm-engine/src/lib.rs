@@ -10,6 +10,7 @@ mod batch;
 mod bridge;
 mod chain;
 pub mod copies;
+pub mod drain;
 mod exact;
 mod hold;
 mod lanes;

@@ -85,6 +85,8 @@ pub struct ReaderInspection {
     pub passed: u64,
     /// As [`crate::ReaderStats::missing`].
     pub missing: u64,
+    /// What was stored with the cursor: see [`crate::Reader::tally`].
+    pub tally: Bytes,
 }
 
 /// The directory for reading, and who has it open: nobody, or somebody of that process number if it tells.
@@ -192,6 +194,7 @@ fn lane_inspection(id: u32, lane: &LaneRead, now: SystemTime) -> LaneInspection 
             pending,
             passed: cursor.passed,
             missing: missing(lane.appended.counts, cursor, pending.count),
+            tally: cursor.tally.clone(),
         }
     });
     LaneInspection {

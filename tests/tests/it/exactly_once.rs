@@ -11,10 +11,12 @@ use rtm_tests::bridge::{Bridge, Metrics};
 use rtm_tests::wait_for;
 
 use self::bus::{Broker, Bus};
-use self::world::{Delivery, SOON, World, confirmed, copy, count, end};
+use self::world::{Delivery, SOON, World, confirmed, copy, count, end, killed};
 use super::reload::until;
 
 const FENCED: &str = "another process publishes a copy of this journal";
+
+const NOTHING: &str = "0 events and 0 dead letters were published";
 
 const LOST: &str = "has lost the progress of this lane";
 
@@ -43,6 +45,7 @@ of_both! {
     what_a_backup_shares_is_not_published_again,
     a_hot_copy_fences_the_original,
     a_new_journal_has_a_progress_of_its_own,
+    what_was_set_aside_after_a_crash_is_drained_once,
     removed_progress_is_written_anew,
     a_change_of_delivery_repeats_nothing,
 }
@@ -179,14 +182,55 @@ async fn a_new_journal_has_a_progress_of_its_own(mut world: World) {
     world.bus.restart().await;
     let bridge = world.start(&place).await;
     world.publish(&bridge, "a", 2).await;
-    let (config, dir) = (place.config.to_str().unwrap(), aside.to_str().unwrap());
-    let sink = world.bus.sink();
-    let args = ["replay", "--config", config, "--dir", dir, "--sink", sink];
-    let args = [&args[..], &["--unconfirmed", "--yes"]].concat();
-    world.command(&args).await;
+    world.drain(&place, &aside).await;
     end(bridge).await;
     world.assert_once().await;
     assert_eq!(world.bus.lanes().await, 3);
+}
+
+/// Holds: of a journal that was set aside after a crash, what the broker has is left out, whatever the journal knows of that;
+/// and a drain that is killed goes on where it was when it is run again.
+async fn what_was_set_aside_after_a_crash_is_drained_once(mut world: World) {
+    let place = world.place("journal", "a");
+    let bridge = world.start(&place).await;
+    world.publish(&bridge, "a", 2).await;
+    world.bus.kill().await;
+    world.give(&bridge, "a", 3).await;
+    killed(bridge);
+    // What a crash leaves whose last confirmations are not in the journal.
+    let before = world.dir.path().join("before");
+    copy(&place.journal, &before);
+    world.bus.restart().await;
+    let bridge = world.start(&place).await;
+    confirmed(&bridge).await;
+    killed(bridge);
+    let said = world.drain(&place, &before).await;
+    assert!(said.contains(NOTHING), "{said}");
+    world.assert_once().await;
+
+    let bridge = world.start(&place).await;
+    world.publish(&bridge, "a", 1).await;
+    world.bus.kill().await;
+    world.give(&bridge, "a", 5).await;
+    killed(bridge);
+    world.bus.restart().await;
+    let aside = world.dir.path().join("aside");
+    std::fs::rename(&place.journal, &aside).unwrap();
+    let stored = world.stored().await;
+    let mut drain = world.start_drain(&place, &aside, &["--rate", "4"]);
+    let some = wait_for("a part of what waits", SOON, async || {
+        world.stored().await > stored
+    });
+    some.await.unwrap();
+    drain.kill().unwrap();
+    drain.wait(SOON).await.unwrap();
+    assert!(world.stored().await < world.given, "all of it was drained");
+    let said = world.drain(&place, &aside).await;
+    assert!(said.contains("there already"), "{said}");
+    world.assert_once().await;
+    let said = world.drain(&place, &aside).await;
+    assert!(said.contains(NOTHING), "{said}");
+    world.assert_once().await;
 }
 
 /// Holds: progress that was removed while the bridge was stopped is written anew; that is told and counted, and what comes is

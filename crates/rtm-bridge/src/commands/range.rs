@@ -48,6 +48,20 @@ impl Range {
         }
     }
 
+    /// Whether it leaves out a part of what an App ID has.
+    pub(super) fn divides_apps(&self) -> bool {
+        let Range {
+            from,
+            to,
+            since,
+            until,
+            app: _,
+            region,
+            stream,
+        } = self;
+        from.or(*to).is_some() || since.or(*until).is_some() || region.is_some() || stream.is_some()
+    }
+
     pub(super) fn positions(&self) -> RangeInclusive<u64> {
         self.from.unwrap_or(0)..=self.to.unwrap_or(u64::MAX)
     }

@@ -6,6 +6,7 @@
 //! Only of a journal that was set aside, which no bridge will publish, `--unconfirmed` takes the rest, and nothing else.
 
 mod deliver;
+mod once;
 mod select;
 
 use std::path::{Path, PathBuf};
@@ -19,7 +20,9 @@ use super::process::{confirmed, counted, refuse, runtime, stop_on_signals};
 use super::range::Range;
 use super::telemetry;
 use crate::config::Config;
+use crate::sinks::Purpose;
 use deliver::{Ended, LOOK_AGAIN, PATIENCE};
+use once::Lanes;
 use rtm_record::Router;
 use rtm_sink::Sink;
 use select::{Selection, Unreadable};
@@ -38,8 +41,9 @@ A bridge may be running on the journal, except where the sink is a file: two pro
 In NATS the id in `Nats-Msg-Id` ends in `.replay-` and a random number, or the server would drop what it still knows.
 
 A journal that was set aside, and that no bridge will run on again, is drained with --dir and --unconfirmed, once for \
-each sink; that is refused for the journal of the configuration, and while a process holds the journal. Under systemd's \
-DynamicUser= journals are below /var/lib/private.
+each sink; that is refused for the journal of the configuration, and while a process holds the journal. Into a sink with \
+`delivery = \"exactly_once\"` each record is stored once, also where a bridge crashed before or the drain is run again. Under \
+systemd's DynamicUser= journals are below /var/lib/private.
 
 An entry that cannot be read for now is waited for, up to a minute; then the replay stops, and says where to go on. Only \
 an entry whose bytes are lost is passed over.
@@ -88,6 +92,7 @@ pub(super) fn replay(args: &ReplayArgs) -> anyhow::Result<bool> {
     holds_a_journal(dir)?;
     if args.unconfirmed {
         no_bridge_publishes(dir, &config)?;
+        takes_all(args, &config, name)?;
     }
     let selection =
         patiently(|| Selection::make(dir, &config, name, &args.range, args.unconfirmed))
@@ -118,7 +123,7 @@ pub(super) fn replay(args: &ReplayArgs) -> anyhow::Result<bool> {
     if !args.yes && !confirmed(&question)? {
         return Err(refuse("nothing was published; answer `yes`, or give --yes"));
     }
-    let ended = runtime()?.block_on(publish(&config, name, dir, &selection, args.rate))?;
+    let ended = runtime()?.block_on(publish(&config, name, dir, &selection, args))?;
     Ok(conclude(&ended, &selection, name))
 }
 
@@ -171,25 +176,47 @@ fn no_bridge_publishes(dir: &Path, config: &Config) -> anyhow::Result<()> {
     Err(refuse(format!("--unconfirmed: {} is {why}", dir.display())))
 }
 
+/// Refuses to drain a part of what an App ID has into a sink that knows how far each App ID is published.
+fn takes_all(args: &ReplayArgs, config: &Config, sink: &str) -> anyhow::Result<()> {
+    if args.range.divides_apps() && config.sinks[sink].table().exact().is_some() {
+        return Err(refuse(format!(
+            "--unconfirmed: {sink} stores each record once, in order, and so it takes all that waits of an App ID: leave \
+             out --from, --to, --since, --until, --region and --stream; --app may stay"
+        )));
+    }
+    Ok(())
+}
+
 async fn publish(
     config: &Config,
     name: &str,
     dir: &Path,
     selection: &Selection,
-    rate: Option<u32>,
+    args: &ReplayArgs,
 ) -> anyhow::Result<Ended> {
     let stop = stop_on_signals()?;
     let sink = &config.sinks[name];
     let places = sink.places(&config.names());
-    let client = sink.table().open(name, &places, true).await;
+    let purpose = match args.unconfirmed {
+        true => Purpose::Drain,
+        false => Purpose::Replay,
+    };
+    let client = sink.table().open(name, &places, purpose).await;
     let client = client.with_context(|| format!("the sink {name}"))?;
+    let lanes = match purpose {
+        Purpose::Drain => tokio::select! {
+            lanes = Lanes::ask(&client, name, dir, selection) => lanes?,
+            () = stop.cancelled() => anyhow::bail!("stopped by a signal; nothing was published"),
+        },
+        Purpose::Bridge | Purpose::Replay => None,
+    };
     let routes = sink
         .table()
         .templates()
         .routes()
         .map_err(anyhow::Error::msg)?;
     let router = Router::replaying(routes);
-    let ended = deliver::deliver(&client, router, dir, selection, rate, &stop).await;
+    let ended = deliver::deliver(&client, lanes, router, dir, selection, args.rate, &stop).await;
     client.close().await;
     ended
 }
@@ -198,18 +225,26 @@ async fn publish(
 fn conclude(ended: &Ended, selection: &Selection, sink: &str) -> bool {
     eprintln!(
         "{} and {} were published to {sink} again, of {}",
-        counted(ended.events, "event", "events"),
-        counted(ended.dead_letters, "dead letter", "dead letters"),
+        counted(ended.counts.events, "event", "events"),
+        counted(ended.counts.dead_letters, "dead letter", "dead letters"),
         counted(ended.entries as u64, "entry", "entries")
     );
+    if ended.counts.there > 0 {
+        let there = counted(ended.counts.there, "event was", "events were");
+        eprintln!("{there} there already, and left out");
+    }
     if ended.lost > 0 {
         let lost = counted(ended.lost as u64, "entry is", "entries are");
         eprintln!("{lost} damaged, or went from the journal meanwhile");
     }
     if let Some(why) = &ended.stopped {
         eprintln!("rtm-bridge: {why}");
-        if let Some(next) = selection.entries.get(ended.entries + ended.lost) {
-            eprintln!("go on with: --from {}", next.position);
+        match selection.entries.get(ended.entries + ended.lost) {
+            Some(_) if ended.is_once => {
+                eprintln!("run the same again: it leaves out what {sink} has");
+            }
+            Some(next) => eprintln!("go on with: --from {}", next.position),
+            None => {}
         }
     }
     ended.stopped.is_none() && ended.lost == 0 && selection.missing() == 0

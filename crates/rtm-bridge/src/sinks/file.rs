@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
-use super::kind::{Bench, Each, Kind, Stored, Templates, changed};
+use super::kind::{Bench, Each, Kind, Purpose, Stored, Templates, changed};
 use crate::fields::problem::Problems;
 
 /// A sink of type `file`.
@@ -64,7 +64,7 @@ impl Kind for FileConfig {
         changed!(self to new of FileConfig, renewed: , fixed: path)
     }
 
-    async fn open(&self, _: &str, _: &[String], _: bool) -> anyhow::Result<AnySink> {
+    async fn open(&self, _: &str, _: &[String], _: Purpose) -> anyhow::Result<AnySink> {
         let path = self.path.clone();
         let sink = spawn_blocking(move || FileSink::create(path)).await??;
         Ok(AnySink::new(Arc::new(sink)))
@@ -92,7 +92,7 @@ impl Kind for StdoutConfig {
         LINES
     }
 
-    async fn open(&self, _: &str, _: &[String], _: bool) -> anyhow::Result<AnySink> {
+    async fn open(&self, _: &str, _: &[String], _: Purpose) -> anyhow::Result<AnySink> {
         Ok(AnySink::new(Arc::new(FileSink::stdout()?)))
     }
 

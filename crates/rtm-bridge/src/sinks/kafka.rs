@@ -28,7 +28,7 @@ use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
-use super::kind::{Bench, Delivery, Each, Found, Kind, Stored, Templates, changed};
+use super::kind::{Bench, Delivery, Each, Found, Kind, Purpose, Stored, Templates, changed};
 use crate::fields::problem::Problems;
 use crate::fields::secret;
 use crate::fields::shown::{host, list, word};
@@ -278,9 +278,14 @@ impl Kind for KafkaConfig {
         )
     }
 
-    async fn open(&self, name: &str, places: &[String], replays: bool) -> anyhow::Result<AnySink> {
+    async fn open(
+        &self,
+        name: &str,
+        places: &[String],
+        purpose: Purpose,
+    ) -> anyhow::Result<AnySink> {
         let mut table = self.clone();
-        if replays {
+        if purpose == Purpose::Replay {
             // What is published again is to be stored again.
             table.delivery = Delivery::AtLeastOnce;
         }

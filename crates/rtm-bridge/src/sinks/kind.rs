@@ -25,6 +25,17 @@ pub(crate) enum Delivery {
     ExactlyOnce,
 }
 
+/// What a client is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// The bridge publishes.
+    Bridge,
+    /// What is stored is to be stored again, though the broker may know its ids.
+    Replay,
+    /// What waits in a journal that was set aside, beside a bridge.
+    Drain,
+}
+
 /// A table of one kind: the keys that no other kind has, and all that the program does with them. Each kind writes this in
 /// a file of its own.
 ///
@@ -75,10 +86,13 @@ pub(crate) trait Kind: Any + Debug + Send + Sync {
     }
 
     /// Makes the sink of this name, which need not be connected yet. Where something is missing that may come, the error has
-    /// the system's among its causes. Files are opened by threads that may block. Records of a replay are to be stored though the broker
-    /// may know their ids.
-    async fn open(&self, name: &str, places: &[String], is_replay: bool)
-    -> anyhow::Result<AnySink>;
+    /// the system's among its causes. Files are opened by threads that may block.
+    async fn open(
+        &self,
+        name: &str,
+        places: &[String],
+        purpose: Purpose,
+    ) -> anyhow::Result<AnySink>;
 
     // Looking.
 

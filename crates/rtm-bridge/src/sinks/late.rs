@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use super::kind::Kind;
+use super::kind::{Kind, Purpose};
 use crate::attempt::Attempt;
 use crate::fields::problem::may_come;
 use crate::lock;
@@ -75,7 +75,7 @@ fn begin(
     places: &[String],
 ) -> JoinHandle<anyhow::Result<AnySink>> {
     let (table, name, places) = (Arc::clone(table), name.to_owned(), places.to_vec());
-    tokio::spawn(async move { table.open(&name, &places, false).await })
+    tokio::spawn(async move { table.open(&name, &places, Purpose::Bridge).await })
 }
 
 /// See the module.

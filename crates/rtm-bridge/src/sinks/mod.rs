@@ -29,7 +29,7 @@ pub mod nats;
 pub(crate) use common::KEYS;
 pub use common::{Common, Stream, WhenFull};
 pub use kind::Stored;
-pub(crate) use kind::{Bench, Kind};
+pub(crate) use kind::{Bench, Kind, Purpose};
 
 use file::{FileConfig, StdoutConfig};
 use kafka::KafkaConfig;

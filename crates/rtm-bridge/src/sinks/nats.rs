@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::kind::{Bench, Delivery, Each, Found, Kind, Templates, changed};
+use super::kind::{Bench, Delivery, Each, Found, Kind, Purpose, Templates, changed};
 use crate::fields::problem::Problems;
 use crate::fields::secret;
 use crate::fields::shown::{host, is_set, list, word};
@@ -320,17 +320,19 @@ impl Kind for NatsConfig {
         keys
     }
 
-    /// For a replay the ids are not those that the server knows already, nor those of another replay.
-    async fn open(&self, _: &str, _: &[String], is_replay: bool) -> anyhow::Result<AnySink> {
+    /// Beside a bridge the ids are not those that the server knows already, nor those of another replay.
+    async fn open(&self, _: &str, _: &[String], purpose: Purpose) -> anyhow::Result<AnySink> {
         let mut options = self.options();
-        if is_replay {
+        if purpose != Purpose::Bridge {
             "rtm-bridge replay".clone_into(&mut options.name);
             // A stream that is missing holds nothing that could be replayed beside it.
             options.create_stream = None;
-            // What is published again is to be stored again.
-            options.progress_subject = None;
             options.looks_back = false;
             options.id_suffix = format!(".replay-{:08x}", fastrand::u32(..));
+        }
+        if purpose == Purpose::Replay {
+            // What is published again is to be stored again.
+            options.progress_subject = None;
         }
         Ok(AnySink::new(Arc::new(NatsSink::connect(options).await?)))
     }

@@ -143,6 +143,11 @@ impl World {
         self.assert_once_from(0).await;
     }
 
+    /// How many events are stored.
+    pub(super) async fn stored(&self) -> usize {
+        self.times().await.len()
+    }
+
     /// How often each event is stored.
     async fn times(&self) -> BTreeMap<usize, u32> {
         let mut times = BTreeMap::new();
@@ -153,16 +158,42 @@ impl World {
         times
     }
 
+    /// Drains a journal that was set aside; what was said.
+    pub(super) async fn drain(&self, place: &Place, aside: &Path) -> String {
+        ended(self.start_drain(place, aside, &[])).await
+    }
+
+    pub(super) fn start_drain(&self, place: &Place, aside: &Path, more: &[&str]) -> Process {
+        let (config, dir) = (place.config.to_str().unwrap(), aside.to_str().unwrap());
+        let args = [
+            "replay",
+            "--config",
+            config,
+            "--dir",
+            dir,
+            "--sink",
+            self.bus.sink(),
+        ];
+        self.start_command(&[&args[..], &["--unconfirmed", "--yes"], more].concat())
+    }
+
     pub(super) async fn command(&self, args: &[&str]) -> String {
+        ended(self.start_command(args)).await
+    }
+
+    fn start_command(&self, args: &[&str]) -> Process {
         let args = args.iter().map(OsStr::new);
         let log = self.dir.path().join("command.log");
         let binary = binary::rtm_bridge().unwrap();
-        let mut process = Process::start(&binary, args, &[], &log, None).unwrap();
-        let status = process.wait(SOON).await.unwrap();
-        let said = process.output().unwrap();
-        assert!(status.success(), "{said}");
-        said
+        Process::start(&binary, args, &[], &log, None).unwrap()
     }
+}
+
+async fn ended(mut process: Process) -> String {
+    let status = process.wait(SOON).await.unwrap();
+    let said = process.output().unwrap();
+    assert!(status.success(), "{said}");
+    said
 }
 
 pub(super) fn count(metrics: &Metrics, name: &str) -> f64 {
@@ -180,6 +211,10 @@ pub(super) async fn confirmed(bridge: &Bridge) {
 pub(super) async fn end(mut bridge: Bridge) -> String {
     assert!(bridge.process.terminate(SOON).await.unwrap().success());
     bridge.process.output().unwrap()
+}
+
+pub(super) fn killed(mut bridge: Bridge) {
+    bridge.process.kill().unwrap();
 }
 
 pub(super) fn copy(from: &Path, to: &Path) {

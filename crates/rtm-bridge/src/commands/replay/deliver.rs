@@ -11,6 +11,7 @@ use rtm_journal::{Entry, Journal, StoredEntries};
 use rtm_sink::{AnySink, Outcome, PublishErrorKind, Reason, Record, Sink, Timestamp};
 use tokio_util::sync::CancellationToken;
 
+use super::once::Lanes;
 use super::select::{Selection, Unreadable, readable};
 use crate::commands::process::live_view;
 use rtm_record::{Prepared, Router, SLICE, instead};
@@ -34,29 +35,59 @@ const LINE_INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(super) struct Ended {
     pub(super) entries: usize,
-    pub(super) events: u64,
-    pub(super) dead_letters: u64,
+    /// What became of the events in those.
+    pub(super) counts: Counts,
     /// Entries whose bytes are lost, or that were reclaimed meanwhile.
     pub(super) lost: usize,
     /// Why it did not come to the end.
     pub(super) stopped: Option<String>,
+    /// The sink knows how far it came.
+    pub(super) is_once: bool,
 }
 
-/// Publishes a selection. Stops at a signal, or when the sink confirms nothing for long.
+/// What became of events.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// They were published.
+    pub(super) events: u64,
+    /// Their dead letters were.
+    pub(super) dead_letters: u64,
+    /// The sink has them already, as events or as dead letters.
+    pub(super) there: u64,
+}
+
+impl Counts {
+    pub(super) fn add(&mut self, other: Counts) {
+        self.events += other.events;
+        self.dead_letters += other.dead_letters;
+        self.there += other.there;
+    }
+
+    fn all(&self) -> u64 {
+        self.events + self.dead_letters + self.there
+    }
+}
+
+/// Publishes a selection; what `lanes` are of, once and only once. Stops at a signal, or when the sink confirms nothing for long.
 pub(super) async fn deliver(
     client: &AnySink,
+    lanes: Option<Lanes>,
     router: Router,
     dir: &Path,
     selection: &Selection,
     rate: Option<u32>,
     stop: &CancellationToken,
 ) -> anyhow::Result<Ended> {
+    let mut ended = Ended {
+        is_once: lanes.is_some(),
+        ..Ended::default()
+    };
     let mut out = Out {
         sink: client.clone(),
+        lanes,
         router,
         pace: rate.map(Pace::new),
     };
-    let mut ended = Ended::default();
     let style = "{wide_bar} {pos} of about {len}, {per_sec}, {eta} left";
     let bar = live_view(ProgressDrawTarget::stderr(), style);
     bar.set_length(selection.events());
@@ -79,14 +110,13 @@ pub(super) async fn deliver(
             }
         };
         let published = tokio::select! {
-            published = out.entry(&entry) => published,
+            published = out.entry(&selection.entries[at].lane, &entry) => published,
             () = stop.cancelled() => Err(anyhow!("stopped by a signal")),
         };
         match published {
-            Ok((events, dead_letters)) => {
+            Ok(counts) => {
                 ended.entries += 1;
-                ended.events += events;
-                ended.dead_letters += dead_letters;
+                ended.counts.add(counts);
             }
             // The entry was published in part, perhaps: it is published again when the replay is gone on with.
             Err(error) => {
@@ -94,7 +124,7 @@ pub(super) async fn deliver(
                 break;
             }
         }
-        let records = ended.events + ended.dead_letters;
+        let records = ended.counts.all();
         bar.set_position(records);
         if bar.is_hidden() && told.elapsed() >= LINE_INTERVAL {
             told = Instant::now();
@@ -184,26 +214,34 @@ enum Found {
 
 struct Out {
     sink: AnySink,
+    /// Where the sink knows what it has.
+    lanes: Option<Lanes>,
     router: Router,
     pace: Option<Pace>,
 }
 
 impl Out {
     /// Publishes what an entry became at first: events and dead letters, in the page's order.
-    async fn entry(&mut self, entry: &Entry) -> anyhow::Result<(u64, u64)> {
-        let (mut events, mut dead_letters) = (0, 0);
+    async fn entry(&mut self, lane: &str, entry: &Entry) -> anyhow::Result<Counts> {
+        let mut counts = Counts::default();
         for from in (0..).step_by(SLICE) {
             let slice = self.router.page(entry, from..from + SLICE)?.prepared;
-            let (sound, dead) = self.slice(entry, &slice).await?;
-            (events, dead_letters) = (events + sound, dead_letters + dead);
-            if slice.len() < SLICE {
+            let is_last = slice.len() < SLICE;
+            counts.add(match &mut self.lanes {
+                Some(lanes) => {
+                    let with = (&self.sink, &mut self.router, self.pace.as_mut());
+                    lanes.slice(with, (lane, entry), slice, is_last).await?
+                }
+                None => self.slice(entry, &slice).await?,
+            });
+            if is_last {
                 break;
             }
         }
-        Ok((events, dead_letters))
+        Ok(counts)
     }
 
-    async fn slice(&mut self, entry: &Entry, slice: &[Prepared]) -> anyhow::Result<(u64, u64)> {
+    async fn slice(&mut self, entry: &Entry, slice: &[Prepared]) -> anyhow::Result<Counts> {
         let (mut events, mut dead_letters) = (0, 0);
         let batch = self.pace.as_ref().map_or(BATCH, |pace| pace.batch);
         for prepared in slice.chunks(batch) {
@@ -229,7 +267,11 @@ impl Out {
                 self.dead_letter(letter).await?;
             }
         }
-        Ok((events, dead_letters))
+        Ok(Counts {
+            events,
+            dead_letters,
+            there: 0,
+        })
     }
 
     /// Publishes a dead letter, cut until it fits, and of now where its time is refused.
@@ -281,12 +323,12 @@ impl Out {
 }
 
 /// What takes the place of a dead letter that is refused: the same with fewer bytes, or of now, if that is to blame.
-fn other(letter: &Record, why: &Reason) -> anyhow::Result<Record> {
+pub(super) fn other(letter: &Record, why: &Reason) -> anyhow::Result<Record> {
     let now = Timestamp(jiff::Timestamp::now().as_millisecond());
     instead(letter, why, now).with_context(|| format!("a dead letter is refused: {why}"))
 }
 
-fn backoff() -> impl Iterator<Item = Duration> {
+pub(super) fn backoff() -> impl Iterator<Item = Duration> {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(100))
         .with_max_delay(Duration::from_secs(2))
@@ -295,9 +337,10 @@ fn backoff() -> impl Iterator<Item = Duration> {
 }
 
 /// No more than so many records a second, evenly.
-struct Pace {
+pub(super) struct Pace {
     rate: f64,
-    batch: usize,
+    /// Records in one call at most.
+    pub(super) batch: usize,
     began: Instant,
     sent: u64,
 }
@@ -313,7 +356,7 @@ impl Pace {
     }
 
     /// Waits until as many may go out.
-    async fn wait(&mut self, records: usize) {
+    pub(super) async fn wait(&mut self, records: usize) {
         let due = Duration::from_secs_f64(self.sent as f64 / self.rate);
         tokio::time::sleep(due.saturating_sub(self.began.elapsed())).await;
         self.sent += records as u64;
@@ -321,4 +364,4 @@ impl Pace {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

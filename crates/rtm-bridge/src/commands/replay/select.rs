@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use jiff::Timestamp;
+use rtm_engine::drain::Waiting;
 use rtm_journal::{Entry, EntryFilter, Inspection, Journal, LaneInspection, Position, StoredEntry};
 
 use crate::commands::process::counted;
@@ -12,9 +14,10 @@ use crate::config::Config;
 use rtm_record::entry::{self, Tags};
 
 /// One entry of a selection.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Selected {
     pub(super) position: u64,
+    pub(super) lane: Arc<str>,
     fetched_at: i64,
 }
 
@@ -32,6 +35,8 @@ struct Part {
 pub(super) struct Selection {
     /// By position.
     pub(super) entries: Vec<Selected>,
+    /// What waits for the sink in each lane, whether it is selected or not.
+    pub(super) lanes: BTreeMap<Arc<str>, Vec<Waiting>>,
     /// By app, region and stream.
     parts: BTreeMap<String, Part>,
     /// It is of what the sink has not confirmed, and else of what it has.
@@ -134,6 +139,18 @@ impl Selection {
         let (position, count) = (stored.position.0, u64::from(stored.count));
         let asked = range.positions().contains(&position);
         let waits = stored.unclaimed || stored.pending.iter().any(|reader| reader.as_str() == sink);
+        let lane: Arc<str> = match self.lanes.get_key_value(&*stored.lane) {
+            Some((lane, _)) => Arc::clone(lane),
+            None => stored.lane.as_str().into(),
+        };
+        let waiting = self.lanes.entry(Arc::clone(&lane)).or_default();
+        if waits {
+            waiting.push(Waiting {
+                position: stored.position,
+                epoch: stored.entry.as_ref().ok().map(|entry| entry.epoch),
+                events: count,
+            });
+        }
         let entry = match readable(stored) {
             Err(error) if asked && waits == self.unconfirmed => return Err(error),
             entry => entry.ok().flatten(),
@@ -165,6 +182,7 @@ impl Selection {
         part.last = position;
         self.entries.push(Selected {
             position,
+            lane,
             fetched_at: tags.fetched_at,
         });
         Ok(())
