@@ -354,6 +354,35 @@ async fn stored_records(nats: &Nats, jetstream: &str) -> Vec<NatsRecord> {
     stored
 }
 
+/// Holds: of lanes whose calls are stored in one batch each follows its own progress, so that the next batch is not refused.
+#[tokio::test]
+async fn each_lane_of_a_batch_follows_its_own_progress() {
+    let nats = brokers::nats().await;
+    let jetstream = own_jetstream(nats, Config::default()).await;
+    let (sink, key) = exact_sink(nats, &jetstream, false).await;
+    let topic = topic(&jetstream, "events");
+    let keys: Vec<ProgressKey> = (0..5)
+        .map(|lane| ProgressKey {
+            lane: format!("lane-{lane}").into(),
+            ..key.clone()
+        })
+        .collect();
+    for key in &keys {
+        assert_eq!(sink.recall(key).await.unwrap(), None);
+    }
+    for round in 0..3 {
+        let value = format!("round {round}");
+        // More of one lane than of another, so that no two have the same number.
+        let calls = (1..).zip(&keys).map(|(records, key)| {
+            let (sink, value, records) = (&sink, &value, page(&topic, records));
+            async move { store(sink, &records, key, value).await }
+        });
+        let stored = futures::future::join_all(calls).await;
+        assert!(stored.iter().all(Result::is_ok), "{round}: {stored:?}");
+    }
+    assert_eq!(stored_records(nats, &jetstream).await.len(), 3 * 15);
+}
+
 /// Holds: with ids for the server's deduplication a record that it knows, though the progress does not, is not stored again.
 /// Nothing of its call is stored before it is alone, and then its progress is.
 #[tokio::test]

@@ -5,6 +5,7 @@
 //! what is not confirmed is on its way already, so that a replay never comes before the first copy of a record.
 //! Only of a journal that was set aside, which no bridge will publish, `--unconfirmed` takes the rest, and nothing else.
 
+mod common;
 mod deliver;
 mod once;
 mod select;
@@ -21,7 +22,8 @@ use super::range::Range;
 use super::telemetry;
 use crate::config::Config;
 use crate::sinks::Purpose;
-use deliver::{Ended, LOOK_AGAIN, PATIENCE};
+use common::PATIENCE;
+use deliver::{Ended, LOOK_AGAIN};
 use once::Lanes;
 use rtm_record::Router;
 use rtm_sink::Sink;

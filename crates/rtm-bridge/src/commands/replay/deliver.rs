@@ -5,25 +5,16 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
-use backon::{BackoffBuilder, ExponentialBuilder};
 use indicatif::ProgressDrawTarget;
 use rtm_journal::{Entry, Journal, StoredEntries};
-use rtm_sink::{AnySink, Outcome, PublishErrorKind, Reason, Record, Sink, Timestamp};
+use rtm_sink::{AnySink, Outcome, PublishErrorKind, Reason, Record, Sink};
 use tokio_util::sync::CancellationToken;
 
+use super::common::{BATCH, Counts, PATIENCE, Pace, backoff, other};
 use super::once::Lanes;
 use super::select::{Selection, Unreadable, readable};
 use crate::commands::process::live_view;
-use rtm_record::{Prepared, Router, SLICE, instead};
-
-/// Records that are handed to a sink at once: a page.
-const BATCH: usize = 1000;
-
-/// With a rate, batches are so small that this many go out in a second.
-const BATCHES_A_SECOND: u32 = 4;
-
-/// How long a sink may confirm nothing, and an entry not be read, before the replay gives up. It can be gone on with.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+use rtm_record::{Prepared, Router, SLICE};
 
 /// A journal that was looked at within this time is not looked at again: of a segment that went, all entries are gone.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -43,29 +34,6 @@ pub(super) struct Ended {
     pub(super) stopped: Option<String>,
     /// The sink knows how far it came.
     pub(super) is_once: bool,
-}
-
-/// What became of events.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Counts {
-    /// They were published.
-    pub(super) events: u64,
-    /// Their dead letters were.
-    pub(super) dead_letters: u64,
-    /// The sink has them already, as events or as dead letters.
-    pub(super) there: u64,
-}
-
-impl Counts {
-    pub(super) fn add(&mut self, other: Counts) {
-        self.events += other.events;
-        self.dead_letters += other.dead_letters;
-        self.there += other.there;
-    }
-
-    fn all(&self) -> u64 {
-        self.events + self.dead_letters + self.there
-    }
 }
 
 /// Publishes a selection; what `lanes` are of, once and only once. Stops at a signal, or when the sink confirms nothing for long.
@@ -319,47 +287,6 @@ impl Out {
             }
         }
         Ok(refused)
-    }
-}
-
-/// What takes the place of a dead letter that is refused: the same with fewer bytes, or of now, if that is to blame.
-pub(super) fn other(letter: &Record, why: &Reason) -> anyhow::Result<Record> {
-    let now = Timestamp(jiff::Timestamp::now().as_millisecond());
-    instead(letter, why, now).with_context(|| format!("a dead letter is refused: {why}"))
-}
-
-pub(super) fn backoff() -> impl Iterator<Item = Duration> {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(100))
-        .with_max_delay(Duration::from_secs(2))
-        .without_max_times()
-        .build()
-}
-
-/// No more than so many records a second, evenly.
-pub(super) struct Pace {
-    rate: f64,
-    /// Records in one call at most.
-    pub(super) batch: usize,
-    began: Instant,
-    sent: u64,
-}
-
-impl Pace {
-    fn new(rate: u32) -> Pace {
-        Pace {
-            rate: f64::from(rate),
-            batch: BATCH.min(rate.div_ceil(BATCHES_A_SECOND) as usize),
-            began: Instant::now(),
-            sent: 0,
-        }
-    }
-
-    /// Waits until as many may go out.
-    pub(super) async fn wait(&mut self, records: usize) {
-        let due = Duration::from_secs_f64(self.sent as f64 / self.rate);
-        tokio::time::sleep(due.saturating_sub(self.began.elapsed())).await;
-        self.sent += records as u64;
     }
 }
 

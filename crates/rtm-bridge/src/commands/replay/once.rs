@@ -17,7 +17,7 @@ use rtm_sink::{
 };
 use tokio::time::timeout;
 
-use super::deliver::{Counts, PATIENCE, Pace, backoff, other};
+use super::common::{Counts, PATIENCE, Pace, backoff, other};
 use super::select::Selection;
 
 /// The lanes of a journal, of which the sink knows how far each is published.
