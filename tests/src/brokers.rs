@@ -205,6 +205,14 @@ impl Host {
         }
     }
 
+    /// Processor time spent so far, in seconds.
+    fn cpu_seconds(&self) -> Result<f64> {
+        match self {
+            Host::Local(local) => local.process.cpu_seconds(),
+            Host::Elsewhere | Host::Container(_) => Err(not_ours()),
+        }
+    }
+
     /// Whether it has ended.
     fn ended(&mut self) -> Result<bool> {
         match self {

@@ -14,7 +14,9 @@ use rtm_tests::trial::measured::{
     bare::{self, BareArgs},
     changes,
     cost::{self, Into},
-    drain, fresh, memory, price, soak,
+    drain, fresh, memory,
+    price::{self, Price},
+    soak,
     storms::{self, Storm},
 };
 use rtm_tests::trial::shows::{self, Outage};
@@ -60,8 +62,11 @@ enum Trial {
         #[command(flatten)]
         load: Load,
     },
-    /// What once and only once costs, beside at least once: Kafka, NATS, and a drain into Kafka
+    /// What once and only once costs, beside at least once: Kafka, NATS, a drain into Kafka, many App IDs, a start
     Price {
+        /// Only this one [default: all of them]
+        #[arg(long)]
+        only: Option<Price>,
         /// Events a second, both streams together
         #[arg(long, default_value_t = 8_000.0)]
         rate: f64,
@@ -448,19 +453,19 @@ async fn figures(brokers: &mut Brokers, trial: Trial) -> Result<bool> {
             }
         }
         Trial::Price {
+            only,
             rate,
             events,
             measured,
         } => {
-            for broker in [Broker::Kafka, Broker::Nats] {
+            for which in only.map_or_else(|| Price::ALL.to_vec(), |one| vec![one]) {
                 let one = async |brokers: &mut Brokers| {
-                    Box::pin(price::steady(brokers, broker, rate, measured.time(30))).await
+                    let load = (rate, events, measured.time(30));
+                    Box::pin(price::price(brokers, which, load)).await
                 };
-                let name = format!("price, {broker:?}");
+                let name = format!("price, {which:?}");
                 kept &= measured.table(brokers, &name, one).await;
             }
-            let one = async |brokers: &mut Brokers| Box::pin(price::drain(brokers, events)).await;
-            kept &= measured.table(brokers, "price, drain", one).await;
         }
         Trial::Drain { events, measured } => {
             let one = async |brokers: &mut Brokers| Box::pin(drain::drain(brokers, events)).await;

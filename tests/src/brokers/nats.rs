@@ -51,6 +51,15 @@ pub struct NatsRecord {
 }
 
 impl Nats {
+    /// The server's processor time so far, in seconds.
+    ///
+    /// # Errors
+    ///
+    /// When it is no process of ours.
+    pub fn cpu_seconds(&self) -> Result<f64> {
+        self.host.cpu_seconds()
+    }
+
     /// Starts a server of one's own, to pause, kill and restart. It ends, and its files go, when this is dropped.
     ///
     /// # Errors

@@ -57,6 +57,8 @@ pub struct Setup {
     pub exactly_once: bool,
     /// How many events wait in the journal at the start.
     pub backlog: u64,
+    /// How many events a page of it has; 0 for as many as a page can have.
+    pub backlog_page: u32,
     /// Whether there is a relay between the bridge and the simulator.
     pub wire: bool,
     /// A disk of its own for the journal.
@@ -115,6 +117,7 @@ impl Default for Setup {
             atomic_batches: None,
             exactly_once: false,
             backlog: 0,
+            backlog_page: 0,
             wire: false,
             disk: None,
             request_deadline: Duration::from_secs(30),

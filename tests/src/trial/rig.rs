@@ -153,7 +153,7 @@ impl Rig<'_> {
         };
         let backlog = match setup.backlog {
             0 => None,
-            events => Some(backlog::write(&journal, APP, REGIONS[0], events).await?),
+            _ => Some(backlog::write(&journal, setup).await?),
         };
         let url = wire.as_ref().map_or(&simulator.url, |wire| &wire.url);
         let places = Places::make(dir.path(), url, brokers, setup).await?;
@@ -288,12 +288,8 @@ impl Rig<'_> {
     ///
     /// When it cannot be killed. When it does not start, that is noted, and [`Rig::revive`] tries again.
     pub async fn kill_bridge(&mut self) -> Result<()> {
-        self.note_peak();
         let ended = Instant::now();
-        self.bridge.process.kill()?;
-        self.history.kills.push(Kill {
-            at_ms: jiff::Timestamp::now().as_millisecond(),
-        });
+        self.end_bridge(true).await?;
         self.start_again(ended).await;
         Ok(())
     }
@@ -357,6 +353,25 @@ impl Rig<'_> {
                 .notes
                 .push(format!("the bridge did not start again: {error:#}")),
         }
+    }
+
+    /// Ends the bridge, by SIGTERM or `kill -9`. [`Rig::revive`] starts it again.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end, or not with success after SIGTERM.
+    pub(super) async fn end_bridge(&mut self, is_killed: bool) -> Result<()> {
+        self.note_peak();
+        if is_killed {
+            self.bridge.process.kill()?;
+            self.history.kills.push(Kill {
+                at_ms: jiff::Timestamp::now().as_millisecond(),
+            });
+            return Ok(());
+        }
+        let status = self.bridge.process.terminate(SHUTDOWN).await?;
+        ensure!(status.success(), "the bridge ended with {status}");
+        Ok(())
     }
 
     /// Starts a bridge that did not start again when it was to, now that nothing is in its way.

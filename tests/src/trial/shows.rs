@@ -1,5 +1,6 @@
 //! Trials of given faults: an outage with a crash in it, a hostile source, hostile bodies, a second bridge.
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -229,6 +230,8 @@ pub async fn power_failure(
         rig.brokers.heal(Broker::Nats).await?;
         Box::pin(rig.revive()).await?;
         let before = again;
+        print!("round {round}: cut {is_cut}, index {index}, killed {is_killed}: ");
+        std::io::stdout().flush()?;
         wait_for("what NATS lost to be published again", AGAIN, async || {
             let metrics = rig.bridge.metrics().await.ok();
             let told = metrics.and_then(|metrics| {
@@ -243,9 +246,7 @@ pub async fn power_failure(
             is_more
         })
         .await?;
-        println!(
-            "round {round}: cut {is_cut}, index {index}, killed {is_killed}: {again} published again"
-        );
+        println!("{again} published again");
     }
     let mut report = Box::pin(rig.finish()).await?;
     for held in &report.held {

@@ -12,8 +12,11 @@ use rtm_journal::{Journal, LaneName, Options};
 use rtm_sim::{Clock, InProcess, Ledger, Load, SimApp, SimAuth, SimConfig};
 use rtm_source::{Page, Region, Ring, Stream};
 
-/// Events a second for each ring, in simulated time: a page is all but full.
-const PER_RING: f64 = 4_950.0;
+use crate::trial::Setup;
+use crate::trial::places::{REGIONS, app_id, app_name};
+
+/// Events in a page, unless asked for fewer: it is all but full.
+const FULL: u32 = 990;
 
 /// Between two polls of a ring.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -21,53 +24,67 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// Pages that are appended together: one sync is enough for all of them.
 const GROUP: usize = 64;
 
-/// Writes a journal into `dir` in which `events` events of both streams of a region wait, as the bridge would have
-/// stored them had its sinks been away. Gives what was handed out.
+/// Writes a journal into `dir` in which the backlog of a trial waits, as the bridge would have stored it had its sinks been
+/// away: events of both streams of a region, shared by all App IDs. Gives what was handed out.
 ///
 /// # Errors
 ///
 /// When the journal cannot be written.
-pub async fn write(dir: &Path, app: &str, region: &str, events: u64) -> Result<Ledger> {
-    let (dir, app, region) = (dir.to_path_buf(), app.to_owned(), region.to_owned());
+pub async fn write(dir: &Path, setup: &Setup) -> Result<Ledger> {
+    let (dir, setup) = (dir.to_path_buf(), *setup);
     // A runtime of its own, whose time can be moved.
     tokio::task::spawn_blocking(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
             .build()?;
-        runtime.block_on(write_in(&dir, &app, &region, events))
+        runtime.block_on(write_in(&dir, &setup))
     })
     .await
     .context("writing the backlog has panicked")?
 }
 
-async fn write_in(dir: &Path, app: &str, region: &str, events: u64) -> Result<Ledger> {
-    let app_id = SimApp::default().app_id;
-    let server = server(events, region)?;
+async fn write_in(dir: &Path, setup: &Setup) -> Result<Ledger> {
+    let region = REGIONS[0];
+    let page_events = match setup.backlog_page {
+        0 => FULL,
+        events => events,
+    };
+    let rounds = setup
+        .backlog
+        .div_ceil(2 * setup.apps as u64 * u64::from(page_events));
+    let server = server(setup.apps, rounds, page_events, region)?;
     let journal = Journal::open(dir, Options::default())?;
-    let lane = journal.lane(&LaneName::try_from(&*app_id)?)?;
     let place = Arc::new(Region::new(
         region,
         &format!("http://127.0.0.1/{region}"),
         false,
     )?);
+    let mut lanes = Vec::new();
+    for number in 0..setup.apps {
+        let id = app_id(number);
+        let lane = journal.lane(&LaneName::try_from(&*id)?)?;
+        lanes.push((app_name(number), id, lane));
+    }
     let mut group = Vec::new();
     let mut stored = 0;
-    while stored < events {
+    while stored < setup.backlog {
         for stream in Stream::ALL {
             tokio::time::advance(INTERVAL / 2).await;
-            let ring = Ring {
-                region: Arc::clone(&place),
-                stream,
-            };
-            let page = page(&server, &app_id, ring).await?;
-            stored += page.count as u64;
-            let entry = rtm_record::entry::encode(app, &app_id, &page, None);
-            let room = lane.try_reserve(entry.len());
-            let room = room.context("the journal has no room for the backlog")?;
-            group.push((room, entry, u32::try_from(page.count)?));
+            for (app, app_id, lane) in &lanes {
+                let ring = Ring {
+                    region: Arc::clone(&place),
+                    stream,
+                };
+                let page = page(&server, app_id, ring).await?;
+                stored += page.count as u64;
+                let entry = rtm_record::entry::encode(app, app_id, &page, None);
+                let room = lane.try_reserve(entry.len());
+                let room = room.context("the journal has no room for the backlog")?;
+                group.push((room, entry, u32::try_from(page.count)?));
+            }
         }
-        if group.len() >= GROUP || stored >= events {
+        if group.len() >= GROUP || stored >= setup.backlog {
             let appends = group
                 .drain(..)
                 .map(|(room, entry, count)| async move { room.append(entry, count).await });
@@ -79,24 +96,21 @@ async fn write_in(dir: &Path, app: &str, region: &str, events: u64) -> Result<Le
 }
 
 /// A server that began so long ago that its last event is of now.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
-    reason = "a time in seconds"
-)]
-fn server(events: u64, region: &str) -> Result<InProcess> {
-    let rate = PER_RING * 2.0;
-    let lasts = Duration::from_secs((events as f64 / rate) as u64 + 10);
+fn server(apps: usize, rounds: u64, page_events: u32, region: &str) -> Result<InProcess> {
+    // Both streams together: each ring is polled once in an interval.
+    let rate = 2.0 * f64::from(page_events) / INTERVAL.as_secs_f64();
+    let lasts = u64::try_from(INTERVAL.as_millis())? * rounds + 10_000;
     let now = jiff::Timestamp::now().as_millisecond();
-    let began = u64::try_from(now)?.saturating_sub(u64::try_from(lasts.as_millis())?);
+    let began = u64::try_from(now)?.saturating_sub(lasts);
     let config = SimConfig {
         // Not that of the simulator which the bridge polls afterwards: request ids must differ.
         seed: 0x0062_6163_6b6c_6f67,
-        apps: vec![SimApp {
-            auth: SimAuth::Open,
-            ..SimApp::default()
-        }],
+        apps: (0..apps)
+            .map(|number| SimApp {
+                app_id: app_id(number),
+                auth: SimAuth::Open,
+            })
+            .collect(),
         regions: vec![region.to_owned()],
         load: Load {
             events_per_second: rate,
@@ -150,9 +164,11 @@ mod tests {
     #[tokio::test]
     async fn the_journal_holds_what_was_handed_out() {
         let dir = tempfile::tempdir().unwrap();
-        let ledger = write(dir.path(), "main", "eu-west-1", 20_000)
-            .await
-            .unwrap();
+        let setup = Setup {
+            backlog: 20_000,
+            ..Setup::default()
+        };
+        let ledger = write(dir.path(), &setup).await.unwrap();
         assert!((20_000..22_000).contains(&ledger.handed_out()));
         assert!(ledger.rings.iter().all(|ring| ring.overwritten == 0));
         let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap();

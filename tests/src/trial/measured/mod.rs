@@ -7,6 +7,7 @@
 //! | [`cost`] | processor time, beside that of a bare loop |
 //! | [`drain`] | a backlog of millions |
 //! | [`price`] | once and only once, beside at least once |
+//! | [`lanes`] | once and only once with many App IDs |
 //! | [`apps`] | hundreds of App IDs, busy, idle and uneven |
 //! | [`changes`] | a busy App ID, while others and a sink come, change and go |
 //! | [`memory`] | the memory that an outage of a broker leaves behind |
@@ -26,6 +27,7 @@ pub mod feeder;
 pub mod figures;
 pub mod fresh;
 pub mod fsync;
+pub mod lanes;
 pub mod memory;
 pub mod price;
 pub mod soak;

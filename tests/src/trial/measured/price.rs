@@ -15,10 +15,63 @@ use serde::Deserialize;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::ages::Ages;
-use super::{Figure, Run, conclude, factor};
+use super::{Figure, Run, conclude, factor, lanes};
 use crate::brokers::Kafka;
 use crate::trial::{Broker, Brokers, Report, Rig, Setup};
 use crate::wait_for;
+
+/// What of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Price {
+    /// One App ID into Kafka.
+    Kafka,
+    /// One App ID into NATS.
+    Nats,
+    /// A backlog of one App ID drains into Kafka.
+    Drain,
+    /// A backlog of 30 App IDs with small pages drains into NATS, beside one with full pages.
+    Groups,
+    /// 30 App IDs of 200 events/s each into NATS.
+    Many,
+    /// A bridge of 500 App IDs starts, with Kafka.
+    StartKafka,
+    /// A bridge of 500 App IDs starts, with NATS.
+    StartNats,
+}
+
+impl Price {
+    /// All of it.
+    pub const ALL: [Price; 7] = [
+        Price::Kafka,
+        Price::Nats,
+        Price::Drain,
+        Price::Groups,
+        Price::Many,
+        Price::StartKafka,
+        Price::StartNats,
+    ];
+}
+
+/// Runs one of them: `rate` events a second of one App ID for `time`, or `events` of one that drain.
+///
+/// # Errors
+///
+/// When the trial cannot be run.
+pub async fn price(
+    brokers: &mut Brokers,
+    which: Price,
+    (rate, events, time): (f64, u64, Duration),
+) -> Result<Run> {
+    match which {
+        Price::Kafka => Box::pin(steady(brokers, Broker::Kafka, rate, time)).await,
+        Price::Nats => Box::pin(steady(brokers, Broker::Nats, rate, time)).await,
+        Price::Drain => Box::pin(drain(brokers, events)).await,
+        Price::Groups => Box::pin(lanes::groups(brokers)).await,
+        Price::Many => Box::pin(lanes::steady(brokers, time)).await,
+        Price::StartKafka => Box::pin(lanes::starts(brokers, Broker::Kafka)).await,
+        Price::StartNats => Box::pin(lanes::starts(brokers, Broker::Nats)).await,
+    }
+}
 
 /// How often the processor time of at least once it may take.
 fn of_cpu(broker: Broker) -> f64 {
@@ -53,16 +106,7 @@ fn setup(broker: Broker, exactly_once: bool) -> Setup {
 }
 
 /// `rate` events a second for `time`, first at least once and then once and only once.
-///
-/// # Errors
-///
-/// When the trial cannot be run.
-pub async fn steady(
-    brokers: &mut Brokers,
-    broker: Broker,
-    rate: f64,
-    time: Duration,
-) -> Result<Run> {
+async fn steady(brokers: &mut Brokers, broker: Broker, rate: f64, time: Duration) -> Result<Run> {
     let least = Box::pin(load(brokers, broker, false, rate, time)).await?;
     let exact = Box::pin(load(brokers, broker, true, rate, time)).await?;
     let mut figures = cpu(&least, &exact, of_cpu(broker));
@@ -81,11 +125,7 @@ pub async fn steady(
 }
 
 /// A backlog of `events` drains into Kafka, first at least once and then once and only once.
-///
-/// # Errors
-///
-/// When the trial cannot be run.
-pub async fn drain(brokers: &mut Brokers, events: u64) -> Result<Run> {
+async fn drain(brokers: &mut Brokers, events: u64) -> Result<Run> {
     let least = Box::pin(drained(brokers, false, events)).await?;
     let exact = Box::pin(drained(brokers, true, events)).await?;
     let [most, slowest] = DRAIN;
