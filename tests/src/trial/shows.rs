@@ -182,7 +182,7 @@ fn once(report: &mut Report) {
 }
 
 /// `rounds` times NATS loses its power: its files become what they were some seconds before, now and then with the end cut
-/// off and the server's own notes gone; now and then the bridge is killed at the same time. Nothing is missing, and where
+/// off (of a single server) and the server's own notes gone; now and then the bridge is killed at the same time. Nothing is missing, and where
 /// each record is to be there once, none is there twice.
 ///
 /// # Errors
@@ -216,7 +216,9 @@ pub async fn power_failure(
         rig.brokers.heal(Broker::Nats).await?;
         tokio::time::sleep(Duration::from_millis(rng.u64(500..3_000))).await;
         rig.brokers.kill(Broker::Nats).await?;
-        let is_cut = rng.bool();
+        // Copies that are cut differently contradict each other's Raft logs, and then nats-server 2.15 elects no leader any more:
+        // "Error applying stream entries: last sequence mismatch", for ever.
+        let is_cut = rng.bool() && rig.brokers.nats_peers.is_empty();
         let index = rng.bool();
         for (nats, copy) in rig.brokers.all_nats().zip(&copies) {
             let cut = if is_cut { rng.f64() / 4.0 } else { 0.0 };

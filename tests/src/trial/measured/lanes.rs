@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rtm_sim::Load;
 
-use super::{Figure, Run, conclude, factor, of};
+use super::{Figure, Run, factor, of};
 use crate::trial::measured::apps::both;
 use crate::trial::{Broker, Brokers, Report, Rig, Setup, Sinks};
 use crate::wait_for;
@@ -151,17 +151,12 @@ async fn loaded(brokers: &mut Brokers, exactly_once: bool, time: Duration) -> Re
 ///
 /// When the trial cannot be run.
 pub async fn starts(brokers: &mut Brokers, broker: Broker) -> Result<Run> {
-    let mut figures = Vec::new();
-    let mut broken = Vec::new();
-    for ((name, is_killed), most) in [("clean stop", false), ("kill", true)]
-        .into_iter()
-        .zip(SOON)
-    {
-        let run = Box::pin(start(brokers, broker, is_killed, name, most)).await?;
-        figures.extend(run.figures);
-        broken.extend(run.broken);
-    }
-    Ok(Run { figures, broken })
+    let [soon, killed] = SOON;
+    let (after_stop, stopped) = Box::pin(start(brokers, broker, false, soon)).await?;
+    let (after_kill, killed) = Box::pin(start(brokers, broker, true, killed)).await?;
+    let figures = after_stop.into_iter().chain(after_kill).collect();
+    // What the kill may have cost at the source is judged by that report, and is no figure.
+    both(figures, &killed, &stopped)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures")]
@@ -169,9 +164,8 @@ async fn start(
     brokers: &mut Brokers,
     broker: Broker,
     is_killed: bool,
-    after: &str,
     most: f64,
-) -> Result<Run> {
+) -> Result<([Figure; 2], Report)> {
     let setup = Setup {
         sinks: broker.into(),
         apps: MANY,
@@ -203,10 +197,15 @@ async fn start(
     let first = since().map(|one| one.at).min().unwrap_or(i64::MAX);
     let waited = since().filter(|one| one.ms < began);
     let last = waited.map(|one| one.at).max().unwrap_or(i64::MAX);
-    let name = |what: &str| of(&format!("after a {after}"), what);
-    let figures = vec![
+    let after = if is_killed {
+        "after a kill"
+    } else {
+        "after a clean stop"
+    };
+    let name = |what: &str| of(after, what);
+    let figures = [
         Figure::at_most(name("first publish, ms"), (first - began) as f64, most),
         Figure::told(name("all that waited, ms"), (last - began) as f64),
     ];
-    conclude(figures, &report)
+    Ok((figures, report))
 }
