@@ -27,15 +27,15 @@ use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 use crate::process::{POLL, Process, tail};
 
+mod commits;
 mod container;
 pub(crate) mod install;
 mod kafka;
 mod nats;
 
+pub use commits::{CommitProxy, Fault};
 use container::Container;
-pub use kafka::{
-    CommitProxy, Door, Fault, Kafka, KafkaRecord, Operation, Printed, Right, SecureKafka,
-};
+pub use kafka::{Door, Kafka, KafkaRecord, Operation, Printed, Right, SecureKafka};
 pub use nats::{Nats, NatsRecord};
 
 /// The Kafka that all tests of this process share, started by the first to ask.

@@ -90,6 +90,17 @@ enum Trial {
         #[command(flatten)]
         load: Load,
     },
+    /// Commits that are lost, late and repeated on their way: each record is stored once and only once
+    Commits {
+        /// Which broker
+        #[arg(long, value_enum, default_value_t = Broker::Kafka)]
+        into: Broker,
+        /// How many of a hundred
+        #[arg(long, default_value_t = 25)]
+        percent: u32,
+        #[command(flatten)]
+        load: Load,
+    },
     /// Power failures of NATS, which lose what it had acknowledged: with `--at-least-once` or each record once
     PowerFailure {
         /// How many
@@ -345,7 +356,10 @@ async fn run(trial: Trial) -> Result<bool> {
         Trial::PowerFailure { cluster: true, .. } => 3,
         _ => 1,
     };
-    let brokers = &mut Brokers::start(nats_servers).await?;
+    let brokers = &mut match &trial {
+        Trial::Commits { into, .. } => Brokers::start_disturbed(*into).await?,
+        _ => Brokers::start(nats_servers).await?,
+    };
     match trial {
         Trial::Both(load) => Box::pin(steady(brokers, "both", load, 16.0)).await,
         Trial::Kafka(load) => Box::pin(steady(brokers, "kafka", load, 8.0)).await,
@@ -368,6 +382,14 @@ async fn run(trial: Trial) -> Result<bool> {
         } => {
             let ran = Box::pin(shows::exact(brokers, into, load.rate, kills, seed)).await;
             Ok(say("exact", load, ran))
+        }
+        Trial::Commits {
+            into,
+            percent,
+            load,
+        } => {
+            let ran = shows::commits(brokers, into, load.rate, percent, load.time(150));
+            Ok(say("commits", load, Box::pin(ran).await))
         }
         Trial::PowerFailure {
             rounds,

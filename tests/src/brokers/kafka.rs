@@ -20,7 +20,6 @@ use super::container::{Container, Wanted};
 use super::{Host, Local, free_port, install, say, scratch};
 
 mod access;
-mod commits;
 mod console;
 mod damage;
 mod pair;
@@ -28,7 +27,6 @@ mod secure;
 mod settings;
 
 pub use access::{Operation, Right};
-pub use commits::{CommitProxy, Fault};
 pub use console::Printed;
 pub use secure::{Door, SecureKafka};
 

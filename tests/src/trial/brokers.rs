@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use futures::future::try_join_all;
 
-use crate::brokers::{Kafka, Nats};
+use crate::brokers::{CommitProxy, Kafka, Nats};
 
 /// A Kafka and, unless trials are of Kafka alone, a NATS server of one's own.
 pub struct Brokers {
@@ -15,6 +15,10 @@ pub struct Brokers {
     pub nats_peers: Vec<Nats>,
     /// Partitions of Kafka's topics. Several, so that order is kept in each.
     pub partitions: i32,
+    /// What disturbs commits, if anything does: it stands before one of the two.
+    pub commits: Option<CommitProxy>,
+    /// Where NATS is reached through it.
+    nats_through: Option<String>,
     kafka_health: Health,
     nats_health: Health,
 }
@@ -57,9 +61,39 @@ impl Brokers {
             kafka: kafka?,
             nats: nats.next(),
             nats_peers: nats.collect(),
+            commits: None,
+            nats_through: None,
             kafka_health: Health::Up,
             nats_health: Health::Up,
         })
+    }
+
+    /// Starts one of each, with a network before `broker` that can disturb its commits.
+    ///
+    /// # Errors
+    ///
+    /// When one does not start.
+    pub async fn start_disturbed(broker: Broker) -> Result<Brokers> {
+        let mut brokers = Brokers::start(1).await?;
+        match (broker, &brokers.nats) {
+            (Broker::Nats, Some(nats)) => {
+                let (proxy, url) = CommitProxy::before_nats(nats).await?;
+                (brokers.commits, brokers.nats_through) = (Some(proxy), Some(url));
+            }
+            _ => {
+                let (proxy, kafka) = CommitProxy::before_kafka().await?;
+                (brokers.commits, brokers.kafka) = (Some(proxy), kafka);
+            }
+        }
+        Ok(brokers)
+    }
+
+    /// Where the NATS servers are reached.
+    pub(super) fn nats_urls(&self) -> Vec<String> {
+        let servers = self.nats.iter().chain(&self.nats_peers);
+        let direct = servers.map(|nats| nats.url().to_owned()).collect();
+        let through = self.nats_through.clone();
+        through.map_or(direct, |url| vec![url])
     }
 
     /// The NATS servers.

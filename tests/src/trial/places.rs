@@ -276,9 +276,8 @@ impl Places {
                 }
             );
         }
-        if let Some(nats) = brokers.nats.as_ref().filter(|_| self.sinks.nats()) {
-            let servers = std::iter::once(nats).chain(&brokers.nats_peers);
-            let servers: Vec<String> = servers.map(|nats| format!("\"{}\"", nats.url())).collect();
+        if brokers.nats.is_some() && self.sinks.nats() {
+            let servers = brokers.nats_urls();
             let atomic = setup
                 .atomic_batches
                 .map_or_else(String::new, |how| format!("atomic_batches = \"{how}\"\n"));
@@ -290,10 +289,9 @@ impl Places {
             };
             let _ = writeln!(
                 text,
-                "[sinks.nats]\nservers = [{}]\nstream = \"{prefix}\"\ncreate = {{ replicas = {} }}\n{atomic}{delivery}\
+                "[sinks.nats]\nservers = {servers:?}\nstream = \"{prefix}\"\ncreate = {{ replicas = {} }}\n{atomic}{delivery}\
                  subject = \"{prefix}.{{app}}.{{region}}.{{stream}}_events\"\n\
                  dead_letter_subject = \"{prefix}.{{app}}.dead_letters\"\n",
-                servers.join(", "),
                 servers.len()
             );
         }

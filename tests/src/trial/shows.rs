@@ -168,6 +168,48 @@ pub async fn exact(
     Ok(report)
 }
 
+/// For `time` so many of a hundred commits are lost, late or repeated, or their answers are: each record is there once and only
+/// once. The brokers are [`Brokers::start_disturbed`].
+///
+/// # Errors
+///
+/// When the trial cannot be run.
+pub async fn commits(
+    brokers: &mut Brokers,
+    broker: Broker,
+    rate: f64,
+    percent: u32,
+    time: Duration,
+) -> Result<Report> {
+    let setup = Setup {
+        sinks: broker.into(),
+        exactly_once: true,
+        ..Setup::default()
+    };
+    let rig = Box::pin(Rig::start(brokers, &setup)).await?;
+    rig.load(&Load {
+        odd: 0.01,
+        ..both_streams(rate)
+    })
+    .await?;
+    let disturb = |percent| {
+        let proxy = rig
+            .brokers
+            .commits
+            .as_ref()
+            .context("nothing disturbs commits")?;
+        proxy.disturb(percent);
+        Ok::<u64, anyhow::Error>(proxy.disturbed())
+    };
+    disturb(percent)?;
+    tokio::time::sleep(time).await;
+    let disturbed = disturb(0)?;
+    println!("{disturbed} commits were disturbed");
+    let mut report = Box::pin(rig.finish()).await?;
+    once(&mut report);
+    Ok(report)
+}
+
 /// Each record may be there once.
 fn once(report: &mut Report) {
     let twice = report

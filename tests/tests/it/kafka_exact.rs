@@ -3,26 +3,23 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rtm_sink::conformance::{PATIENCE, assert_in_order, records};
-use rtm_sink::{Progress, ProgressKey, PublishErrorKind, Record, Sink, Topic};
+use rtm_sink::{ProgressKey, PublishErrorKind, Sink, Topic};
 use rtm_sink_kafka::{ExactOptions, KafkaOptions, KafkaSink, TopicSpec};
 use rtm_tests::brokers::{
     self, CommitProxy, Door, Fault, Kafka, Operation, Right, SecureKafka, unique,
 };
 use rtm_tests::wait_for;
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::kafka_access::{by, user};
 use super::kafka_sink::{options, read};
-
-/// How long some hundred commits may take, of which a quarter fail.
-const LONG: Duration = Duration::from_secs(180);
+use super::lanes::{LONG, key, publish_disturbed, recalled, store};
 
 fn exact(progress: &str) -> ExactOptions {
     ExactOptions {
@@ -51,88 +48,11 @@ pub(super) fn sink(options: KafkaOptions, progress: &str) -> KafkaSink {
     .unwrap()
 }
 
-pub(super) fn key(lane: usize) -> ProgressKey {
-    ProgressKey {
-        journal: 0xfeed_0000_0000_0000_0000_0000_0000_0003,
-        sink: "kafka".into(),
-        lane: format!("lane-{lane}").into(),
-    }
-}
-
-pub(super) async fn recalled(sink: &KafkaSink, key: &ProgressKey) -> Option<Bytes> {
-    let recalling = async {
-        loop {
-            match sink.recall(key).await {
-                Ok(found) => return found,
-                Err(_) => sleep(Duration::from_millis(50)).await,
-            }
-        }
-    };
-    timeout(LONG, recalling).await.unwrap()
-}
-
-/// Stores the records as the bridge does: after any error it looks what the broker knows.
-async fn store(sink: &KafkaSink, key: &ProgressKey, known: &mut Option<Bytes>, batch: &[Record]) {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let value: Bytes = NEXT.fetch_add(1, Ordering::Relaxed).to_string().into();
-    let progress = Progress {
-        key: key.clone(),
-        value,
-    };
-    while sink.publish_exactly(batch, &progress).await.is_err() {
-        let found = recalled(sink, key).await;
-        if found.as_ref() == Some(&progress.value) {
-            break;
-        }
-        assert_eq!(&found, known, "nobody else publishes");
-    }
-    *known = Some(progress.value);
-}
-
-/// Three lanes publish while commits are disturbed, until `enough` of them were. What was published, by lane.
-async fn publish_disturbed(
-    proxy: &CommitProxy,
-    sink: &Arc<KafkaSink>,
-    topic: &Topic,
-    (percent, enough): (u32, u64),
-) -> Vec<Vec<Record>> {
-    let is_enough = Arc::new(AtomicBool::new(false));
-    let mut lanes = JoinSet::new();
-    let before = proxy.disturbed();
-    proxy.disturb(percent);
-    for lane in 0..3 {
-        let (sink, topic) = (Arc::clone(sink), topic.clone());
-        let is_enough = Arc::clone(&is_enough);
-        lanes.spawn(async move {
-            let key = key(lane);
-            let mut known = recalled(&sink, &key).await;
-            let mut all = Vec::new();
-            while !is_enough.load(Ordering::Relaxed) {
-                let mut batch = records(&topic, 30);
-                for record in &mut batch {
-                    record.key = Some(format!("lane-{lane}").into());
-                }
-                store(&sink, &key, &mut known, &batch).await;
-                all.extend(batch);
-            }
-            all
-        });
-    }
-    wait_for("many disturbed commits", LONG, async || {
-        proxy.disturbed() >= before + enough
-    })
-    .await
-    .unwrap();
-    proxy.disturb(0);
-    is_enough.store(true, Ordering::Relaxed);
-    timeout(LONG, lanes.join_all()).await.unwrap()
-}
-
 /// Holds: commits that are lost, late, repeated, or whose answers are, lose no record and store none twice, for readers of what
 /// is committed.
 #[tokio::test(flavor = "multi_thread")]
 async fn commits_that_go_wrong_cost_nothing() {
-    let (proxy, kafka) = CommitProxy::start().await.unwrap();
+    let (proxy, kafka) = CommitProxy::before_kafka().await.unwrap();
     let sink = creating(options(&kafka), &unique("progress"));
     let sink = Arc::new(KafkaSink::new(sink).unwrap());
     let topic = Topic::from(unique("commits"));
@@ -156,7 +76,7 @@ async fn commits_that_go_wrong_cost_nothing() {
 /// without the records before it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_comes_again_unseen_loses_nothing() {
-    let (proxy, kafka) = CommitProxy::start().await.unwrap();
+    let (proxy, kafka) = CommitProxy::before_kafka().await.unwrap();
     let sink = creating(options(&kafka), &unique("progress"));
     let sink = Arc::new(KafkaSink::new(sink).unwrap());
     let topic = Topic::from(unique("echoes"));

@@ -17,8 +17,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use super::kafka_exact::{key, recalled, sink};
+use super::kafka_exact::sink;
 use super::kafka_sink::{read, with};
+use super::lanes::{key, recalled};
 
 const SECRET: &str = "canary-oidc";
 

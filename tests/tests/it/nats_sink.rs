@@ -348,7 +348,7 @@ async fn store(
 }
 
 /// What is stored beside the progress.
-async fn stored_records(nats: &Nats, jetstream: &str) -> Vec<NatsRecord> {
+pub(super) async fn stored_records(nats: &Nats, jetstream: &str) -> Vec<NatsRecord> {
     let mut stored = nats.read_all(jetstream).await.unwrap();
     stored.retain(|one| !one.subject.starts_with(&format!("{jetstream}.progress.")));
     stored
