@@ -19,6 +19,11 @@ pub struct Drain {
     tally: Tally,
 }
 
+/// The progress that the broker has is of another version.
+#[derive(Debug, thiserror::Error)]
+#[error("it was published by another version of rtm-bridge, whose progress this one cannot read")]
+pub struct NotOurs;
+
 impl Drain {
     /// `cursor` and `tally` are those that the journal has of the sink. `process` is a random number.
     pub fn new(
@@ -39,9 +44,18 @@ impl Drain {
         self.exact.key()
     }
 
-    /// Takes the progress that the broker has. `waiting` are all entries that the journal's cursor is not over, in order.
-    pub fn resume(&mut self, known: Option<Bytes>, waiting: &[Waiting]) {
-        let told = known.as_deref().and_then(Told::parse);
+    /// Takes the progress that the broker has. `waiting` are all entries that the journal's cursor is not over, in order. Tells
+    /// how many of them may be there already, though nobody knows: the journal is older than that progress.
+    ///
+    /// # Errors
+    ///
+    /// [`NotOurs`].
+    pub fn resume(&mut self, known: Option<Bytes>, waiting: &[Waiting]) -> Result<usize, NotOurs> {
+        let told = known
+            .as_deref()
+            .map(|value| Told::parse(value).ok_or(NotOurs));
+        let told = told.transpose()?;
+        let mut unknown = 0;
         if let Some(told) = &told {
             let shared = told.shared(waiting);
             self.cursor = self.cursor.max(shared.through.unwrap_or_default());
@@ -49,9 +63,11 @@ impl Drain {
                 true => self.tally = told.tally().clone(),
                 false => self.tally.confirmed += shared.events,
             }
+            unknown = told.foreign(waiting, &shared);
         }
         self.exact
             .resume(known, told.as_ref(), self.cursor, waiting);
+        Ok(unknown)
     }
 
     /// Whether all of an entry is stored.

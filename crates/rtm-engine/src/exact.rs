@@ -409,6 +409,14 @@ impl Told {
         shared.is_all = shared.through == Some(Position(self.through));
         shared
     }
+
+    /// How many of the entries that wait are of positions that are published, and not shared: of another history.
+    pub(crate) fn foreign(&self, waiting: &[Waiting], shared: &Shared) -> usize {
+        let is_foreign = |entry: &&Waiting| {
+            entry.position.0 <= self.through && Some(entry.position) > shared.through
+        };
+        waiting.iter().filter(is_foreign).count()
+    }
 }
 
 /// Numbers of processes as they are shown everywhere.

@@ -559,10 +559,7 @@ impl Outlet {
                 .filter(|trying| trying.position > through.0);
             self.move_to(through);
         }
-        let is_foreign = |entry: &&Waiting| {
-            entry.position.0 <= told.through && Some(entry.position) > shared.through
-        };
-        let others = waiting.iter().filter(is_foreign).count();
+        let others = told.foreign(waiting, &shared);
         if others > 0 {
             self.metrics.progress_unknown.inc();
             error!(

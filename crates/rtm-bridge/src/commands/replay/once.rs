@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use super::common::{Counts, PATIENCE, Pace, backoff, other};
 use super::select::Selection;
+use crate::commands::process::counted;
 
 /// The lanes of a journal, of which the sink knows how far each is published.
 pub(super) struct Lanes {
@@ -56,7 +57,8 @@ impl Lanes {
         };
         let process = Epoch(fastrand::u64(1..));
         let mut by_name = HashMap::new();
-        for (lane, waiting) in &selection.lanes {
+        let lanes = selection.lanes.iter();
+        for (lane, waiting) in lanes.filter(|(_, waiting)| !waiting.is_empty()) {
             let key = ProgressKey {
                 journal,
                 sink: name.into(),
@@ -68,7 +70,15 @@ impl Lanes {
             let cursor = readers.find(|reader| reader.name == name);
             let cursor = cursor.map(|reader| (reader.committed, Tally::decode(&reader.tally)));
             let mut drain = Drain::new(key, process, limits, cursor.unwrap_or_default());
-            drain.resume(recall(sink, drain.key()).await?, waiting);
+            let known = recall(sink, drain.key()).await?;
+            let unknown = drain.resume(known, waiting);
+            let unknown = unknown.with_context(|| format!("the App ID {lane} of this journal"))?;
+            if unknown > 0 {
+                let entries = counted(unknown as u64, "entry", "entries");
+                eprintln!(
+                    "{lane}: {name} has seen more of this journal than the journal has: is it a backup? {entries} may be there already"
+                );
+            }
             by_name.insert(Arc::clone(lane), drain);
         }
         Ok(Some(Lanes { limits, by_name }))

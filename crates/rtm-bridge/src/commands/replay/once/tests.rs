@@ -116,7 +116,7 @@ async fn begin(sink: &AnySink, entry: &Entry) -> Lanes {
         events: entry.count.into(),
     };
     let known = recall(sink, lane.key()).await.unwrap();
-    lane.resume(known, &[waiting]);
+    assert_eq!(lane.resume(known, &[waiting]).unwrap(), 0);
     Lanes {
         limits,
         by_name: HashMap::from([("0a1b".into(), lane)]),
