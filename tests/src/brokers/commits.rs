@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::net::{TcpListener, TcpStream};
@@ -91,12 +91,10 @@ impl CommitProxy {
     ///
     /// # Errors
     ///
-    /// As [`Kafka::start_own`].
+    /// When none can be started, with what to install.
     pub async fn before_kafka() -> Result<(CommitProxy, Kafka)> {
         let (proxy, address) = CommitProxy::listen(Protocol::Kafka).await?;
-        let address = format!("PLAINTEXT://{address}");
-        let kafka = Kafka::start_own_with(&[("advertised.listeners", address.as_str())]).await?;
-        proxy.shared.broker.set(kafka.address().to_owned()).ok();
+        let kafka = Kafka::start_behind(&address.to_string(), &proxy.shared.broker).await?;
         Ok((proxy, kafka))
     }
 
@@ -157,12 +155,7 @@ impl CommitProxy {
 }
 
 async fn pass(client: TcpStream, shared: &Shared) -> Result<()> {
-    let address = loop {
-        match shared.broker.get() {
-            Some(address) => break address,
-            None => sleep(Duration::from_millis(20)).await,
-        }
-    };
+    let address = shared.broker.get().context("no broker yet")?;
     let broker = TcpStream::connect(address).await?;
     client.set_nodelay(true)?;
     broker.set_nodelay(true)?;

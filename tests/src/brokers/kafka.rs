@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -80,6 +81,19 @@ impl Kafka {
             },
         )
         .await?;
+        kafka.announce(started)?;
+        Ok(kafka)
+    }
+
+    /// Starts a broker as a process that advertises another address, behind which is something of ours. Where that is to pass
+    /// connections on to is known before anybody can be told that address.
+    pub(super) async fn start_behind(advertised: &str, known: &OnceLock<String>) -> Result<Kafka> {
+        let started = Instant::now();
+        let formatted = spawn_blocking(install::kafka).await??.join("formatted");
+        let place = Place::new(formatted)?;
+        known.set(format!("127.0.0.1:{}", place.port)).ok();
+        let advertised = format!("PLAINTEXT://{advertised}");
+        let kafka = Kafka::local(&[("advertised.listeners", advertised.as_str())], place).await?;
         kafka.announce(started)?;
         Ok(kafka)
     }
