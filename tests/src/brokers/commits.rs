@@ -30,6 +30,9 @@ pub enum Fault {
     /// The connection is cut, and the broker gets the request all the same, later: when it has the first records of the next
     /// one, and not yet the others.
     Zombie,
+    /// The connection is cut, and the broker gets the request all the same, a moment later: while the client finds out what
+    /// became of it.
+    Late,
     /// The connection is cut, and the broker never gets it.
     Drop,
     /// The broker gets it, and the connection is cut before its answer.
@@ -43,8 +46,9 @@ pub enum Fault {
 }
 
 /// Those that a client has to live with.
-const FAULTS: [Fault; 5] = [
+const FAULTS: [Fault; 6] = [
     Fault::Zombie,
+    Fault::Late,
     Fault::Drop,
     Fault::Swallow,
     Fault::Delay,
@@ -203,6 +207,14 @@ async fn pass(client: TcpStream, shared: &Shared) -> Result<()> {
         match fault {
             Fault::Zombie => {
                 lock(&shared.late).push(request);
+                return Ok(());
+            }
+            Fault::Late => {
+                let address = address.clone();
+                tokio::spawn(async move {
+                    sleep(later).await;
+                    drop(protocol.once_more(&address, &request).await);
+                });
                 return Ok(());
             }
             Fault::Drop => return Ok(()),

@@ -58,7 +58,12 @@ async fn commits_that_go_wrong_cost_nothing() {
     let topic = Topic::from(unique("commits"));
     kafka.create_topic(topic.as_str(), 3, &[]).await.unwrap();
     let mut count = 0;
-    for (only, how) in [(None, (25, 25)), (Some(Fault::Zombie), (40, 60))] {
+    let ways = [
+        (None, (25, 30)),
+        (Some(Fault::Zombie), (40, 60)),
+        (Some(Fault::Late), (60, 60)),
+    ];
+    for (only, how) in ways {
         if let Some(fault) = only {
             proxy.only(fault);
         }

@@ -28,7 +28,7 @@ async fn commits_that_go_wrong_cost_nothing() {
     let topic = topic(&jetstream, "events");
     let mut count = 0;
     // A connection that was cut is made again after up to 4 s: few are.
-    for (only, how) in [(None, (25, 10)), (Some(Fault::Zombie), (40, 6))] {
+    for (only, how) in [(None, (25, 12)), (Some(Fault::Zombie), (40, 8))] {
         if let Some(fault) = only {
             proxy.only(fault);
         }
