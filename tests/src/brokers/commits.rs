@@ -20,6 +20,7 @@ use super::{Kafka, Nats};
 /// The numbers of requests in Kafka's protocol.
 const PRODUCE: [u8; 2] = 0_u16.to_be_bytes();
 const END_TXN: [u8; 2] = 26_u16.to_be_bytes();
+const INIT_PRODUCER_ID: [u8; 2] = 22_u16.to_be_bytes();
 
 /// How long a late request waits for the answer to the records before it.
 const LATEST: Duration = Duration::from_secs(1);
@@ -30,9 +31,6 @@ pub enum Fault {
     /// The connection is cut, and the broker gets the request all the same, later: when it has the first records of the next
     /// one, and not yet the others.
     Zombie,
-    /// The connection is cut, and the broker gets the request all the same, a moment later: while the client finds out what
-    /// became of it.
-    Late,
     /// The connection is cut, and the broker never gets it.
     Drop,
     /// The broker gets it, and the connection is cut before its answer.
@@ -43,12 +41,14 @@ pub enum Fault {
     Repeat,
     /// The broker gets it, and later once more, of which the client can know nothing. No network does so.
     Echo,
+    /// The connection is cut, also to whatever ends the same transaction again, and the broker gets it right before the next
+    /// producer begins. Kafka alone has producers that begin.
+    BeforeTheNext,
 }
 
 /// Those that a client has to live with.
-const FAULTS: [Fault; 6] = [
+const FAULTS: [Fault; 5] = [
     Fault::Zombie,
-    Fault::Late,
     Fault::Drop,
     Fault::Swallow,
     Fault::Delay,
@@ -75,6 +75,8 @@ enum Kind {
     Records,
     /// It ends that.
     Commit,
+    /// A producer begins.
+    Begin,
     Other,
 }
 
@@ -158,6 +160,12 @@ impl CommitProxy {
     }
 }
 
+impl Shared {
+    fn take_late(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut *lock(&self.late))
+    }
+}
+
 async fn pass(client: TcpStream, shared: &Shared) -> Result<()> {
     let address = shared.broker.get().context("no broker yet")?;
     let broker = TcpStream::connect(address).await?;
@@ -182,9 +190,19 @@ async fn pass(client: TcpStream, shared: &Shared) -> Result<()> {
         let request = protocol.frame(&mut from_client).await?;
         sent += 1;
         let kind = protocol.kind(&request);
-        if kind == Kind::Records {
+        let only = *lock(&shared.only);
+        let is_before = only == Some(Fault::BeforeTheNext);
+        if is_before && kind == Kind::Commit && !lock(&shared.late).is_empty() {
+            return Ok(());
+        }
+        if is_before && kind == Kind::Begin {
+            for request in shared.take_late() {
+                protocol.once_more(address, &request).await?;
+            }
+        }
+        if !is_before && kind == Kind::Records {
             to_broker.write_all(&request).await?;
-            let late = std::mem::take(&mut *lock(&shared.late));
+            let late = shared.take_late();
             // NATS answers in its order whatever comes on another connection.
             if !late.is_empty() && protocol == Protocol::Kafka {
                 let stored = answered.wait_for(|answered| *answered >= sent);
@@ -196,25 +214,17 @@ async fn pass(client: TcpStream, shared: &Shared) -> Result<()> {
             continue;
         }
         let is_spared = fastrand::u32(0..100) >= shared.percent.load(Ordering::Relaxed);
-        if kind == Kind::Other || is_spared {
+        if kind != Kind::Commit || is_spared {
             to_broker.write_all(&request).await?;
             continue;
         }
         let before = shared.disturbed.fetch_add(1, Ordering::Relaxed);
         let in_turn = FAULTS[before as usize % FAULTS.len()];
-        let fault = lock(&shared.only).unwrap_or(in_turn);
+        let fault = only.unwrap_or(in_turn);
         let later = Duration::from_millis(fastrand::u64(20..250));
         match fault {
-            Fault::Zombie => {
+            Fault::Zombie | Fault::BeforeTheNext => {
                 lock(&shared.late).push(request);
-                return Ok(());
-            }
-            Fault::Late => {
-                let address = address.clone();
-                tokio::spawn(async move {
-                    sleep(later).await;
-                    drop(protocol.once_more(&address, &request).await);
-                });
                 return Ok(());
             }
             Fault::Drop => return Ok(()),
@@ -280,6 +290,7 @@ impl Protocol {
         match self {
             Protocol::Kafka if request.get(4..6) == Some(&PRODUCE) => Kind::Records,
             Protocol::Kafka if request.get(4..6) == Some(&END_TXN) => Kind::Commit,
+            Protocol::Kafka if request.get(4..6) == Some(&INIT_PRODUCER_ID) => Kind::Begin,
             Protocol::Kafka => Kind::Other,
             Protocol::Nats => {
                 let text = String::from_utf8_lossy(request);

@@ -61,7 +61,7 @@ async fn commits_that_go_wrong_cost_nothing() {
     let ways = [
         (None, (25, 30)),
         (Some(Fault::Zombie), (40, 60)),
-        (Some(Fault::Late), (60, 60)),
+        (Some(Fault::BeforeTheNext), (20, 4)),
     ];
     for (only, how) in ways {
         if let Some(fault) = only {
