@@ -201,11 +201,18 @@ pub(super) fn count(metrics: &Metrics, name: &str) -> f64 {
     sum.unwrap_or(f64::NAN)
 }
 
+/// How long it may take until everything is published after a broker was killed. Kafka's next producer waits for what an earlier
+/// one had open, and reads again after 25 s if that was in vain.
+const PUBLISHED: Duration = Duration::from_secs(120);
+
 pub(super) async fn confirmed(bridge: &Bridge) {
-    until(bridge, "confirmations", |metrics| {
-        Ok(count(metrics, "journal_pending_events") == 0.0)
-    })
-    .await;
+    let all = wait_for("confirmations", PUBLISHED, async || {
+        let metrics = bridge.metrics().await;
+        metrics.is_ok_and(|metrics| count(&metrics, "journal_pending_events") == 0.0)
+    });
+    if let Err(error) = all.await {
+        panic!("{error}\n{}", bridge.process.output().unwrap());
+    }
 }
 
 pub(super) async fn end(mut bridge: Bridge) -> String {
