@@ -45,7 +45,7 @@ impl Drain {
     }
 
     /// Takes the progress that the broker has. `waiting` are all entries that the journal's cursor is not over, in order. Tells
-    /// how many of them may be there already, though nobody knows: the journal is older than that progress.
+    /// how many of them may be there already, though nobody knows: the journal is older than that progress, or there is none.
     ///
     /// # Errors
     ///
@@ -55,7 +55,11 @@ impl Drain {
             .as_deref()
             .map(|value| Told::parse(value).ok_or(NotOurs));
         let told = told.transpose()?;
-        let mut unknown = 0;
+        // Something was published, and the broker knows nothing of it any more.
+        let mut unknown = match told.is_none() && self.tally.settled() > 0 {
+            true => waiting.len(),
+            false => 0,
+        };
         if let Some(told) = &told {
             let shared = told.shared(waiting);
             self.cursor = self.cursor.max(shared.through.unwrap_or_default());

@@ -328,7 +328,9 @@ impl Kind for NatsConfig {
             // A stream that is missing holds nothing that could be replayed beside it.
             options.create_stream = None;
             options.looks_back = false;
-            options.id_suffix = format!(".replay-{:08x}", fastrand::u32(..));
+            if purpose == Purpose::Replay || self.delivery == Delivery::AtLeastOnce {
+                options.id_suffix = format!(".replay-{:08x}", fastrand::u32(..));
+            }
         }
         if purpose == Purpose::Replay {
             // What is published again is to be stored again.

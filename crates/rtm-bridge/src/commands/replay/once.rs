@@ -55,10 +55,29 @@ impl Lanes {
         let (Some(limits), Some(journal)) = (sink.exact(), found.id) else {
             return Ok(None);
         };
+        anyhow::ensure!(
+            selection.foreign == 0,
+            "{} of this journal are of another version of rtm-bridge, and would be passed over for good: drain it with that version",
+            counted(selection.foreign, "entry", "entries")
+        );
+        let mut selected: HashMap<&str, usize> = HashMap::new();
+        for entry in &selection.entries {
+            *selected.entry(&entry.lane).or_default() += 1;
+        }
         let process = Epoch(fastrand::u64(1..));
         let mut by_name = HashMap::new();
-        let lanes = selection.lanes.iter();
-        for (lane, waiting) in lanes.filter(|(_, waiting)| !waiting.is_empty()) {
+        for (lane, waiting) in &selection.lanes {
+            let Some(selected) = selected.get(&**lane) else {
+                continue;
+            };
+            let readable = waiting.iter().filter(|entry| entry.epoch.is_some());
+            let others = readable.count().saturating_sub(*selected);
+            if others > 0 {
+                eprintln!(
+                    "{lane}: {} that {name} does not take, by its `apps` and `streams`, are passed over for good",
+                    counted(others as u64, "entry", "entries")
+                );
+            }
             let key = ProgressKey {
                 journal,
                 sink: name.into(),
@@ -76,7 +95,7 @@ impl Lanes {
             if unknown > 0 {
                 let entries = counted(unknown as u64, "entry", "entries");
                 eprintln!(
-                    "{lane}: {name} has seen more of this journal than the journal has: is it a backup? {entries} may be there already"
+                    "{lane}: {name} does not tell of {entries} whether it has them: they may be there already"
                 );
             }
             by_name.insert(Arc::clone(lane), drain);

@@ -47,6 +47,8 @@ pub(super) struct Selection {
     strange: BTreeSet<String>,
     /// Entries that cannot be read any more.
     damaged: u64,
+    /// Of those that wait, entries of another version: they can be read, and not understood.
+    pub(super) foreign: u64,
     /// Positions that were asked for and are not in the journal.
     gone: u64,
     /// The oldest entry in the journal, and when it was fetched.
@@ -156,6 +158,7 @@ impl Selection {
             entry => entry.ok().flatten(),
         };
         let decoded = entry.as_ref().map(|entry| entry::decode(&entry.bytes));
+        self.foreign += u64::from(waits && self.unconfirmed && matches!(decoded, Some(Err(_))));
         let Some(Ok((tags, _))) = decoded else {
             self.damaged += u64::from(asked && waits == self.unconfirmed);
             return Ok(());
